@@ -1,0 +1,9 @@
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+/// Parses the command line, runs the command and maps its outcome to an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,1 @@
+//! The effective configuration: flags over environment over file.

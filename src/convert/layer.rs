@@ -1,0 +1,1 @@
+//! One step: tar → ext4 over LSMT → `ZFile`.

@@ -1,0 +1,3 @@
+//! Image in, descriptors out. Knows no HTTP serving.
+
+pub mod layer;

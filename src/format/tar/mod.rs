@@ -1,0 +1,1 @@
+//! Layer tars, as GNU tar, bsdtar and Go write them.

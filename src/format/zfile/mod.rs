@@ -1,0 +1,1 @@
+//! `ZFile`: a file compressed block by block, readable at random.

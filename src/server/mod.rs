@@ -1,0 +1,1 @@
+//! HTTP in front: accept, TLS, routes, the interception, drain.

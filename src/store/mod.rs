@@ -1,0 +1,1 @@
+//! What is remembered: the index and the blob directory.

@@ -1,3 +1,6 @@
 //! Image in, descriptors out. Knows no HTTP serving.
 
+pub mod image;
+pub mod jobs;
 pub mod layer;
+pub mod plan;

@@ -16,7 +16,8 @@ use std::time::Duration;
 pub use blobs::{BlobFile, BlobInfo, BlobStore, Reservation, TempBlob};
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
-    Acquired, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig, Origin,
+    Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
+    Origin,
 };
 
 use owner::Owner;
@@ -27,7 +28,7 @@ pub enum IndexConfig {
     /// `index.sqlite` in the data directory.
     Sqlite,
     /// A `MySQL` or `MariaDB` server.
-    Mysql(MysqlConfig),
+    Mysql(Box<MysqlConfig>),
 }
 
 /// What the store is made from.
@@ -76,7 +77,7 @@ impl Store {
         .map_err(|panic| StoreError::Interrupted(panic.to_string()))??;
         let index = match index {
             IndexConfig::Sqlite => Index::sqlite(data_dir.join("index.sqlite")).await?,
-            IndexConfig::Mysql(config) => Index::mysql(config).await?,
+            IndexConfig::Mysql(config) => Index::mysql(*config).await?,
         };
         for gone in dead {
             let leases = index.release_all(gone.name()).await?;

@@ -8,6 +8,7 @@
 mod lease;
 mod mysql;
 mod mysql_dsn;
+mod mysql_pool;
 mod schema;
 mod sqlite;
 

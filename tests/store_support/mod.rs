@@ -55,6 +55,11 @@ impl Server {
         let mut command = Command::new(install);
         command.args(["--no-defaults", "--skip-test-db", &data]);
         command.arg("--auth-root-authentication-method=normal");
+        // Two servers' temporary tables must not meet.
+        let tmp = directory.path().join("tmp");
+        fs::create_dir(&tmp).unwrap();
+        command.arg(format!("--tmpdir={}", tmp.display()));
+        command.env("TMPDIR", &tmp);
         if is_root() {
             command.arg("--user=root");
         }
@@ -98,6 +103,7 @@ impl Server {
             .arg(format!("--datadir={}", base.join("data").display()))
             .arg(format!("--socket={}", self.socket().display()))
             .arg(format!("--pid-file={}", base.join("pid").display()))
+            .arg(format!("--tmpdir={}", base.join("tmp").display()))
             .arg(format!("--port={}", self.port))
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-buffer-pool-size=16M", "--max-connections=300"])

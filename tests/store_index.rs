@@ -13,7 +13,7 @@ use overlaybd_proxy::store::{
 use store_support::Server;
 
 const HOST: &str = "registry.example";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// An index, and the way past it.
 struct Place {

@@ -377,7 +377,7 @@ async fn a_server_killed_and_started_again_under_load_loses_no_row_and_gives_no_
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert!(index.ping().await.unwrap_err().is_unavailable());
-        let lease = index.acquire("lease", "me", Duration::from_secs(60)).await;
+        let lease = index.acquire("lease", "me", Duration::from_mins(1)).await;
         assert!(lease.unwrap_err().is_unavailable());
         let up = server.clone();
         tokio::task::spawn_blocking(move || up.up()).await.unwrap();
@@ -400,7 +400,7 @@ async fn a_server_killed_and_started_again_under_load_loses_no_row_and_gives_no_
         assert_eq!(row.digest, digest(&format!("blob {n}")));
     }
     let lease = index
-        .acquire("lease", "me", Duration::from_secs(60))
+        .acquire("lease", "me", Duration::from_mins(1))
         .await
         .unwrap();
     assert!(matches!(lease, Acquired::Mine(_)));

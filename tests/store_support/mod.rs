@@ -84,7 +84,9 @@ impl Server {
     /// The server that the tests of one binary share while any of them runs.
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(|error| error.into_inner());
+        let mut shared = SHARED
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(server) = shared.upgrade() {
             return Some(server);
         }
@@ -125,7 +127,7 @@ impl Server {
                 }
             }
             assert!(
-                started.elapsed() < Duration::from_secs(60),
+                started.elapsed() < Duration::from_mins(1),
                 "MariaDB does not start: {}",
                 fs::read_to_string(base.join("log")).unwrap_or_default()
             );

@@ -237,7 +237,7 @@ impl Shelf {
             return Ok(there);
         }
         held.make_room(size)?;
-        // The cache may be read by what runs as another user's process only through us.
+        // Its use begins now, however long ago its last byte was written.
         let _ = temp.file().set_modified(SystemTime::now());
         fs::rename(temp.path(), &path).map_err(BlobError::io("placing", &path))?;
         temp.placed();

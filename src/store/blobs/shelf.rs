@@ -146,7 +146,10 @@ impl Shelf {
         let _held = self.hold()?;
         let path = self.path(digest);
         match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                lock(&self.uses).remove(digest);
+                Ok(true)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(BlobError::io("removing", &path)(error)),
         }
@@ -327,6 +330,8 @@ impl Held<'_> {
     fn evict_bytes(&mut self, excess: u64) -> Result<u64, BlobError> {
         let now = SystemTime::now();
         let mut blobs = self.by_digest();
+        let there: HashSet<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
+        lock(&self.shelf.uses).retain(|digest, _| there.contains(digest));
         blobs.sort_by(|a, b| (a.last_use, &a.digest).cmp(&(b.last_use, &b.digest)));
         let mut freed: u64 = 0;
         for blob in blobs {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Index;
 
@@ -41,21 +42,26 @@ impl Lease {
         let lease = self.clone();
         let beats = index.clone();
         let task = tokio::spawn(async move {
-            let mut last_good = tokio::time::Instant::now();
+            let mut last_good = Instant::now();
             loop {
-                tokio::time::sleep(ttl / 3).await;
-                let asked_at = tokio::time::Instant::now();
-                match beats.heartbeat(&lease, ttl).await {
-                    Ok(true) => last_good = asked_at,
-                    Ok(false) => {
+                sleep(ttl / 3).await;
+                let asked_at = Instant::now();
+                // Whatever the answer, the lease has run out when it comes later.
+                match timeout_at(last_good + ttl, beats.heartbeat(&lease, ttl)).await {
+                    Ok(Ok(true)) => last_good = asked_at,
+                    Ok(Ok(false)) => {
                         tracing::warn!(lease = lease.name, "a lease was taken over by another");
                         break;
                     }
-                    Err(error) => {
+                    Ok(Err(error)) => {
                         tracing::warn!(lease = lease.name, %error, "a lease's heartbeat failed");
-                        if last_good.elapsed() >= ttl {
-                            break;
-                        }
+                    }
+                    Err(_) => {
+                        tracing::warn!(
+                            lease = lease.name,
+                            "a lease ran out: no heartbeat got through"
+                        );
+                        break;
                     }
                 }
             }

@@ -309,7 +309,7 @@ impl MysqlIndex {
         digest: &str,
     ) -> Result<bool, IndexError> {
         let rows = self
-            .write(
+            .write_now(
                 "delete a layer",
                 "DELETE FROM `overlaybd_layers` WHERE `host` = ? AND `repo` = ? \
                  AND `chain_id` = ? AND `data_digest` = ?",
@@ -430,7 +430,7 @@ impl MysqlIndex {
         let mut values = key_values(key);
         values.push(digest.into());
         let rows = self
-            .write(
+            .write_now(
                 "delete a manifest",
                 "DELETE FROM `overlaybd_manifests` WHERE `host` = ? AND `repo` = ? \
                  AND `src_digest` = ? AND `mediatype` = ? AND `out_digest` = ?",
@@ -512,7 +512,7 @@ impl MysqlIndex {
         repo: &str,
         source: &str,
     ) -> Result<(), IndexError> {
-        self.write(
+        self.write_now(
             "unlink an image",
             "DELETE FROM `overlaybd_proxy_links` \
              WHERE `host` = ? AND `repo` = ? AND `src_digest` = ?",

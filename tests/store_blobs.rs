@@ -430,14 +430,31 @@ fn readers_on_every_blob_never_fail_under_eviction() {
 const DATA: &str = "OVERLAYBD_PROXY_STORE_TEST_DATA";
 const WORK: &str = "OVERLAYBD_PROXY_STORE_TEST_WORK";
 
-fn spawn(data_dir: &Path, work: &str) -> Child {
+/// Another process, killed when this is dropped.
+struct Other(Child);
+
+impl Other {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(data_dir: &Path, work: &str) -> Other {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["child", "--exact", "--nocapture"])
         .env(DATA, data_dir)
         .env(WORK, work)
         .stdout(Stdio::null());
-    start(&mut command).unwrap()
+    Other(start(&mut command).unwrap())
 }
 
 fn wait_for(path: &Path) {
@@ -515,8 +532,7 @@ async fn a_living_process_keeps_its_files_and_leases_and_a_dead_one_does_not() {
         0,
         "the other process has it open"
     );
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill();
     let evicted = {
         let _quiet = quiet();
         store.blobs().evict().unwrap()
@@ -542,8 +558,7 @@ async fn a_kill_at_any_moment_leaves_whole_blobs_and_no_row_without_one() {
         wait_for(&ready);
         std::thread::sleep(Duration::from_micros(rand::random_range(0..20_000)));
         for child in &mut children {
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.kill();
         }
         let store = Store::open(config(data.path())).await.unwrap();
         assert_eq!(files(&data.path().join("tmp")), 0);

@@ -208,6 +208,14 @@ async fn rows_made_with_other_settings_are_told_apart(place: Place) {
         assert!(rows[0].1.is_variant(variant), "the fitting row comes first");
     }
     assert_eq!(index.find_built(&base, "zstd-4").await.unwrap(), None);
+    // More repositories than an answer has rows do not hide the one that fits.
+    for n in 0..overlaybd_proxy::store::index::MAX_ELSEWHERE {
+        put(&repo(&format!("a{n}")), "zstd", "zstd-64").await;
+    }
+    let rows = index.find_layer_elsewhere(HOST, &base, "lz4-4").await;
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), overlaybd_proxy::store::index::MAX_ELSEWHERE);
+    assert_eq!((&rows[0].0, &rows[0].1.digest), (&b, &digest("lz4")));
 }
 
 async fn a_row_of_another_tool_is_foreign(place: Place) {

@@ -312,6 +312,38 @@ async fn a_server_that_hangs_is_unavailable_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_two_questions_costs_no_error() {
+    let started = tokio::task::spawn_blocking(|| Server::start(&[]));
+    let Some(server) = started.await.unwrap() else {
+        return;
+    };
+    let index = open(&server.dsn(&server.database().await), true)
+        .await
+        .unwrap();
+    let (app, first) = (repo(), chain(1));
+    let blob = digest("1");
+    index
+        .put_layer(HOST, &app, &first, &blob, 1, "v1")
+        .await
+        .unwrap();
+    // Many at once, so that the pool has many connections to lose.
+    let finds = (0..32).map(|_| index.find_layer(HOST, &app, &first));
+    for found in futures_util::future::join_all(finds).await {
+        assert!(found.unwrap().is_some());
+    }
+    let server = tokio::task::spawn_blocking(move || {
+        server.down();
+        server.up();
+        server
+    });
+    let _server = server.await.unwrap();
+    for _ in 0..3 {
+        let found = index.find_layer(HOST, &app, &first).await.unwrap();
+        assert_eq!(found.unwrap().digest, blob);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_and_started_again_under_load_loses_no_row_and_gives_no_wrong_answer() {
     let started = tokio::task::spawn_blocking(|| Server::start(&[]));
     let Some(server) = started.await.unwrap() else {
@@ -366,6 +398,7 @@ async fn a_server_killed_and_started_again_under_load_loses_no_row_and_gives_no_
     for _ in 0..2 {
         let before = written.load(Ordering::SeqCst);
         while written.load(Ordering::SeqCst) < before + 20 {
+            assert!(!writer.is_finished(), "a row was not waited for");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let refused = unavailable.load(Ordering::SeqCst);
@@ -384,6 +417,7 @@ async fn a_server_killed_and_started_again_under_load_loses_no_row_and_gives_no_
     }
     let before = written.load(Ordering::SeqCst);
     while written.load(Ordering::SeqCst) < before + 20 {
+        assert!(!writer.is_finished(), "a row was not waited for");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     stop.store(true, Ordering::SeqCst);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Acquired, Index, IndexError, MysqlConfig};
@@ -341,6 +342,45 @@ async fn a_restart_between_two_questions_costs_no_error() {
         let found = index.find_layer(HOST, &app, &first).await.unwrap();
         assert_eq!(found.unwrap().digest, blob);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lost_in_the_middle_of_a_question_costs_no_error() {
+    let Some(server) = shared().await else {
+        return;
+    };
+    let database = server.database().await;
+    let index = open(&server.dsn(&database), true).await.unwrap();
+    let (app, first, blob) = (repo(), chain(1), digest("1"));
+    index
+        .put_layer(HOST, &app, &first, &blob, 1, "v1")
+        .await
+        .unwrap();
+    let url = format!(
+        "mysql://root@127.0.0.1:{}/{database}?prefer_socket=false",
+        server.port()
+    );
+    let mut operator = mysql_async::Conn::from_url(url).await.unwrap();
+    operator
+        .query_drop("LOCK TABLES overlaybd_layers WRITE")
+        .await
+        .unwrap();
+    let question = tokio::spawn(async move { index.find_layer(HOST, &app, &first).await });
+    let waiting = format!(
+        "SELECT id FROM information_schema.processlist \
+         WHERE db = '{database}' AND state LIKE 'Waiting for table%'"
+    );
+    let id: u64 = loop {
+        if let Some(id) = operator.query_first(&waiting).await.unwrap() {
+            break id;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    operator.query_drop(format!("KILL {id}")).await.unwrap();
+    operator.query_drop("UNLOCK TABLES").await.unwrap();
+    let found = question.await.unwrap().unwrap();
+    assert_eq!(found.unwrap().digest, blob);
+    operator.disconnect().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,1 +1,124 @@
 //! What is remembered: the index and the blob directory.
+//!
+//! A blob is durable before a row names it; a row may outlive its blob, because an evicted
+//! blob is rebuilt or fetched again, to the byte. Several processes may share one data
+//! directory: everything here that excludes does so by `flock`, which ends with its holder.
+
+pub mod blobs;
+mod error;
+pub mod index;
+mod owner;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use blobs::{BlobFile, BlobInfo, BlobStore, Reservation, TempBlob};
+pub use error::{BlobError, IndexError, StoreError};
+pub use index::{
+    Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
+    Origin,
+};
+
+use owner::Owner;
+
+/// Where the index lives.
+#[derive(Debug, Clone)]
+pub enum IndexConfig {
+    /// `index.sqlite` in the data directory.
+    Sqlite,
+    /// A `MySQL` or `MariaDB` server.
+    Mysql(Box<MysqlConfig>),
+}
+
+/// What the store is made from.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The directory of everything that is kept; created when it is missing.
+    pub data_dir: PathBuf,
+    /// Where the index lives.
+    pub index: IndexConfig,
+    /// The most bytes that blobs may take; `None` for no bound.
+    pub cache_size: Option<u64>,
+    /// How long after its last use a blob is safe from eviction.
+    pub keep: Duration,
+}
+
+/// The index and the blobs. Cheap to clone; the clones are one store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    blobs: BlobStore,
+    index: Index,
+    owner: Arc<Owner>,
+}
+
+impl Store {
+    /// Opens the data directory and the index, removes what dead processes left behind
+    /// (temporary files, leases), and makes what is missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, was written by a later version, or the index
+    /// cannot be opened.
+    pub async fn open(config: StoreConfig) -> Result<Self, StoreError> {
+        let StoreConfig {
+            data_dir,
+            index,
+            cache_size,
+            keep,
+        } = config;
+        let directory = data_dir.clone();
+        let (blobs, owner, dead) = tokio::task::spawn_blocking(move || {
+            let blobs = BlobStore::at(&directory, cache_size, keep)?;
+            let owner = Owner::register(&directory)?;
+            let dead = Owner::dead(&directory)?;
+            Ok::<_, BlobError>((blobs, owner, dead))
+        })
+        .await
+        .map_err(|panic| StoreError::Interrupted(panic.to_string()))??;
+        let index = match index {
+            IndexConfig::Sqlite => Index::sqlite(data_dir.join("index.sqlite")).await?,
+            IndexConfig::Mysql(config) => Index::mysql(*config).await?,
+        };
+        for gone in dead {
+            let leases = index.release_all(gone.name()).await?;
+            if leases > 0 {
+                tracing::info!(
+                    holder = gone.name(),
+                    leases,
+                    "a dead process's leases are free"
+                );
+            }
+            gone.forget();
+        }
+        Ok(Self {
+            blobs,
+            index,
+            owner: Arc::new(owner),
+        })
+    }
+
+    /// The blob directory.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// This process's name among the holders of leases; no other process, now or later,
+    /// has the same.
+    pub fn holder(&self) -> &str {
+        self.owner.name()
+    }
+
+    /// Tries to become the only one to make `name` (a chain-id and the settings), until
+    /// released or `ttl` after the last heartbeat.
+    ///
+    /// # Errors
+    /// As [`Index::acquire`].
+    pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Acquired, IndexError> {
+        self.index.acquire(name, self.holder(), ttl).await
+    }
+}

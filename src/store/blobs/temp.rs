@@ -1,0 +1,93 @@
+//! Blobs in the making.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::is_linked;
+use crate::store::BlobError;
+
+/// A blob in the making; removed when dropped before it was committed.
+///
+/// The file carries a shared lock for as long as it, or a clone of it, is open: that tells
+/// other processes that its maker lives.
+#[derive(Debug)]
+pub struct TempBlob {
+    file: File,
+    path: PathBuf,
+    is_placed: bool,
+}
+
+impl TempBlob {
+    pub(super) fn create(directory: &Path) -> Result<Self, BlobError> {
+        loop {
+            let path = directory.join(format!("{:016x}", rand::random::<u64>()));
+            let created = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            let file = match created {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(BlobError::io("creating", &path)(error)),
+            };
+            file.lock_shared()
+                .map_err(BlobError::io("locking", &path))?;
+            // Between the two a starting process may have taken it for a leftover.
+            if is_linked(&file, &path)? {
+                return Ok(Self {
+                    file,
+                    path,
+                    is_placed: false,
+                });
+            }
+        }
+    }
+
+    /// The file, open for reading and writing. A clone of it (`try_clone`) may be given away;
+    /// all writing must have ended before the commit.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is until it is committed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn placed(&mut self) {
+        self.is_placed = true;
+    }
+}
+
+impl Drop for TempBlob {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the files whose makers are gone.
+pub(super) fn remove_leftovers(directory: &Path) -> Result<(), BlobError> {
+    let entries = fs::read_dir(directory).map_err(BlobError::io("listing", directory))?;
+    for entry in entries {
+        let path = entry.map_err(BlobError::io("listing", directory))?.path();
+        // Whatever cannot be opened or is no plain file was not made here.
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        let Some(file) = is_file.then(|| File::open(&path).ok()).flatten() else {
+            continue;
+        };
+        if file.try_lock().is_ok() && is_linked(&file, &path)? {
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed a leftover"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(BlobError::io("removing", &path)(error)),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,450 @@
+//! The index: which converted blob belongs to which chain, image and repository, and who
+//! is making one right now.
+//!
+//! The tables `overlaybd_layers` and `overlaybd_manifests` are the reference converter's and
+//! are shared with it; what this program knows beyond them is in tables of its own, whose
+//! names begin with `overlaybd_proxy_`. Both databases behave alike.
+
+mod lease;
+mod mysql;
+mod mysql_dsn;
+mod mysql_pool;
+mod schema;
+mod sqlite;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use lease::{Acquired, Lease, LeaseKeeper};
+pub use mysql::MysqlConfig;
+pub use mysql_dsn::{Dsn, Tls};
+
+use super::IndexError;
+use crate::oci::{ChainId, Digest, RepoName};
+
+/// Whose a row is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// This program wrote it, with these settings and format version.
+    Ours {
+        /// The text given to [`Index::put_layer`] or [`Index::put_manifest`].
+        variant: String,
+    },
+    /// Another tool wrote it.
+    Foreign,
+}
+
+/// The converted blob of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerRow {
+    /// The converted blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whose the row is.
+    pub origin: Origin,
+}
+
+/// What a row of `overlaybd_manifests` is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestKey {
+    /// The registry's host name, as in the image's name.
+    pub host: String,
+    /// The repository.
+    pub repo: RepoName,
+    /// The source manifest.
+    pub source: Digest,
+    /// The converted manifest's media type.
+    pub media_type: String,
+}
+
+/// A converted manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestRow {
+    /// The converted manifest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whose the row is.
+    pub origin: Origin,
+}
+
+impl LayerRow {
+    /// Whether this program made it with these settings.
+    pub fn is_variant(&self, variant: &str) -> bool {
+        matches!(&self.origin, Origin::Ours { variant: made_with } if made_with == variant)
+    }
+}
+
+impl ManifestRow {
+    /// Whether this program made it with these settings.
+    pub fn is_variant(&self, variant: &str) -> bool {
+        matches!(&self.origin, Origin::Ours { variant: made_with } if made_with == variant)
+    }
+}
+
+/// Most rows of other repositories that one lookup gives.
+pub const MAX_ELSEWHERE: usize = 64;
+
+/// The index. Cheap to clone; the clones share one connection or pool.
+#[derive(Debug, Clone)]
+pub enum Index {
+    /// A file in the data directory.
+    Sqlite(sqlite::SqliteIndex),
+    /// A server shared by replicas.
+    Mysql(mysql::MysqlIndex),
+}
+
+macro_rules! either {
+    ($self:ident, $index:ident => $call:expr) => {
+        match $self {
+            Self::Sqlite($index) => $call.await,
+            Self::Mysql($index) => $call.await,
+        }
+    };
+}
+
+impl Index {
+    /// Opens or creates the `SQLite` index at `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be used as an index.
+    pub async fn sqlite(path: PathBuf) -> Result<Self, IndexError> {
+        sqlite::SqliteIndex::open(path).await.map(Self::Sqlite)
+    }
+
+    /// Connects to a `MySQL` server and checks or creates the tables.
+    ///
+    /// # Errors
+    /// [`IndexError::Dsn`], [`IndexError::Schema`], or when the server does not answer.
+    pub async fn mysql(config: MysqlConfig) -> Result<Self, IndexError> {
+        mysql::MysqlIndex::open(config).await.map(Self::Mysql)
+    }
+
+    /// Asks the database whether it is there.
+    ///
+    /// # Errors
+    /// [`IndexError::Unavailable`] when it is not.
+    pub async fn ping(&self) -> Result<(), IndexError> {
+        either!(self, index => index.ping())
+    }
+
+    /// The row of a chain in one repository. A row whose digest or size is no digest or size
+    /// cannot be used by anyone: it is logged and passed over.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        chain: &ChainId,
+    ) -> Result<Option<LayerRow>, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.find_layer(host, repo.as_str(), chain.0.as_str()))
+    }
+
+    /// The rows of a chain in all repositories of a host, those that this program made with
+    /// `variant` first, then by name; at most [`MAX_ELSEWHERE`].
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_layer_elsewhere(
+        &self,
+        host: &str,
+        chain: &ChainId,
+        variant: &str,
+    ) -> Result<Vec<(RepoName, LayerRow)>, IndexError> {
+        check("host", host)?;
+        check("variant", variant)?;
+        either!(self, index => index.find_layer_elsewhere(host, chain.0.as_str(), variant))
+    }
+
+    /// The blob that this program made of a chain with these settings, wherever that was: the
+    /// bytes depend on nothing else.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_built(
+        &self,
+        chain: &ChainId,
+        variant: &str,
+    ) -> Result<Option<LayerRow>, IndexError> {
+        check("variant", variant)?;
+        either!(self, index => index.find_built(chain.0.as_str(), variant))
+    }
+
+    /// Records the blob made of a chain; the blob must be durable by now.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn put_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        chain: &ChainId,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError> {
+        check("host", host)?;
+        check("variant", variant)?;
+        let size = signed(size)?;
+        either!(self, index => index.put_layer(
+            host, repo.as_str(), chain.0.as_str(), digest.as_str(), size, variant,
+        ))
+    }
+
+    /// Deletes a row whose blob is gone or does not fit; only if it still names `digest`.
+    /// Says whether there was one.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn delete_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        chain: &ChainId,
+        digest: &Digest,
+    ) -> Result<bool, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.delete_layer(
+            host, repo.as_str(), chain.0.as_str(), digest.as_str(),
+        ))
+    }
+
+    /// The converted manifest of a source manifest in one repository. Unusable rows are
+    /// passed over as in [`find_layer`](Self::find_layer).
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_manifest(
+        &self,
+        key: &ManifestKey,
+    ) -> Result<Option<ManifestRow>, IndexError> {
+        check_key(key)?;
+        either!(self, index => index.find_manifest(key))
+    }
+
+    /// The manifest that this program made of a source manifest with these settings, wherever
+    /// that was, with its media type.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_built_manifest(
+        &self,
+        source: &Digest,
+        variant: &str,
+    ) -> Result<Option<(String, ManifestRow)>, IndexError> {
+        check("variant", variant)?;
+        either!(self, index => index.find_built_manifest(source.as_str(), variant))
+    }
+
+    /// Records a converted manifest; it must be durable by now.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn put_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError> {
+        check_key(key)?;
+        check("variant", variant)?;
+        let size = signed(size)?;
+        either!(self, index => index.put_manifest(key, digest.as_str(), size, variant))
+    }
+
+    /// Deletes a row whose manifest is gone or does not fit; only if it still names `digest`.
+    /// Says whether there was one.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn delete_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &Digest,
+    ) -> Result<bool, IndexError> {
+        check_key(key)?;
+        either!(self, index => index.delete_manifest(key, digest.as_str()))
+    }
+
+    /// Records that these converted blobs, manifests and configs belong to what `source`
+    /// became in a repository: whoever may pull the source there may have them.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn link(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        source: &Digest,
+        blobs: &[Digest],
+    ) -> Result<(), IndexError> {
+        check("host", host)?;
+        // One order for everyone, so that two replicas' inserts do not deadlock.
+        let mut blobs: Vec<&str> = blobs.iter().map(Digest::as_str).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        either!(self, index => index.link(host, repo.as_str(), source.as_str(), &blobs))
+    }
+
+    /// The source manifests through which a converted blob belongs to a repository; none
+    /// when it does not. In the digests' order, at most [`MAX_ELSEWHERE`].
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn sources(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        blob: &Digest,
+    ) -> Result<Vec<Digest>, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.sources(host, repo.as_str(), blob.as_str()))
+    }
+
+    /// The repositories of a host that a converted blob belongs to, by name, at most
+    /// [`MAX_ELSEWHERE`].
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn linked_repos(
+        &self,
+        host: &str,
+        blob: &Digest,
+    ) -> Result<Vec<RepoName>, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.linked_repos(host, blob.as_str()))
+    }
+
+    /// Forgets what a source manifest became in a repository.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn unlink(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        source: &Digest,
+    ) -> Result<(), IndexError> {
+        check("host", host)?;
+        either!(self, index => index.unlink(host, repo.as_str(), source.as_str()))
+    }
+
+    /// Tries to become the only one to make `name`, for `ttl` by the database's clock or until
+    /// released. A lease that ran out is taken over. A second call by the same holder is
+    /// another taker.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn acquire(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Acquired, IndexError> {
+        check("lease", name)?;
+        check("holder", holder)?;
+        let token = format!("{holder}/{:016x}", rand::random::<u64>());
+        check("holder", &token)?;
+        let (found, remaining) =
+            either!(self, index => index.acquire(name, &token, milliseconds(ttl)))?;
+        Ok(if found == token {
+            Acquired::Mine(Lease {
+                name: name.to_owned(),
+                token,
+            })
+        } else {
+            Acquired::Held {
+                holder: found.split('/').next().unwrap_or_default().to_owned(),
+                remaining: Duration::from_millis(remaining),
+            }
+        })
+    }
+
+    /// Makes a lease last `ttl` from now. `false` when it is another's by now: whoever held it
+    /// must stop.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the lease may then run out.
+    pub async fn heartbeat(&self, lease: &Lease, ttl: Duration) -> Result<bool, IndexError> {
+        either!(self, index => index.heartbeat(&lease.name, &lease.token, milliseconds(ttl)))
+    }
+
+    /// Gives a lease back. `false` when it was another's by then.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the lease then runs out by itself.
+    pub async fn release(&self, lease: &Lease) -> Result<bool, IndexError> {
+        either!(self, index => index.release(&lease.name, &lease.token))
+    }
+
+    /// Frees the leases of a holder that is known to be dead, and says how many.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn release_all(&self, holder: &str) -> Result<u64, IndexError> {
+        check("holder", holder)?;
+        // From "holder/" up to and without "holder0": '0' follows '/' in ASCII.
+        either!(self, index => index.release_range(&format!("{holder}/"), &format!("{holder}0")))
+    }
+
+    /// Ends the connections in good order.
+    pub async fn close(self) {
+        match self {
+            Self::Sqlite(_) => {}
+            Self::Mysql(index) => index.close().await,
+        }
+    }
+}
+
+fn milliseconds(ttl: Duration) -> i64 {
+    // A day is beyond any lease that should be.
+    i64::try_from(ttl.as_millis())
+        .unwrap_or(i64::MAX)
+        .min(86_400_000)
+}
+
+/// The tables hold 255 characters of one to three bytes; what is ASCII fits any of them.
+fn check(what: &'static str, value: &str) -> Result<(), IndexError> {
+    if value.len() <= 255 && value.is_ascii() && !value.is_empty() {
+        Ok(())
+    } else {
+        Err(IndexError::Value {
+            what,
+            value: value.chars().take(80).collect(),
+        })
+    }
+}
+
+fn check_key(key: &ManifestKey) -> Result<(), IndexError> {
+    check("host", &key.host)?;
+    check("media type", &key.media_type)
+}
+
+fn signed(size: u64) -> Result<i64, IndexError> {
+    i64::try_from(size).map_err(|_| IndexError::Value {
+        what: "size",
+        value: size.to_string(),
+    })
+}
+
+/// A digest and size as a table has them, if they are a digest and a size.
+fn parse_target(table: &str, digest: Option<&str>, size: Option<i64>) -> Option<(Digest, u64)> {
+    let parsed = digest.and_then(|text| text.parse::<Digest>().ok());
+    let bytes = size.and_then(|size| u64::try_from(size).ok());
+    if let (Some(digest), Some(bytes)) = (parsed, bytes) {
+        return Some((digest, bytes));
+    }
+    let digest: String = digest.unwrap_or("NULL").chars().take(80).collect();
+    tracing::warn!(
+        table,
+        digest,
+        ?size,
+        "a row is unusable: no digest or no size; passed over"
+    );
+    None
+}

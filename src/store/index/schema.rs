@@ -1,0 +1,169 @@
+//! The tables, in both dialects.
+
+/// A table, and how it is made.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// The columns that are read or written; there may be others.
+    pub(super) columns: &'static [&'static str],
+    pub(super) mysql: &'static str,
+    pub(super) sqlite: &'static str,
+}
+
+/// The reference converter's two tables, to the letter, and four of this program's own.
+///
+/// Its own tables are ASCII: every key is, and four columns of 255 three-byte characters are
+/// close to `InnoDB`'s limit of 3,072 bytes for a key.
+pub(super) const TABLES: [Table; 6] = [
+    Table {
+        name: "overlaybd_layers",
+        columns: &["host", "repo", "chain_id", "data_digest", "data_size"],
+        mysql: "\
+CREATE TABLE `overlaybd_layers` (
+  `host` varchar(255) NOT NULL,
+  `repo` varchar(255) NOT NULL,
+  `chain_id` varchar(255) NOT NULL COMMENT 'chain-id of the normal image layer',
+  `data_digest` varchar(255) NOT NULL COMMENT 'digest of overlaybd layer',
+  `data_size` bigint(20) NOT NULL COMMENT 'size of overlaybd layer',
+  PRIMARY KEY (`host`,`repo`,`chain_id`),
+  KEY `index_registry_chainId` (`host`,`chain_id`) USING BTREE
+) DEFAULT CHARSET=utf8;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_layers (
+  host varchar(255) NOT NULL,
+  repo varchar(255) NOT NULL,
+  chain_id varchar(255) NOT NULL,
+  data_digest varchar(255) NOT NULL,
+  data_size bigint(20) NOT NULL,
+  PRIMARY KEY (host, repo, chain_id)
+);
+CREATE INDEX IF NOT EXISTS index_registry_chainId ON overlaybd_layers (host, chain_id);",
+    },
+    Table {
+        name: "overlaybd_manifests",
+        columns: &[
+            "host",
+            "repo",
+            "src_digest",
+            "out_digest",
+            "data_size",
+            "mediatype",
+        ],
+        mysql: "\
+CREATE TABLE `overlaybd_manifests` (
+  `host` varchar(255) NOT NULL,
+  `repo` varchar(255) NOT NULL,
+  `src_digest` varchar(255) NOT NULL COMMENT 'digest of the normal image manifest',
+  `out_digest` varchar(255) NOT NULL COMMENT 'digest of overlaybd manifest',
+  `data_size` bigint(20) NOT NULL COMMENT 'size of overlaybd manifest',
+  `mediatype` varchar(255) NOT NULL COMMENT 'mediatype of the converted image manifest',
+  PRIMARY KEY (`host`,`repo`,`src_digest`, `mediatype`),
+  KEY `index_registry_src_digest` (`host`,`src_digest`) USING BTREE
+) DEFAULT CHARSET=utf8;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_manifests (
+  host varchar(255) NOT NULL,
+  repo varchar(255) NOT NULL,
+  src_digest varchar(255) NOT NULL,
+  out_digest varchar(255) NOT NULL,
+  data_size bigint(20) NOT NULL,
+  mediatype varchar(255) NOT NULL,
+  PRIMARY KEY (host, repo, src_digest, mediatype)
+);
+CREATE INDEX IF NOT EXISTS index_registry_src_digest ON overlaybd_manifests (host, src_digest);",
+    },
+    Table {
+        name: "overlaybd_proxy_chains",
+        columns: &["chain_id", "variant", "data_digest", "data_size"],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_chains` (
+  `chain_id` varchar(255) NOT NULL,
+  `variant` varchar(255) NOT NULL COMMENT 'settings and format version of the conversion',
+  `data_digest` varchar(255) NOT NULL,
+  `data_size` bigint NOT NULL,
+  PRIMARY KEY (`chain_id`,`variant`),
+  KEY `by_data` (`chain_id`,`data_digest`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_chains (
+  chain_id varchar(255) NOT NULL,
+  variant varchar(255) NOT NULL,
+  data_digest varchar(255) NOT NULL,
+  data_size bigint NOT NULL,
+  PRIMARY KEY (chain_id, variant)
+) WITHOUT ROWID;",
+    },
+    Table {
+        name: "overlaybd_proxy_manifests",
+        columns: &[
+            "src_digest",
+            "variant",
+            "mediatype",
+            "out_digest",
+            "data_size",
+        ],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_manifests` (
+  `src_digest` varchar(255) NOT NULL,
+  `variant` varchar(255) NOT NULL COMMENT 'settings and format version of the conversion',
+  `mediatype` varchar(255) NOT NULL,
+  `out_digest` varchar(255) NOT NULL,
+  `data_size` bigint NOT NULL,
+  PRIMARY KEY (`src_digest`,`variant`),
+  KEY `by_out` (`src_digest`,`out_digest`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_manifests (
+  src_digest varchar(255) NOT NULL,
+  variant varchar(255) NOT NULL,
+  mediatype varchar(255) NOT NULL,
+  out_digest varchar(255) NOT NULL,
+  data_size bigint NOT NULL,
+  PRIMARY KEY (src_digest, variant)
+) WITHOUT ROWID;",
+    },
+    Table {
+        name: "overlaybd_proxy_links",
+        columns: &["host", "repo", "blob_digest", "src_digest"],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_links` (
+  `host` varchar(255) NOT NULL,
+  `repo` varchar(255) NOT NULL,
+  `blob_digest` varchar(255) NOT NULL COMMENT 'converted blob, manifest or config',
+  `src_digest` varchar(255) NOT NULL COMMENT 'source manifest',
+  PRIMARY KEY (`host`,`repo`,`blob_digest`,`src_digest`),
+  KEY `by_blob` (`host`,`blob_digest`),
+  KEY `by_source` (`host`,`repo`,`src_digest`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_links (
+  host varchar(255) NOT NULL,
+  repo varchar(255) NOT NULL,
+  blob_digest varchar(255) NOT NULL,
+  src_digest varchar(255) NOT NULL,
+  PRIMARY KEY (host, repo, blob_digest, src_digest)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS overlaybd_proxy_links_by_blob
+  ON overlaybd_proxy_links (host, blob_digest);
+CREATE INDEX IF NOT EXISTS overlaybd_proxy_links_by_source
+  ON overlaybd_proxy_links (host, repo, src_digest);",
+    },
+    Table {
+        name: "overlaybd_proxy_leases",
+        columns: &["name", "holder", "expires_at"],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_leases` (
+  `name` varchar(255) NOT NULL,
+  `holder` varchar(255) NOT NULL,
+  `expires_at` bigint NOT NULL COMMENT 'milliseconds since 1970 by the clock of this server',
+  PRIMARY KEY (`name`),
+  KEY `by_holder` (`holder`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_leases (
+  name varchar(255) NOT NULL,
+  holder varchar(255) NOT NULL,
+  expires_at bigint NOT NULL,
+  PRIMARY KEY (name)
+) WITHOUT ROWID;",
+    },
+];

@@ -1,0 +1,569 @@
+//! The index, the same tests on both databases.
+
+mod store_support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
+use overlaybd_proxy::store::{
+    Acquired, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin,
+};
+use store_support::Server;
+
+const HOST: &str = "registry.example";
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// An index, and the way past it.
+struct Place {
+    index: Index,
+    raw: Raw,
+}
+
+enum Raw {
+    Sqlite(PathBuf, #[allow(dead_code)] tempfile::TempDir),
+    Mysql(Arc<Server>, String),
+}
+
+impl Place {
+    async fn sqlite() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.sqlite");
+        let index = Index::sqlite(path.clone()).await.unwrap();
+        let raw = Raw::Sqlite(path, directory);
+        Some(Self { index, raw })
+    }
+
+    async fn mysql() -> Option<Self> {
+        let server = tokio::task::spawn_blocking(Server::shared).await.unwrap()?;
+        let database = server.database().await;
+        let index = Index::mysql(config(&server.dsn(&database), true))
+            .await
+            .unwrap();
+        let raw = Raw::Mysql(server, database);
+        Some(Self { index, raw })
+    }
+
+    /// Another process's view of the same index.
+    async fn second(&self) -> Index {
+        match &self.raw {
+            Raw::Sqlite(path, _) => Index::sqlite(path.clone()).await.unwrap(),
+            Raw::Mysql(server, database) => Index::mysql(config(&server.dsn(database), false))
+                .await
+                .unwrap(),
+        }
+    }
+
+    /// Does a statement as another tool would.
+    async fn plant(&self, sql: &str) {
+        match &self.raw {
+            Raw::Sqlite(path, _) => {
+                let connection = rusqlite::Connection::open(path).unwrap();
+                connection.busy_timeout(MINUTE).unwrap();
+                connection.execute_batch(sql).unwrap();
+            }
+            Raw::Mysql(server, database) => server.execute(database, sql).await,
+        }
+    }
+}
+
+fn config(dsn: &str, create_tables: bool) -> MysqlConfig {
+    MysqlConfig {
+        dsn: dsn.parse().unwrap(),
+        create_tables,
+        tls_roots: Vec::new(),
+    }
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+fn chain(text: &str) -> ChainId {
+    ChainId(digest(text))
+}
+
+fn repo(text: &str) -> RepoName {
+    text.parse().unwrap()
+}
+
+fn key(repo_name: &str, source: &str) -> ManifestKey {
+    ManifestKey {
+        host: HOST.to_owned(),
+        repo: repo(repo_name),
+        source: digest(source),
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+    }
+}
+
+fn mine(acquired: Acquired) -> Lease {
+    match acquired {
+        Acquired::Mine(lease) => lease,
+        Acquired::Held { holder, .. } => panic!("held by {holder}"),
+    }
+}
+
+fn is_held(acquired: &Acquired) -> bool {
+    matches!(acquired, Acquired::Held { .. })
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Place::sqlite().await.unwrap()).await;
+            })*
+        }
+        mod mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(place) = super::Place::mysql().await {
+                    super::$name(place).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_layer_is_found_in_its_repository_and_from_elsewhere_on_its_host
+    rows_made_with_other_settings_are_told_apart
+    a_row_of_another_tool_is_foreign
+    an_unusable_row_is_passed_over_and_replaced
+    a_row_is_deleted_only_while_it_names_what_was_found_dead
+    manifests_are_found_by_source_and_media_type
+    a_blob_belongs_to_what_it_was_linked_to
+    values_that_the_tables_cannot_hold_are_refused
+    of_eight_that_want_one_lease_one_gets_it
+    a_lease_that_ran_out_is_taken_over_and_its_holder_learns_it
+    a_kept_lease_outlives_its_time_and_a_lost_one_is_noticed
+    the_leases_of_a_dead_holder_are_freed_and_no_others
+    writers_of_the_same_rows_do_not_fail_each_other
+}
+
+async fn a_layer_is_found_in_its_repository_and_from_elsewhere_on_its_host(place: Place) {
+    let index = &place.index;
+    index.ping().await.unwrap();
+    let (app, other) = (repo("team/app"), repo("team/other"));
+    let base = chain("base");
+    assert_eq!(index.find_layer(HOST, &app, &base).await.unwrap(), None);
+    assert_eq!(index.find_built(&base, "v1").await.unwrap(), None);
+    index
+        .put_layer(HOST, &app, &base, &digest("blob"), 5_000_000_000, "v1")
+        .await
+        .unwrap();
+    let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
+    assert_eq!((&row.digest, row.size), (&digest("blob"), 5_000_000_000));
+    assert!(row.is_variant("v1"));
+    assert_eq!(index.find_layer(HOST, &other, &base).await.unwrap(), None);
+    assert_eq!(
+        index.find_layer("elsewhere", &app, &base).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        index.find_layer(HOST, &app, &chain("x")).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        index.find_built(&base, "v1").await.unwrap(),
+        Some(row.clone())
+    );
+    let elsewhere = index.find_layer_elsewhere(HOST, &base, "v1").await.unwrap();
+    assert_eq!(elsewhere, [(app.clone(), row.clone())]);
+    let elsewhere = index.find_layer_elsewhere("elsewhere", &base, "v1").await;
+    assert_eq!(elsewhere.unwrap(), []);
+    // And from another process.
+    let second = place.second().await;
+    assert_eq!(
+        second.find_layer(HOST, &app, &base).await.unwrap(),
+        Some(row)
+    );
+}
+
+async fn rows_made_with_other_settings_are_told_apart(place: Place) {
+    let index = &place.index;
+    let (a, b, base) = (repo("a"), repo("b"), chain("base"));
+    let put = async |repo: &RepoName, blob: &str, variant: &str| {
+        let blob = digest(blob);
+        index
+            .put_layer(HOST, repo, &base, &blob, 1, variant)
+            .await
+            .unwrap();
+    };
+    put(&a, "lz4", "lz4-4").await;
+    put(&a, "zstd", "zstd-64").await;
+    put(&b, "lz4", "lz4-4").await;
+    let row = index.find_layer(HOST, &a, &base).await.unwrap().unwrap();
+    assert!(row.is_variant("zstd-64") && !row.is_variant("lz4-4"));
+    for (variant, blob) in [("lz4-4", "lz4"), ("zstd-64", "zstd")] {
+        let built = index.find_built(&base, variant).await.unwrap().unwrap();
+        assert_eq!(built.digest, digest(blob));
+        let rows = index
+            .find_layer_elsewhere(HOST, &base, variant)
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0].1.is_variant(variant), "the fitting row comes first");
+    }
+    assert_eq!(index.find_built(&base, "zstd-4").await.unwrap(), None);
+    // More repositories than an answer has rows do not hide the one that fits.
+    for n in 0..overlaybd_proxy::store::index::MAX_ELSEWHERE {
+        put(&repo(&format!("a{n}")), "zstd", "zstd-64").await;
+    }
+    let rows = index.find_layer_elsewhere(HOST, &base, "lz4-4").await;
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), overlaybd_proxy::store::index::MAX_ELSEWHERE);
+    assert_eq!((&rows[0].0, &rows[0].1.digest), (&b, &digest("lz4")));
+}
+
+async fn a_row_of_another_tool_is_foreign(place: Place) {
+    let index = &place.index;
+    let (app, base) = (repo("team/app"), chain("base"));
+    let foreign = digest("made elsewhere");
+    place
+        .plant(&format!(
+            "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
+             VALUES ('{HOST}', 'team/app', '{base}', '{foreign}', 77)"
+        ))
+        .await;
+    let key = key("team/app", "source");
+    place
+        .plant(&format!(
+            "INSERT INTO overlaybd_manifests \
+             (host, repo, src_digest, out_digest, data_size, mediatype) \
+             VALUES ('{HOST}', 'team/app', '{}', '{foreign}', 78, '{}')",
+            key.source, key.media_type
+        ))
+        .await;
+    let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
+    assert_eq!(row.origin, Origin::Foreign);
+    assert_eq!((row.digest, row.size), (foreign.clone(), 77));
+    let elsewhere = index.find_layer_elsewhere(HOST, &base, "v1").await.unwrap();
+    assert_eq!(elsewhere[0].1.origin, Origin::Foreign);
+    let row = index.find_manifest(&key).await.unwrap().unwrap();
+    assert_eq!((row.size, row.origin), (78, Origin::Foreign));
+    assert_eq!(index.find_built(&base, "v1").await.unwrap(), None);
+    assert_eq!(
+        index.find_built_manifest(&key.source, "v1").await.unwrap(),
+        None
+    );
+    // Converting anew takes the row over.
+    index
+        .put_layer(HOST, &app, &base, &digest("ours"), 1, "v1")
+        .await
+        .unwrap();
+    let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
+    assert!(row.is_variant("v1") && row.digest == digest("ours"));
+    // Another tool overwrites it: that is seen.
+    place
+        .plant(&format!(
+            "UPDATE overlaybd_layers SET data_digest = '{foreign}'"
+        ))
+        .await;
+    let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
+    assert_eq!(row.origin, Origin::Foreign);
+}
+
+async fn an_unusable_row_is_passed_over_and_replaced(place: Place) {
+    let index = &place.index;
+    let base = chain("base");
+    let good = digest("good");
+    for (number, (text, size)) in [
+        ("", "1"),
+        ("sha256:short", "1"),
+        ("SHA256:UPPER", "1"),
+        ("../../etc/passwd", "1"),
+        (good.as_str(), "-1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        place
+            .plant(&format!(
+                "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
+                 VALUES ('{HOST}', 'r{number}', '{base}', '{text}', {size})"
+            ))
+            .await;
+        let repo = repo(&format!("r{number}"));
+        assert_eq!(index.find_layer(HOST, &repo, &base).await.unwrap(), None);
+        index
+            .put_layer(HOST, &repo, &base, &good, 9, "v1")
+            .await
+            .unwrap();
+        let row = index.find_layer(HOST, &repo, &base).await.unwrap().unwrap();
+        assert_eq!((row.digest, row.size), (good.clone(), 9));
+    }
+    place
+        .plant(&format!(
+            "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
+             VALUES ('{HOST}', 'Bad Name', '{base}', '{good}', 9)"
+        ))
+        .await;
+    let rows = index.find_layer_elsewhere(HOST, &base, "v1").await.unwrap();
+    assert_eq!(
+        rows.len(),
+        5,
+        "a repository of no repository's name is passed over"
+    );
+}
+
+async fn a_row_is_deleted_only_while_it_names_what_was_found_dead(place: Place) {
+    let index = &place.index;
+    let (app, base) = (repo("app"), chain("base"));
+    let (old, new) = (digest("old"), digest("new"));
+    index
+        .put_layer(HOST, &app, &base, &new, 1, "v1")
+        .await
+        .unwrap();
+    assert!(!index.delete_layer(HOST, &app, &base, &old).await.unwrap());
+    assert!(index.find_layer(HOST, &app, &base).await.unwrap().is_some());
+    assert!(index.delete_layer(HOST, &app, &base, &new).await.unwrap());
+    assert_eq!(index.find_layer(HOST, &app, &base).await.unwrap(), None);
+    let key = key("app", "source");
+    index.put_manifest(&key, &new, 1, "v1").await.unwrap();
+    assert!(!index.delete_manifest(&key, &old).await.unwrap());
+    assert!(index.find_manifest(&key).await.unwrap().is_some());
+    assert!(index.delete_manifest(&key, &new).await.unwrap());
+    assert_eq!(index.find_manifest(&key).await.unwrap(), None);
+}
+
+async fn manifests_are_found_by_source_and_media_type(place: Place) {
+    let index = &place.index;
+    let oci = key("app", "source");
+    let docker = ManifestKey {
+        media_type: "application/vnd.docker.distribution.manifest.v2+json".to_owned(),
+        ..oci.clone()
+    };
+    index
+        .put_manifest(&oci, &digest("out"), 1234, "v1")
+        .await
+        .unwrap();
+    index
+        .put_manifest(&oci, &digest("out"), 1234, "v1")
+        .await
+        .unwrap();
+    let row = index.find_manifest(&oci).await.unwrap().unwrap();
+    assert_eq!((&row.digest, row.size), (&digest("out"), 1234));
+    assert!(row.is_variant("v1"));
+    assert_eq!(index.find_manifest(&docker).await.unwrap(), None);
+    assert_eq!(
+        index.find_manifest(&key("other", "source")).await.unwrap(),
+        None
+    );
+    let (media_type, built) = index
+        .find_built_manifest(&oci.source, "v1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((media_type, built), (oci.media_type, row));
+    assert_eq!(
+        index
+            .find_built_manifest(&docker.source, "v2")
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+async fn a_blob_belongs_to_what_it_was_linked_to(place: Place) {
+    let index = &place.index;
+    let (a, b) = (repo("a"), repo("b"));
+    let blobs: Vec<Digest> = (0..250).map(|n| digest(&n.to_string())).collect();
+    let mut sources = [digest("one"), digest("two")];
+    sources.sort();
+    for source in &sources {
+        index.link(HOST, &a, source, &blobs).await.unwrap();
+        index.link(HOST, &a, source, &blobs).await.unwrap();
+    }
+    index
+        .link(HOST, &b, &sources[0], &blobs[..1])
+        .await
+        .unwrap();
+    index.link(HOST, &b, &sources[0], &[]).await.unwrap();
+    assert_eq!(index.sources(HOST, &a, &blobs[249]).await.unwrap(), sources);
+    assert_eq!(index.sources(HOST, &b, &blobs[249]).await.unwrap(), []);
+    assert_eq!(index.sources("else", &a, &blobs[0]).await.unwrap(), []);
+    assert_eq!(
+        index.linked_repos(HOST, &blobs[0]).await.unwrap(),
+        [a.clone(), b.clone()]
+    );
+    index.unlink(HOST, &a, &sources[0]).await.unwrap();
+    assert_eq!(
+        index.sources(HOST, &a, &blobs[0]).await.unwrap(),
+        [sources[1].clone()]
+    );
+    assert_eq!(
+        index.sources(HOST, &b, &blobs[0]).await.unwrap(),
+        [sources[0].clone()]
+    );
+}
+
+async fn values_that_the_tables_cannot_hold_are_refused(place: Place) {
+    let index = &place.index;
+    let (app, base, blob) = (repo("app"), chain("base"), digest("blob"));
+    let long = "h".repeat(256);
+    for host in ["", "h\u{f6}st", long.as_str()] {
+        let result = index.put_layer(host, &app, &base, &blob, 1, "v1").await;
+        assert!(matches!(
+            result,
+            Err(IndexError::Value { what: "host", .. })
+        ));
+    }
+    let longest = "h".repeat(255);
+    index
+        .put_layer(&longest, &repo(&longest), &base, &blob, 1, &longest)
+        .await
+        .unwrap();
+    index
+        .link(&longest, &repo(&longest), &blob, &[blob.clone()])
+        .await
+        .unwrap();
+    let result = index
+        .put_layer(HOST, &app, &base, &blob, u64::MAX, "v1")
+        .await;
+    assert!(matches!(
+        result,
+        Err(IndexError::Value { what: "size", .. })
+    ));
+}
+
+async fn of_eight_that_want_one_lease_one_gets_it(place: Place) {
+    let indexes = [place.index.clone(), place.second().await];
+    for round in 0..5 {
+        let name = format!("chain {round}");
+        let tasks: Vec<_> = (0..8)
+            .map(|n| {
+                let (index, name) = (indexes[n % 2].clone(), name.clone());
+                // Half of them under one holder's name: that must not help them.
+                let holder = format!("holder{}", n.min(4));
+                tokio::spawn(async move { index.acquire(&name, &holder, MINUTE).await.unwrap() })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for task in tasks {
+            if let Acquired::Mine(lease) = task.await.unwrap() {
+                winners.push(lease);
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        assert!(indexes[1].release(&winners[0]).await.unwrap());
+        let again = indexes[0].acquire(&name, "later", MINUTE).await.unwrap();
+        mine(again);
+    }
+}
+
+async fn a_lease_that_ran_out_is_taken_over_and_its_holder_learns_it(place: Place) {
+    let index = &place.index;
+    let first = mine(index.acquire("chain", "first", MINUTE).await.unwrap());
+    match index.acquire("chain", "second", MINUTE).await.unwrap() {
+        Acquired::Held { holder, remaining } => {
+            assert_eq!(holder, "first");
+            assert!(remaining <= MINUTE && !remaining.is_zero());
+        }
+        Acquired::Mine(_) => panic!("two have it"),
+    }
+    assert!(
+        index
+            .heartbeat(&first, Duration::from_millis(1))
+            .await
+            .unwrap()
+    );
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = mine(index.acquire("chain", "second", MINUTE).await.unwrap());
+    assert!(!index.heartbeat(&first, MINUTE).await.unwrap());
+    assert!(
+        !index.release(&first).await.unwrap(),
+        "it is not the first's to give back"
+    );
+    assert!(is_held(
+        &index.acquire("chain", "third", MINUTE).await.unwrap()
+    ));
+    assert!(index.heartbeat(&second, MINUTE).await.unwrap());
+    assert!(index.heartbeat(&second, MINUTE).await.unwrap());
+    assert!(index.release(&second).await.unwrap());
+}
+
+async fn a_kept_lease_outlives_its_time_and_a_lost_one_is_noticed(place: Place) {
+    let index = &place.index;
+    let ttl = Duration::from_secs(1);
+    let lease = mine(index.acquire("chain", "first", ttl).await.unwrap());
+    let keeper = lease.keep(index.clone(), ttl);
+    tokio::time::sleep(ttl * 2).await;
+    assert!(is_held(
+        &index.acquire("chain", "second", ttl).await.unwrap()
+    ));
+    assert!(!keeper.is_lost());
+    keeper.release().await;
+    let lease = mine(index.acquire("chain", "second", ttl).await.unwrap());
+    let keeper = lease.keep(index.clone(), ttl);
+    place
+        .plant("UPDATE overlaybd_proxy_leases SET holder = 'thief/1'")
+        .await;
+    tokio::time::timeout(MINUTE, keeper.lost()).await.unwrap();
+    assert!(keeper.is_lost());
+}
+
+async fn the_leases_of_a_dead_holder_are_freed_and_no_others(place: Place) {
+    let index = &place.index;
+    for (name, holder) in [("a", "12-34"), ("b", "12-34"), ("c", "12-345"), ("d", "12")] {
+        mine(index.acquire(name, holder, MINUTE).await.unwrap());
+    }
+    assert_eq!(index.release_all("12-34").await.unwrap(), 2);
+    for name in ["a", "b"] {
+        mine(index.acquire(name, "next", MINUTE).await.unwrap());
+    }
+    for name in ["c", "d"] {
+        assert!(is_held(&index.acquire(name, "next", MINUTE).await.unwrap()));
+    }
+}
+
+async fn writers_of_the_same_rows_do_not_fail_each_other(place: Place) {
+    let indexes = [place.index.clone(), place.second().await];
+    let tasks: Vec<_> = (0..8)
+        .map(|n: usize| {
+            let index = indexes[n % 2].clone();
+            tokio::spawn(async move {
+                let app = repo("app");
+                for round in 0..10 {
+                    let chain = chain(&(round % 3).to_string());
+                    let blob = digest(&(round % 3).to_string());
+                    let put = index.put_layer(HOST, &app, &chain, &blob, 1, "v1");
+                    put.await.unwrap();
+                    let mut blobs: Vec<_> = (0..20).map(|n| digest(&n.to_string())).collect();
+                    blobs.rotate_left(n);
+                    let source = digest(&(round % 2).to_string());
+                    index.link(HOST, &app, &source, &blobs).await.unwrap();
+                    if n == 0 {
+                        index.unlink(HOST, &app, &source).await.unwrap();
+                    }
+                    let row = index.find_layer(HOST, &app, &chain).await.unwrap().unwrap();
+                    assert_eq!(row.digest, blob);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_index_is_an_error_that_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.sqlite");
+    std::fs::write(
+        &path,
+        "this is no database, but it is long enough to be one".repeat(99),
+    )
+    .unwrap();
+    let error = Index::sqlite(path.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("remove the file"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    drop(Index::sqlite(path.clone()).await.unwrap());
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    let error = Index::sqlite(path).await.unwrap_err();
+    assert!(error.to_string().contains("later version"), "{error}");
+}

@@ -1,7 +1,17 @@
-//! OCI vocabulary: digests, names, media types, manifests. No I/O.
+//! OCI vocabulary: digests, names, references, media types, manifests. No I/O.
 
 pub mod digest;
+pub mod image_config;
+pub mod manifest;
+pub mod media_type;
 pub mod name;
+pub mod platform;
+pub mod reference;
 
 pub use digest::{ChainId, DiffId, Digest};
+pub use image_config::ImageConfig;
+pub use manifest::{Descriptor, ImageManifest, Index, Manifest, ManifestError};
+pub use media_type::{Compression, ManifestKind};
 pub use name::{RepoName, Selector, Tag};
+pub use platform::Platform;
+pub use reference::{ImageReference, LayoutReference, RegistryReference};

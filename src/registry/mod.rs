@@ -1,1 +1,26 @@
 //! The registry client: auth, pull, push, OCI layout directories.
+//!
+//! [`Upstream`] is the whole of it: a registry spoken to over HTTP, or an OCI image layout
+//! that answers as if it were one.
+
+pub mod body;
+mod client;
+pub mod config;
+pub mod error;
+mod layout;
+mod types;
+mod upstream;
+
+pub use body::{Body, BoxError};
+pub use client::Registry;
+pub use config::{
+    ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
+    TlsOptions, UploadMode,
+};
+pub use error::Error;
+pub use layout::Layout;
+pub use types::{
+    Authorization, BlobSource, BlobStream, ForwardOptions, ManifestHead, Pushed, PushedManifest,
+    RawManifest,
+};
+pub use upstream::Upstream;

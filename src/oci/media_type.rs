@@ -1,0 +1,158 @@
+//! Media types of manifests, configs and layers.
+//! Source: OCI image-spec `media-types.md`; Docker's image manifest version 2, schema 2.
+
+/// An OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An OCI image config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// An uncompressed OCI layer.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A Docker schema 2 image manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// A Docker schema 2 manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// A Docker schema 2 image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// An uncompressed Docker schema 2 layer.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+/// What is asked for when a manifest is wanted, as the value of `Accept`.
+pub const MANIFEST_ACCEPT: &str = concat!(
+    "application/vnd.oci.image.index.v1+json, ",
+    "application/vnd.oci.image.manifest.v1+json, ",
+    "application/vnd.docker.distribution.manifest.list.v2+json, ",
+    "application/vnd.docker.distribution.manifest.v2+json"
+);
+
+/// What a manifest's media type says that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ManifestKind {
+    /// One image, OCI.
+    OciImage,
+    /// Several images, OCI.
+    OciIndex,
+    /// One image, Docker schema 2.
+    DockerImage,
+    /// Several images, Docker schema 2.
+    DockerList,
+}
+
+impl ManifestKind {
+    /// The kind that this media type names; parameters (`; charset=…`) and case are ignored.
+    #[must_use]
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        match essence(media_type).as_str() {
+            OCI_MANIFEST => Some(Self::OciImage),
+            OCI_INDEX => Some(Self::OciIndex),
+            DOCKER_MANIFEST => Some(Self::DockerImage),
+            DOCKER_LIST => Some(Self::DockerList),
+            _ => None,
+        }
+    }
+
+    /// The media type of manifests of this kind.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::OciImage => OCI_MANIFEST,
+            Self::OciIndex => OCI_INDEX,
+            Self::DockerImage => DOCKER_MANIFEST,
+            Self::DockerList => DOCKER_LIST,
+        }
+    }
+
+    /// Whether this is an index or a manifest list.
+    #[must_use]
+    pub fn is_index(self) -> bool {
+        matches!(self, Self::OciIndex | Self::DockerList)
+    }
+
+    /// Whether this is one of Docker's own types.
+    #[must_use]
+    pub fn is_docker(self) -> bool {
+        matches!(self, Self::DockerImage | Self::DockerList)
+    }
+}
+
+/// How a layer's tar is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// Zstandard, RFC 8878.
+    Zstd,
+}
+
+impl Compression {
+    /// The compression that a layer's media type names; `None` if it is no filesystem layer.
+    ///
+    /// Non-distributable (`foreign`) layers count: their bytes are the same.
+    #[must_use]
+    pub fn of_layer(media_type: &str) -> Option<Self> {
+        match essence(media_type).as_str() {
+            OCI_LAYER
+            | DOCKER_LAYER
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(Self::None),
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Self::Gzip),
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// A media type without its parameters, in lower case.
+#[must_use]
+pub fn essence(media_type: &str) -> String {
+    media_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_and_case_do_not_change_a_manifests_kind() {
+        let written = "Application/vnd.OCI.image.index.v1+json; charset=utf-8";
+        assert_eq!(
+            ManifestKind::from_media_type(written),
+            Some(ManifestKind::OciIndex)
+        );
+        assert_eq!(ManifestKind::from_media_type("application/json"), None);
+    }
+
+    #[test]
+    fn every_kind_is_asked_for() {
+        for kind in [
+            ManifestKind::OciImage,
+            ManifestKind::OciIndex,
+            ManifestKind::DockerImage,
+            ManifestKind::DockerList,
+        ] {
+            assert!(MANIFEST_ACCEPT.contains(kind.media_type()));
+            assert_eq!(ManifestKind::from_media_type(kind.media_type()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_layers_compression_is_in_its_media_type() {
+        let gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        assert_eq!(Compression::of_layer(gzip), Some(Compression::Gzip));
+        assert_eq!(Compression::of_layer(OCI_LAYER), Some(Compression::None));
+        assert_eq!(Compression::of_layer("application/vnd.in-toto+json"), None);
+    }
+}

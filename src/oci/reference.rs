@@ -1,0 +1,404 @@
+//! Names of whole images, as users write them.
+//!
+//! `HOST/REPO:TAG@DIGEST` with Docker's short forms, `oci:DIR:TAG` and `oci-archive:FILE:TAG`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::digest::{Digest, InvalidDigest};
+use super::name::{InvalidName, RepoName, Selector, Tag};
+
+/// The name of Docker Hub in references.
+pub const DOCKER_HUB: &str = "docker.io";
+/// The host that answers for Docker Hub.
+pub const DOCKER_HUB_API: &str = "registry-1.docker.io";
+/// The repository that a layout's plain tags are listed under.
+pub const LAYOUT_REPO: &str = "layout";
+
+/// An image in a registry, a layout directory or an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageReference {
+    /// In a registry.
+    Registry(RegistryReference),
+    /// In an OCI image layout.
+    Layout(LayoutReference),
+}
+
+/// An image in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryReference {
+    /// Host and, where it is written, port; `docker.io` for Docker Hub.
+    pub host: String,
+    /// The repository, `library/` added for Docker Hub's official images.
+    pub repo: RepoName,
+    /// The tag, where one is written.
+    pub tag: Option<Tag>,
+    /// The digest, where one is written.
+    pub digest: Option<Digest>,
+}
+
+/// An image in an OCI image layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutReference {
+    /// The directory, or the tar file.
+    pub path: PathBuf,
+    /// Whether `path` is a tar file.
+    pub archive: bool,
+    /// The repository; [`LAYOUT_REPO`] where only a tag is written.
+    pub repo: RepoName,
+    /// The tag or digest; `latest` where none is written.
+    pub selector: Selector,
+}
+
+/// Why a text names no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidReference {
+    /// The part before the first slash is no host.
+    #[error("{0:?} is not a registry host: HOST, HOST:PORT or [IPV6]:PORT is expected")]
+    Host(String),
+    /// The repository or the tag.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// The part behind `@`.
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+    /// `oci:` without a path.
+    #[error("{0:?} names no path: oci:DIR:TAG or oci-archive:FILE:TAG is expected")]
+    NoPath(String),
+}
+
+impl ImageReference {
+    /// The repository's name.
+    #[must_use]
+    pub fn repo(&self) -> &RepoName {
+        match self {
+            Self::Registry(reference) => &reference.repo,
+            Self::Layout(reference) => &reference.repo,
+        }
+    }
+
+    /// What to ask for in the repository: the digest before the tag, `latest` without either.
+    #[must_use]
+    pub fn selector(&self) -> Selector {
+        match self {
+            Self::Registry(reference) => reference.selector(),
+            Self::Layout(reference) => reference.selector.clone(),
+        }
+    }
+}
+
+impl RegistryReference {
+    /// What to ask for in the repository: the digest before the tag, `latest` without either.
+    #[must_use]
+    pub fn selector(&self) -> Selector {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => Selector::Digest(digest.clone()),
+            (None, Some(tag)) => Selector::Tag(tag.clone()),
+            (None, None) => Selector::Tag(latest()),
+        }
+    }
+}
+
+/// The host that answers for this name: Docker Hub's names lead to
+/// `registry-1.docker.io`, others to themselves.
+#[must_use]
+pub fn api_host(host: &str) -> &str {
+    if is_docker_hub(host) {
+        DOCKER_HUB_API
+    } else {
+        host
+    }
+}
+
+/// The `host` of the tables `overlaybd_layers` and `overlaybd_manifests`.
+///
+/// The reference converter (`accelerated-container-image`, `cmd/convertor/builder`) stores the
+/// hostname of containerd's `reference.Parse`, which is what stands before the first slash,
+/// port included; Docker Hub's images are written `docker.io/…` there. So every name of
+/// Docker Hub becomes `docker.io`, and others stay as they are written.
+#[must_use]
+pub fn index_host(host: &str) -> &str {
+    if is_docker_hub(host) {
+        DOCKER_HUB
+    } else {
+        host
+    }
+}
+
+/// Whether this is one of Docker Hub's names.
+#[must_use]
+pub fn is_docker_hub(host: &str) -> bool {
+    matches!(
+        host,
+        "docker.io" | "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com"
+    )
+}
+
+/// Whether this is `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, behind)) = rest.split_once(']') else {
+            return false;
+        };
+        if address.parse::<std::net::Ipv6Addr>().is_err() {
+            return false;
+        }
+        match behind.strip_prefix(':') {
+            Some(port) => (None, Some(port)),
+            None if behind.is_empty() => (None, None),
+            None => return false,
+        }
+    } else {
+        match text.split_once(':') {
+            Some((name, port)) => (Some(name), Some(port)),
+            None => (Some(text), None),
+        }
+    };
+    let good_name = name.is_none_or(|name| {
+        name.len() <= 253
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            })
+    });
+    let good_port = port.is_none_or(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    good_name && good_port
+}
+
+fn latest() -> Tag {
+    Tag::default_tag()
+}
+
+impl FromStr for ImageReference {
+    type Err = InvalidReference;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReference> {
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            layout(text, rest, true).map(Self::Layout)
+        } else if let Some(rest) = text.strip_prefix("oci:") {
+            layout(text, rest, false).map(Self::Layout)
+        } else {
+            let text = text.strip_prefix("docker://").unwrap_or(text);
+            text.parse().map(Self::Registry)
+        }
+    }
+}
+
+fn layout(whole: &str, rest: &str, archive: bool) -> Result<LayoutReference, InvalidReference> {
+    let (path, name) = match rest.split_once(':') {
+        Some((path, name)) => (path, Some(name)),
+        None => match rest.split_once('@') {
+            Some((path, _)) => (path, Some(&rest[path.len()..])),
+            None => (rest, None),
+        },
+    };
+    // `DIR@sha256:…`: the first colon is the digest's own.
+    let (path, name) = match path.rsplit_once("@sha256").or(path.rsplit_once("@sha512")) {
+        Some((path, "")) => (path, Some(&rest[path.len()..])),
+        _ => (path, name),
+    };
+    if path.is_empty() {
+        return Err(InvalidReference::NoPath(whole.to_owned()));
+    }
+    let (repo, selector) = match name.filter(|name| !name.is_empty()) {
+        None => (RepoName::layout(), Selector::Tag(latest())),
+        Some(name) => {
+            if let Some((repo, digest)) = name.split_once('@') {
+                let repo = match repo {
+                    "" => RepoName::layout(),
+                    repo => repo.parse()?,
+                };
+                (repo, Selector::Digest(digest.parse()?))
+            } else if let Some((repo, tag)) = name.rsplit_once(':') {
+                (repo.parse()?, Selector::Tag(tag.parse()?))
+            } else {
+                (RepoName::layout(), Selector::Tag(name.parse()?))
+            }
+        }
+    };
+    Ok(LayoutReference {
+        path: PathBuf::from(path),
+        archive,
+        repo,
+        selector,
+    })
+}
+
+impl FromStr for RegistryReference {
+    type Err = InvalidReference;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReference> {
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest.parse::<Digest>()?)),
+            None => (text, None),
+        };
+        // Docker's rule: a first word is a host if it could be no repository of Docker Hub.
+        let (host, path) = match name.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+                (first, rest)
+            }
+            _ => (DOCKER_HUB, name),
+        };
+        if !is_host(host) {
+            return Err(InvalidReference::Host(host.chars().take(300).collect()));
+        }
+        let (path, tag) = match path.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag.parse::<Tag>()?)),
+            _ => (path, None),
+        };
+        let host = index_host(&host.to_ascii_lowercase()).to_owned();
+        let repo = if host == DOCKER_HUB && !path.contains('/') {
+            format!("library/{path}").parse()?
+        } else {
+            path.parse()?
+        };
+        Ok(Self {
+            host,
+            repo,
+            tag,
+            digest,
+        })
+    }
+}
+
+impl fmt::Display for RegistryReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.repo)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LayoutReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.archive { "oci-archive" } else { "oci" };
+        write!(f, "{scheme}:{}", self.path.display())?;
+        match &self.selector {
+            Selector::Tag(tag) if self.repo.as_str() == LAYOUT_REPO => write!(f, ":{tag}"),
+            Selector::Tag(tag) => write!(f, ":{}:{tag}", self.repo),
+            Selector::Digest(digest) if self.repo.as_str() == LAYOUT_REPO => {
+                write!(f, "@{digest}")
+            }
+            Selector::Digest(digest) => write!(f, ":{}@{digest}", self.repo),
+        }
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => reference.fmt(f),
+            Self::Layout(reference) => reference.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> String {
+        text.parse::<ImageReference>().unwrap().to_string()
+    }
+
+    #[test]
+    fn docker_hubs_short_names_are_completed() {
+        for (written, meant) in [
+            ("redis", "docker.io/library/redis"),
+            ("redis:7", "docker.io/library/redis:7"),
+            ("docker.io/redis", "docker.io/library/redis"),
+            (
+                "index.docker.io/library/redis:7",
+                "docker.io/library/redis:7",
+            ),
+            ("me/tool", "docker.io/me/tool"),
+            ("docker://me/tool:1", "docker.io/me/tool:1"),
+        ] {
+            assert_eq!(parsed(written), meant);
+        }
+    }
+
+    #[test]
+    fn hosts_keep_their_port() {
+        for text in [
+            "localhost/x",
+            "localhost:5000/x:1",
+            "[::1]:5000/x/y:1",
+            "127.0.0.1:5000/x",
+            "ghcr.io/a/b",
+        ] {
+            assert_eq!(parsed(text), text);
+        }
+    }
+
+    #[test]
+    fn a_digest_is_asked_for_before_a_tag() {
+        let digest = Digest::of(b"");
+        let reference: ImageReference = format!("r.io/x:1@{digest}").parse().unwrap();
+        assert_eq!(reference.selector(), Selector::Digest(digest));
+        let reference: ImageReference = "r.io/x".parse().unwrap();
+        assert_eq!(reference.selector().to_string(), "latest");
+    }
+
+    #[test]
+    fn layouts_are_named_by_path_and_tag() {
+        let digest = Digest::of(b"");
+        let by_digest = format!("oci:dir@{digest}");
+        let named = format!("oci:dir:demo@{digest}");
+        for (written, meant) in [
+            ("oci:dir", "oci:dir:latest"),
+            ("oci:/a/b:1", "oci:/a/b:1"),
+            ("oci:dir:demo:1", "oci:dir:demo:1"),
+            ("oci-archive:x.tar:1", "oci-archive:x.tar:1"),
+            (by_digest.as_str(), by_digest.as_str()),
+            (named.as_str(), named.as_str()),
+        ] {
+            assert_eq!(parsed(written), meant);
+        }
+    }
+
+    #[test]
+    fn what_names_no_image_is_an_error() {
+        for bad in [
+            "",
+            "/x",
+            "a b/c",
+            "r.io/",
+            "r.io/X",
+            "r.io:0/x",
+            "r.io:99999/x",
+            "[::1/x",
+            "[zz]/x",
+            "r.io/x:",
+            "r.io/x@sha256:00",
+            "Foo/bar",
+            "oci:",
+            "oci::x",
+            "r.io/../x",
+            "x@",
+        ] {
+            let read = bad.parse::<ImageReference>();
+            assert!(read.is_err(), "{bad}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn the_index_knows_docker_hub_by_one_name() {
+        assert_eq!(index_host("registry-1.docker.io"), "docker.io");
+        assert_eq!(index_host("localhost:5000"), "localhost:5000");
+        assert_eq!(api_host("docker.io"), "registry-1.docker.io");
+    }
+}

@@ -1,0 +1,268 @@
+//! What can go wrong between us and a registry.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+/// A failed call to an upstream: what, where, and what to do.
+///
+/// `place` is the method and the address without its query, which may hold a signature.
+/// The error is `Clone`, because many requests may wait for one conversion.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The upstream wants credentials, or other ones.
+    #[error("{place}: credentials are needed, or these are wrong{}", behind(.detail))]
+    Unauthorized {
+        /// Method and address.
+        place: String,
+        /// The values of `WWW-Authenticate`, to be passed on to a client.
+        challenges: Vec<HeaderValue>,
+        /// What the upstream says.
+        detail: String,
+    },
+    /// These credentials do not suffice.
+    #[error("{place}: access is denied{}", behind(.detail))]
+    Forbidden {
+        /// Method and address.
+        place: String,
+        /// What the upstream says.
+        detail: String,
+    },
+    /// There is no such content.
+    #[error("{place}: not found{}", behind(.detail))]
+    NotFound {
+        /// Method and address.
+        place: String,
+        /// What the upstream says.
+        detail: String,
+    },
+    /// Too many requests, also after waiting.
+    #[error("{place}: the upstream's rate limit is reached{}; try again later or use credentials", behind(.detail))]
+    RateLimited {
+        /// Method and address.
+        place: String,
+        /// When to try again, where the upstream says so.
+        retry_after: Option<Duration>,
+        /// What the upstream says.
+        detail: String,
+    },
+    /// Any other status that is no success.
+    #[error("{place}: the upstream answers {status}{}", behind(.detail))]
+    Upstream {
+        /// Method and address.
+        place: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the upstream says.
+        detail: String,
+    },
+    /// No connection, or it broke.
+    #[error("{place}: the upstream cannot be reached: {cause}")]
+    Unreachable {
+        /// Method and address.
+        place: String,
+        /// The cause, with its causes.
+        cause: String,
+    },
+    /// Nothing came for too long.
+    #[error("{place}: no {what} within {after:?}")]
+    TimedOut {
+        /// Method and address.
+        place: String,
+        /// What was waited for.
+        what: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+    /// The content is not what was promised.
+    #[error("{place}: the {what} is {found} where {expected} is expected")]
+    Mismatch {
+        /// Method and address.
+        place: String,
+        /// Digest or length.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The upstream's answer makes no sense.
+    #[error("{place}: the answer cannot be used: {detail}")]
+    Invalid {
+        /// Method and address.
+        place: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The upstream leads to where it must not.
+    #[error("{place}: will not go to {target}: {why}; --allow-host allows a host")]
+    Refused {
+        /// Method and address.
+        place: String,
+        /// Where it leads to, without a query.
+        target: String,
+        /// Why not.
+        why: String,
+    },
+    /// The upstream cannot do this.
+    #[error("{place}: {detail}")]
+    Unsupported {
+        /// Method and address.
+        place: String,
+        /// What it cannot do.
+        detail: String,
+    },
+    /// Our own credentials cannot be had.
+    #[error("credentials for {host}: {detail}")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A setting that cannot be used.
+    #[error("{0}")]
+    Configuration(String),
+    /// A local file.
+    #[error("{path}: {cause}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The cause.
+        cause: String,
+    },
+}
+
+fn behind(detail: &str) -> String {
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {detail}")
+    }
+}
+
+impl Error {
+    /// Whether the content is not there, as opposed to not to be had.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// Whether another attempt may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Upstream { status, .. } => matches!(status, 500 | 502..=504),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn io(path: &std::path::Path, cause: &std::io::Error) -> Self {
+        Self::Io {
+            path: path.display().to_string(),
+            cause: cause.to_string(),
+        }
+    }
+
+    pub(crate) fn unreachable(place: &str, cause: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Unreachable {
+            place: place.to_owned(),
+            cause: chain(cause),
+        }
+    }
+
+    pub(crate) fn invalid(place: &str, detail: impl Into<String>) -> Self {
+        Self::Invalid {
+            place: place.to_owned(),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// What an error response's body says, fit for one line of a log.
+///
+/// Bodies are foreign text: control characters go, and length is bounded.
+pub(crate) fn detail_of(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(default)]
+        errors: Vec<Entry>,
+        details: Option<String>,
+        error_description: Option<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: serde_json::Value,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    // Anything but the known form may echo what was sent, so it is not repeated.
+    let Ok(document) = serde_json::from_slice::<Document>(body) else {
+        return String::new();
+    };
+    let mut parts: Vec<String> = document
+        .errors
+        .iter()
+        .take(4)
+        .map(|entry| {
+            let code = entry.code.as_str().unwrap_or_default();
+            match entry.message.as_deref() {
+                Some(message) if !code.is_empty() => format!("{code}: {message}"),
+                Some(message) => message.to_owned(),
+                None => code.to_owned(),
+            }
+        })
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.extend(document.details);
+    parts.extend(document.error_description);
+    parts
+        .join("; ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(400)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_body_becomes_one_short_line() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"},{"code":"X"}]}"#;
+        assert_eq!(detail_of(body), "DENIED: noway; X");
+        assert_eq!(detail_of(b"<html>"), "");
+        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(9000));
+        assert_eq!(detail_of(long.as_bytes()).len(), 400);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_transient() {
+        let status = |status| Error::Upstream {
+            place: String::new(),
+            status,
+            detail: String::new(),
+        };
+        assert!(status(503).is_transient());
+        assert!(!status(501).is_transient());
+        assert!(!status(418).is_transient());
+    }
+}

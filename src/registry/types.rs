@@ -1,0 +1,111 @@
+//! What is asked of an upstream and what it answers.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::HeaderValue;
+
+use super::Error;
+use crate::oci::Digest;
+
+/// Whose credentials a request carries.
+#[derive(Clone)]
+pub enum Authorization {
+    /// Our own, with the token flow.
+    Own,
+    /// A client's `Authorization`, passed as it is; a 401 is passed back.
+    Client(Option<HeaderValue>),
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "Own",
+            Self::Client(None) => "Client(None)",
+            Self::Client(Some(_)) => "Client(***)",
+        })
+    }
+}
+
+/// What a manifest is, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Their number.
+    pub size: u64,
+    /// The media type that it is served with.
+    pub media_type: String,
+}
+
+/// A manifest as it came, its digest verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawManifest {
+    /// The digest of `bytes`: the one asked for, or SHA-256.
+    pub digest: Digest,
+    /// The media type that it was served with.
+    pub media_type: String,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// The bytes of a blob as they come, of exactly the promised length; the digest is for
+/// the reader to verify, who hashes them anyway.
+pub struct BlobStream {
+    pub(crate) inner: Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>,
+}
+
+impl Stream for BlobStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.as_mut().poll_next(context)
+    }
+}
+
+impl fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlobStream")
+    }
+}
+
+/// Where the bytes of a blob to be pushed are.
+#[derive(Debug, Clone)]
+pub enum BlobSource {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file, whole.
+    File(PathBuf),
+}
+
+/// What pushing a blob came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there before.
+    Present,
+    /// It was uploaded.
+    Uploaded,
+}
+
+/// What the upstream says of a pushed manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Whether the upstream keeps the list of referrers itself (`OCI-Subject`); otherwise
+    /// the list under the fallback tag has been brought up to date.
+    pub referrers_api: bool,
+}
+
+/// How a request is passed through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// Whether our own credentials replace the client's.
+    pub own_credentials: bool,
+    /// Whether redirects are followed here instead of being returned.
+    pub follow_redirects: bool,
+}

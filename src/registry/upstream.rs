@@ -1,0 +1,315 @@
+//! One interface to registries and layouts.
+
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use super::{
+    Authorization, BlobSource, BlobStream, Body, Error, ForwardOptions, Layout, ManifestHead,
+    Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
+};
+use crate::oci::{Descriptor, Digest, ImageReference, RepoName, Selector, Tag};
+
+/// Where images come from or go to. Cheap to clone; clones share connections and tokens.
+#[derive(Debug, Clone)]
+pub enum Upstream {
+    /// A registry, over HTTP.
+    Registry(Registry),
+    /// An OCI image layout, in a directory or a tar file. Credentials are ignored.
+    Layout(Layout),
+}
+
+impl Upstream {
+    /// A registry by its host (`docker.io`, `localhost:5000`). Nothing is dialled.
+    ///
+    /// # Errors
+    /// If a setting cannot be used, such as a PEM file that is none.
+    pub fn registry(host: &str, config: &RegistryConfig) -> Result<Self, Error> {
+        Registry::new(host, config).map(Self::Registry)
+    }
+
+    /// An existing OCI image layout directory.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn layout(directory: &Path) -> Result<Self, Error> {
+        Layout::open(directory).map(Self::Layout)
+    }
+
+    /// An OCI image layout directory that is made if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made, or is something else.
+    pub fn create_layout(directory: &Path) -> Result<Self, Error> {
+        Layout::create(directory).map(Self::Layout)
+    }
+
+    /// An existing OCI archive: a layout in an uncompressed tar file.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn archive(file: &Path) -> Result<Self, Error> {
+        Layout::open_archive(file).map(Self::Layout)
+    }
+
+    /// The upstream that an image is read from.
+    ///
+    /// # Errors
+    /// As [`Upstream::registry`], [`Upstream::layout`] and [`Upstream::archive`].
+    pub fn source(reference: &ImageReference, config: &RegistryConfig) -> Result<Self, Error> {
+        match reference {
+            ImageReference::Registry(reference) => Self::registry(&reference.host, config),
+            ImageReference::Layout(reference) if reference.archive => {
+                Self::archive(&reference.path)
+            }
+            ImageReference::Layout(reference) => Self::layout(&reference.path),
+        }
+    }
+
+    /// The upstream that an image is written to; [`Upstream::finish`] ends the writing.
+    ///
+    /// # Errors
+    /// As [`Upstream::registry`] and [`Upstream::create_layout`].
+    pub fn destination(reference: &ImageReference, config: &RegistryConfig) -> Result<Self, Error> {
+        match reference {
+            ImageReference::Registry(reference) => Self::registry(&reference.host, config),
+            ImageReference::Layout(reference) if reference.archive => {
+                Layout::create_archive(&reference.path).map(Self::Layout)
+            }
+            ImageReference::Layout(reference) => Self::create_layout(&reference.path),
+        }
+    }
+
+    /// The host by which the index knows it ([`crate::oci::reference::index_host`]);
+    /// `oci:` and the absolute path for a layout.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Registry(registry) => registry.host(),
+            Self::Layout(layout) => layout.host(),
+        }
+    }
+
+    /// What the manifest is, without fetching it; the tag is resolved.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn head_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> Result<ManifestHead, Error> {
+        match self {
+            Self::Registry(registry) => registry.head_manifest(repo, selector, authorization).await,
+            Self::Layout(layout) => layout.head_manifest(repo, selector).await,
+        }
+    }
+
+    /// Fetches a manifest. Its digest is verified and its size bounded.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> Result<RawManifest, Error> {
+        match self {
+            Self::Registry(registry) => registry.manifest(repo, selector, authorization).await,
+            Self::Layout(layout) => layout.manifest(repo, selector).await,
+        }
+    }
+
+    /// Fetches a blob of `size` bytes as a stream, which resumes where a connection broke.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        size: u64,
+        authorization: &Authorization,
+    ) -> Result<BlobStream, Error> {
+        match self {
+            Self::Registry(registry) => registry.blob(repo, digest, size, authorization).await,
+            Self::Layout(layout) => layout.blob(repo, digest, size).await,
+        }
+    }
+
+    /// Fetches some bytes of a blob. The range must lie within it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob_range(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        range: Range<u64>,
+        authorization: &Authorization,
+    ) -> Result<Bytes, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry
+                    .blob_range(repo, digest, range, authorization)
+                    .await
+            }
+            Self::Layout(layout) => layout.blob_range(repo, digest, range).await,
+        }
+    }
+
+    /// The size of a blob in bytes, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn blob_size(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<u64, Error> {
+        match self {
+            Self::Registry(registry) => registry.blob_size(repo, digest, authorization).await,
+            Self::Layout(layout) => layout.blob_size(repo, digest).await,
+        }
+    }
+
+    /// All tags of a repository, in the upstream's order.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tags(
+        &self,
+        repo: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<Vec<Tag>, Error> {
+        match self {
+            Self::Registry(registry) => registry.tags(repo, authorization).await,
+            Self::Layout(layout) => layout.tags(repo).await,
+        }
+    }
+
+    /// Uploads a blob of `size` bytes, unless it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn push_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        size: u64,
+        source: &BlobSource,
+        authorization: &Authorization,
+    ) -> Result<Pushed, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry
+                    .push_blob(repo, digest, size, source, authorization)
+                    .await
+            }
+            Self::Layout(layout) => layout.push_blob(repo, digest, size, source).await,
+        }
+    }
+
+    /// Makes a blob of the repository `from` appear in `repo`; `false` if the upstream
+    /// will not, and it has to be pushed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn mount_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        from: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<bool, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry.mount_blob(repo, digest, from, authorization).await
+            }
+            Self::Layout(layout) => layout.mount_blob(repo, digest, from).await,
+        }
+    }
+
+    /// Stores a manifest by tag or digest, and lists it under its `subject`, if it has one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn push_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        media_type: &str,
+        bytes: Bytes,
+        authorization: &Authorization,
+    ) -> Result<PushedManifest, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry
+                    .push_manifest(repo, selector, media_type, bytes, authorization)
+                    .await
+            }
+            Self::Layout(layout) => {
+                layout
+                    .push_manifest(repo, selector, media_type, bytes)
+                    .await
+            }
+        }
+    }
+
+    /// The manifests whose `subject` this is, by the API or the fallback tag.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn referrers(
+        &self,
+        repo: &RepoName,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        authorization: &Authorization,
+    ) -> Result<Vec<Descriptor>, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry
+                    .referrers(repo, subject, artifact_type, authorization)
+                    .await
+            }
+            Self::Layout(layout) => layout.referrers(repo, subject, artifact_type).await,
+        }
+    }
+
+    /// Passes a request of the `/v2/` surface through, bodies streamed both ways.
+    ///
+    /// Only path and query of the request's address count. Statuses of any kind are returned
+    /// as they are, redirects too unless they are to be followed; nothing that could act twice
+    /// is repeated. A layout answers `GET` and `HEAD` itself.
+    ///
+    /// # Errors
+    /// If there is no response: [`Error::Unreachable`], [`Error::TimedOut`],
+    /// [`Error::Refused`], or those of getting a token.
+    pub async fn forward(
+        &self,
+        request: Request<Body>,
+        options: ForwardOptions,
+    ) -> Result<Response<Body>, Error> {
+        match self {
+            Self::Registry(registry) => registry.forward(request, options).await,
+            Self::Layout(layout) => layout.forward(request).await,
+        }
+    }
+
+    /// Ends the writing: an archive appears under its name only now. Others have nothing to do.
+    ///
+    /// # Errors
+    /// If the archive cannot be written.
+    pub async fn finish(&self) -> Result<(), Error> {
+        match self {
+            Self::Registry(_) => Ok(()),
+            Self::Layout(layout) => layout.finish().await,
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Image in, descriptors out. Knows no HTTP serving.
 
+pub mod inflate;
 pub mod layer;
 pub mod tag;

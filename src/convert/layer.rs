@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
+pub use super::stream::{Inflating, prepare};
 pub use pending::{Algorithm, BlockSize, LayerBlob};
 
 /// Stand-ins until the blob formats are merged.
@@ -75,9 +76,6 @@ pub struct Progress {
 /// Called from the inflating thread; must be quick.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// A layer that is being fetched and inflated ahead, into a bounded queue.
-pub struct Inflating;
-
 /// A blob that [`ChainBuilder::add_layer`] finished; it is in the file that was handed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedLayer {
@@ -90,20 +88,64 @@ pub struct ConvertedLayer {
 /// Why a layer could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
+    /// The bytes did not come; whoever fed them knows why.
+    #[error("the layer could not be read: {0}")]
+    Source(#[source] io::Error),
+    /// The layer's length is not what the manifest says.
+    #[error("the layer has {actual} bytes or more, its manifest says {expected}")]
+    Longer {
+        /// From the manifest.
+        expected: u64,
+        /// Bytes that came before the reading was given up.
+        actual: u64,
+    },
+    /// The layer ends before the length that the manifest says.
+    #[error("the layer ends after {actual} bytes, its manifest says {expected}")]
+    Shorter {
+        /// From the manifest.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// The compressed bytes are not those that the manifest means.
+    #[error("the layer's digest is {actual}, its manifest says {expected}")]
+    Digest {
+        /// From the manifest.
+        expected: Digest,
+        /// Of the bytes that came.
+        actual: String,
+    },
+    /// The tar is not the one that the config means.
+    #[error("the layer's diff id is {actual}, the image's config says {expected}")]
+    DiffId {
+        /// From the config.
+        expected: DiffId,
+        /// Of the tar that came.
+        actual: String,
+    },
+    /// The layer inflates to more than it may.
+    #[error(
+        "the layer inflates to over {limit} bytes: raise the largest layer size if it is meant to"
+    )]
+    TooLarge {
+        /// The most that was allowed, in bytes.
+        limit: u64,
+    },
+    /// The compressed data is damaged, truncated or of a foreign kind.
+    #[error("the layer cannot be inflated: {0}")]
+    Inflate(#[source] io::Error),
+    /// No thread could be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] io::Error),
+    /// A bug: a thread of the pipeline panicked.
+    #[error("the thread that was {0} the layer panicked: this is a bug")]
+    Panicked(&'static str),
+    /// The layer's reader went away first; never the first cause.
+    #[error("the conversion was given up")]
+    Abandoned,
     /// An earlier layer of this chain failed, so what is in memory is no chain.
     #[error("an earlier layer of this chain failed: start the chain again")]
     Broken,
-}
-
-/// Starts the threads that take `input` in: verify, inflate, queue.
-///
-/// At most some tens of megabytes run ahead of [`ChainBuilder::add_layer`].
-pub fn prepare(
-    _input: LayerInput,
-    _max_layer_size: u64,
-    _on_progress: OnProgress,
-) -> Result<Inflating, LayerError> {
-    Err(LayerError::Broken)
 }
 
 /// Converts the layers of one image, bottom first.

@@ -2,4 +2,5 @@
 
 pub mod inflate;
 pub mod layer;
+mod stream;
 pub mod tag;

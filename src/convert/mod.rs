@@ -1,5 +1,6 @@
 //! Image in, descriptors out. Knows no HTTP serving.
 
+pub mod apply;
 pub mod inflate;
 pub mod layer;
 mod stream;

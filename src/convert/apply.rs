@@ -15,7 +15,7 @@
 
 mod data;
 mod names;
-mod pending;
+pub mod pending;
 mod resolve;
 mod whiteout;
 
@@ -292,7 +292,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
 }
 
 /// What a directory has that no entry describes.
-fn implicit() -> Attributes {
+pub(super) fn implicit() -> Attributes {
     Attributes {
         mode: 0o755,
         uid: 0,

@@ -1,4 +1,12 @@
 //! One step: tar → ext4 over LSMT → `ZFile`.
+//!
+//! ```text
+//! chunks → [verify, inflate] → queue → [untar, place in ext4] → [compress, …] → blob
+//!                 └→ [diff id]
+//! ```
+//!
+//! [`prepare`] starts the left half, so that layers are fetched and inflated ahead;
+//! [`ChainBuilder::add_layer`] is the right half, one layer after the other.
 
 use std::fs::File;
 use std::io;
@@ -6,26 +14,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::apply::pending::{Filesystem, FormatOptions};
+use super::apply::{apply, implicit};
+use super::disk::Disk;
+use super::pending::{FileDevice, LayerSpec, LayerWriter, Stack};
+use super::tag::{UserTag, layer_uuid};
+use crate::format::block::BlockDevice as _;
+use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
+pub use super::error::LayerError;
+pub use super::pending::{Algorithm, BlockSize, LayerBlob};
 pub use super::stream::{Inflating, prepare};
-pub use pending::{Algorithm, BlockSize, LayerBlob};
-
-/// Stand-ins until the blob formats are merged.
-mod pending {
-    /// LZ4 or zstd.
-    #[derive(Debug, Clone, Copy)]
-    pub enum Algorithm {
-        /// LZ4 blocks.
-        Lz4,
-    }
-    /// Bytes per compressed block.
-    #[derive(Debug, Clone, Copy)]
-    pub struct BlockSize;
-    /// A blob that was converted before.
-    #[derive(Debug)]
-    pub struct LayerBlob;
-}
 
 /// What decides a blob's bytes besides its source (and `threads`, which does not).
 #[derive(Debug, Clone)]
@@ -85,101 +85,176 @@ pub struct ConvertedLayer {
     pub size: u64,
 }
 
-/// Why a layer could not be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// The bytes did not come; whoever fed them knows why.
-    #[error("the layer could not be read: {0}")]
-    Source(#[source] io::Error),
-    /// The layer's length is not what the manifest says.
-    #[error("the layer has {actual} bytes or more, its manifest says {expected}")]
-    Longer {
-        /// From the manifest.
-        expected: u64,
-        /// Bytes that came before the reading was given up.
-        actual: u64,
-    },
-    /// The layer ends before the length that the manifest says.
-    #[error("the layer ends after {actual} bytes, its manifest says {expected}")]
-    Shorter {
-        /// From the manifest.
-        expected: u64,
-        /// Bytes that came.
-        actual: u64,
-    },
-    /// The compressed bytes are not those that the manifest means.
-    #[error("the layer's digest is {actual}, its manifest says {expected}")]
-    Digest {
-        /// From the manifest.
-        expected: Digest,
-        /// Of the bytes that came.
-        actual: String,
-    },
-    /// The tar is not the one that the config means.
-    #[error("the layer's diff id is {actual}, the image's config says {expected}")]
-    DiffId {
-        /// From the config.
-        expected: DiffId,
-        /// Of the tar that came.
-        actual: String,
-    },
-    /// The layer inflates to more than it may.
-    #[error(
-        "the layer inflates to over {limit} bytes: raise the largest layer size if it is meant to"
-    )]
-    TooLarge {
-        /// The most that was allowed, in bytes.
-        limit: u64,
-    },
-    /// The compressed data is damaged, truncated or of a foreign kind.
-    #[error("the layer cannot be inflated: {0}")]
-    Inflate(#[source] io::Error),
-    /// No thread could be started.
-    #[error("no thread can be started: {0}")]
-    Thread(#[source] io::Error),
-    /// A bug: a thread of the pipeline panicked.
-    #[error("the thread that was {0} the layer panicked: this is a bug")]
-    Panicked(&'static str),
-    /// The layer's reader went away first; never the first cause.
-    #[error("the conversion was given up")]
-    Abandoned,
-    /// An earlier layer of this chain failed, so what is in memory is no chain.
-    #[error("an earlier layer of this chain failed: start the chain again")]
-    Broken,
-}
-
 /// Converts the layers of one image, bottom first.
+///
+/// Between the layers the filesystem stays in memory; a chain that goes on above finished
+/// blobs comes to the same bytes.
 pub struct ChainBuilder {
     settings: Settings,
+    blobs: Vec<Arc<LayerBlob>>,
+    /// The finished layers as one disk.
+    lower: Arc<Stack>,
+    /// Digest of the topmost blob.
+    parent: Option<Digest>,
+    state: State,
+}
+
+/// What is in memory of the chain's filesystem.
+enum State {
+    /// There is none, on the disk neither.
+    Unformatted,
+    /// Nothing was read yet.
+    Unread,
+    /// It is open, on [`Disk::Reading`].
+    Open(Box<Filesystem<Disk>>),
+    /// A layer failed half-way.
+    Broken,
 }
 
 impl ChainBuilder {
     /// A chain with no layers yet: the first one brings the empty filesystem.
-    #[must_use]
-    pub fn empty(settings: Settings) -> Self {
-        Self { settings }
+    ///
+    /// # Errors
+    /// None that the caller can cause.
+    pub fn empty(settings: Settings) -> Result<Self, LayerError> {
+        Ok(Self {
+            settings,
+            blobs: Vec::new(),
+            lower: Arc::new(Stack::new(Vec::new())?),
+            parent: None,
+            state: State::Unformatted,
+        })
     }
 
     /// A chain that goes on above `lower`, bottom first; `parent` is the digest of the
-    /// topmost blob.
+    /// topmost blob. Whether the blobs fit each other is the caller's to know, from their
+    /// [`UserTag`]s.
+    ///
+    /// # Errors
+    /// When there is no lower layer, they cannot be stacked, or their disk has another size
+    /// than the settings say.
     pub fn on(
-        _lower: Vec<Arc<LayerBlob>>,
-        _parent: Digest,
+        lower: Vec<Arc<LayerBlob>>,
+        parent: Digest,
         settings: Settings,
     ) -> Result<Self, LayerError> {
-        Ok(Self { settings })
+        let stack = Arc::new(Stack::new(lower.clone())?);
+        if lower.is_empty() {
+            return Err(LayerError::Misplaced { is_bottom: false });
+        }
+        if stack.size() != settings.virtual_size {
+            return Err(LayerError::VirtualSize {
+                lower: stack.size(),
+                settings: settings.virtual_size,
+            });
+        }
+        Ok(Self {
+            settings,
+            blobs: lower,
+            lower: stack,
+            parent: Some(parent),
+            state: State::Unread,
+        })
     }
 
     /// Converts one layer into `out`, an empty file open for reading and writing.
     ///
     /// Compressed digest, size and diff id are verified before this returns `Ok`. After an
-    /// error the chain is broken: every later call is [`LayerError::Broken`].
-    pub fn add_layer(
+    /// error what is in `out` is of no use, and the chain is broken: every later call is
+    /// [`LayerError::Broken`]. All threads have ended when this returns.
+    ///
+    /// # Errors
+    /// The first cause of whatever went wrong.
+    pub fn add_layer(&mut self, layer: Inflating, out: File) -> Result<ConvertedLayer, LayerError> {
+        let state = std::mem::replace(&mut self.state, State::Broken);
+        let (filesystem, converted) = self.convert(state, layer, out)?;
+        self.state = State::Open(filesystem);
+        Ok(converted)
+    }
+
+    fn convert(
         &mut self,
-        _layer: Inflating,
-        _out: File,
-    ) -> Result<ConvertedLayer, LayerError> {
-        let _ = &self.settings;
-        Err(LayerError::Broken)
+        state: State,
+        layer: Inflating,
+        out: File,
+    ) -> Result<(Box<Filesystem<Disk>>, ConvertedLayer), LayerError> {
+        let is_bottom = layer.input.parent_chain_id.is_none();
+        if is_bottom != self.parent.is_none() {
+            return Err(LayerError::Misplaced { is_bottom });
+        }
+        let parent_uuid = layer.input.parent_chain_id.as_ref().map(layer_uuid);
+        let spec = LayerSpec {
+            virtual_size: self.settings.virtual_size,
+            algorithm: self.settings.algorithm,
+            block_size: self.settings.block_size,
+            uuid: layer_uuid(&layer.input.chain_id),
+            parent_uuid: parent_uuid.unwrap_or_default(),
+        };
+        let written = out.try_clone().map_err(LayerError::Output)?;
+        let lower = Arc::clone(&self.lower);
+        let writer = LayerWriter::create(lower, written, spec, self.settings.threads)?;
+        let mut filesystem = self.filesystem(state, Disk::Writing(Box::new(writer)))?;
+
+        place(&mut filesystem, layer)?;
+        filesystem.flush()?;
+
+        let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
+        let writer = disk.into_writer().ok_or(LayerError::Broken)?;
+        let tag = UserTag::of(self.parent.take());
+        let blob = writer.finish(&tag.to_string())?;
+
+        let device = FileDevice::new(out).map_err(LayerError::Output)?;
+        self.blobs
+            .push(Arc::new(LayerBlob::open(Arc::new(device))?));
+        self.lower = Arc::new(Stack::new(self.blobs.clone())?);
+        self.parent = Some(blob.digest.clone());
+        filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
+        let converted = ConvertedLayer {
+            digest: blob.digest,
+            size: blob.size,
+        };
+        Ok((filesystem, converted))
+    }
+
+    /// The chain's filesystem, on `disk`.
+    fn filesystem(&self, state: State, disk: Disk) -> Result<Box<Filesystem<Disk>>, LayerError> {
+        match state {
+            State::Broken => Err(LayerError::Broken),
+            State::Unformatted => {
+                let mut filesystem = Filesystem::format(disk, &FormatOptions::default())?;
+                let root = filesystem.root();
+                filesystem.set_attributes(root, &implicit())?;
+                Ok(Box::new(filesystem))
+            }
+            State::Unread => {
+                let lower = Disk::Reading(Arc::clone(&self.lower));
+                let mut filesystem = Box::new(Filesystem::open(lower)?);
+                filesystem.replace_device(disk);
+                Ok(filesystem)
+            }
+            State::Open(mut filesystem) => {
+                filesystem.replace_device(disk);
+                Ok(filesystem)
+            }
+        }
+    }
+}
+
+/// Puts all of the layer on the filesystem, and says so only of a layer that is what the
+/// manifest and the config promise.
+fn place(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), LayerError> {
+    let Some(tar) = layer.tar() else {
+        return Err(LayerError::Abandoned);
+    };
+    let applied = apply(filesystem, &mut TarReader::new(&mut *tar)).map_err(LayerError::from);
+    // What follows the archive's end is hashed as well. Whether that went well, the
+    // inflating thread knows.
+    let ended = applied.is_ok() && tar.drain().is_ok();
+    match (applied, layer.finish()) {
+        (Ok(()), Ok(())) if ended => Ok(()),
+        (Ok(()), Ok(())) => Err(LayerError::Abandoned),
+        (Ok(()), Err(cause)) => Err(cause),
+        (Err(consequence), Err(cause)) if consequence.is_a_consequence() => Err(cause),
+        (Err(cause), _) => Err(cause),
     }
 }

@@ -140,6 +140,15 @@ impl<D: BlockDeviceMut> Filesystem<D> {
     fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Error> {
         self.nodes.get_mut(&ino).ok_or(Error::NotFound)
     }
+    pub fn open(device: D) -> Result<Self, Error> {
+        Self::format(device, &FormatOptions)
+    }
+    pub fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+    pub fn replace_device(&mut self, device: D) -> D {
+        std::mem::replace(&mut self.device, device)
+    }
     pub fn device_mut(&mut self) -> &mut D {
         &mut self.device
     }

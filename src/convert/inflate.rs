@@ -63,7 +63,7 @@ pub fn inflate<'a, R: BufRead + Send + 'a>(
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match sniff(head)? {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(Gzip(State::Member(GzDecoder::new(input)))),
+        Compression::Gzip => Box::new(Gzip(State::Member(Box::new(GzDecoder::new(input))))),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
@@ -77,7 +77,7 @@ pub fn inflate<'a, R: BufRead + Send + 'a>(
 struct Gzip<R>(State<R>);
 
 enum State<R> {
-    Member(GzDecoder<R>),
+    Member(Box<GzDecoder<R>>),
     Ended,
 }
 
@@ -96,7 +96,7 @@ impl<R: BufRead> Read for Gzip<R> {
             };
             let mut input = decoder.into_inner();
             if next_member(&mut input)? {
-                self.0 = State::Member(GzDecoder::new(input));
+                self.0 = State::Member(Box::new(GzDecoder::new(input)));
             }
         }
         Ok(0)

@@ -178,16 +178,16 @@ impl ChainBuilder {
         layer: Inflating,
         out: File,
     ) -> Result<(Box<Filesystem<Disk>>, ConvertedLayer), LayerError> {
-        let is_bottom = layer.input.parent_chain_id.is_none();
+        let is_bottom = layer.input.parent.is_none();
         if is_bottom != self.parent.is_none() {
             return Err(LayerError::Misplaced { is_bottom });
         }
-        let parent_uuid = layer.input.parent_chain_id.as_ref().map(layer_uuid);
+        let parent_uuid = layer.input.parent.as_ref().map(layer_uuid);
         let spec = LayerSpec {
             virtual_size: self.settings.virtual_size,
             algorithm: self.settings.algorithm,
             block_size: self.settings.block_size,
-            uuid: layer_uuid(&layer.input.chain_id),
+            uuid: layer_uuid(&layer.input.chain),
             parent_uuid: parent_uuid.unwrap_or_default(),
         };
         let written = out.try_clone().map_err(LayerError::Output)?;
@@ -253,8 +253,7 @@ fn place(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), 
     match (applied, layer.finish()) {
         (Ok(()), Ok(())) if ended => Ok(()),
         (Ok(()), Ok(())) => Err(LayerError::Abandoned),
-        (Ok(()), Err(cause)) => Err(cause),
-        (Err(consequence), Err(cause)) if consequence.is_a_consequence() => Err(cause),
-        (Err(cause), _) => Err(cause),
+        (Err(cause), _) if !cause.is_a_consequence() => Err(cause),
+        (_, Err(cause)) | (Err(cause), Ok(())) => Err(cause),
     }
 }

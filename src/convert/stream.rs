@@ -34,15 +34,17 @@ pub struct Inflating {
     /// What the manifest and the config said of the layer.
     pub(super) input: Expected,
     tar: Option<TarStream>,
-    inflating: Option<JoinHandle<Result<(), LayerError>>>,
-    hashing: Option<JoinHandle<String>>,
+    inflater: Option<JoinHandle<Result<(), LayerError>>>,
+    hasher: Option<JoinHandle<String>>,
 }
 
 /// A [`LayerInput`] without its bytes.
 pub(super) struct Expected {
     pub(super) diff_id: DiffId,
-    pub(super) chain_id: ChainId,
-    pub(super) parent_chain_id: Option<ChainId>,
+    /// The chain that the layer completes.
+    pub(super) chain: ChainId,
+    /// The chain below it.
+    pub(super) parent: Option<ChainId>,
 }
 
 /// Starts the threads that take `input` in: verify, inflate, queue.
@@ -61,7 +63,7 @@ pub fn prepare(
     let (to_hash, hash_queue) = mpsc::channel::<Arc<Buffer>>();
     let (to_tar, tar_queue) = mpsc::channel();
     let expected = input.diff_id.0.clone();
-    let hashing = spawn("diff-id", move || {
+    let hasher = spawn("diff-id", move || {
         let mut hash = Hash::like(&expected);
         for buffer in hash_queue {
             hash.update(&buffer.data);
@@ -76,7 +78,7 @@ pub fn prepare(
         chain_id,
         parent_chain_id,
     } = input;
-    let inflating = spawn("inflate", move || {
+    let inflater = spawn("inflate", move || {
         let failure = Failure::default();
         let source = Source {
             chunks,
@@ -106,8 +108,8 @@ pub fn prepare(
     Ok(Inflating {
         input: Expected {
             diff_id,
-            chain_id,
-            parent_chain_id,
+            chain: chain_id,
+            parent: parent_chain_id,
         },
         tar: Some(TarStream {
             queue: tar_queue,
@@ -115,8 +117,8 @@ pub fn prepare(
             place: 0,
             ended: false,
         }),
-        inflating: Some(inflating),
-        hashing: Some(hashing),
+        inflater: Some(inflater),
+        hasher: Some(hasher),
     })
 }
 
@@ -135,8 +137,8 @@ impl Inflating {
     fn join(&mut self) -> Result<(), LayerError> {
         // A thread that waits for room in the queue finds nobody there and ends.
         self.tar = None;
-        let inflated = self.inflating.take().map(JoinHandle::join);
-        let hashed = self.hashing.take().map(JoinHandle::join);
+        let inflated = self.inflater.take().map(JoinHandle::join);
+        let hashed = self.hasher.take().map(JoinHandle::join);
         let (Some(inflated), Some(hashed)) = (inflated, hashed) else {
             return Ok(());
         };

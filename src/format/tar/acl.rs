@@ -1,8 +1,8 @@
 //! Access control lists as text, the way `SCHILY.acl.*` records carry them, to the xattr form.
 
-/// `POSIX_ACL_XATTR_VERSION` of linux/posix_acl_xattr.h.
+/// `POSIX_ACL_XATTR_VERSION` of `linux/posix_acl_xattr.h`.
 const VERSION: u32 = 2;
-/// Tags of linux/posix_acl.h.
+/// Tags of `linux/posix_acl.h`.
 const USER_OBJ: u16 = 1;
 const USER: u16 = 2;
 const GROUP_OBJ: u16 = 4;

@@ -33,8 +33,8 @@ pub(super) struct Header([u8; BLOCK]);
 
 impl Header {
     /// Takes a block whose checksum is right, summed as unsigned or (old Sun tar) signed bytes.
-    pub(super) fn new(block: [u8; BLOCK]) -> Result<Self, Problem> {
-        let header = Self(block);
+    pub(super) fn new(block: &[u8; BLOCK]) -> Result<Self, Problem> {
+        let header = Self(*block);
         let stated = octal(header.field(CHECKSUM), "checksum").map_err(|_| Problem::Checksum)?;
         let (mut unsigned, mut signed) = (0i64, 0i64);
         for (place, &byte) in header.0.iter().enumerate() {

@@ -37,9 +37,9 @@ impl Pax {
     /// An empty value takes the key back, so that the header's own field counts.
     pub(super) fn merge(&mut self, mut block: &[u8]) -> Result<(), Problem> {
         while !block.is_empty() {
-            let (key, value, rest) = split_record(block)?;
-            self.set(key, value)?;
-            block = rest;
+            let record = split_record(block)?;
+            self.set(record.key, record.value)?;
+            block = record.rest;
         }
         Ok(())
     }
@@ -111,8 +111,15 @@ impl Pax {
     }
 }
 
-/// Key, value and what follows of the first record.
-fn split_record(block: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Problem> {
+struct Record<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    /// What follows the record.
+    rest: &'a [u8],
+}
+
+/// The first record of a block.
+fn split_record(block: &[u8]) -> Result<Record<'_>, Problem> {
     let wrong = |why: &str| Problem::Pax(format!("{why}, at {:?}", excerpt(block)));
     let space = block
         .iter()
@@ -139,7 +146,8 @@ fn split_record(block: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Problem> {
     if key.is_empty() || key.contains(&0) {
         return Err(wrong("a record has no usable key"));
     }
-    Ok((key, value, &block[length..]))
+    let rest = block.get(length..).unwrap_or_default();
+    Ok(Record { key, value, rest })
 }
 
 pub(super) fn name(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Problem> {

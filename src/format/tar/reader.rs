@@ -308,7 +308,7 @@ impl<R: Read> TarReader<R> {
             _ => return Err(Problem::Truncated("a header")),
         }
         if block.iter().any(|&byte| byte != 0) {
-            return Header::new(block).map(Some);
+            return Header::new(&block).map(Some);
         }
         match self.fill(&mut block)? {
             BLOCK if block.iter().any(|&byte| byte != 0) => Err(Problem::LoneZeroBlock),

@@ -258,6 +258,15 @@ fn a_whiteout_hides_the_lower_layers_only_in_any_order() {
                 .file(".wh.d", ""),
         )
         .is(expected);
+    // A directory that is listed stays, without what the lower layers have in it.
+    lower()
+        .with(
+            Tar::new()
+                .file(".wh.f", "")
+                .dir("d", 0o750)
+                .file(".wh.d", ""),
+        )
+        .is("d0750 7@9 /d");
     // Even what this layer put in and took out again.
     lower()
         .with(

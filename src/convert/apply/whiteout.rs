@@ -33,7 +33,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         let made = names_here.is_some_and(|names| names.contains(name));
         let is_lower_directory =
             there.file_type == FileType::Directory && !self.fresh.contains(&there.ino);
-        if is_lower_directory && self.touched.contains(&there.ino) {
+        if is_lower_directory && (made || self.touched.contains(&there.ino)) {
             let stays = self.hide_content(there.ino)?;
             if made {
                 return Ok(true);

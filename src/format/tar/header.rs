@@ -20,6 +20,8 @@ const PREFIX: (usize, usize) = (345, 155);
 /// star ends its header with `tar\0`, and its prefix is shorter.
 const STAR_PREFIX: (usize, usize) = (345, 131);
 const STAR_TRAILER: (usize, usize) = (508, 4);
+const GNU_ATIME: (usize, usize) = (345, 12);
+const GNU_CTIME: (usize, usize) = (357, 12);
 const GNU_SPARSE: usize = 386;
 const GNU_SPARSE_COUNT: usize = 4;
 const GNU_IS_EXTENDED: usize = 482;
@@ -65,7 +67,9 @@ impl Header {
     /// Name with the prefix that ustar and star have.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = until_nul(self.field(NAME));
-        let prefix = if !self.field(MAGIC).starts_with(b"ustar\0") {
+        let prefix = if self.field(MAGIC) == b"ustar  \0" {
+            self.mistaken_gnu_prefix()
+        } else if !self.field(MAGIC).starts_with(b"ustar\0") {
             &[][..]
         } else if self.field(STAR_TRAILER) == b"tar\0" {
             until_nul(self.field(STAR_PREFIX))
@@ -76,6 +80,21 @@ impl Header {
             return name.to_vec();
         }
         [prefix, b"/", name].concat()
+    }
+
+    /// GNU headers have times where ustar has the prefix. Go before 1.8 did not know, and
+    /// wrote prefixes into GNU headers; images of those days are still around. Go takes
+    /// ASCII text that is no number for such a prefix, and so does this.
+    fn mistaken_gnu_prefix(&self) -> &[u8] {
+        let is_time = |place| {
+            let time = self.field(place);
+            time.first() == Some(&0) || number(time, "time").is_ok()
+        };
+        let prefix = until_nul(self.field(PREFIX));
+        if (is_time(GNU_ATIME) && is_time(GNU_CTIME)) || !prefix.is_ascii() {
+            return &[];
+        }
+        prefix
     }
 
     /// The target of a link.

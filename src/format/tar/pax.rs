@@ -44,18 +44,6 @@ impl Pax {
         Ok(())
     }
 
-    /// What a global header leaves for the entries after it: nothing that is about one file.
-    pub(super) fn forget_per_file(&mut self) {
-        self.path = None;
-        self.link_path = None;
-        self.size = None;
-        self.real_size = None;
-        self.xattrs = Vec::new();
-        self.acl_access = None;
-        self.acl_default = None;
-        self.sparse = PaxSparse::default();
-    }
-
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         let given = !value.is_empty();
         match key {

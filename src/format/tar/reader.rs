@@ -21,8 +21,6 @@ pub struct TarReader<R> {
     remaining: u64,
     /// Bytes behind the data up to the next header.
     padding: u64,
-    /// What global PAX headers said, for all entries after them.
-    global: Pax,
     /// Where the header being read starts, and the entry's name once it is known.
     at: (u64, Option<Vec<u8>>),
     finished: bool,
@@ -44,7 +42,6 @@ impl<R: Read> TarReader<R> {
             position: 0,
             remaining: 0,
             padding: 0,
-            global: Pax::default(),
             at: (0, None),
             finished: false,
         }
@@ -114,14 +111,14 @@ impl<R: Read> TarReader<R> {
             match header.type_flag() {
                 b'x' => {
                     let block = self.read_extension(&header, "a PAX header")?;
-                    let mut pax = self.global.clone();
+                    let mut pax = Pax::default();
                     pax.merge(&block)?;
                     extensions.pax = Some(pax);
                 }
+                // Go, and so every runtime, takes nothing from it, whatever POSIX says.
                 b'g' => {
                     let block = self.read_extension(&header, "a global PAX header")?;
-                    self.global.merge(&block)?;
-                    self.global.forget_per_file();
+                    Pax::default().merge(&block)?;
                     continue;
                 }
                 b'L' => {
@@ -146,10 +143,7 @@ impl<R: Read> TarReader<R> {
 
     /// The entry that `header` and what came before it describe.
     fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, Problem> {
-        let pax = match extensions.pax {
-            Some(pax) => pax,
-            None => self.global.clone(),
-        };
+        let pax = extensions.pax.unwrap_or_default();
         let path = extensions
             .long_name
             .or_else(|| pax.sparse.name.clone())
@@ -184,7 +178,8 @@ impl<R: Read> TarReader<R> {
             b'2' => EntryKind::Symlink(link()),
             b'3' => device().map(|(major, minor)| EntryKind::CharDevice { major, minor })?,
             b'4' => device().map(|(major, minor)| EntryKind::BlockDevice { major, minor })?,
-            b'5' => EntryKind::Directory,
+            // A directory of an incremental archive; its data lists what was in it.
+            b'5' | b'D' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
             other => return Err(Problem::Type(char::from(other))),
         };
@@ -203,7 +198,11 @@ impl<R: Read> TarReader<R> {
             };
         } else {
             // Only files have data: Go reads none for the others, whatever their size says.
-            self.set_data(0);
+            self.set_data(if flag == b'D' {
+                size_of(header.size()?)?
+            } else {
+                0
+            });
         }
 
         let mut xattrs = pax.xattrs;

@@ -3,8 +3,11 @@
 pub mod apply;
 mod disk;
 mod error;
+pub mod image;
 pub mod inflate;
+pub mod jobs;
 pub mod layer;
 pub mod pending;
+pub mod plan;
 mod stream;
 pub mod tag;

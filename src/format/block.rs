@@ -79,3 +79,218 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
         )),
     }
 }
+
+/// A disk that several threads read.
+pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
+
+/// A file as a disk; its size is what it was when it was opened.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: std::fs::File,
+    size: u64,
+}
+
+impl FileDevice {
+    /// A disk over an open file.
+    ///
+    /// # Errors
+    /// When the file's size cannot be told.
+    pub fn new(file: std::fs::File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+
+    /// Opens the file at `path` for reading.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &std::path::Path) -> io::Result<Self> {
+        Self::new(std::fs::File::open(path)?)
+    }
+}
+
+impl BlockDevice for FileDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.size, offset, buf.len() as u64)?;
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buf, offset)
+    }
+}
+
+/// Bytes in memory as a disk.
+impl BlockDevice for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.size(), offset, buf.len() as u64)?;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        buf.copy_from_slice(&self[start..start + buf.len()]);
+        Ok(())
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// A sparse disk in memory, for tests and tools.
+#[derive(Debug, Clone, Default)]
+pub struct MemDevice {
+    size: u64,
+    pages: std::collections::BTreeMap<u64, Box<[u8]>>,
+}
+
+impl MemDevice {
+    /// A disk of `size` zero bytes.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            pages: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Pages of 4096 bytes that hold something, with their offsets in bytes.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.pages
+            .iter()
+            .map(|(page, data)| (page * PAGE as u64, &**data))
+    }
+
+    /// The parts of a range by page: page number, place in the page, place in the range.
+    fn parts(
+        offset: u64,
+        len: usize,
+    ) -> impl Iterator<Item = (u64, std::ops::Range<usize>, usize)> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let at = offset + done as u64;
+            let within = usize::try_from(at % PAGE as u64).ok()?;
+            let part = (PAGE - within).min(len - done);
+            let item = (at / PAGE as u64, within..within + part, done);
+            done += part;
+            (part > 0).then_some(item)
+        })
+    }
+}
+
+impl BlockDevice for MemDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.size, offset, buf.len() as u64)?;
+        for (page, within, at) in Self::parts(offset, buf.len()) {
+            let target = &mut buf[at..at + within.len()];
+            match self.pages.get(&page) {
+                Some(data) => target.copy_from_slice(&data[within]),
+                None => target.fill(0),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a write's range is on the disk and made of whole sectors.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] where it is not aligned, else as [`check_range`].
+pub fn check_write(size: u64, offset: u64, len: u64) -> io::Result<()> {
+    check_range(size, offset, len)?;
+    if (offset | len).is_multiple_of(SECTOR) {
+        Ok(())
+    } else {
+        let text = format!("{len} bytes at {offset} are not whole sectors");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+}
+
+/// Bytes in a sector, the unit of a disk's writes and of LSMT's mappings.
+pub const SECTOR: u64 = 512;
+
+impl BlockDeviceMut for MemDevice {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        check_write(self.size, offset, data.len() as u64)?;
+        for (page, within, at) in Self::parts(offset, data.len()) {
+            let target = self
+                .pages
+                .entry(page)
+                .or_insert_with(|| vec![0; PAGE].into());
+            target[within.clone()].copy_from_slice(&data[at..at + within.len()]);
+        }
+        Ok(())
+    }
+
+    fn zero_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        check_write(self.size, offset, len)?;
+        let end = offset + len;
+        let first = offset / PAGE as u64;
+        let pages: Vec<u64> = self
+            .pages
+            .range(first..end.div_ceil(PAGE as u64))
+            .map(|(page, _)| *page)
+            .collect();
+        for page in pages {
+            let start = page * PAGE as u64;
+            let (from, to) = (
+                offset.max(start) - start,
+                end.min(start + PAGE as u64) - start,
+            );
+            if to - from == PAGE as u64 {
+                self.pages.remove(&page);
+            } else if let Some(data) = self.pages.get_mut(&page)
+                && let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to))
+            {
+                data[from..to].fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        check_write(self.size, offset, len)
+    }
+}
+
+/// A disk that refuses writes.
+#[derive(Debug)]
+pub struct ReadOnly<D>(D);
+
+impl<D: BlockDevice> ReadOnly<D> {
+    /// `device`, closed to writes.
+    pub fn new(device: D) -> Self {
+        Self(device)
+    }
+
+    fn refuse<T>() -> io::Result<T> {
+        Err(io::Error::new(
+            io::ErrorKind::ReadOnlyFilesystem,
+            "this disk is open for reading only",
+        ))
+    }
+}
+
+impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+}
+
+impl<D: BlockDevice> BlockDeviceMut for ReadOnly<D> {
+    fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        Self::refuse()
+    }
+    fn zero_at(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Self::refuse()
+    }
+    fn discard_at(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Self::refuse()
+    }
+}

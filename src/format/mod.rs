@@ -1,6 +1,8 @@
 //! The bytes: what an overlaybd blob is made of. Synchronous, no network.
 
+pub mod blob;
 pub mod block;
+pub mod crc;
 pub mod ext4;
 pub mod lsmt;
 pub mod tar;

@@ -30,10 +30,12 @@ pub enum Selector {
 /// What is wrong with a text that should be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
+    /// Not a repository name; the text, shortened.
     #[error(
         "{0:?} is not a repository name: lower-case letters, digits and . _ - between slashes are expected"
     )]
     Repo(String),
+    /// Not a tag; the text, shortened.
     #[error(
         "{0:?} is not a tag: up to 128 letters, digits and . _ - are expected, the first no . or -"
     )]

@@ -1,1 +1,11 @@
 //! LSMT: a layer as a diff of 512-byte sectors over the disk below it.
+//! Source: containerd/overlaybd `docs/specs/lsmt.md` and `src/overlaybd/lsmt/file.cpp`.
+
+mod layer;
+mod layout;
+mod segments;
+
+pub use layer::{Layer, LsmtError};
+pub use layout::{Header, Mapping};
+pub(crate) use layout::{MAX_MAPPINGS, Place, encode_index};
+pub(crate) use segments::Segments;

@@ -1,1 +1,14 @@
 //! `ZFile`: a file compressed block by block, readable at random.
+//! Source: containerd/overlaybd `docs/specs/zfile.md` and `src/overlaybd/zfile/zfile.cpp`.
+
+mod codec;
+mod layout;
+mod pool;
+mod reader;
+mod writer;
+
+pub use codec::{Algorithm, BlockSize, InvalidSetting};
+pub use layout::{Geometry, LayoutError};
+pub use pool::CompressPool;
+pub use reader::{ZFileError, ZFileReader};
+pub use writer::{Finished, ZFileWriter};

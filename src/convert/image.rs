@@ -1,0 +1,367 @@
+//! The image around the converted layers: config, manifest, index.
+//!
+//! The source documents are edited as JSON values, so that fields which no
+//! specification names survive. Sources of what is changed: OCI image-spec
+//! `manifest.md`, `config.md`, `image-index.md`; the annotations are those of
+//! accelerated-container-image `pkg/label/label.go`.
+
+use serde_json::{Map, Value, json};
+
+use crate::oci::Digest;
+
+/// Annotation: digest of the overlaybd blob.
+pub const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
+/// Annotation: size of the overlaybd blob in bytes, decimal.
+pub const BLOB_SIZE: &str = "containerd.io/snapshot/overlaybd/blob-size";
+/// Annotation: version of the overlaybd layer format.
+pub const BLOB_VERSION: &str = "containerd.io/snapshot/overlaybd/version";
+/// Annotation: filesystem in the blob.
+pub const BLOB_FS_TYPE: &str = "containerd.io/snapshot/overlaybd/blob-fs-type";
+/// `artifactType` of a converted image that names its source as `subject`.
+pub const ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.native.v1+json";
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+/// The bytes of a document and how a descriptor names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// What is stored and served.
+    pub bytes: Vec<u8>,
+    /// Its media type.
+    pub media_type: String,
+    /// Digest of `bytes`.
+    pub digest: Digest,
+}
+
+impl Document {
+    fn new(value: &Value, media_type: &str) -> Result<Self, DocumentError> {
+        let bytes = serde_json::to_vec(value).map_err(DocumentError::Json)?;
+        Ok(Self {
+            digest: Digest::of(&bytes),
+            bytes,
+            media_type: media_type.to_owned(),
+        })
+    }
+
+    fn descriptor(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        fields.insert("mediaType".into(), json!(self.media_type));
+        fields.insert("digest".into(), json!(self.digest.as_str()));
+        fields.insert("size".into(), json!(self.bytes.len()));
+        fields
+    }
+}
+
+/// A converted layer as the manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Digest of the blob, which is its diff id too: the blob is an uncompressed tar.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+}
+
+/// How the converted image is described.
+#[derive(Debug, Clone, Default)]
+pub struct ImageStyle {
+    /// OCI media types even where the source has Docker's.
+    pub force_oci: bool,
+    /// Name the source manifest as `subject`: implies OCI media types.
+    pub referrer: bool,
+}
+
+/// The manifest that a referrer names as its subject.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Media type of the source manifest.
+    pub media_type: String,
+    /// Digest of the source manifest.
+    pub digest: Digest,
+    /// Size of the source manifest in bytes.
+    pub size: u64,
+}
+
+/// Why a source document cannot be rewritten.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// Not JSON, or not writable as JSON.
+    #[error("the document is not valid JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    /// JSON, but of another shape.
+    #[error("the document is not {expected}: its {field:?} is missing or of the wrong type")]
+    Shape {
+        /// What the document should have been.
+        expected: &'static str,
+        /// The field that does not fit.
+        field: &'static str,
+    },
+}
+
+fn object(bytes: &[u8], expected: &'static str) -> Result<Value, DocumentError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(DocumentError::Shape {
+            expected,
+            field: "{",
+        })
+    }
+}
+
+/// The source config with the converted layers' digests as its diff ids.
+///
+/// # Errors
+/// When the source is no image config.
+pub fn config(
+    source: &[u8],
+    source_media_type: &str,
+    layers: &[LayerBlob],
+    style: &ImageStyle,
+) -> Result<Document, DocumentError> {
+    const EXPECTED: &str = "an image config";
+    let mut value = object(source, EXPECTED)?;
+    let rootfs = value
+        .get_mut("rootfs")
+        .and_then(Value::as_object_mut)
+        .ok_or(DocumentError::Shape {
+            expected: EXPECTED,
+            field: "rootfs",
+        })?;
+    let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
+    rootfs.insert("diff_ids".into(), json!(digests));
+    let media_type = if style.force_oci || style.referrer {
+        OCI_CONFIG
+    } else {
+        source_media_type
+    };
+    Document::new(&value, media_type)
+}
+
+/// The source manifest with the converted config and layers.
+///
+/// # Errors
+/// When the source is no image manifest.
+pub fn manifest(
+    source: &[u8],
+    source_media_type: &str,
+    config: &Document,
+    layers: &[LayerBlob],
+    style: &ImageStyle,
+    subject: Option<&Subject>,
+) -> Result<Document, DocumentError> {
+    const EXPECTED: &str = "an image manifest";
+    let mut value = object(source, EXPECTED)?;
+    let fields = value.as_object_mut().ok_or(DocumentError::Shape {
+        expected: EXPECTED,
+        field: "{",
+    })?;
+    let oci = style.force_oci || style.referrer || source_media_type == OCI_MANIFEST;
+    let media_type = if oci { OCI_MANIFEST } else { source_media_type };
+    fields.insert("mediaType".into(), json!(media_type));
+    fields.insert("config".into(), Value::Object(config.descriptor()));
+    let layer_type = if oci { OCI_LAYER } else { DOCKER_LAYER };
+    let descriptors: Vec<Value> = layers
+        .iter()
+        .map(|layer| descriptor(layer, layer_type))
+        .collect();
+    fields.insert("layers".into(), Value::Array(descriptors));
+    refer_to(fields, subject.filter(|_| style.referrer));
+    Document::new(&value, media_type)
+}
+
+/// The `subject` of the source, if it had one, was its own: it is replaced or dropped.
+fn refer_to(fields: &mut Map<String, Value>, subject: Option<&Subject>) {
+    fields.shift_remove("subject");
+    let Some(subject) = subject else { return };
+    fields.insert("artifactType".into(), json!(ARTIFACT_TYPE));
+    let descriptor = json!({
+        "mediaType": subject.media_type,
+        "digest": subject.digest.as_str(),
+        "size": subject.size,
+    });
+    fields.insert("subject".into(), descriptor);
+}
+
+fn descriptor(layer: &LayerBlob, media_type: &str) -> Value {
+    json!({
+        "mediaType": media_type,
+        "digest": layer.digest.as_str(),
+        "size": layer.size,
+        "annotations": {
+            BLOB_DIGEST: layer.digest.as_str(),
+            BLOB_SIZE: layer.size.to_string(),
+            BLOB_VERSION: "0.1.0",
+            BLOB_FS_TYPE: "ext4",
+        },
+    })
+}
+
+/// What becomes of one entry of an index.
+#[derive(Debug, Clone)]
+pub enum IndexEntry {
+    /// Stays as it is.
+    Keep,
+    /// Is left out.
+    Drop,
+    /// Is replaced by this manifest, its platform kept.
+    Replace(Document),
+}
+
+/// The source index with its entries kept, dropped or replaced, in order.
+///
+/// # Errors
+/// When the source is no index or has another number of entries.
+pub fn index(
+    source: &[u8],
+    source_media_type: &str,
+    entries: &[IndexEntry],
+    style: &ImageStyle,
+    subject: Option<&Subject>,
+) -> Result<Document, DocumentError> {
+    const EXPECTED: &str = "an image index";
+    let shape = |field| DocumentError::Shape {
+        expected: EXPECTED,
+        field,
+    };
+    let mut value = object(source, EXPECTED)?;
+    let fields = value.as_object_mut().ok_or(shape("{"))?;
+    let manifests = fields
+        .get_mut("manifests")
+        .and_then(Value::as_array_mut)
+        .ok_or(shape("manifests"))?;
+    if manifests.len() != entries.len() {
+        return Err(shape("manifests"));
+    }
+    let mut kept = Vec::with_capacity(entries.len());
+    for (mut descriptor, entry) in manifests.drain(..).zip(entries) {
+        match entry {
+            IndexEntry::Keep => kept.push(descriptor),
+            IndexEntry::Drop => {}
+            IndexEntry::Replace(document) => {
+                let fields = descriptor.as_object_mut().ok_or(shape("manifests"))?;
+                fields.shift_remove("data");
+                fields.extend(document.descriptor());
+                kept.push(descriptor);
+            }
+        }
+    }
+    *manifests = kept;
+    let oci = style.force_oci || style.referrer || source_media_type == OCI_INDEX;
+    let media_type = if oci { OCI_INDEX } else { source_media_type };
+    fields.insert("mediaType".into(), json!(media_type));
+    refer_to(fields, subject.filter(|_| style.referrer));
+    Document::new(&value, media_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+    fn layers() -> Vec<LayerBlob> {
+        vec![LayerBlob {
+            digest: Digest::of(b"layer"),
+            size: 5,
+        }]
+    }
+
+    #[test]
+    fn a_config_keeps_all_but_its_diff_ids() {
+        let source = br#"{"x-unknown":[1,2.5],"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"os":"linux"}"#;
+        let made = config(source, OCI_CONFIG, &layers(), &ImageStyle::default()).unwrap();
+        let digest = Digest::of(b"layer");
+        let expected = format!(
+            r#"{{"x-unknown":[1,2.5],"rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"os":"linux"}}"#
+        );
+        assert_eq!(String::from_utf8(made.bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_docker_manifest_stays_one_unless_oci_is_asked_for() {
+        let source = br#"{"schemaVersion":2,"config":{"data":"e30="},"layers":[{}],"annotations":{"a":"b"}}"#;
+        for (force_oci, manifest_type, layer_type) in [
+            (false, DOCKER_MANIFEST, DOCKER_LAYER),
+            (true, OCI_MANIFEST, OCI_LAYER),
+        ] {
+            let style = ImageStyle {
+                force_oci,
+                referrer: false,
+            };
+            let config = config(br#"{"rootfs":{}}"#, "c", &layers(), &style).unwrap();
+            let made = manifest(source, DOCKER_MANIFEST, &config, &layers(), &style, None).unwrap();
+            let value: Value = serde_json::from_slice(&made.bytes).unwrap();
+            assert_eq!(made.media_type, manifest_type);
+            assert_eq!(value["mediaType"], manifest_type);
+            assert_eq!(value["layers"][0]["mediaType"], layer_type);
+            assert_eq!(value["layers"][0]["annotations"][BLOB_SIZE], "5");
+            assert_eq!(value["config"]["digest"], config.digest.as_str());
+            assert!(value["config"].get("data").is_none());
+            assert_eq!(value["annotations"]["a"], "b");
+        }
+    }
+
+    #[test]
+    fn an_index_keeps_what_is_not_converted_as_it_was() {
+        let source = br#"{"schemaVersion":2,"manifests":[{"digest":"a","platform":{"os":"x"}},{"digest":"b"},{"digest":"c","z":1}]}"#;
+        let made = Document::new(&json!({}), OCI_MANIFEST).unwrap();
+        let entries = [
+            IndexEntry::Replace(made.clone()),
+            IndexEntry::Drop,
+            IndexEntry::Keep,
+        ];
+        let index = index(source, OCI_INDEX, &entries, &ImageStyle::default(), None).unwrap();
+        let value: Value = serde_json::from_slice(&index.bytes).unwrap();
+        assert_eq!(value["manifests"][0]["digest"], made.digest.as_str());
+        assert_eq!(value["manifests"][0]["platform"]["os"], "x");
+        assert_eq!(value["manifests"][1], json!({"digest":"c","z":1}));
+        assert_eq!(value["manifests"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_referrer_names_its_source() {
+        let style = ImageStyle {
+            force_oci: false,
+            referrer: true,
+        };
+        let subject = Subject {
+            media_type: "m".into(),
+            digest: Digest::of(b"s"),
+            size: 7,
+        };
+        let config = config(br#"{"rootfs":{}}"#, "c", &layers(), &style).unwrap();
+        let made = manifest(
+            b"{}",
+            DOCKER_MANIFEST,
+            &config,
+            &layers(),
+            &style,
+            Some(&subject),
+        )
+        .unwrap();
+        let value: Value = serde_json::from_slice(&made.bytes).unwrap();
+        assert_eq!(value["artifactType"], ARTIFACT_TYPE);
+        assert_eq!(value["subject"]["digest"], subject.digest.as_str());
+        assert_eq!(value["subject"]["size"], 7);
+    }
+
+    #[test]
+    fn documents_of_another_shape_are_refused() {
+        for bad in [&b"[]"[..], b"{}", b"{", br#"{"rootfs":3}"#] {
+            assert!(config(bad, OCI_CONFIG, &[], &ImageStyle::default()).is_err());
+        }
+        for bad in [
+            &b"[]"[..],
+            b"{}",
+            br#"{"manifests":3}"#,
+            br#"{"manifests":[{}]}"#,
+        ] {
+            assert!(index(bad, OCI_INDEX, &[], &ImageStyle::default(), None).is_err());
+        }
+    }
+}

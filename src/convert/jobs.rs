@@ -1,0 +1,235 @@
+//! Work that belongs to nobody's request: it runs once, requests wait for it and leave.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedMutexGuard, watch};
+
+/// Jobs by key. A job that is under way is joined, not started again.
+#[derive(Debug)]
+pub struct Jobs<K, T> {
+    running: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
+}
+
+impl<K, T> Clone for Jobs<K, T> {
+    fn clone(&self) -> Self {
+        Self {
+            running: Arc::clone(&self.running),
+        }
+    }
+}
+
+impl<K, T> Default for Jobs<K, T> {
+    fn default() -> Self {
+        Self {
+            running: Arc::default(),
+        }
+    }
+}
+
+/// What a waiter gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined<T> {
+    /// The job's result; `None` if it ended without one (it panicked or the program stops).
+    pub result: Option<T>,
+    /// Whether this waiter started the job.
+    pub started: bool,
+}
+
+impl<K, T> Jobs<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Waits for the job of `key`, which `start` makes if there is none.
+    ///
+    /// Dropping the returned future leaves the job running.
+    pub async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Joined<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (mut receiver, started) = self.receiver(key, start);
+        let result = match receiver.wait_for(Option::is_some).await {
+            Ok(value) => value.clone(),
+            Err(_) => None,
+        };
+        Joined { result, started }
+    }
+
+    fn receiver<F>(&self, key: K, start: impl FnOnce() -> F) -> (watch::Receiver<Option<T>>, bool)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receiver) = running.get(&key) {
+            return (receiver.clone(), false);
+        }
+        let (sender, receiver) = watch::channel(None);
+        running.insert(key.clone(), receiver.clone());
+        let entry = Entry {
+            jobs: Arc::clone(&self.running),
+            key,
+        };
+        let job = start();
+        tokio::spawn(async move {
+            let result = job.await;
+            // Removed first: who comes after the result must not join a finished job.
+            drop(entry);
+            let _ = sender.send(Some(result));
+        });
+        (receiver, true)
+    }
+
+    /// How many jobs are under way.
+    pub fn count(&self) -> usize {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+}
+
+/// Takes the job off the list even when it panics.
+struct Entry<K: Eq + Hash, T> {
+    jobs: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Entry<K, T> {
+    fn drop(&mut self) {
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}
+
+/// Locks by key, so that one chain is converted once while others go on.
+#[derive(Debug)]
+pub struct Claims<K> {
+    held: Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl<K> Default for Claims<K> {
+    fn default() -> Self {
+        Self {
+            held: Arc::default(),
+        }
+    }
+}
+
+/// A claim that is held; others wait until it is dropped.
+#[derive(Debug)]
+pub struct Claim<K: Eq + Hash> {
+    guard: Option<OwnedMutexGuard<()>>,
+    held: Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>,
+    key: K,
+}
+
+impl<K: Clone + Eq + Hash> Claims<K> {
+    /// Waits until nobody else holds `key`.
+    pub async fn claim(&self, key: K) -> Claim<K> {
+        let lock = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(held.entry(key.clone()).or_default())
+        };
+        let guard = lock.lock_owned().await;
+        Claim {
+            guard: Some(guard),
+            held: Arc::clone(&self.held),
+            key,
+        }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Claim<K> {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held
+            .get(&self.key)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
+            held.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn two_hundred_who_ask_at_once_get_one_job() {
+        let jobs: Jobs<&str, usize> = Jobs::default();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let waiters: Vec<_> = (0..200)
+            .map(|_| {
+                let (jobs, runs) = (jobs.clone(), Arc::clone(&runs));
+                tokio::spawn(async move {
+                    jobs.join("a", || async move {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        runs.fetch_add(1, Ordering::SeqCst)
+                    })
+                    .await
+                })
+            })
+            .collect();
+        let mut started = 0;
+        for waiter in waiters {
+            let joined = waiter.await.unwrap();
+            assert_eq!(joined.result, Some(0));
+            started += usize::from(joined.started);
+        }
+        assert_eq!(
+            (started, runs.load(Ordering::SeqCst), jobs.count()),
+            (1, 1, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_job_goes_on_when_its_only_waiter_leaves() {
+        let jobs: Jobs<u8, ()> = Jobs::default();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let job = || async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = sender.send(());
+        };
+        let waiting = jobs.join(1, job);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), waiting)
+                .await
+                .is_err()
+        );
+        receiver.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_told_and_can_be_started_again() {
+        let jobs: Jobs<u8, u8> = Jobs::default();
+        let joined = jobs.join(1, || async { panic!("for the test") }).await;
+        assert_eq!(
+            joined,
+            Joined {
+                result: None,
+                started: true
+            }
+        );
+        assert_eq!(jobs.join(1, || async { 7 }).await.result, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_claim_keeps_others_waiting_and_leaves_nothing_behind() {
+        let claims: Claims<u8> = Claims::default();
+        let first = claims.claim(1).await;
+        let other = claims.claim(2).await;
+        let second = tokio::time::timeout(Duration::from_millis(5), claims.claim(1));
+        assert!(second.await.is_err());
+        drop((first, other));
+        drop(claims.claim(1).await);
+        assert!(claims.held.lock().unwrap().is_empty());
+    }
+}

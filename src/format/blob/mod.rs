@@ -1,0 +1,13 @@
+//! A layer blob: `tar( pax header, overlaybd.commit = ZFile( LSMT ) )`, read and written.
+
+mod export;
+mod layer;
+mod stack;
+mod wrapping;
+mod writer;
+
+pub use crate::format::zfile::{Algorithm, BlockSize, CompressPool};
+pub use export::export;
+pub use layer::{BlobError, LayerBlob, Summary};
+pub use stack::{MAX_LAYERS, Stack, StackError};
+pub use writer::{FinishedBlob, LayerSpec, LayerWriter, WriterError};

@@ -1,0 +1,164 @@
+//! What a layer under construction maps: later writes win over earlier ones.
+
+use std::collections::BTreeMap;
+
+use super::layout::Mapping;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    length: u64,
+    moffset: u64,
+    zeroed: bool,
+}
+
+impl Segment {
+    /// The segment without its first `skip` sectors.
+    fn tail(self, skip: u64) -> Self {
+        let moffset = if self.zeroed { 0 } else { self.moffset + skip };
+        Self {
+            length: self.length - skip,
+            moffset,
+            ..self
+        }
+    }
+}
+
+/// Disjoint mappings by their first sector. All numbers are sectors.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(BTreeMap<u64, Segment>);
+
+impl Segments {
+    /// Maps `length` sectors at `offset` to data at `moffset`.
+    pub(crate) fn map(&mut self, offset: u64, length: u64, moffset: u64) {
+        self.insert(
+            offset,
+            Segment {
+                length,
+                moffset,
+                zeroed: false,
+            },
+        );
+    }
+
+    /// Maps sectors to zeros.
+    pub(crate) fn zero(&mut self, offset: u64, length: u64) {
+        self.insert(
+            offset,
+            Segment {
+                length,
+                moffset: 0,
+                zeroed: true,
+            },
+        );
+    }
+
+    fn insert(&mut self, offset: u64, segment: Segment) {
+        if segment.length == 0 {
+            return;
+        }
+        self.remove(offset, segment.length);
+        if let Some((start, below)) = self.0.range_mut(..offset).next_back()
+            && start + below.length == offset
+            && below.zeroed == segment.zeroed
+            && (segment.zeroed || below.moffset + below.length == segment.moffset)
+        {
+            below.length += segment.length;
+            return;
+        }
+        self.0.insert(offset, segment);
+    }
+
+    /// Unmaps sectors.
+    pub(crate) fn remove(&mut self, offset: u64, length: u64) {
+        let end = offset + length;
+        if let Some((&start, &below)) = self.0.range(..offset).next_back()
+            && start + below.length > offset
+        {
+            self.0.insert(
+                start,
+                Segment {
+                    length: offset - start,
+                    ..below
+                },
+            );
+            if start + below.length > end {
+                self.0.insert(end, below.tail(end - start));
+            }
+        }
+        while let Some((&start, &segment)) = self.0.range(offset..end).next() {
+            self.0.remove(&start);
+            if start + segment.length > end {
+                self.0.insert(end, segment.tail(end - start));
+            }
+        }
+    }
+
+    /// Whether any sector of the range is mapped at all.
+    pub(crate) fn is_touched(&self, offset: u64, length: u64) -> bool {
+        let end = offset + length;
+        let below = self.0.range(..offset).next_back();
+        below.is_some_and(|(start, segment)| start + segment.length > offset)
+            || self.0.range(offset..end).next().is_some()
+    }
+
+    /// The mappings in the disk's order.
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
+        self.0.iter().map(|(offset, segment)| Mapping {
+            offset: *offset,
+            length: segment.length,
+            moffset: segment.moffset,
+            zeroed: segment.zeroed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_last_write_of_a_sector_wins(
+            writes in prop::collection::vec((0_u64..64, 1_u64..32, 0..3_u8), 0..40)
+        ) {
+            let mut segments = Segments::default();
+            let mut model = vec![None; 96];
+            let mut next = 8;
+            for (offset, length, kind) in writes {
+                for n in 0..length {
+                    let sector = usize::try_from(offset + n).unwrap();
+                    model[sector] = match kind {
+                        0 => Some((false, next + n)),
+                        1 => Some((true, 0)),
+                        _ => None,
+                    };
+                }
+                match kind {
+                    0 => {
+                        segments.map(offset, length, next);
+                        next += length;
+                    }
+                    1 => segments.zero(offset, length),
+                    _ => segments.remove(offset, length),
+                }
+            }
+            let mut read = vec![None; 96];
+            let mut end = 0;
+            for mapping in segments.mappings() {
+                prop_assert!(mapping.offset >= end && mapping.length > 0);
+                end = mapping.end();
+                for n in 0..mapping.length {
+                    let sector = usize::try_from(mapping.offset + n).unwrap();
+                    let moffset = if mapping.zeroed { 0 } else { mapping.moffset + n };
+                    read[sector] = Some((mapping.zeroed, moffset));
+                }
+            }
+            prop_assert_eq!(&read, &model);
+            for sector in 0..96 {
+                let is = model[usize::try_from(sector).unwrap()];
+                prop_assert_eq!(segments.is_touched(sector, 1), is.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A `ZFile` read at random.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use super::codec::decompress;
+use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, MAX_STORED, Place, SPACE};
+use crate::format::block::{BlockDevice, SharedDevice, check_range};
+use crate::format::crc::crc32c;
+
+/// Stored bytes read at once where many blocks are wanted.
+const READ: usize = 1 << 20;
+/// Decoded blocks that are remembered, so that neighbouring small reads cost one block.
+const REMEMBERED: usize = 16;
+/// Blocks under one base in the offsets' compact form.
+const GROUP: usize = 1024;
+
+/// Why a `ZFile` cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ZFileError {
+    /// What lies beneath cannot be read.
+    #[error("the ZFile cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Header or trailer.
+    #[error("the ZFile's {place} is damaged: {source}")]
+    Layout {
+        /// Header or trailer.
+        place: &'static str,
+        /// What is wrong with it.
+        source: LayoutError,
+    },
+    /// The index.
+    #[error("the ZFile's index is damaged: {0}")]
+    Index(String),
+}
+
+/// The original of a `ZFile`, as a disk of bytes. Each block's CRC is verified when it is read.
+pub struct ZFileReader {
+    device: SharedDevice,
+    geometry: Geometry,
+    offsets: Offsets,
+    remembered: Mutex<Vec<(u64, Vec<u8>)>>,
+}
+
+impl std::fmt::Debug for ZFileReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ZFileReader")
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where each block begins: a base every [`GROUP`] blocks, and distances from it.
+struct Offsets {
+    bases: Vec<u64>,
+    distances: Vec<u32>,
+}
+
+impl Offsets {
+    fn new(sizes: &[u8], first: u64, end: u64) -> Result<Self, ZFileError> {
+        let count = sizes.len() / 4;
+        let mut offsets = Self {
+            bases: Vec::with_capacity(count / GROUP + 1),
+            distances: Vec::with_capacity(count + 1),
+        };
+        let mut at = first;
+        let mut base = first;
+        for (n, size) in sizes.chunks_exact(4).enumerate() {
+            let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]);
+            if size as usize <= BLOCK_CRC || size as usize > 2 * MAX_STORED {
+                return Err(ZFileError::Index(format!(
+                    "block {n} has a stored size of {size}"
+                )));
+            }
+            if n % GROUP == 0 {
+                base = at;
+                offsets.bases.push(base);
+            }
+            offsets.push(at, base)?;
+            at += u64::from(size);
+        }
+        if count.is_multiple_of(GROUP) {
+            base = at;
+            offsets.bases.push(base);
+        }
+        offsets.push(at, base)?;
+        if at > end {
+            return Err(ZFileError::Index(format!(
+                "its blocks end at {at}, behind the index at {end}"
+            )));
+        }
+        Ok(offsets)
+    }
+
+    fn push(&mut self, at: u64, base: u64) -> Result<(), ZFileError> {
+        let distance = u32::try_from(at - base)
+            .map_err(|_| ZFileError::Index(format!("a block begins at {at}")))?;
+        self.distances.push(distance);
+        Ok(())
+    }
+
+    /// Byte offset of block `n`; the one behind the last is where the blocks end.
+    fn of(&self, n: u64) -> io::Result<u64> {
+        let n = usize::try_from(n).map_err(io::Error::other)?;
+        match (self.bases.get(n / GROUP), self.distances.get(n)) {
+            (Some(base), Some(distance)) => Ok(base + u64::from(*distance)),
+            _ => Err(damaged(format!("there is no block {n}"))),
+        }
+    }
+}
+
+fn damaged(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+impl ZFileReader {
+    /// Opens the `ZFile` that all of `device` is.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no whole `ZFile`.
+    pub fn open(device: SharedDevice) -> Result<Self, ZFileError> {
+        let size = device.size();
+        let at_place = |offset, place, name| -> Result<Option<Geometry>, ZFileError> {
+            let mut bytes = [0; SPACE];
+            device.read_at(offset, &mut bytes)?;
+            Geometry::decode(&bytes, place).map_err(|source| ZFileError::Layout {
+                place: name,
+                source,
+            })
+        };
+        let geometry = match at_place(0, Place::Header, "header")? {
+            Some(geometry) => Some(geometry),
+            None => at_place(size.saturating_sub(SPACE as u64), Place::Trailer, "trailer")?,
+        };
+        let geometry = geometry.ok_or_else(|| ZFileError::Index("it is nowhere".into()))?;
+        let index = Self::read_index(&device, &geometry)?;
+        let end = geometry.index_offset;
+        let offsets = Offsets::new(&index, SPACE as u64, end)?;
+        Ok(Self {
+            device,
+            geometry,
+            offsets,
+            remembered: Mutex::new(Vec::new()),
+        })
+    }
+
+    fn read_index(device: &SharedDevice, geometry: &Geometry) -> Result<Vec<u8>, ZFileError> {
+        let block_size = u64::from(geometry.block_size.bytes());
+        let blocks = geometry.original_size.div_ceil(block_size);
+        if geometry.index_size != blocks {
+            return Err(ZFileError::Index(format!(
+                "it has {} entries, and {} bytes make {blocks} blocks of {block_size}",
+                geometry.index_size, geometry.original_size,
+            )));
+        }
+        // Within the file before anything of that size is allocated.
+        let len = blocks
+            .checked_mul(4)
+            .filter(|len| check_range(device.size(), geometry.index_offset, *len).is_ok())
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(|| ZFileError::Index(format!("its {blocks} entries leave the file")))?;
+        let mut index = vec![0; len];
+        device.read_at(geometry.index_offset, &mut index)?;
+        let crc = crc32c(0, &index);
+        if crc == geometry.index_crc {
+            Ok(index)
+        } else {
+            let text = format!(
+                "its CRC is {:08x}, its bytes have {crc:08x}",
+                geometry.index_crc
+            );
+            Err(ZFileError::Index(text))
+        }
+    }
+
+    /// What the header says.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn block_len(&self, n: u64) -> usize {
+        let block_size = u64::from(self.geometry.block_size.bytes());
+        let len = self
+            .geometry
+            .original_size
+            .saturating_sub(n * block_size)
+            .min(block_size);
+        usize::try_from(len).unwrap_or(0)
+    }
+
+    /// Decodes the stored block `n` into all of `target`.
+    fn decode(&self, n: u64, stored: &[u8], target: &mut [u8]) -> io::Result<()> {
+        let data = if self.geometry.verify {
+            let (data, crc) = stored.split_at(stored.len().saturating_sub(BLOCK_CRC));
+            let computed = crc32c(BLOCK_CRC_INIT, data);
+            if crc != computed.to_le_bytes() {
+                return Err(damaged(format!("block {n} of the ZFile has a wrong CRC")));
+            }
+            data
+        } else {
+            stored
+        };
+        if decompress(self.geometry.algorithm, data, target) {
+            Ok(())
+        } else {
+            Err(damaged(format!(
+                "block {n} of the ZFile does not decompress to its size"
+            )))
+        }
+    }
+
+    /// Reads whole blocks, the stored bytes of as many as fit in one read.
+    fn read_blocks(&self, mut n: u64, mut target: &mut [u8]) -> io::Result<()> {
+        let mut stored = Vec::new();
+        while !target.is_empty() {
+            let start = self.offsets.of(n)?;
+            let (mut last, mut len) = (n, 0);
+            while len < target.len() {
+                let end = self.offsets.of(last + 1)?;
+                if last > n && end - start > READ as u64 {
+                    break;
+                }
+                len += self.block_len(last);
+                last += 1;
+            }
+            let end = self.offsets.of(last)?;
+            stored.resize(usize::try_from(end - start).map_err(io::Error::other)?, 0);
+            self.device.read_at(start, &mut stored)?;
+            for block in n..last {
+                let from =
+                    usize::try_from(self.offsets.of(block)? - start).map_err(io::Error::other)?;
+                let to = usize::try_from(self.offsets.of(block + 1)? - start)
+                    .map_err(io::Error::other)?;
+                let (now, later) = std::mem::take(&mut target).split_at_mut(self.block_len(block));
+                self.decode(block, &stored[from..to], now)?;
+                target = later;
+            }
+            n = last;
+        }
+        Ok(())
+    }
+
+    /// Reads a part of one block by way of the remembered ones.
+    fn read_part(&self, n: u64, within: usize, target: &mut [u8]) -> io::Result<()> {
+        let lock = || {
+            self.remembered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        {
+            let mut remembered = lock();
+            if let Some(place) = remembered.iter().position(|(block, _)| *block == n) {
+                // The latest is last, the first one is forgotten first.
+                remembered[place..].rotate_left(1);
+                if let Some((_, data)) = remembered.last() {
+                    target.copy_from_slice(&data[within..within + target.len()]);
+                }
+                return Ok(());
+            }
+        }
+        let mut data = vec![0; self.block_len(n)];
+        self.read_blocks(n, &mut data)?;
+        target.copy_from_slice(&data[within..within + target.len()]);
+        let mut remembered = lock();
+        if remembered.len() >= REMEMBERED {
+            remembered.remove(0);
+        }
+        remembered.push((n, data));
+        Ok(())
+    }
+}
+
+impl BlockDevice for ZFileReader {
+    fn size(&self) -> u64 {
+        self.geometry.original_size
+    }
+
+    fn read_at(&self, offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.size(), offset, buf.len() as u64)?;
+        let block_size = u64::from(self.geometry.block_size.bytes());
+        let mut n = offset / block_size;
+        let mut within = usize::try_from(offset % block_size).map_err(io::Error::other)?;
+        while !buf.is_empty() {
+            let len = self.block_len(n);
+            if within == 0 && buf.len() >= len {
+                // Every whole block from here on, at once.
+                let rest = self.size() - n * block_size;
+                let whole = if buf.len() as u64 == rest {
+                    buf.len()
+                } else {
+                    buf.len() - buf.len() % self.geometry.block_size.len()
+                };
+                let (now, later) = std::mem::take(&mut buf).split_at_mut(whole);
+                self.read_blocks(n, now)?;
+                n += (whole as u64).div_ceil(block_size);
+                buf = later;
+            } else {
+                let part = (len - within).min(buf.len());
+                let (now, later) = std::mem::take(&mut buf).split_at_mut(part);
+                self.read_part(n, within, now)?;
+                n += 1;
+                buf = later;
+            }
+            within = 0;
+        }
+        Ok(())
+    }
+}

@@ -405,6 +405,23 @@ fn parents_are_found_through_links_inside_the_image() {
 }
 
 #[test]
+fn a_link_to_an_absolute_path_starts_at_the_images_root() {
+    Image::new()
+        .with(
+            Tar::new()
+                .dir("usr", 0o755)
+                .soft("a/b/link", "/usr/../top")
+                .file("a/b/link/f", "f"),
+        )
+        .is("d0755 0@0 /a
+             d0755 0@0 /a/b
+             l0777 7@9 /a/b/link -> /usr/../top
+             d0755 0@0 /top
+             -0644 7@9 /top/f = f
+             d0755 7@9 /usr");
+}
+
+#[test]
 fn a_parent_that_was_replaced_is_looked_up_again() {
     Image::new()
         .with(

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::pending::{LayerWriter, Stack};
+use crate::format::blob::{LayerWriter, Stack};
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
 /// What the filesystem stands on.

@@ -4,7 +4,7 @@ use std::io;
 
 use super::apply::ApplyError;
 use super::apply::pending as ext4;
-use super::pending::BlobError;
+use crate::format::blob::{BlobError, StackError, WriterError};
 use crate::format::tar::{Problem, TarError};
 use crate::oci::digest::{DiffId, Digest};
 
@@ -63,9 +63,15 @@ pub enum LayerError {
     /// The filesystem of the chain is not in order, or full.
     #[error("the image's filesystem: {0}")]
     Filesystem(#[from] ext4::Error),
-    /// The blob could not be written, or a lower one not be read.
-    #[error("the layer's blob: {0}")]
+    /// The blob could not be finished.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// The finished blob does not read back.
+    #[error("the layer's blob does not read back: {0}")]
     Blob(#[from] BlobError),
+    /// The layers cannot be stacked.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The file for the blob cannot be used.
     #[error("the file for the layer's blob: {0}")]
     Output(#[source] io::Error),

@@ -17,15 +17,15 @@ use bytes::Bytes;
 use super::apply::pending::{Filesystem, FormatOptions};
 use super::apply::{apply, implicit};
 use super::disk::Disk;
-use super::pending::{FileDevice, LayerSpec, LayerWriter, Stack};
 use super::tag::{UserTag, layer_uuid};
-use crate::format::block::BlockDevice as _;
+use crate::format::blob::{CompressPool, LayerSpec, LayerWriter, Stack};
+use crate::format::block::{BlockDevice as _, FileDevice};
 use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
 pub use super::error::LayerError;
-pub use super::pending::{Algorithm, BlockSize, LayerBlob};
 pub use super::stream::{Inflating, prepare};
+pub use crate::format::blob::{Algorithm, BlockSize, LayerBlob};
 
 /// What decides a blob's bytes besides its source (and `threads`, which does not).
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ pub struct ConvertedLayer {
 /// blobs comes to the same bytes.
 pub struct ChainBuilder {
     settings: Settings,
-    blobs: Vec<Arc<LayerBlob>>,
+    pool: CompressPool,
     /// The finished layers as one disk.
     lower: Arc<Stack>,
     /// Digest of the topmost blob.
@@ -115,12 +115,12 @@ impl ChainBuilder {
     /// A chain with no layers yet: the first one brings the empty filesystem.
     ///
     /// # Errors
-    /// None that the caller can cause.
+    /// When the system refuses the threads that compress.
     pub fn empty(settings: Settings) -> Result<Self, LayerError> {
         Ok(Self {
+            pool: CompressPool::new(settings.threads).map_err(LayerError::Thread)?,
+            lower: Arc::new(Stack::empty(settings.virtual_size)),
             settings,
-            blobs: Vec::new(),
-            lower: Arc::new(Stack::new(Vec::new())?),
             parent: None,
             state: State::Unformatted,
         })
@@ -138,8 +138,8 @@ impl ChainBuilder {
         parent: Digest,
         settings: Settings,
     ) -> Result<Self, LayerError> {
-        let stack = Arc::new(Stack::new(lower.clone())?);
-        if lower.is_empty() {
+        let stack = Stack::new(lower)?;
+        if stack.layers().is_empty() {
             return Err(LayerError::Misplaced { is_bottom: false });
         }
         if stack.size() != settings.virtual_size {
@@ -149,9 +149,9 @@ impl ChainBuilder {
             });
         }
         Ok(Self {
+            pool: CompressPool::new(settings.threads).map_err(LayerError::Thread)?,
             settings,
-            blobs: lower,
-            lower: stack,
+            lower: Arc::new(stack),
             parent: Some(parent),
             state: State::Unread,
         })
@@ -192,7 +192,8 @@ impl ChainBuilder {
         };
         let written = out.try_clone().map_err(LayerError::Output)?;
         let lower = Arc::clone(&self.lower);
-        let writer = LayerWriter::create(lower, written, spec, self.settings.threads)?;
+        let writer =
+            LayerWriter::create(lower, written, spec, &self.pool).map_err(LayerError::Output)?;
         let mut filesystem = self.filesystem(state, Disk::Writing(Box::new(writer)))?;
 
         place(&mut filesystem, layer)?;
@@ -204,9 +205,9 @@ impl ChainBuilder {
         let blob = writer.finish(&tag.to_string())?;
 
         let device = FileDevice::new(out).map_err(LayerError::Output)?;
-        self.blobs
-            .push(Arc::new(LayerBlob::open(Arc::new(device))?));
-        self.lower = Arc::new(Stack::new(self.blobs.clone())?);
+        let mut lower = Stack::clone(&self.lower);
+        lower.push(Arc::new(LayerBlob::open(Arc::new(device))?))?;
+        self.lower = Arc::new(lower);
         self.parent = Some(blob.digest.clone());
         filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
         let converted = ConvertedLayer {

@@ -7,7 +7,6 @@ pub mod image;
 pub mod inflate;
 pub mod jobs;
 pub mod layer;
-pub mod pending;
 pub mod plan;
 mod stream;
 pub mod tag;

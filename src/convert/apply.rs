@@ -1,0 +1,336 @@
+//! A layer tar on a filesystem, by the rules of OCI image-spec `layer.md`; where it is
+//! silent, as containerd's `pkg/archive` unpacks (and where that depends on the order of
+//! entries or on the clock, so that neither matters).
+//!
+//! - A name in the layer replaces what is there; only a directory over a directory merges:
+//!   it keeps its content and takes all of the new attributes.
+//! - Whiteouts hide what lower layers have, never what this layer makes, in any order.
+//! - Parents that no entry makes are 0755, of root, from 1970. Making or removing an entry
+//!   leaves its parent's times alone.
+//! - Parents are followed through symbolic links, inside this filesystem as if it were `/`;
+//!   the last part of a name, and of a hard link's target, never is.
+//! - A hard link's own attributes count for the file it names; its xattrs are added.
+//! - Attributes that Linux does not take are left out: xattrs outside `user.`, `trusted.`,
+//!   `security.` and the ACLs, and `user.` ones on what is neither file nor directory.
+
+mod data;
+mod names;
+pub mod pending;
+mod resolve;
+mod whiteout;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
+
+use crate::format::block::BlockDeviceMut;
+use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
+use pending::{
+    self as ext4, Attributes, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
+};
+
+use names::Name;
+use resolve::Missing;
+
+/// Bytes of a filesystem block.
+const BLOCK: u64 = 4096;
+/// Blocks written to the disk at once.
+const SLICE: u64 = 64;
+/// What ext4 keeps in 34 bits of seconds around 1970 (kernel, `fs/ext4/ext4.h`).
+const EARLIEST: i64 = -(1 << 31);
+const LATEST: i64 = (1 << 34) - (1 << 31) - 1;
+
+/// Why a layer could not be put on the filesystem.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The tar itself is wrong, or could not be read.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// One entry cannot be applied.
+    #[error("layer tar, byte {offset}, entry {:?}: {problem}", String::from_utf8_lossy(.entry))]
+    Entry {
+        /// The entry's name.
+        entry: Vec<u8>,
+        /// Where in the tar its header is.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        problem: Problem,
+    },
+}
+
+/// Why an entry cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// Its name, or its link target's, has more `..` than directories.
+    #[error("{:?} climbs out of the image", String::from_utf8_lossy(.0))]
+    Climbs(Vec<u8>),
+    /// Its parent goes through more links than anyone follows.
+    #[error("its parent directory goes through over {limit} symbolic links: a loop")]
+    Loop {
+        /// How many are followed.
+        limit: usize,
+    },
+    /// Its parent is no directory.
+    #[error("its parent {:?} is not a directory", String::from_utf8_lossy(.0))]
+    NotADirectory(Vec<u8>),
+    /// A whiteout of nothing that could be.
+    #[error("a whiteout of {:?} means nothing", String::from_utf8_lossy(.0))]
+    Whiteout(Vec<u8>),
+    /// A hard link to what is not there.
+    #[error("its hard link target {:?} does not exist", String::from_utf8_lossy(.0))]
+    NoTarget(Vec<u8>),
+    /// A hard link to a directory.
+    #[error("its hard link target {:?} is a directory", String::from_utf8_lossy(.0))]
+    TargetIsDirectory(Vec<u8>),
+    /// A symbolic link to nothing.
+    #[error("a symbolic link needs a target")]
+    EmptyTarget,
+    /// The filesystem cannot take it, or is not in order itself.
+    #[error("{0}")]
+    Filesystem(#[from] ext4::Error),
+    /// Its data could not be written.
+    #[error("its data cannot be written: {0}")]
+    Write(#[source] io::Error),
+    /// Its data could not be read.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+}
+
+/// Applies all entries of `tar`, to its end.
+///
+/// # Errors
+/// At the first entry that cannot be applied; the filesystem is then of no use.
+pub fn apply<R: Read, D: BlockDeviceMut>(
+    filesystem: &mut Filesystem<D>,
+    tar: &mut TarReader<R>,
+) -> Result<(), ApplyError> {
+    let mut layer = Layer {
+        root: filesystem.root(),
+        filesystem,
+        fresh: HashSet::new(),
+        made: HashMap::new(),
+        touched: HashSet::new(),
+        last_parent: None,
+        continued: HashMap::new(),
+        slice: Vec::new(),
+    };
+    while let Some(entry) = tar.next_entry()? {
+        layer.entry(&entry, tar).map_err(|problem| match problem {
+            Problem::Tar(error) => ApplyError::Tar(error),
+            problem => ApplyError::Entry {
+                entry: entry.path,
+                offset: entry.offset,
+                problem,
+            },
+        })?;
+    }
+    Ok(())
+}
+
+/// A layer being applied. Maps and sets are only asked, never walked.
+struct Layer<'a, D: BlockDeviceMut> {
+    filesystem: &'a mut Filesystem<D>,
+    root: Ino,
+    /// Directories that this layer made: all in them is this layer's.
+    fresh: HashSet<Ino>,
+    /// Names that this layer made in lower layers' directories.
+    made: HashMap<Ino, HashSet<Vec<u8>>>,
+    /// Directories in or below which this layer may have made something.
+    touched: HashSet<Ino>,
+    /// The parent of the entry before, by name; most entries share it.
+    last_parent: Option<(Vec<Vec<u8>>, Ino)>,
+    /// Where hard links to a file go that has all it can have.
+    continued: HashMap<Ino, Ino>,
+    slice: Vec<u8>,
+}
+
+impl<D: BlockDeviceMut> Layer<'_, D> {
+    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), Problem> {
+        let (parents, name) = match Name::of(&entry.path)? {
+            Name::Root if entry.kind == EntryKind::Directory => {
+                let attributes = attributes(entry, FileType::Directory);
+                return Ok(self.filesystem.set_attributes(self.root, &attributes)?);
+            }
+            // containerd too goes on when a layer says something else of the root.
+            Name::Root | Name::AufsMetadata => return Ok(()),
+            Name::Whiteout { parents, name } => return self.whiteout(&parents, &name),
+            Name::Opaque { directory } => return self.opaque(&directory),
+            Name::Entry { parents, name } => (parents, name),
+        };
+        let Some(parent) = self.directory(&parents, Missing::Create)? else {
+            return Ok(());
+        };
+        match &entry.kind {
+            EntryKind::HardLink(target) => self.hard_link(entry, parent, &name, target)?,
+            EntryKind::Directory => self.make_directory(entry, parent, &name)?,
+            EntryKind::File => {
+                let ino = self.make(entry, parent, &name, &NodeKind::File, FileType::File)?;
+                let extents = self.filesystem.allocate(ino, entry.size, &entry.data)?;
+                self.write_data(entry, &extents, tar)?;
+            }
+            EntryKind::Symlink(target) if target.is_empty() => return Err(Problem::EmptyTarget),
+            EntryKind::Symlink(target) => {
+                let kind = NodeKind::Symlink(target.clone());
+                self.make(entry, parent, &name, &kind, FileType::Symlink)?;
+            }
+            &EntryKind::CharDevice { major, minor } => {
+                let kind = NodeKind::CharDevice { major, minor };
+                self.make(entry, parent, &name, &kind, FileType::CharDevice)?;
+            }
+            &EntryKind::BlockDevice { major, minor } => {
+                let kind = NodeKind::BlockDevice { major, minor };
+                self.make(entry, parent, &name, &kind, FileType::BlockDevice)?;
+            }
+            EntryKind::Fifo => {
+                self.make(entry, parent, &name, &NodeKind::Fifo, FileType::Fifo)?;
+            }
+        }
+        self.note(parent, name);
+        Ok(())
+    }
+
+    /// Remembers that this layer made `name`.
+    fn note(&mut self, parent: Ino, name: Vec<u8>) {
+        if !self.fresh.contains(&parent) {
+            self.made.entry(parent).or_default().insert(name);
+        }
+    }
+
+    fn make_directory(&mut self, entry: &Entry, parent: Ino, name: &[u8]) -> Result<(), Problem> {
+        let there = self.filesystem.lookup(parent, name)?;
+        if let Some(there) = there.filter(|there| there.file_type == FileType::Directory) {
+            let attributes = attributes(entry, FileType::Directory);
+            self.filesystem.set_attributes(there.ino, &attributes)?;
+            return Ok(());
+        }
+        let ino = self.make(
+            entry,
+            parent,
+            name,
+            &NodeKind::Directory,
+            FileType::Directory,
+        )?;
+        self.fresh.insert(ino);
+        Ok(())
+    }
+
+    /// A new node in place of whatever has the name.
+    fn make(
+        &mut self,
+        entry: &Entry,
+        parent: Ino,
+        name: &[u8],
+        kind: &NodeKind,
+        file_type: FileType,
+    ) -> Result<Ino, Problem> {
+        self.remove(parent, name)?;
+        let attributes = attributes(entry, file_type);
+        Ok(self.filesystem.create(parent, name, kind, &attributes)?)
+    }
+
+    /// Something is about to be removed: paths may have led through it, and its inodes'
+    /// numbers may come again.
+    fn forget(&mut self) {
+        self.last_parent = None;
+        self.continued.clear();
+    }
+
+    /// Removes what has this name, with all that is below it.
+    fn remove(&mut self, parent: Ino, name: &[u8]) -> Result<(), Problem> {
+        let Some(there) = self.filesystem.lookup(parent, name)? else {
+            return Ok(());
+        };
+        self.forget();
+        if there.file_type == FileType::Directory {
+            self.filesystem.remove_tree(parent, name)?;
+        } else {
+            self.filesystem.unlink(parent, name)?;
+        }
+        Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        entry: &Entry,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<(), Problem> {
+        let Name::Entry {
+            parents: target_parents,
+            name: target_name,
+        } = Name::plain(target)?
+        else {
+            return Err(Problem::TargetIsDirectory(target.to_vec()));
+        };
+        let find = |layer: &mut Self| match layer.directory(&target_parents, Missing::Stop)? {
+            Some(directory) => Ok(layer.filesystem.lookup(directory, &target_name)?),
+            None => Ok::<_, Problem>(None),
+        };
+        let missing = || Problem::NoTarget(target.to_vec());
+        let mut found = find(self)?.ok_or_else(missing)?;
+        if found.file_type == FileType::Directory {
+            return Err(Problem::TargetIsDirectory(target.to_vec()));
+        }
+        let there = self.filesystem.lookup(parent, name)?;
+        // GNU tar names a file that it was told to pack twice as a link to itself.
+        if there.is_none_or(|there| there.ino != found.ino) {
+            self.remove(parent, name)?;
+            // It may have been below what was just removed.
+            found = find(self)?.ok_or_else(missing)?;
+            found.ino = self.link(parent, name, found.ino)?;
+        }
+        let mut attributes = attributes(entry, found.file_type);
+        for (name, value) in self.filesystem.xattrs(found.ino)? {
+            if !attributes.xattrs.iter().any(|(known, _)| *known == name) {
+                attributes.xattrs.push((name, value));
+            }
+        }
+        attributes.xattrs.sort_unstable();
+        Ok(self.filesystem.set_attributes(found.ino, &attributes)?)
+    }
+}
+
+/// What a directory has that no entry describes.
+pub(super) fn implicit() -> Attributes {
+    Attributes {
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp { secs: 0, nanos: 0 },
+        xattrs: Vec::new(),
+    }
+}
+
+/// What the entry says of owner, mode, time and xattrs, as a node of this type can have it.
+fn attributes(entry: &Entry, file_type: FileType) -> Attributes {
+    let is_link = file_type == FileType::Symlink;
+    let is_directory = file_type == FileType::Directory;
+    let kept = |name: &[u8]| match name {
+        b"system.posix_acl_access" => !is_link,
+        b"system.posix_acl_default" => is_directory,
+        _ => [&b"user."[..], b"trusted.", b"security."]
+            .iter()
+            .any(|prefix| {
+                name.len() > prefix.len()
+                    && name.starts_with(prefix)
+                    && (*prefix != b"user." || is_directory || file_type == FileType::File)
+            }),
+    };
+    let (secs, nanos) = match entry.mtime.secs {
+        secs if secs < EARLIEST => (EARLIEST, 0),
+        secs if secs > LATEST => (LATEST, 0),
+        secs => (secs, entry.mtime.nanos),
+    };
+    let xattrs = entry.xattrs.iter().filter(|(name, _)| kept(name));
+    Attributes {
+        mode: if is_link { 0o777 } else { entry.mode },
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: Timestamp { secs, nanos },
+        xattrs: xattrs.cloned().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

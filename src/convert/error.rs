@@ -1,0 +1,120 @@
+//! Why a layer could not be converted.
+
+use std::io;
+
+use super::apply::ApplyError;
+use super::apply::pending as ext4;
+use crate::format::blob::{BlobError, StackError, WriterError};
+use crate::format::tar::{Problem, TarError};
+use crate::oci::digest::{DiffId, Digest};
+
+/// Why a layer could not be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// The bytes did not come; whoever fed them knows why.
+    #[error("the layer could not be read: {0}")]
+    Source(#[source] io::Error),
+    /// The layer's length is not what the manifest says.
+    #[error("the layer has {actual} bytes or more, its manifest says {expected}")]
+    Longer {
+        /// From the manifest.
+        expected: u64,
+        /// Bytes that came before the reading was given up.
+        actual: u64,
+    },
+    /// The layer ends before the length that the manifest says.
+    #[error("the layer ends after {actual} bytes, its manifest says {expected}")]
+    Shorter {
+        /// From the manifest.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// The compressed bytes are not those that the manifest means.
+    #[error("the layer's digest is {actual}, its manifest says {expected}")]
+    Digest {
+        /// From the manifest.
+        expected: Digest,
+        /// Of the bytes that came.
+        actual: String,
+    },
+    /// The tar is not the one that the config means.
+    #[error("the layer's diff id is {actual}, the image's config says {expected}")]
+    DiffId {
+        /// From the config.
+        expected: DiffId,
+        /// Of the tar that came.
+        actual: String,
+    },
+    /// The layer inflates to more than it may.
+    #[error(
+        "the layer inflates to over {limit} bytes: raise the largest layer size if it is meant to"
+    )]
+    TooLarge {
+        /// The most that was allowed, in bytes.
+        limit: u64,
+    },
+    /// The compressed data is damaged, truncated or of a foreign kind.
+    #[error("the layer cannot be inflated: {0}")]
+    Inflate(#[source] io::Error),
+    /// The tar is wrong, or asks for what a filesystem cannot do.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The filesystem of the chain is not in order, or full.
+    #[error("the image's filesystem: {0}")]
+    Filesystem(#[from] ext4::Error),
+    /// The blob could not be finished.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// The finished blob does not read back.
+    #[error("the layer's blob does not read back: {0}")]
+    Blob(#[from] BlobError),
+    /// The layers cannot be stacked.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The file for the blob cannot be used.
+    #[error("the file for the layer's blob: {0}")]
+    Output(#[source] io::Error),
+    /// The lower layers' disk is not of the size that the settings ask for.
+    #[error(
+        "the lower layers' disk has {lower} bytes, the settings say {settings}: convert the whole chain again"
+    )]
+    VirtualSize {
+        /// Bytes of the disk that is there.
+        lower: u64,
+        /// Bytes that were asked for.
+        settings: u64,
+    },
+    /// The layer does not belong on top of this chain.
+    #[error("a layer {} was handed to a chain {}", if *.is_bottom { "with nothing below it" } else { "that has a parent" }, if *.is_bottom { "that has layers" } else { "that has none" })]
+    Misplaced {
+        /// Whether the layer says that it is the bottom one.
+        is_bottom: bool,
+    },
+    /// No thread could be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] io::Error),
+    /// A bug: a thread of the pipeline panicked.
+    #[error("the thread that was {0} the layer panicked: this is a bug")]
+    Panicked(&'static str),
+    /// The layer's reader went away first; never the first cause.
+    #[error("the conversion was given up")]
+    Abandoned,
+    /// An earlier layer of this chain failed, so what is in memory is no chain.
+    #[error("an earlier layer of this chain failed: start the chain again")]
+    Broken,
+}
+
+impl LayerError {
+    /// Whether this only says that the tar could not be read on, so that the cause is with
+    /// whoever inflates it.
+    pub(super) fn is_a_consequence(&self) -> bool {
+        matches!(
+            self,
+            Self::Apply(ApplyError::Tar(TarError {
+                problem: Problem::Read(_),
+                ..
+            }))
+        )
+    }
+}

@@ -1,0 +1,474 @@
+//! A layer on its way in: verified, inflated and hashed by threads of its own, into a
+//! bounded queue of reused buffers.
+//!
+//! ```text
+//! chunks → [SHA-256, inflate] ─┬→ [SHA-256: diff id]
+//!                              └→ queue → whoever reads the tar
+//! ```
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Read};
+use std::mem;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::{Buf as _, Bytes};
+use sha2::Digest as _;
+
+use super::inflate::inflate;
+use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress};
+use crate::oci::digest::{ChainId, DiffId, Digest};
+
+/// Bytes of tar in one buffer of the queue.
+const BUFFER: usize = 1 << 20;
+
+/// Buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
+const BUFFERS: usize = 16;
+
+/// A layer that is being fetched and inflated ahead, into a bounded queue.
+///
+/// Dropping it stops its threads and waits for them, which takes as long as the current
+/// `next` of the layer's chunks.
+pub struct Inflating {
+    /// What the manifest and the config said of the layer.
+    pub(super) input: Expected,
+    tar: Option<TarStream>,
+    inflater: Option<JoinHandle<Result<(), LayerError>>>,
+    hasher: Option<JoinHandle<String>>,
+}
+
+/// A [`LayerInput`] without its bytes.
+pub(super) struct Expected {
+    pub(super) diff_id: DiffId,
+    /// The chain that the layer completes.
+    pub(super) chain: ChainId,
+    /// The chain below it.
+    pub(super) parent: Option<ChainId>,
+}
+
+/// Starts the threads that take `input` in: verify, inflate, queue.
+///
+/// At most 16 MiB run ahead of the reader. `max_layer_size` is how many bytes the layer may
+/// inflate to. `on_progress` is called from the inflating thread, often; it must be quick.
+///
+/// # Errors
+/// When no thread can be started. What is wrong with the layer comes out of
+/// [`add_layer`](super::layer::ChainBuilder::add_layer).
+pub fn prepare(
+    input: LayerInput,
+    max_layer_size: u64,
+    on_progress: OnProgress,
+) -> Result<Inflating, LayerError> {
+    let (to_hash, hash_queue) = mpsc::channel::<Arc<Buffer>>();
+    let (to_tar, tar_queue) = mpsc::channel();
+    let expected = input.diff_id.0.clone();
+    let hasher = spawn("diff-id", move || {
+        let mut hash = Hash::like(&expected);
+        for buffer in hash_queue {
+            hash.update(&buffer.data);
+        }
+        hash.finish()
+    })?;
+    let LayerInput {
+        chunks,
+        digest,
+        size,
+        diff_id,
+        chain_id,
+        parent_chain_id,
+    } = input;
+    let inflater = spawn("inflate", move || {
+        let failure = Failure::default();
+        let source = Source {
+            chunks,
+            current: Bytes::new(),
+            ended: false,
+            hash: Hash::like(&digest),
+            digest,
+            size,
+            taken: 0,
+            inflated: 0,
+            on_progress,
+            failure: Arc::clone(&failure),
+        };
+        let queues = Queues {
+            pool: Pool::new(),
+            to_hash,
+            to_tar,
+        };
+        let result = run(source, max_layer_size, queues);
+        // What the source itself had to say explains whatever the decoder made of it.
+        let cause = failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        cause.map_or(result, Err)
+    })?;
+    Ok(Inflating {
+        input: Expected {
+            diff_id,
+            chain: chain_id,
+            parent: parent_chain_id,
+        },
+        tar: Some(TarStream {
+            queue: tar_queue,
+            current: None,
+            place: 0,
+            ended: false,
+        }),
+        inflater: Some(inflater),
+        hasher: Some(hasher),
+    })
+}
+
+impl Inflating {
+    /// The tar, to be read to its end.
+    pub(super) fn tar(&mut self) -> Option<&mut TarStream> {
+        self.tar.as_mut()
+    }
+
+    /// Waits for the threads, and says whether all that was promised of the layer is true.
+    /// Nothing that was not read of the tar can be had any more.
+    pub(super) fn finish(mut self) -> Result<(), LayerError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), LayerError> {
+        // A thread that waits for room in the queue finds nobody there and ends.
+        self.tar = None;
+        let inflated = self.inflater.take().map(JoinHandle::join);
+        let hashed = self.hasher.take().map(JoinHandle::join);
+        let (Some(inflated), Some(hashed)) = (inflated, hashed) else {
+            return Ok(());
+        };
+        inflated.map_err(|_| LayerError::Panicked("inflating"))??;
+        let actual = hashed.map_err(|_| LayerError::Panicked("hashing"))?;
+        if actual == self.input.diff_id.0.as_str() {
+            return Ok(());
+        }
+        Err(LayerError::DiffId {
+            expected: self.input.diff_id.clone(),
+            actual,
+        })
+    }
+}
+
+impl Drop for Inflating {
+    fn drop(&mut self) {
+        // Nobody is left to hear of it.
+        let _ = self.join();
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, LayerError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(LayerError::Thread)
+}
+
+type Failure = Arc<Mutex<Option<LayerError>>>;
+
+/// The compressed bytes, counted and hashed as they are taken; what is wrong with them is
+/// left in `failure`, because decoders pass on only what fits an [`io::Error`].
+struct Source {
+    chunks: Chunks,
+    current: Bytes,
+    ended: bool,
+    hash: Hash,
+    digest: Digest,
+    size: u64,
+    taken: u64,
+    inflated: u64,
+    on_progress: OnProgress,
+    failure: Failure,
+}
+
+impl Source {
+    fn fail(&self, cause: LayerError) -> io::Error {
+        let message = cause.to_string();
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(cause);
+        io::Error::other(message)
+    }
+
+    fn next_chunk(&mut self) -> io::Result<()> {
+        let Some(next) = self.chunks.next() else {
+            self.ended = true;
+            return self.check();
+        };
+        let chunk = next.map_err(|error| self.fail(LayerError::Source(error)))?;
+        self.taken = self.taken.saturating_add(chunk.len() as u64);
+        if self.taken > self.size {
+            return Err(self.fail(LayerError::Longer {
+                expected: self.size,
+                actual: self.taken,
+            }));
+        }
+        self.hash.update(&chunk);
+        self.current = chunk;
+        (self.on_progress)(Progress {
+            compressed: self.taken,
+            inflated: self.inflated,
+        });
+        Ok(())
+    }
+
+    /// At the end of the chunks: are they what the manifest promised?
+    fn check(&mut self) -> io::Result<()> {
+        if self.taken < self.size {
+            return Err(self.fail(LayerError::Shorter {
+                expected: self.size,
+                actual: self.taken,
+            }));
+        }
+        let actual = mem::replace(&mut self.hash, Hash::like(&self.digest)).finish();
+        if actual == self.digest.as_str() {
+            return Ok(());
+        }
+        Err(self.fail(LayerError::Digest {
+            expected: self.digest.clone(),
+            actual,
+        }))
+    }
+}
+
+impl BufRead for Source {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.current.is_empty() && !self.ended {
+            self.next_chunk()?;
+        }
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.current.advance(count.min(self.current.len()));
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buf.len());
+        buf[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// SHA-256 or SHA-512, whichever the expected digest is of.
+enum Hash {
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Hash {
+    fn like(expected: &Digest) -> Self {
+        if expected.algorithm() == "sha512" {
+            Self::Sha512(Box::default())
+        } else {
+            Self::Sha256(sha2::Sha256::new())
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The digest as text, `algorithm:hex`.
+    fn finish(self) -> String {
+        let (mut text, hash) = match self {
+            Self::Sha256(hash) => ("sha256:".to_owned(), hash.finalize().to_vec()),
+            Self::Sha512(hash) => ("sha512:".to_owned(), hash.finalize().to_vec()),
+        };
+        for byte in hash {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+/// A buffer that goes back to its pool when the last of its readers is done.
+struct Buffer {
+    data: Vec<u8>,
+    home: Sender<Vec<u8>>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // The pool is gone once the layer is inflated; so is the need for buffers.
+        let _ = self.home.send(mem::take(&mut self.data));
+    }
+}
+
+/// The buffers of one layer. Their number is what bounds the queues.
+struct Pool {
+    home: Sender<Vec<u8>>,
+    returned: Receiver<Vec<u8>>,
+    unmade: usize,
+}
+
+impl Pool {
+    fn new() -> Self {
+        let (home, returned) = mpsc::channel();
+        Self {
+            home,
+            returned,
+            unmade: BUFFERS,
+        }
+    }
+
+    /// A full-length buffer; waits for one when all are in use.
+    fn take(&mut self) -> Vec<u8> {
+        let returned = match self.returned.try_recv() {
+            Err(TryRecvError::Empty) if self.unmade == 0 => self.returned.recv().ok(),
+            other => other.ok(),
+        };
+        let mut data = returned.unwrap_or_else(|| {
+            self.unmade = self.unmade.saturating_sub(1);
+            Vec::new()
+        });
+        data.resize(BUFFER, 0);
+        data
+    }
+}
+
+struct Queues {
+    pool: Pool,
+    to_hash: Sender<Arc<Buffer>>,
+    to_tar: Sender<Message>,
+}
+
+enum Message {
+    Data(Arc<Buffer>),
+    /// The tar is complete; without this the queue's end is a failure.
+    End,
+}
+
+/// Inflates all of `source` into the queues.
+fn run(mut source: Source, max_layer_size: u64, mut queues: Queues) -> Result<(), LayerError> {
+    let head = head(&mut source).map_err(LayerError::Inflate)?;
+    let on_progress = Arc::clone(&source.on_progress);
+    let taken = source.size;
+    let mut tar = inflate(&head, Read::chain(io::Cursor::new(head.clone()), source))
+        .map_err(LayerError::Inflate)?;
+    let mut total = 0u64;
+    loop {
+        let mut data = queues.pool.take();
+        let mut filled = 0;
+        while filled < data.len() {
+            let space = data.get_mut(filled..).unwrap_or_default();
+            match tar.read(space).map_err(LayerError::Inflate)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        let ended = filled < data.len();
+        total = total.saturating_add(filled as u64);
+        if total > max_layer_size {
+            return Err(LayerError::TooLarge {
+                limit: max_layer_size,
+            });
+        }
+        // Shortened for its readers; the capacity stays for the next turn.
+        data.truncate(filled);
+        if filled > 0 {
+            let buffer = Arc::new(Buffer {
+                data,
+                home: queues.pool.home.clone(),
+            });
+            let hashed = queues.to_hash.send(Arc::clone(&buffer)).is_ok();
+            if !hashed || queues.to_tar.send(Message::Data(buffer)).is_err() {
+                return Err(LayerError::Abandoned);
+            }
+        }
+        if ended {
+            on_progress(Progress {
+                compressed: taken,
+                inflated: total,
+            });
+            let sent = queues.to_tar.send(Message::End);
+            return sent.map_err(|_| LayerError::Abandoned);
+        }
+    }
+}
+
+/// The first bytes, as many as tell a compression.
+fn head(source: &mut Source) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(8);
+    source.take(8).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// The tar as a reader, from the queue.
+pub(super) struct TarStream {
+    queue: Receiver<Message>,
+    current: Option<Arc<Buffer>>,
+    place: usize,
+    ended: bool,
+}
+
+impl TarStream {
+    /// Takes what follows the end of the archive, so that all of the layer gets hashed.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        self.current = None;
+        while !self.ended {
+            self.next_message()?;
+            self.current = None;
+        }
+        Ok(())
+    }
+
+    fn next_message(&mut self) -> io::Result<()> {
+        match self.queue.recv() {
+            Ok(Message::Data(buffer)) => {
+                self.current = Some(buffer);
+                self.place = 0;
+                Ok(())
+            }
+            Ok(Message::End) => {
+                self.ended = true;
+                Ok(())
+            }
+            // Whoever joins the inflating thread learns why.
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the layer could not be inflated",
+            )),
+        }
+    }
+}
+
+impl Read for TarStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let rest = self
+                .current
+                .as_ref()
+                .and_then(|buffer| buffer.data.get(self.place..))
+                .unwrap_or_default();
+            if !rest.is_empty() || buf.is_empty() {
+                let count = rest.len().min(buf.len());
+                buf[..count].copy_from_slice(&rest[..count]);
+                self.place += count;
+                return Ok(count);
+            }
+            self.current = None;
+            if self.ended {
+                return Ok(0);
+            }
+            self.next_message()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! What goes wrong with a layer on its way in, and that the first cause is what comes out.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+
+fn gzip(tar: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(tar).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn input(layer: &[u8], tar: &[u8]) -> LayerInput {
+    let chunks: Vec<_> = layer
+        .chunks(1000)
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
+    let diff_id = DiffId(Digest::of(tar));
+    LayerInput {
+        chunks: Box::new(chunks.into_iter()),
+        digest: Digest::of(layer),
+        size: layer.len() as u64,
+        chain_id: ChainId::first(&diff_id),
+        diff_id,
+        parent_chain_id: None,
+    }
+}
+
+fn quiet() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+/// Reads all, as the untarring would, then asks the threads how it went.
+fn taken(input: LayerInput, limit: u64) -> Result<Vec<u8>, LayerError> {
+    let mut inflating = prepare(input, limit, quiet())?;
+    let mut tar = Vec::new();
+    let read = inflating.tar().unwrap().read_to_end(&mut tar);
+    inflating.finish()?;
+    read.unwrap();
+    Ok(tar)
+}
+
+/// More than the queue holds.
+fn big() -> Vec<u8> {
+    (0..6_000_000u32)
+        .flat_map(|n| (n / 7).to_le_bytes())
+        .collect()
+}
+
+#[test]
+fn a_good_layer_comes_out_whole_and_is_counted() {
+    let tar = big();
+    let layer = gzip(&tar);
+    let (seen, compressed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (into_seen, into_compressed) = (Arc::clone(&seen), Arc::clone(&compressed));
+    let on_progress: OnProgress = Arc::new(move |progress| {
+        into_seen.store(progress.inflated, Ordering::Relaxed);
+        into_compressed.store(progress.compressed, Ordering::Relaxed);
+    });
+    let mut inflating = prepare(input(&layer, &tar), u64::MAX, on_progress).unwrap();
+    let mut out = Vec::new();
+    inflating.tar().unwrap().read_to_end(&mut out).unwrap();
+    inflating.finish().unwrap();
+    assert!(out == tar);
+    assert_eq!(seen.load(Ordering::Relaxed), tar.len() as u64);
+    assert_eq!(compressed.load(Ordering::Relaxed), layer.len() as u64);
+    for small in [&b""[..], b"x"] {
+        assert_eq!(taken(input(small, small), 1).unwrap(), small);
+    }
+}
+
+#[test]
+fn a_layer_of_which_nothing_is_read_is_hashed_all_the_same() {
+    let tar = big();
+    let mut wrong = input(&gzip(&tar), &tar);
+    wrong.diff_id = DiffId(Digest::of(b"another"));
+    for (input, good) in [(input(&gzip(&tar), &tar), true), (wrong, false)] {
+        let mut inflating = prepare(input, u64::MAX, quiet()).unwrap();
+        inflating.tar().unwrap().drain().unwrap();
+        match inflating.finish() {
+            Ok(()) => assert!(good),
+            Err(error) => assert!(
+                !good && matches!(error, LayerError::DiffId { .. }),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn what_the_manifest_says_wrongly_is_named() {
+    let tar = b"some tar".repeat(5000);
+    let layer = gzip(&tar);
+    let with = |edit: &dyn Fn(&mut LayerInput)| {
+        let mut input = input(&layer, &tar);
+        edit(&mut input);
+        taken(input, 1 << 20).unwrap_err()
+    };
+    let error = with(&|input| input.digest = Digest::of(b"another"));
+    assert!(matches!(error, LayerError::Digest { .. }), "{error}");
+    let error =
+        with(&|input| input.digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap());
+    assert!(matches!(error, LayerError::Digest { .. }), "{error}");
+    let error = with(&|input| input.diff_id = DiffId(Digest::of(b"another")));
+    assert!(matches!(error, LayerError::DiffId { .. }), "{error}");
+    let error = with(&|input| input.size -= 1);
+    assert!(matches!(error, LayerError::Longer { .. }), "{error}");
+    let error = with(&|input| input.size += 1);
+    assert!(matches!(error, LayerError::Shorter { .. }), "{error}");
+    assert!(matches!(
+        taken(input(&layer, &tar), 39_999),
+        Err(LayerError::TooLarge { limit: 39_999 })
+    ));
+    assert_eq!(taken(input(&layer, &tar), 40_000).unwrap().len(), 40_000);
+}
+
+#[test]
+fn a_sha512_digest_is_checked_with_sha512() {
+    let tar = b"some tar";
+    let mut input = input(tar, tar);
+    let mut hash = Hash::Sha512(Box::default());
+    hash.update(tar);
+    input.digest = hash.finish().parse().unwrap();
+    assert_eq!(input.digest.algorithm(), "sha512");
+    assert_eq!(taken(input, 100).unwrap(), tar);
+}
+
+#[test]
+fn a_truncated_layer_says_so_even_if_its_digest_is_right() {
+    let tar = big();
+    let layer = gzip(&tar);
+    let cut = &layer[..layer.len() / 2];
+    let error = taken(input(cut, &tar), u64::MAX).unwrap_err();
+    assert!(matches!(error, LayerError::Inflate(_)), "{error}");
+    assert!(error.to_string().contains("truncated"), "{error}");
+}
+
+#[test]
+fn the_sources_own_error_is_the_cause() {
+    for layer in [
+        gzip(&big()),
+        zstd::encode_all(&big()[..], 1).unwrap(),
+        big(),
+    ] {
+        let mut input = input(&layer, b"");
+        let half: Vec<_> = input.chunks.by_ref().take(20).collect();
+        let cut = io::Error::new(io::ErrorKind::ConnectionReset, "cut off");
+        input.chunks = Box::new(half.into_iter().chain([Err(cut)]));
+        let error = taken(input, u64::MAX).unwrap_err();
+        assert!(matches!(error, LayerError::Source(_)), "{error}");
+        assert!(error.to_string().contains("cut off"), "{error}");
+    }
+}
+
+#[test]
+fn giving_up_early_stops_the_threads() {
+    let tar = big();
+    drop(prepare(input(&gzip(&tar), &tar), u64::MAX, quiet()).unwrap());
+    let mut inflating = prepare(input(&gzip(&tar), &tar), u64::MAX, quiet()).unwrap();
+    let mut some = [0; 100];
+    inflating.tar().unwrap().read_exact(&mut some).unwrap();
+    assert!(matches!(inflating.finish(), Err(LayerError::Abandoned)));
+}
+
+#[test]
+fn what_runs_ahead_is_bounded() {
+    let endless = std::iter::repeat_with(|| Ok(Bytes::from_static(&[7; 65_536])));
+    let count = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&count);
+    let mut input = input(b"", b"");
+    input.size = u64::MAX;
+    input.chunks = Box::new(endless.inspect(move |_| {
+        counter.fetch_add(65_536, Ordering::Relaxed);
+    }));
+    let inflating = prepare(input, u64::MAX, quiet()).unwrap();
+    // However long this waits, no more may come.
+    thread::sleep(std::time::Duration::from_millis(300));
+    let ahead = count.load(Ordering::Relaxed);
+    assert!(ahead <= (BUFFER * (BUFFERS + 2)) as u64, "{ahead}");
+    drop(inflating);
+}

@@ -1,0 +1,594 @@
+//! The reader against what GNU tar, bsdtar, Python and Rust's `tar` write, and against damage.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Entries with the logical content of files.
+fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
+    let mut reader = TarReader::new(bytes);
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        assert!(entry.size < 1 << 24, "a test would allocate {}", entry.size);
+        let mut content = vec![0; usize::try_from(entry.size).unwrap()];
+        for range in &entry.data {
+            let (start, end) = (
+                range.start.try_into().unwrap(),
+                range.end.try_into().unwrap(),
+            );
+            let range: std::ops::Range<usize> = start..end;
+            reader.read_data(&mut content[range])?;
+        }
+        entries.push((entry, content));
+    }
+    Ok(entries)
+}
+
+fn only(bytes: &[u8]) -> (Entry, Vec<u8>) {
+    let mut entries = read_all(bytes).unwrap();
+    assert_eq!(entries.len(), 1);
+    entries.remove(0)
+}
+
+fn problem(bytes: &[u8]) -> String {
+    read_all(bytes).unwrap_err().to_string()
+}
+
+/// A header block with fields set and the checksum made right.
+fn header(name: &str, flag: u8, size: &[u8], edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut block = vec![0; BLOCK];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..124 + size.len()].copy_from_slice(size);
+    block[156] = flag;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    edit(&mut block);
+    sum(&mut block);
+    block
+}
+
+fn sum(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+fn pax(records: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (key, value) in records {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length != rest + length.to_string().len() {
+            length += 1;
+        }
+        write!(body, "{length} {key}={value}\n").unwrap();
+    }
+    extension(b'x', &body)
+}
+
+fn extension(flag: u8, body: &[u8]) -> Vec<u8> {
+    let size = format!("{:011o}", body.len());
+    let mut bytes = header("ext", flag, size.as_bytes(), |_| {});
+    bytes.extend_from_slice(body);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+fn padded(content: &[u8]) -> Vec<u8> {
+    let mut bytes = content.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+#[test]
+fn every_type_flag_is_read_as_go_reads_it() {
+    let device = |block: &mut [u8]| {
+        block[329..336].copy_from_slice(b"0000010");
+        block[337..344].copy_from_slice(b"0000003");
+    };
+    let link = |block: &mut [u8]| block[157..163].copy_from_slice(b"target");
+    let file = |name: &str, flag| [header(name, flag, b"3", |_| {}), padded(b"abc")].concat();
+    let tar = [
+        file("f0", b'0'),
+        file("f7", b'7'),
+        file("fnul", 0),
+        header("dnul/", 0, b"0", |_| {}),
+        // The sizes of what has no data are not believed.
+        header("hard", b'1', b"777", link),
+        header("soft", b'2', b"777", link),
+        header("chr", b'3', b"0", device),
+        header("blk", b'4', b"0", device),
+        header("dir/", b'5', b"777", |_| {}),
+        header("fifo", b'6', b"0", |_| {}),
+        [header("dump/", b'D', b"3", |_| {}), padded(b"Yx\0")].concat(),
+        [header("label", b'V', b"3", |_| {}), padded(b"abc")].concat(),
+        header("last", b'0', b"0", |_| {}),
+        END.to_vec(),
+        b"what follows the end is not read".to_vec(),
+    ]
+    .concat();
+    let kinds: Vec<(String, EntryKind)> = read_all(&tar)
+        .unwrap()
+        .into_iter()
+        .map(|(entry, _)| (String::from_utf8(entry.path).unwrap(), entry.kind))
+        .collect();
+    let target = || b"target".to_vec();
+    let expected = [
+        ("f0", EntryKind::File),
+        ("f7", EntryKind::File),
+        ("fnul", EntryKind::File),
+        ("dnul/", EntryKind::Directory),
+        ("hard", EntryKind::HardLink(target())),
+        ("soft", EntryKind::Symlink(target())),
+        ("chr", EntryKind::CharDevice { major: 8, minor: 3 }),
+        ("blk", EntryKind::BlockDevice { major: 8, minor: 3 }),
+        ("dir/", EntryKind::Directory),
+        ("fifo", EntryKind::Fifo),
+        ("dump/", EntryKind::Directory),
+        ("last", EntryKind::File),
+    ];
+    assert_eq!(kinds, expected.map(|(name, kind)| (name.to_owned(), kind)));
+    for flag in [b'M', b'Z', b'X', 0xff] {
+        assert!(problem(&header("f", flag, b"0", |_| {})).contains("cannot be unpacked"));
+    }
+}
+
+#[test]
+fn prefixes_depend_on_the_magic() {
+    let prefix = |block: &mut [u8]| block[345..350].copy_from_slice(b"a/b/c");
+    let (entry, _) = only(&header("f", b'0', b"0", prefix));
+    assert_eq!(entry.path, b"a/b/c/f");
+    // What Go wrote before 1.8; and what GNU tar has in the same place.
+    let gnu = |block: &mut [u8]| {
+        prefix(block);
+        block[257..265].copy_from_slice(b"ustar  \0");
+    };
+    assert_eq!(only(&header("f", b'0', b"0", gnu)).0.path, b"a/b/c/f");
+    let timed = |block: &mut [u8]| {
+        gnu(block);
+        block[345..369].copy_from_slice(b"14000000000\x0014000000000\0");
+    };
+    assert_eq!(only(&header("f", b'0', b"0", timed)).0.path, b"f");
+    let star = |block: &mut [u8]| {
+        prefix(block);
+        block[476] = b'7';
+        block[508..512].copy_from_slice(b"tar\0");
+    };
+    assert_eq!(only(&header("f", b'0', b"0", star)).0.path, b"a/b/c/f");
+    let v7 = |block: &mut [u8]| {
+        prefix(block);
+        block[257..265].fill(0);
+        block[329] = b'z';
+    };
+    assert_eq!(only(&header("f", b'3', b"0", v7)).0.path, b"f");
+}
+
+#[test]
+fn sums_may_be_signed_but_not_wrong() {
+    let mut block = header("f", b'0', b"0", |block| block[1] = 0xff);
+    let sum: i32 = block[..148]
+        .iter()
+        .chain(&block[156..])
+        .map(|&b| i32::from(b.cast_signed()))
+        .sum();
+    block[148..156].copy_from_slice(format!("{:06o}\0 ", sum + 8 * 32).as_bytes());
+    assert_eq!(only(&block).0.path, b"f\xff");
+    block[0] = b'g';
+    assert!(problem(&block).contains("checksum"), "{}", problem(&block));
+    assert!(problem(&[b'<'; 1024]).contains("checksum"));
+}
+
+#[test]
+fn an_end_may_be_missing_but_not_in_the_middle() {
+    let file = [header("f", b'0', b"3", |_| {}), padded(b"abc")].concat();
+    for whole in [
+        vec![],
+        END.to_vec(),
+        vec![0; BLOCK],
+        vec![0; 100 * BLOCK],
+        file.clone(),
+        [&file[..], &[0; BLOCK]].concat(),
+        // Not even the padding of the last file is there.
+        file[..BLOCK + 3].to_vec(),
+    ] {
+        let names: Vec<_> = read_all(&whole)
+            .unwrap()
+            .into_iter()
+            .map(|(e, _)| e.path)
+            .collect();
+        assert!(names.is_empty() || names == [b"f"]);
+    }
+    for cut in [1, 100, BLOCK - 1, BLOCK, BLOCK + 2] {
+        assert!(problem(&file[..cut]).contains("truncated"), "{cut}");
+    }
+    let lone = [&[0; BLOCK][..], &file].concat();
+    assert!(problem(&lone).contains("zero block"));
+    for stopped in [pax(&[("path", "x")]), extension(b'L', b"x\0")] {
+        assert!(problem(&stopped).contains("truncated"));
+    }
+}
+
+#[test]
+fn long_names_and_records_belong_to_the_next_entry_only() {
+    let long = "n".repeat(300);
+    let tar = [
+        extension(b'L', format!("{long}\0").as_bytes()),
+        extension(b'K', b"far away\0"),
+        header("short", b'2', b"0", |_| {}),
+        pax(&[
+            ("path", "from pax"),
+            ("linkpath", "pax target"),
+            ("uid", "70000"),
+            ("gid", "4294967295"),
+        ]),
+        header("short", b'2', b"0", |_| {}),
+        header("plain", b'0', b"0", |_| {}),
+    ]
+    .concat();
+    let entries = read_all(&tar).unwrap();
+    assert_eq!(entries[0].0.path, long.as_bytes());
+    assert_eq!(entries[0].0.kind, EntryKind::Symlink(b"far away".to_vec()));
+    assert_eq!(entries[1].0.path, b"from pax");
+    assert_eq!(
+        entries[1].0.kind,
+        EntryKind::Symlink(b"pax target".to_vec())
+    );
+    assert_eq!((entries[1].0.uid, entries[1].0.gid), (70_000, u32::MAX));
+    assert_eq!(
+        (entries[2].0.path.as_slice(), entries[2].0.uid),
+        (&b"plain"[..], 0)
+    );
+}
+
+#[test]
+fn global_records_are_checked_but_not_kept() {
+    let mut global = pax(&[("mtime", "-5.5"), ("path", "never"), ("comment", "x")]);
+    global[156] = b'g';
+    sum(&mut global[..BLOCK]);
+    let tar = [global.clone(), header("a", b'0', b"0", |_| {})].concat();
+    let (entry, _) = only(&tar);
+    assert_eq!(
+        (entry.path.as_slice(), entry.mtime),
+        (&b"a"[..], Timestamp::default())
+    );
+    global[BLOCK] = b'9';
+    assert!(problem(&global).contains("PAX"));
+}
+
+#[test]
+fn numbers_that_cannot_be_used_are_named_with_their_place() {
+    let huge = |block: &mut [u8]| block[124..136].copy_from_slice(&[0xff; 12]);
+    let first = [
+        header("first", b'0', b"0", |_| {}),
+        header("f", b'0', b"", huge),
+    ]
+    .concat();
+    assert_eq!(
+        problem(&first),
+        "layer tar, byte 512, entry \"f\": size \"-1\" is not a number that can be used here"
+    );
+    let over = |block: &mut [u8]| {
+        block[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0]);
+    };
+    assert!(problem(&header("f", b'0', b"", over)).contains("size"));
+    let file = || header("f", b'0', b"0", |_| {});
+    for (key, value) in [
+        ("size", "9223372036854775808"),
+        ("size", "-1"),
+        ("uid", "4294967296"),
+        ("gid", "-1"),
+        ("mtime", "soon"),
+        ("path", "a\0b"),
+    ] {
+        assert!(
+            read_all(&[pax(&[(key, value)]), file()].concat()).is_err(),
+            "{key}={value}"
+        );
+    }
+    let big = header("ext", b'x', b"77777777777", |_| {});
+    assert!(
+        problem(&big).contains("over the limit"),
+        "{}",
+        problem(&big)
+    );
+    let truncated = [pax(&[("size", "9223372036854775807")]), file()].concat();
+    let mut reader = TarReader::new(&truncated[..]);
+    assert_eq!(
+        reader.next_entry().unwrap().unwrap().size,
+        i64::MAX.cast_unsigned()
+    );
+    assert!(
+        reader
+            .next_entry()
+            .unwrap_err()
+            .to_string()
+            .contains("truncated")
+    );
+    assert!(reader.next_entry().unwrap().is_none());
+}
+
+#[test]
+fn data_that_is_not_read_is_skipped_and_more_is_not_given() {
+    let tar = [
+        header("a", b'0', b"3", |_| {}),
+        padded(b"abc"),
+        header("b", b'0', b"3", |_| {}),
+        padded(b"xyz"),
+    ]
+    .concat();
+    let mut reader = TarReader::new(&tar[..]);
+    reader.next_entry().unwrap();
+    reader.next_entry().unwrap();
+    let mut two = [0; 2];
+    reader.read_data(&mut two).unwrap();
+    assert_eq!(&two, b"xy");
+    assert!(reader.read_data(&mut two).is_err());
+}
+
+#[test]
+fn sparse_records_of_each_version_make_the_same_file() {
+    let stored = padded(b"abcde");
+    let zero_zero = [
+        pax(&[
+            ("GNU.sparse.size", "1000"),
+            ("GNU.sparse.numblocks", "2"),
+            ("GNU.sparse.offset", "10"),
+            ("GNU.sparse.numbytes", "3"),
+            ("GNU.sparse.offset", "100"),
+            ("GNU.sparse.numbytes", "2"),
+        ]),
+        header("f", b'0', b"5", |_| {}),
+        stored.clone(),
+    ]
+    .concat();
+    let zero_one = [
+        pax(&[
+            ("GNU.sparse.size", "1000"),
+            ("GNU.sparse.name", "f"),
+            ("GNU.sparse.map", "10,3,100,2,1000,0"),
+        ]),
+        header("GNUSparseFile.1/f", b'0', b"5", |_| {}),
+        stored.clone(),
+    ]
+    .concat();
+    let one_zero = [
+        pax(&[
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.minor", "0"),
+            ("GNU.sparse.realsize", "1000"),
+            ("GNU.sparse.name", "f"),
+        ]),
+        header("GNUSparseFile.1/f", b'0', b"1005", |_| {}),
+        padded(b"2\n10\n3\n100\n2\n"),
+        stored,
+    ]
+    .concat();
+    for tar in [zero_zero, zero_one, one_zero] {
+        let (entry, content) = only(&tar);
+        assert_eq!((entry.path.as_slice(), entry.size), (&b"f"[..], 1000));
+        assert_eq!(entry.data, [10..13, 100..102]);
+        assert_eq!(
+            (&content[10..13], &content[100..102]),
+            (&b"abc"[..], &b"de"[..])
+        );
+    }
+    for records in [
+        &[("GNU.sparse.map", "10,3")][..],
+        &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "10,5")],
+        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,5,1")],
+        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,4")],
+        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,3,12,2")],
+        &[("GNU.sparse.size", "99"), ("GNU.sparse.numbytes", "3")],
+        &[("GNU.sparse.major", "2"), ("GNU.sparse.minor", "0")],
+        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")],
+    ] {
+        let tar = [
+            pax(records),
+            header("f", b'0', b"5", |_| {}),
+            padded(b"abcde"),
+        ]
+        .concat();
+        assert!(read_all(&tar).is_err(), "{records:?}");
+    }
+}
+
+/// A tree with everything that the tools can be made to pack.
+fn tree(root: &Path) {
+    let long = "d".repeat(120);
+    fs::create_dir_all(root.join(&long).join(&long)).unwrap();
+    fs::write(root.join(&long).join(&long).join("deep"), b"deep").unwrap();
+    fs::write(root.join("file"), vec![b'x'; 5000]).unwrap();
+    fs::hard_link(root.join("file"), root.join("hard")).unwrap();
+    std::os::unix::fs::symlink("t".repeat(200), root.join("soft")).unwrap();
+    // More pieces than the four that fit an old GNU header.
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    for piece in 0..40u64 {
+        sparse
+            .write_at(
+                &[b'a' + u8::try_from(piece % 26).unwrap(); 4096],
+                piece * 65_536,
+            )
+            .unwrap();
+    }
+    sparse.set_len(40 * 65_536 + 777).unwrap();
+    for (name, secs) in [("file", 1_700_000_001), ("sparse", -1_700_000_001)] {
+        let time = filetime::FileTime::from_unix_time(secs, 250_000_000);
+        filetime::set_file_mtime(root.join(name), time).unwrap();
+    }
+    let _ = xattr::set(root.join("file"), "user.plain", b"a=b\nc\0d");
+}
+
+fn packed(program: &str, args: &[&str], root: &Path) -> Option<Vec<u8>> {
+    let out = root.with_extension("tar");
+    let result = Command::new(program)
+        .args(args)
+        .arg("-cf")
+        .arg(&out)
+        .arg("-C")
+        .arg(root)
+        .arg(".")
+        .output();
+    match result {
+        Ok(output) => {
+            assert!(
+                output.status.success(),
+                "{program}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Some(fs::read(out).unwrap())
+        }
+        Err(error) => {
+            println!("SKIPPED: {program} is not here: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn what_gnu_tar_and_bsdtar_pack_comes_out_as_it_went_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("tree");
+    tree(&root);
+    let has_xattr = xattr::get(root.join("file"), "user.plain")
+        .ok()
+        .flatten()
+        .is_some();
+    // Which of them keep sub-seconds and signs, and which keep attributes.
+    for (program, args, exact_time, xattrs) in [
+        ("tar", &["--format=gnu", "-S"][..], false, false),
+        ("tar", &["--format=pax", "-S", "--xattrs"], true, true),
+        (
+            "tar",
+            &["--format=pax", "-S", "--sparse-version=0.0"],
+            true,
+            false,
+        ),
+        (
+            "tar",
+            &["--format=pax", "-S", "--sparse-version=0.1"],
+            true,
+            false,
+        ),
+        ("tar", &["--format=pax"], true, false),
+        ("tar", &["--format=oldgnu", "-S"], false, false),
+        ("bsdtar", &["--format=pax"], true, true),
+        ("bsdtar", &["--format=gnutar"], false, false),
+    ] {
+        let Some(tar) = packed(program, args, &root) else {
+            continue;
+        };
+        let entries = read_all(&tar).unwrap_or_else(|error| panic!("{program} {args:?}: {error}"));
+        assert_eq!(entries.len(), 8, "{program} {args:?}");
+        for (entry, content) in entries {
+            let name = std::str::from_utf8(&entry.path).unwrap();
+            let path = root.join(name);
+            let what = format!("{program} {args:?}: {name}");
+            match &entry.kind {
+                EntryKind::File => {
+                    assert!(content == fs::read(&path).unwrap(), "{what}");
+                    if name.ends_with("sparse") && args.contains(&"-S") {
+                        assert_eq!(entry.data.len(), 40, "{what}");
+                    }
+                }
+                EntryKind::Directory => assert!(path.is_dir(), "{what}"),
+                EntryKind::Symlink(target) => assert_eq!(target, &[b't'; 200], "{what}"),
+                EntryKind::HardLink(target) => {
+                    assert!(matches!(&target[..], b"./file" | b"./hard"), "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+            // bsdtar writes -1.75 as "-2.25", which everyone else, Go too, reads as -2.25.
+            let secs = match name {
+                "./sparse" if program == "tar" => Some(-1_700_000_001),
+                "./file" => Some(1_700_000_001),
+                _ => None,
+            };
+            if let Some(secs) = secs.filter(|_| exact_time) {
+                let expected = Timestamp {
+                    secs,
+                    nanos: 250_000_000,
+                };
+                assert_eq!(entry.mtime, expected, "{what}");
+            }
+            let first_name =
+                (name == "./file" || name == "./hard") && entry.kind == EntryKind::File;
+            if xattrs && has_xattr && first_name {
+                assert_eq!(
+                    entry.xattrs,
+                    [(b"user.plain".to_vec(), b"a=b\nc\0d".to_vec())],
+                    "{what}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_rusts_tar_crate_packs_is_read() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    header.set_mode(0o4755);
+    header.set_uid(3_000_000);
+    header.set_mtime(0o777_777_777_777);
+    header.set_cksum();
+    builder
+        .append_data(&mut header, "p/".repeat(80) + "f", &b"abc"[..])
+        .unwrap();
+    let (entry, content) = only(&builder.into_inner().unwrap());
+    assert_eq!(content, b"abc");
+    assert_eq!(entry.path, ("p/".repeat(80) + "f").as_bytes());
+    assert_eq!((entry.mode, entry.uid), (0o4755, 3_000_000));
+    assert_eq!(entry.mtime.secs, 0o777_777_777_777);
+}
+
+proptest! {
+    #[test]
+    fn damage_anywhere_is_an_error_or_another_tar_but_never_a_panic(
+        hits in proptest::collection::vec((0usize..6000, any::<u8>()), 1..6), resum: bool
+    ) {
+        let mut tar = [
+            pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"),
+                  ("GNU.sparse.realsize", "1000"), ("mtime", "1.5")]),
+            header("f", b'0', b"1005", |_| {}),
+            padded(b"2\n10\n3\n100\n2\n"),
+            padded(b"abcde"),
+            extension(b'L', b"long\0"),
+            header("g", b'S', b"5", |block| {
+                block[386..388].copy_from_slice(b"01");
+                block[398..400].copy_from_slice(b"05");
+                block[483..486].copy_from_slice(b"100");
+            }),
+            padded(b"abcde"),
+        ].concat();
+        prop_assert_eq!(read_all(&tar).unwrap().len(), 2);
+        let length = tar.len();
+        for (place, byte) in hits {
+            tar[place % length] = byte;
+        }
+        if resum {
+            for block in tar.chunks_mut(BLOCK) {
+                if block[257..].starts_with(b"ustar") {
+                    sum(block);
+                }
+            }
+        }
+        let mut reader = TarReader::new(&tar[..]);
+        while let Ok(Some(entry)) = reader.next_entry() {
+            let mut end = 0;
+            for range in &entry.data {
+                prop_assert!(range.start >= end && range.start < range.end);
+                end = range.end;
+            }
+            prop_assert!(end <= entry.size);
+        }
+    }
+}

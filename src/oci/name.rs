@@ -30,12 +30,12 @@ pub enum Selector {
 /// What is wrong with a text that should be a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Not a repository name; the text, shortened.
+    /// No repository name.
     #[error(
         "{0:?} is not a repository name: lower-case letters, digits and . _ - between slashes are expected"
     )]
     Repo(String),
-    /// Not a tag; the text, shortened.
+    /// No tag.
     #[error(
         "{0:?} is not a tag: up to 128 letters, digits and . _ - are expected, the first no . or -"
     )]
@@ -73,6 +73,14 @@ impl RepoName {
     }
 }
 
+impl RepoName {
+    /// The repository that a layout's plain tags are listed under.
+    #[must_use]
+    pub fn layout() -> Self {
+        Self(super::reference::LAYOUT_REPO.into())
+    }
+}
+
 impl FromStr for RepoName {
     type Err = InvalidName;
 
@@ -90,6 +98,14 @@ impl Tag {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Tag {
+    /// `latest`: what is meant where no tag is written.
+    #[must_use]
+    pub fn default_tag() -> Self {
+        Self("latest".into())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Layer blobs through their public face: the reference's are read, ours read back.
 
-use std::fs::File;
 #![allow(clippy::cast_possible_truncation)]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

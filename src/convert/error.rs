@@ -118,3 +118,119 @@ impl LayerError {
         )
     }
 }
+
+/// Why an image could not be converted. `Clone`, because many may wait for one conversion.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConvertError {
+    /// The upstream did not give what was needed.
+    #[error(transparent)]
+    Upstream(#[from] crate::registry::Error),
+    /// The manifest or config is not one.
+    #[error("{what} {digest}: {cause}")]
+    Document {
+        /// What it should be.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Manifest and config do not make a plan.
+    #[error("manifest {manifest}: {cause}")]
+    Plan {
+        /// The source manifest.
+        manifest: Digest,
+        /// What is wrong with it.
+        cause: super::plan::PlanError,
+    },
+    /// An index without a platform that is to be converted.
+    #[error("index {index} has no image for {wanted}; it has {available}")]
+    NoPlatform {
+        /// The source index.
+        index: Digest,
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        available: String,
+    },
+    /// A layer could not be converted.
+    #[error("layer {layer}: {cause}")]
+    Layer {
+        /// Digest of the compressed source layer.
+        layer: Digest,
+        /// What is wrong.
+        cause: std::sync::Arc<LayerError>,
+    },
+    /// The blob directory.
+    #[error(transparent)]
+    Blobs(std::sync::Arc<crate::store::BlobError>),
+    /// The index.
+    #[error(transparent)]
+    Index(std::sync::Arc<crate::store::IndexError>),
+    /// The job ended without a result: the program stops, or there is a bug.
+    #[error("the conversion was interrupted; ask again")]
+    Interrupted,
+}
+
+/// Whose fault a failed conversion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The image is broken, or asks for what cannot be done: asking again changes nothing.
+    Image,
+    /// The upstream gave no usable answer; see the error in it.
+    Upstream,
+    /// This machine: disk, database, threads.
+    Local,
+}
+
+impl ConvertError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Upstream(_) => Fault::Upstream,
+            Self::Document { .. } | Self::Plan { .. } | Self::NoPlatform { .. } => Fault::Image,
+            Self::Layer { cause, .. } => cause.fault(),
+            Self::Blobs(_) | Self::Index(_) | Self::Interrupted => Fault::Local,
+        }
+    }
+}
+
+impl LayerError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Source(_) => Fault::Upstream,
+            Self::Longer { .. }
+            | Self::Shorter { .. }
+            | Self::Digest { .. }
+            | Self::DiffId { .. }
+            | Self::TooLarge { .. }
+            | Self::Inflate(_)
+            | Self::Apply(_)
+            | Self::Filesystem(_)
+            | Self::Stack(_)
+            | Self::Writer(WriterError::TooManyMappings(_)) => Fault::Image,
+            Self::Writer(WriterError::Io(_))
+            | Self::Blob(_)
+            | Self::Output(_)
+            | Self::VirtualSize { .. }
+            | Self::Misplaced { .. }
+            | Self::Thread(_)
+            | Self::Panicked(_)
+            | Self::Abandoned
+            | Self::Broken => Fault::Local,
+        }
+    }
+}
+
+impl From<crate::store::BlobError> for ConvertError {
+    fn from(error: crate::store::BlobError) -> Self {
+        Self::Blobs(std::sync::Arc::new(error))
+    }
+}
+
+impl From<crate::store::IndexError> for ConvertError {
+    fn from(error: crate::store::IndexError) -> Self {
+        Self::Index(std::sync::Arc::new(error))
+    }
+}

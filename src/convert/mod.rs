@@ -1,6 +1,7 @@
 //! Image in, descriptors out. Knows no HTTP serving.
 
 pub mod apply;
+pub mod converter;
 mod disk;
 mod error;
 pub mod image;
@@ -10,3 +11,9 @@ pub mod layer;
 pub mod plan;
 mod stream;
 pub mod tag;
+
+pub use converter::{
+    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Observer, Outcome,
+    PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest,
+};
+pub use error::{ConvertError, Fault};

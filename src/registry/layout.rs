@@ -89,7 +89,7 @@ impl Layout {
     }
 
     pub(super) async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Error> {
-        let _ = (repo);
+        let _ = repo;
         Err(unbuilt())
     }
 

@@ -1,0 +1,142 @@
+//! The server's settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::registry::Upstream;
+
+/// Everything that the server can be told.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where registry clients are answered; port 0 for any.
+    pub listen: SocketAddr,
+    /// Where operators are answered: health and metrics; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// Certificate and key; `None` for plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// What stands behind. Never empty; the first is the default one.
+    pub upstreams: Vec<UpstreamEntry>,
+    /// The end of a tag that asks for the converted image, such as `_obd`.
+    pub suffix: String,
+    /// How long a request waits for a conversion.
+    pub hold: Duration,
+    /// What a request gets whose hold is over.
+    pub on_timeout: OnTimeout,
+    /// Who may come in, and with which credentials the upstream is asked.
+    pub access: Access,
+    /// How long an upstream's yes to a client's credentials is remembered.
+    pub auth_cache_ttl: Duration,
+    /// Whether what changes the upstream is refused.
+    pub read_only: bool,
+    /// Whether redirects of the upstream are followed here instead of handed to the client.
+    pub follow_redirects: bool,
+    /// Images whose converted form is prepared when their plain tag is pulled:
+    /// patterns of `REPO:TAG`.
+    pub convert_on_pull: Vec<Pattern>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A registry or layout behind the proxy, and which requests are for it.
+#[derive(Debug, Clone)]
+pub struct UpstreamEntry {
+    /// What is asked.
+    pub upstream: Upstream,
+    /// How a request chooses it, besides being the default.
+    pub choice: UpstreamChoice,
+}
+
+/// How a request chooses an upstream. Whatever is empty chooses nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamChoice {
+    /// Values of containerd's `ns` parameter, such as `docker.io`.
+    pub namespaces: Vec<String>,
+    /// Values of the `Host` header, without port.
+    pub hosts: Vec<String>,
+    /// The first components of a repository, which are taken off: `hub` for `hub/library/redis`.
+    pub path_prefix: Option<String>,
+}
+
+/// What a request gets when its conversion takes longer than the hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// 307 to the same address: another hold.
+    Wait,
+    /// 429 with `Retry-After`.
+    Busy,
+    /// The source manifest; the conversion goes on.
+    Original,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// The client's own credentials go upstream.
+    PassThrough,
+    /// Our credentials go upstream.
+    Own {
+        /// Users and bcrypt hashes as `htpasswd -B` writes them; `None`: whoever comes in
+        /// (a client certificate may still be required).
+        htpasswd: Option<PathBuf>,
+    },
+}
+
+/// Certificate and key, read again when the files change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM: the certificate and those that lead to its root.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// Whether clients have certificates too.
+    pub clients: ClientCertificates,
+}
+
+/// Whether clients have certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    Ignored,
+    /// Those that have one must have one of this authority (PEM).
+    Optional(PathBuf),
+    /// Only clients with one of this authority (PEM) come in.
+    Required(PathBuf),
+}
+
+/// A pattern of `REPO:TAG`: `*` stands for any text, `?` for one character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub String);
+
+/// Bounds that keep one client from starving the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at one time.
+    pub connections: usize,
+    /// Most requests at one time; more are answered 503 with `Retry-After`.
+    pub requests: usize,
+    /// Most bytes of a request's head.
+    pub head_bytes: usize,
+    /// How long a connection may take over a request's head.
+    pub head_timeout: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle: Duration,
+    /// How long the body of either side may stand still.
+    pub stall: Duration,
+    /// How long open requests may take after the signal to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            requests: 4_096,
+            head_bytes: 64 << 10,
+            head_timeout: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            stall: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -36,7 +36,7 @@ pub enum LayerError {
         /// From the manifest.
         expected: Digest,
         /// Of the bytes that came.
-        actual: String,
+        actual: Digest,
     },
     /// The tar is not the one that the config means.
     #[error("the layer's diff id is {actual}, the image's config says {expected}")]
@@ -44,7 +44,7 @@ pub enum LayerError {
         /// From the config.
         expected: DiffId,
         /// Of the tar that came.
-        actual: String,
+        actual: Digest,
     },
     /// The layer inflates to more than it may.
     #[error(

@@ -167,6 +167,9 @@ pub enum ConvertError {
     /// The index.
     #[error(transparent)]
     Index(std::sync::Arc<crate::store::IndexError>),
+    /// The threads that compress cannot be started.
+    #[error("the threads that compress cannot be started: {0}")]
+    Threads(String),
     /// The job ended without a result: the program stops, or there is a bug.
     #[error("the conversion was interrupted; ask again")]
     Interrupted,
@@ -190,7 +193,7 @@ impl ConvertError {
             Self::Upstream(_) => Fault::Upstream,
             Self::Document { .. } | Self::Plan { .. } | Self::NoPlatform { .. } => Fault::Image,
             Self::Layer { cause, .. } => cause.fault(),
-            Self::Blobs(_) | Self::Index(_) | Self::Interrupted => Fault::Local,
+            Self::Blobs(_) | Self::Index(_) | Self::Threads(_) | Self::Interrupted => Fault::Local,
         }
     }
 }

@@ -79,6 +79,17 @@ impl Converter {
         Ok(None)
     }
 
+    /// Whether any row that could be used names the chain. Cheap.
+    pub(super) async fn is_named(&self, home: &Home, step: &Step) -> Result<bool, ConvertError> {
+        let index = self.inner.store.index();
+        let (chain, variant) = (&step.chain_id, &self.inner.variant);
+        Ok(index.find_built(chain, variant).await?.is_some()
+            || index
+                .find_layer(&home.host, &home.repo, chain)
+                .await?
+                .is_some())
+    }
+
     /// A row's blob in the store, if it is there and fits.
     async fn find_local(
         &self,

@@ -21,6 +21,7 @@ use moka::future::Cache;
 
 use super::error::ConvertError;
 use super::jobs::{Claims, Jobs};
+use super::layer::CompressPool;
 use super::tag::FORMAT_VERSION;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::{Authorization, Error, Upstream};
@@ -50,6 +51,7 @@ pub struct Converter {
 struct Inner {
     store: Store,
     config: ConverterConfig,
+    pool: CompressPool,
     /// What decides the bytes of a layer, as the index names it.
     variant: String,
     /// What decides the bytes of a manifest besides.
@@ -80,8 +82,13 @@ struct Home {
 
 impl Converter {
     /// A converter that keeps its results in `store`.
-    pub fn new(store: Store, config: ConverterConfig) -> Self {
+    ///
+    /// # Errors
+    /// [`ConvertError::Threads`] when the system refuses the threads that compress.
+    pub fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
         let variant = variant(&config);
+        let pool = CompressPool::new(config.settings.threads)
+            .map_err(|error| ConvertError::Threads(error.to_string()))?;
         let known = Cache::builder()
             .max_capacity(KNOWN_BYTES)
             .weigher(|_, image: &Arc<ConvertedImage>| {
@@ -90,8 +97,9 @@ impl Converter {
                 u32::try_from(bytes + image.root.bytes.len() + 1024).unwrap_or(u32::MAX)
             })
             .build();
-        Self {
+        Ok(Self {
             inner: Arc::new(Inner {
+                pool,
                 image_variant: image_variant(&variant, &config),
                 variant,
                 jobs: Jobs::default(),
@@ -102,7 +110,7 @@ impl Converter {
                 store,
                 config,
             }),
-        }
+        })
     }
 
     /// Where results are kept.

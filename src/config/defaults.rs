@@ -52,7 +52,10 @@ fn make() -> Table {
         .collect();
     for (key, values) in [
         ("upstream", &["docker.io"][..]),
-        ("hosts-dir", &["/etc/docker/certs.d", "/etc/containerd/certs.d"]),
+        (
+            "hosts-dir",
+            &["/etc/docker/certs.d", "/etc/containerd/certs.d"],
+        ),
     ] {
         let values = values.iter().map(|value| Value::from(*value)).collect();
         table.insert(key.to_owned(), Value::Array(values));
@@ -81,7 +84,11 @@ fn data_dir() -> String {
         return format!("/var/lib/{NAME}");
     }
     // A relative path here is to be ignored (XDG base directory specification).
-    let absolute = |name| std::env::var(name).ok().filter(|path| path.starts_with('/'));
+    let absolute = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|path| path.starts_with('/'))
+    };
     match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
         (Some(data), _) => format!("{data}/{NAME}"),
         (None, Some(home)) => format!("{home}/.local/share/{NAME}"),

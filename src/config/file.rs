@@ -150,7 +150,10 @@ mod tests {
             ("data_dir = 'x'", "`data-dir`"),
             ("cachesize = 1", "`cache-size`"),
             ("[[upstream]]\nurl = 'x'\nnamespace = 'y'", "`hosts`"),
-            ("[[upstream]]\nurl = 'x'\npath_prefix = 'y'", "`path-prefix`"),
+            (
+                "[[upstream]]\nurl = 'x'\npath_prefix = 'y'",
+                "`path-prefix`",
+            ),
         ] {
             let lines = mistakes_of(written);
             assert_eq!(lines.len(), 1, "{lines:?}");

@@ -195,7 +195,11 @@ fn check_mkfs(options: &str) -> Result<(), InvalidFsType> {
             return refused(word, UNKNOWN);
         };
         if !"bCdEegGiIJLMmNOoErTtUz".contains(letter) {
-            let why = if "cjnS".contains(letter) { FIXED } else { UNKNOWN };
+            let why = if "cjnS".contains(letter) {
+                FIXED
+            } else {
+                UNKNOWN
+            };
             return refused(word, why);
         }
         let attached = word.get(1 + letter.len_utf8()..).unwrap_or_default();
@@ -287,8 +291,14 @@ mod tests {
         for (text, annotation) in [
             ("ext4", None),
             ("ext4;discard", Some("ext4;discard")),
-            ("ext4;noload,errors=remount-ro", Some("ext4;noload,errors=remount-ro")),
-            ("ext4;noacl,nouser_xattr,no_prefetch_block_bitmaps", Some("ext4;noacl,nouser_xattr,no_prefetch_block_bitmaps")),
+            (
+                "ext4;noload,errors=remount-ro",
+                Some("ext4;noload,errors=remount-ro"),
+            ),
+            (
+                "ext4;noacl,nouser_xattr,no_prefetch_block_bitmaps",
+                Some("ext4;noacl,nouser_xattr,no_prefetch_block_bitmaps"),
+            ),
             ("ext4;", Some("ext4;")),
             ("ext4;;-b 4096", Some("ext4;")),
             (
@@ -296,9 +306,14 @@ mod tests {
                 Some("ext4;discard"),
             ),
             ("ext4;;-b4k -I 256 -i 16384 -m 0 -q", Some("ext4;")),
-            ("ext4;;-O ^metadata_csum,64bit,^orphan_file -U clear", Some("ext4;")),
+            (
+                "ext4;;-O ^metadata_csum,64bit,^orphan_file -U clear",
+                Some("ext4;"),
+            ),
         ] {
-            let read = text.parse::<FsType>().unwrap_or_else(|e| panic!("{text}: {e}"));
+            let read = text
+                .parse::<FsType>()
+                .unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(read.annotation().as_deref(), annotation, "{text}");
         }
     }

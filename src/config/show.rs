@@ -110,17 +110,33 @@ mod tests {
             ("user", "me:secret:too", "me:***"),
             ("push-user", "me:secret", "me:***"),
             ("refresh", "secret", "***"),
-            ("dbstr", "u:se@cr:et@tcp(h:3306)/db?tls=true", "u:***@tcp(h:3306)/db?tls=true"),
-            ("dbstr", "u@unix(/run/my.sock)/db", "u@unix(/run/my.sock)/db"),
+            (
+                "dbstr",
+                "u:se@cr:et@tcp(h:3306)/db?tls=true",
+                "u:***@tcp(h:3306)/db?tls=true",
+            ),
+            (
+                "dbstr",
+                "u@unix(/run/my.sock)/db",
+                "u@unix(/run/my.sock)/db",
+            ),
             ("dbstr", "u:sec/ret@tcp(h)/db", "u:***@tcp(h)/db"),
             ("data-dir", "/a:b@c", "/a:b@c"),
         ] {
-            assert_eq!(redact(key, &written.into()).as_str(), Some(shown), "{written}");
+            assert_eq!(
+                redact(key, &written.into()).as_str(),
+                Some(shown),
+                "{written}"
+            );
         }
-        let entries: Table = "upstream = ['r.io,user=me:secret,refresh=secret', {user = 'me:secret'}]"
-            .parse()
-            .unwrap();
+        let entries: Table =
+            "upstream = ['r.io,user=me:secret,refresh=secret', {user = 'me:secret'}]"
+                .parse()
+                .unwrap();
         let shown = redacted(&entries).to_string();
-        assert!(!shown.contains("secret") && shown.contains("me:***"), "{shown}");
+        assert!(
+            !shown.contains("secret") && shown.contains("me:***"),
+            "{shown}"
+        );
     }
 }

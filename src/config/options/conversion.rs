@@ -87,7 +87,12 @@ impl ConversionOptions {
             }
             return Platforms::All;
         }
-        Platforms::Some(super::list(mistakes, "platform", &self.platform, str::parse))
+        Platforms::Some(super::list(
+            mistakes,
+            "platform",
+            &self.platform,
+            str::parse,
+        ))
     }
 
     /// The converter's settings, without a place to push to.
@@ -104,11 +109,18 @@ impl ConversionOptions {
         });
         let block_size = required(mistakes, "bs", bs.as_ref(), str::parse);
         let virtual_size = required(mistakes, "vsize", self.vsize.as_ref(), disk_size);
-        let fs_type = required(mistakes, "fstype", self.fstype.as_ref(), str::parse::<FsType>);
+        let fs_type = required(
+            mistakes,
+            "fstype",
+            self.fstype.as_ref(),
+            str::parse::<FsType>,
+        );
         let limit = self.max_layer_size.as_ref();
-        let max_layer_size = required(mistakes, "max-layer-size", limit, |text| match bytes(text)? {
-            0 => Err("no layer inflates to 0 bytes: use for example 64GiB".to_owned()),
-            size => Ok(size),
+        let max_layer_size = required(mistakes, "max-layer-size", limit, |text| {
+            match bytes(text)? {
+                0 => Err("no layer inflates to 0 bytes: use for example 64GiB".to_owned()),
+                size => Ok(size),
+            }
         });
         let threads = required(mistakes, "threads", self.threads.as_ref(), |text| {
             number(text, 1..=1024)
@@ -121,14 +133,18 @@ impl ConversionOptions {
         let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
         let trust = self.trust_foreign_layers.as_ref();
         let trust_foreign_layers = switch(mistakes, "trust-foreign-layers", trust);
-        let lease_ttl = required(mistakes, "lease-ttl", self.lease_ttl.as_ref(), |text| {
-            match duration(text)? {
-                time if time.as_secs() < 3 => {
-                    Err("under 3s a busy replica is taken for a dead one".to_owned())
-                }
-                time => Ok(time),
-            }
-        });
+        let lease_ttl =
+            required(
+                mistakes,
+                "lease-ttl",
+                self.lease_ttl.as_ref(),
+                |text| match duration(text)? {
+                    time if time.as_secs() < 3 => {
+                        Err("under 3s a busy replica is taken for a dead one".to_owned())
+                    }
+                    time => Ok(time),
+                },
+            );
         Some(ConverterConfig {
             settings: Settings {
                 algorithm: algorithm?,

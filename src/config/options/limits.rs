@@ -54,9 +54,11 @@ impl LimitOptions {
             },
         );
         let mut time = |name, value: &Option<Text>| {
-            required(mistakes, name, value.as_ref(), |text| match duration(text)? {
-                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
-                time => Ok(time),
+            required(mistakes, name, value.as_ref(), |text| {
+                match duration(text)? {
+                    time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                    time => Ok(time),
+                }
             })
         };
         let head_timeout = time("head-timeout", &self.head_timeout);

@@ -49,13 +49,16 @@ impl LogOptions {
                 )
             })
         });
-        let format = required(mistakes, "log-format", self.log_format.as_ref(), |text| {
-            match text {
+        let format = required(
+            mistakes,
+            "log-format",
+            self.log_format.as_ref(),
+            |text| match text {
                 "text" => Ok(LogFormat::Text),
                 "json" => Ok(LogFormat::Json),
                 _ => Err(format!("{text:?} is neither text nor json")),
-            }
-        });
+            },
+        );
         Some(LogConfig {
             filter: filter?,
             format: format?,

@@ -51,14 +51,17 @@ fn place(text: &str) -> Result<(Option<String>, Option<RepoName>), String> {
 impl PushOptions {
     /// The suffix of converted images' tags.
     pub fn suffix(&self, mistakes: &mut Mistakes) -> Option<String> {
-        required(mistakes, "suffix", self.suffix.as_ref(), |text| {
-            match format!("x{text}").parse::<Tag>() {
+        required(
+            mistakes,
+            "suffix",
+            self.suffix.as_ref(),
+            |text| match format!("x{text}").parse::<Tag>() {
                 Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
                 _ => Err(format!(
                     "{text:?} cannot end a tag: up to 64 letters, digits and . _ - are expected"
                 )),
-            }
-        })
+            },
+        )
     }
 
     /// Where finished images are pushed to, if anywhere.

@@ -131,9 +131,11 @@ impl RegistryOptions {
         let hosts_dirs = self.hosts_dir.iter().map(|text| text.as_str().into());
         let credentials = self.credentials(mistakes);
         let mut time = |name, value: &Option<Text>| {
-            required(mistakes, name, value.as_ref(), |text| match duration(text)? {
-                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
-                time => Ok(time),
+            required(mistakes, name, value.as_ref(), |text| {
+                match duration(text)? {
+                    time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                    time => Ok(time),
+                }
             })
         };
         let connect = time("connect-timeout", &self.connect_timeout);
@@ -151,12 +153,16 @@ impl RegistryOptions {
             _ => Err("chunks of at least 64KiB are expected".to_owned()),
         });
         let manifest = self.max_manifest_size.as_ref();
-        let manifest_limit = required(mistakes, "max-manifest-size", manifest, |text| {
-            match usize::try_from(bytes(text)?) {
-                Ok(size @ 65_536..=MAX_MANIFEST) => Ok(size),
-                _ => Err(format!("64KiB to {}MiB is expected", MAX_MANIFEST >> 20)),
-            }
-        });
+        let manifest_limit =
+            required(
+                mistakes,
+                "max-manifest-size",
+                manifest,
+                |text| match usize::try_from(bytes(text)?) {
+                    Ok(size @ 65_536..=MAX_MANIFEST) => Ok(size),
+                    _ => Err(format!("64KiB to {}MiB is expected", MAX_MANIFEST >> 20)),
+                },
+            );
         Some(RegistryConfig {
             plain_http,
             tls,
@@ -190,7 +196,10 @@ impl RegistryOptions {
         match (&self.upstream_cert, &self.upstream_key) {
             (Some(_), None) => mistakes.add("upstream-key", "the key of --upstream-cert is needed"),
             (None, Some(_)) => {
-                mistakes.add("upstream-cert", "the certificate of --upstream-key is needed");
+                mistakes.add(
+                    "upstream-cert",
+                    "the certificate of --upstream-key is needed",
+                );
             }
             _ => {}
         }
@@ -228,7 +237,10 @@ impl RegistryOptions {
             return self.user_and_password(user.as_str(), mistakes);
         }
         if self.password_file.is_some() {
-            mistakes.add("password-file", "is the password of --user, which is missing");
+            mistakes.add(
+                "password-file",
+                "is the password of --user, which is missing",
+            );
             return None;
         }
         match self.docker_config.as_ref().map(Text::as_str) {
@@ -250,7 +262,10 @@ impl RegistryOptions {
                 (user, text.lines().next().unwrap_or_default().to_owned())
             }
             (Some(_), Some(_)) => {
-                mistakes.add("user", "has a password, and --password-file another: drop one");
+                mistakes.add(
+                    "user",
+                    "has a password, and --password-file another: drop one",
+                );
                 return None;
             }
             (None, None) => {

@@ -103,14 +103,18 @@ impl ServerOptions {
         let admin = optional(mistakes, "admin", self.admin.as_ref(), address);
         let tls = self.tls(mistakes);
         let hold = required(mistakes, "hold", self.hold.as_ref(), duration);
-        let on_timeout = required(mistakes, "on-timeout", self.on_timeout.as_ref(), |text| {
-            match text {
-                "wait" => Ok(OnTimeout::Wait),
-                "busy" => Ok(OnTimeout::Busy),
-                "original" => Ok(OnTimeout::Original),
-                _ => Err(format!("{text:?} is not wait, busy or original")),
-            }
-        });
+        let on_timeout =
+            required(
+                mistakes,
+                "on-timeout",
+                self.on_timeout.as_ref(),
+                |text| match text {
+                    "wait" => Ok(OnTimeout::Wait),
+                    "busy" => Ok(OnTimeout::Busy),
+                    "original" => Ok(OnTimeout::Original),
+                    _ => Err(format!("{text:?} is not wait, busy or original")),
+                },
+            );
         let access = self.access(mistakes);
         let ttl = self.auth_cache_ttl.as_ref();
         let auth_cache_ttl = required(mistakes, "auth-cache-ttl", ttl, duration);

@@ -245,7 +245,9 @@ fn place(url: &str) -> Result<Place, String> {
         Some(("https" | "docker", host)) => (host, false),
         Some(("http", host)) => (host, true),
         Some((scheme, _)) => {
-            return Err(format!("{scheme:?} is no scheme of a registry: use https or http"));
+            return Err(format!(
+                "{scheme:?} is no scheme of a registry: use https or http"
+            ));
         }
         None => (url, false),
     };
@@ -278,9 +280,7 @@ fn table_of(text: &str) -> Result<Table, String> {
         };
         match shape {
             Shape::List => {
-                let list = table
-                    .entry(key)
-                    .or_insert_with(|| Value::Array(Vec::new()));
+                let list = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
                 if let Some(list) = list.as_array_mut() {
                     list.push(value.into());
                 }
@@ -384,7 +384,11 @@ impl UpstreamOptions {
         }
         if base.has_credentials() && read.len() > 1 {
             mistakes.add(
-                if base.user.is_some() { "user" } else { "refresh" },
+                if base.user.is_some() {
+                    "user"
+                } else {
+                    "refresh"
+                },
                 "there are several upstreams: say in each [[upstream]] which credentials it gets",
             );
         }
@@ -392,7 +396,8 @@ impl UpstreamOptions {
             [(Place::Registry { host, .. }, ..)] => Some(host.as_str()),
             _ => None,
         };
-        let registries = Registries::new(base.clone(), hosts).with_upstreams(self, &mut Mistakes::default());
+        let registries =
+            Registries::new(base.clone(), hosts).with_upstreams(self, &mut Mistakes::default());
         let mut upstreams = Vec::new();
         for (place, _, choice) in read {
             let target = match place {

@@ -39,6 +39,8 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
+    /// A refresh token (Docker: identity token) for the authorization server.
+    RefreshToken(Secret),
     /// Docker's `config.json` with its credential helpers; no entry means anonymous.
     DockerConfig {
         /// The file; `None` for `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.

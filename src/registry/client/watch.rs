@@ -1,0 +1,159 @@
+//! Bodies that are watched: whether they move, and how long they stand still.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::registry::{Body, BoxError, Error, Timeouts};
+
+/// How far the sending of a request is.
+#[derive(Debug)]
+pub(super) struct Progress(Mutex<State>);
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// There is no connection yet.
+    Waiting(Instant),
+    /// The body is on its way; something last moved then.
+    Sending(Instant),
+    /// All is sent.
+    Sent(Instant),
+}
+
+impl Progress {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State::Waiting(Instant::now()))))
+    }
+
+    fn set(&self, state: State) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Until when what must happen.
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Instant, &'static str, Duration) {
+        let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, what, after) = match state {
+            // The connecting has its own limit; this one is for what goes wrong beside it.
+            State::Waiting(since) => {
+                let after = timeouts.connect.saturating_add(timeouts.response);
+                (since, "connection", after)
+            }
+            State::Sending(since) => (since, "progress of the request's body", timeouts.stall),
+            State::Sent(since) => (since, "response", timeouts.response),
+        };
+        // A limit beyond the clock's range is none.
+        let never = Duration::from_secs(30 * 365 * 86_400);
+        let deadline = since.checked_add(after).unwrap_or(since + never);
+        (deadline, what, after)
+    }
+}
+
+/// A request's body that tells its progress.
+pub(super) struct Watched {
+    inner: Body,
+    progress: Arc<Progress>,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Body, progress: Arc<Progress>) -> Self {
+        Self { inner, progress }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let state = self.progress.0.lock().map(|state| *state);
+        match (&polled, state) {
+            (Poll::Pending, Ok(State::Sending(_))) => {}
+            _ => self.progress.set(State::Sending(Instant::now())),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    // The connection lets go of a body when it has been sent, which may be without
+    // asking for its end where its length is known.
+    fn drop(&mut self) {
+        self.progress.set(State::Sent(Instant::now()));
+    }
+}
+
+/// A response's body that fails when nothing comes for too long.
+pub(super) struct Stalling {
+    inner: Incoming,
+    limit: Duration,
+    place: String,
+    alarm: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Stalling {
+    pub(super) fn new(inner: Incoming, place: String, limit: Duration) -> Self {
+        Self {
+            inner,
+            limit,
+            place,
+            alarm: Box::pin(tokio::time::sleep(limit)),
+            waiting: false,
+        }
+    }
+}
+
+impl HttpBody for Stalling {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            this.waiting = false;
+            let broken = |error| Error::unreachable(&this.place, &error);
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
+        }
+        if !std::mem::replace(&mut this.waiting, true) {
+            this.alarm = Box::pin(tokio::time::sleep(this.limit));
+        }
+        match this.alarm.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Some(Err(Error::TimedOut {
+                place: this.place.clone(),
+                what: "more of the body",
+                after: this.limit,
+            }))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -19,6 +19,7 @@ use crate::config::options::{
 use crate::config::{Mistakes, Origin, Text};
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
 use crate::oci::{ImageReference, Selector};
+use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
 use crate::store::{Store, StoreConfig};
 
@@ -136,12 +137,16 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     let conversion = layers.effective(&args.conversion, mistakes);
     let mut store = layers.effective(&args.store, mistakes);
     let upstreams = layers.effective(&UpstreamOptions::default(), mistakes);
+    let (dump, trace) = (
+        format!("{DUMP_TARGET}=trace"),
+        format!("{TRACE_TARGET}=trace"),
+    );
     let mut extra = Vec::new();
     if args.http_dump {
-        extra.push(super::log::HTTP_DUMP);
+        extra.push(dump.as_str());
     }
     if args.http_trace {
-        extra.extend(super::log::HTTP_TRACE);
+        extra.push(trace.as_str());
     }
     if args.standalone.is_verbose() {
         extra.push("overlaybd_proxy=debug");

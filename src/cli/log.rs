@@ -55,12 +55,3 @@ impl<'a> MakeWriter<'a> for Terminal {
         }
     }
 }
-
-/// What `--http-dump` adds to the log: the heads of requests and responses.
-pub(super) const HTTP_DUMP: &str = "overlaybd_proxy::registry=trace";
-/// What `--http-trace` adds: how connections are made and used.
-pub(super) const HTTP_TRACE: [&str; 3] = [
-    "overlaybd_proxy::registry=debug",
-    "hyper_util=trace",
-    "rustls=debug",
-];

@@ -52,10 +52,7 @@ fn make() -> Table {
         .collect();
     for (key, values) in [
         ("upstream", &["docker.io"][..]),
-        (
-            "hosts-dir",
-            &["/etc/docker/certs.d", "/etc/containerd/certs.d"],
-        ),
+        ("hosts-dir", &["/etc/docker/certs.d"]),
     ] {
         let values = values.iter().map(|value| Value::from(*value)).collect();
         table.insert(key.to_owned(), Value::Array(values));

@@ -174,6 +174,12 @@ pub struct RegistryConfig {
     pub upload: UploadMode,
 }
 
+/// The log's target for the heads of requests and responses, at level trace.
+pub const DUMP_TARGET: &str = "http_dump";
+
+/// The log's target for how connections are made and used, at level trace.
+pub const TRACE_TARGET: &str = "http_trace";
+
 /// The longest manifest that may be configured, in bytes.
 pub const MAX_MANIFEST: usize = 16 << 20;
 

@@ -59,7 +59,9 @@ pub struct RegistryOptions {
     /// Whether the system's roots are trusted
     #[arg(long, value_name = "BOOL")]
     pub system_roots: Option<Text>,
-    /// Directories with a folder of certificates or a hosts.toml for each host
+    /// Directories with a folder of certificates or a hosts.toml for each host, such as
+    /// /etc/containerd/certs.d; mirrors named there are asked first, so on a node they must
+    /// not name this proxy
     #[arg(long, value_name = "DIR", value_delimiter = ',')]
     pub hosts_dir: Vec<Text>,
     /// Hosts that redirects and token realms may lead to, whatever their address: HOST or
@@ -121,13 +123,6 @@ impl RegistryOptions {
     pub fn config(&self, mistakes: &mut Mistakes) -> Option<RegistryConfig> {
         let plain_http = switch(mistakes, "plain-http", self.plain_http.as_ref());
         let tls = self.tls(mistakes);
-        let is_tls = tls.client.is_some() || !tls.extra_roots.is_empty();
-        if plain_http && (is_tls || tls.skip_verify) {
-            mistakes.add(
-                "plain-http",
-                "certificates mean nothing without TLS: leave out one or the other",
-            );
-        }
         let hosts_dirs = self.hosts_dir.iter().map(|text| text.as_str().into());
         let credentials = self.credentials(mistakes);
         let mut time = |name, value: &Option<Text>| {
@@ -290,10 +285,12 @@ impl RegistryOptions {
 
 fn allowed_host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
-    if is_host(name) {
+    if is_host(name) && (!name.contains(':') || name.ends_with(']')) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is neither HOST, HOST:PORT nor *.DOMAIN"))
+        Err(format!(
+            "{text:?} is neither HOST nor *.DOMAIN, without a port"
+        ))
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
+    /// A refresh token (Docker: identity token) for the authorization server.
+    RefreshToken(Secret),
     /// Docker's `config.json` with its credential helpers; no entry means anonymous.
     DockerConfig {
         /// The file; `None` for `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
@@ -171,6 +173,12 @@ pub struct RegistryConfig {
     /// How blobs are uploaded.
     pub upload: UploadMode,
 }
+
+/// The log's target for the heads of requests and responses, at level trace.
+pub const DUMP_TARGET: &str = "http_dump";
+
+/// The log's target for how connections are made and used, at level trace.
+pub const TRACE_TARGET: &str = "http_trace";
 
 /// The longest manifest that may be configured, in bytes.
 pub const MAX_MANIFEST: usize = 16 << 20;

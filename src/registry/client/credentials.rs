@@ -85,6 +85,7 @@ impl Keeper {
                     password: password.clone(),
                 });
             }
+            Credentials::RefreshToken(token) => return Ok(Login::Identity(token.clone())),
             Credentials::DockerConfig { path } => path.clone(),
         };
         if let Some(login) = self.remembered() {

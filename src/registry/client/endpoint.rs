@@ -96,8 +96,10 @@ impl Endpoint {
         let mut timeouts = config.timeouts;
         timeouts.connect = entry.dial_timeout.unwrap_or(timeouts.connect);
         let credentials = match &config.credentials {
-            // A password that was given for the registry is no mirror's business.
-            Credentials::Basic { .. } if !entry.is_registry => Credentials::Anonymous,
+            // A password or token that was given for the registry is no mirror's business.
+            Credentials::Basic { .. } | Credentials::RefreshToken(_) if !entry.is_registry => {
+                Credentials::Anonymous
+            }
             credentials => credentials.clone(),
         };
         let known_as = if entry.is_registry {

@@ -19,6 +19,7 @@ mod credentials;
 mod dial;
 mod dialer;
 mod download;
+mod dump;
 mod endpoint;
 mod forward;
 mod hosts_dir;

@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::dial::{Guard, NotPublic, Resolver};
+use super::dump;
 use super::retry::Failure;
 use super::watch::{Progress, Watched};
 use crate::registry::{Body, BoxError, Error, Timeouts};
@@ -52,6 +53,8 @@ impl Transport {
         place: &str,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Failure> {
+        dump::request(place, &request);
+        let began = std::time::Instant::now();
         let progress = Progress::new();
         let request = request.map(|body| Watched::new(body, Arc::clone(&progress)));
         let mut response = pin!(self.client.request(request));
@@ -59,6 +62,9 @@ impl Transport {
             let (deadline, what, after) = progress.deadline(&self.timeouts);
             tokio::select! {
                 response = &mut response => {
+                    if let Ok(response) = &response {
+                        dump::response(place, response, began.elapsed());
+                    }
                     return response.map_err(|error| explain(place, &error));
                 }
                 () = tokio::time::sleep_until(deadline) => {
@@ -144,12 +150,16 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, address: Uri) -> Self::Future {
+        let host = address.authority().map(ToString::to_string);
         let connecting = self.inner.call(address);
         let limit = self.limit;
         Box::pin(async move {
-            tokio::time::timeout(limit, connecting)
+            let began = std::time::Instant::now();
+            let connected = tokio::time::timeout(limit, connecting)
                 .await
-                .unwrap_or_else(|_| Err(ConnectTimedOut(limit).into()))
+                .unwrap_or_else(|_| Err(ConnectTimedOut(limit).into()));
+            dump::connected(host.as_deref(), connected.is_ok(), began.elapsed());
+            connected
         })
     }
 }

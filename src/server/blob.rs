@@ -13,7 +13,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::body::Served;
 use super::buffers::Buffers;
-use super::converted::Belongs;
+use super::converted::{Belongs, Found};
 use super::forward;
 use super::front::Call;
 use super::manifest::{CONTENT_DIGEST, matches_etag, pass_unsure};
@@ -34,9 +34,14 @@ pub(super) async fn serve(
 ) -> Result<Response<Served>, Failure> {
     match call.belongs(repo, digest).await? {
         Belongs::Here(source) => {
-            let file = call.file(repo, digest, &source).await?;
             let buffers = &call.front.shelf.buffers;
-            answer(file, buffers, &call.parts.headers, call.is_head())
+            match call.find(repo, digest, &source).await? {
+                Found::File(file) => answer(file, buffers, &call.parts.headers, call.is_head()),
+                Found::Pushed(upstream, repo) => {
+                    let target = format!("/v2/{repo}/blobs/{digest}");
+                    forward::fetch(&call, &upstream, &target).await
+                }
+            }
         }
         Belongs::Upstream => forward::pass(call).await,
         Belongs::Unknown(error) => pass_unsure(call, &error).await,

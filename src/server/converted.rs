@@ -13,7 +13,7 @@ use super::respond::Failure;
 use super::shelf::off_thread;
 use crate::convert::{ConvertedImage, Converter, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
-use crate::registry;
+use crate::registry::{self, Authorization, Upstream};
 use crate::store::{BlobFile, IndexError, Store};
 
 /// Sources that are tried for one converted blob.
@@ -22,17 +22,21 @@ const MOST_SOURCES: usize = 16;
 const MOST_BYTES: u64 = 64 << 20;
 /// How long a document is kept in memory after its last use.
 const IDLE: Duration = Duration::from_mins(10);
+/// How long a blob that was seen in a registry is taken to be there.
+const SEEN: Duration = Duration::from_mins(1);
 /// The longest converted manifest: as long as a source may be, and then some.
 const LONGEST_MANIFEST: u64 = 32 << 20;
 
 type RepoKey = (usize, RepoName, Digest);
 
-/// The converter, and what it said lately. Everything remembered here is of the kind that does
+/// The converter, and what the store said lately. Everything remembered here is of the kind that does
 /// not change: none of it is a permission.
 pub(super) struct Converted {
     pub converter: Converter,
     sources: Cache<RepoKey, Arc<[Digest]>>,
     documents: Cache<Digest, Arc<StoredManifest>>,
+    /// Blobs that were seen in the registry they are pushed to.
+    pushed: Cache<RepoKey, ()>,
 }
 
 /// Where a digest belongs.
@@ -61,6 +65,10 @@ impl Converted {
                     weight(512 + document.bytes.len())
                 })
                 .time_to_idle(IDLE)
+                .build(),
+            pushed: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(SEEN)
                 .build(),
         }
     }
@@ -180,21 +188,40 @@ impl Call<'_> {
         }
     }
 
-    /// The file of a converted blob, made again if it was evicted.
+    /// Where the bytes of a converted blob are; what was evicted is made again.
     ///
     /// # Errors
-    /// When it cannot be had, or not yet.
-    pub async fn file(
+    /// When they cannot be had, or not yet.
+    pub async fn find(
         &self,
         repo: &RepoName,
         digest: &Digest,
         source: &Digest,
-    ) -> Result<Arc<BlobFile>, Failure> {
+    ) -> Result<Found, Failure> {
         let shelf = &self.front.shelf;
         let found = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
         self.front.metrics.lookup(CacheName::Blob, found.is_some());
         if let Some(file) = found {
-            return Ok(file);
+            return Ok(Found::File(file));
+        }
+        let converter = &self.front.converted.converter;
+        let pushed_to = converter.pushed_to(&self.source(repo));
+        if let Some((upstream, repo)) = &pushed_to {
+            let pushed = &self.front.converted.pushed;
+            let key = (self.chosen.place, repo.clone(), digest.clone());
+            if pushed.contains_key(&key) {
+                return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+            }
+            let size = upstream.blob_size(repo, digest, &Authorization::Own).await;
+            match size {
+                Ok(_) => {
+                    pushed.insert(key, ()).await;
+                    return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+                }
+                // Where it cannot be told, it is made again.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
+            }
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
         match self.wait(repo, source).await {
@@ -203,13 +230,17 @@ impl Call<'_> {
             Err(Waited::TooLong) => return Err(self.later()),
         }
         let made = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
-        made.ok_or_else(|| {
-            tracing::warn!(
-                %digest, %source,
-                "the source becomes other blobs now: an earlier version made this one"
-            );
-            Failure::unknown_blob(digest)
-        })
+        match (made, pushed_to) {
+            (Some(file), _) => Ok(Found::File(file)),
+            (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),
+            (None, None) => {
+                tracing::warn!(
+                    %digest, %source,
+                    "the source becomes other blobs now: an earlier version made this one"
+                );
+                Err(Failure::unknown_blob(digest))
+            }
+        }
     }
 
     /// What a request for converted content gets when its hold is over.
@@ -234,7 +265,19 @@ impl Call<'_> {
         if let Some(document) = documents.get(digest).await {
             return Ok(document);
         }
-        let file = self.file(repo, digest, source).await?;
+        let file = match self.find(repo, digest, source).await? {
+            Found::File(file) => file,
+            Found::Pushed(upstream, repo) => {
+                let selector = Selector::Digest(digest.clone());
+                let fetched = upstream.manifest(&repo, &selector, &Authorization::Own);
+                let raw = fetched.await.map_err(|e| Failure::upstream(&e, true))?;
+                return Ok(Arc::new(StoredManifest {
+                    digest: raw.digest,
+                    media_type: raw.media_type,
+                    bytes: raw.bytes,
+                }));
+            }
+        };
         if file.size() > LONGEST_MANIFEST {
             return Err(Failure::unknown_manifest(digest));
         }
@@ -254,6 +297,14 @@ impl Call<'_> {
             .await;
         Ok(document)
     }
+}
+
+/// Where the bytes of a converted blob are.
+pub(super) enum Found {
+    /// In the store.
+    File(Arc<BlobFile>),
+    /// In this repository, as the proxy's own credentials may have it.
+    Pushed(Upstream, RepoName),
 }
 
 /// Why a wait brought no image.

@@ -25,6 +25,7 @@ use super::record::{REQUEST_ID, Record, request_id};
 use super::respond::{API_VERSION, Failure, REGISTRY_2};
 use super::route::{Kind, Route};
 use super::shelf::Shelf;
+use super::tags::Tags;
 use super::upstreams::{Chosen, Upstreams};
 use super::{ServerError, blob, forward, manifest};
 use crate::convert::Converter;
@@ -43,6 +44,7 @@ pub(super) struct Front {
     pub shelf: Shelf,
     pub users: Option<Users>,
     pub prepare: Prepare,
+    pub tags: Tags,
     pub metrics: Arc<Metrics>,
     pub is_draining: AtomicBool,
     requests: Arc<Semaphore>,
@@ -93,6 +95,7 @@ impl Front {
             converted: Converted::new(converter),
             users,
             prepare: Prepare::new(&config.convert_on_pull),
+            tags: Tags::new(),
             metrics: Arc::new(Metrics::new()),
             is_draining: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(config.limits.requests.max(1))),

@@ -38,7 +38,7 @@ pub(super) async fn by_tag(
     };
     let front = call.front;
     // This resolves the tag, and is the permission to have what it became.
-    let head = match call.ask(repo, &Selector::Tag(plain)).await {
+    let head = match call.ask(repo, &Selector::Tag(plain.clone())).await {
         Ok(head) => head,
         // A tag of the upstream's own may end like ours.
         Err(error) if error.is_not_found() => return forward::pass(call).await,
@@ -49,6 +49,11 @@ pub(super) async fn by_tag(
     let known = converter.known(&source, &head.digest).await;
     let known = known.map_err(|error| Failure::conversion(&error, front.is_own()))?;
     front.metrics.lookup(CacheName::Image, known.is_some());
+    let place = call.chosen.place;
+    let followed = front
+        .tags
+        .follow(front, place, &source, &plain, &head.digest);
+    followed.await;
     let image = match known {
         Some(image) => image,
         None => match call.wait(repo, &head.digest).await {
@@ -91,7 +96,8 @@ async fn by_plain_tag(
             .get(CONTENT_DIGEST)
             .and_then(|digest| digest.to_str().ok()?.parse().ok());
         if let Some(digest) = digest {
-            front.prepare.begin(front, place, source, digest).await;
+            let begun = front.prepare.begin(front, place, source, tag, digest);
+            begun.await;
         }
     }
     Ok(response)

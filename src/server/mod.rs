@@ -32,6 +32,7 @@ mod respond;
 mod rewrite;
 mod route;
 mod shelf;
+mod tags;
 mod tls;
 mod upstreams;
 

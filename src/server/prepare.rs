@@ -46,7 +46,14 @@ impl Prepare {
 
     /// Prepares an image in the background, unless that is under way or was done lately.
     /// The source's upstream has just let these credentials have it.
-    pub async fn begin(&self, front: &Arc<Front>, place: usize, source: Source, digest: Digest) {
+    pub async fn begin(
+        &self,
+        front: &Arc<Front>,
+        place: usize,
+        source: Source,
+        tag: &Tag,
+        digest: Digest,
+    ) {
         let key = (place, source.repo.clone(), digest.clone());
         if self.lately.contains_key(&key) {
             return;
@@ -56,6 +63,8 @@ impl Prepare {
             return;
         };
         self.lately.insert(key, ()).await;
+        let followed = front.tags.follow(front, place, &source, tag, &digest);
+        followed.await;
         let front = Arc::clone(front);
         let work = async move {
             let _permit = permit;

@@ -146,6 +146,15 @@ impl Failure {
         .retry_after(SOON)
     }
 
+    /// The client's own body does not come.
+    pub fn stalled(limit: Duration) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "BLOB_UPLOAD_INVALID",
+            format!("nothing of the request's body came for {limit:?}"),
+        )
+    }
+
     /// Another hold: the client asks again, at the same address.
     pub fn wait(address: &str) -> Self {
         let failure = Self::new(

@@ -119,6 +119,18 @@ impl DockerRegistry {
         panic!("docker-registry does not start");
     }
 
+    /// Uploads that were begun and neither ended nor cancelled.
+    pub fn open_uploads(&self, repo: &str) -> usize {
+        let storage = self.directory.path().join("storage/docker/registry/v2");
+        let uploads = storage.join(format!("repositories/{repo}/_uploads"));
+        // The registry leaves directories of cancelled uploads behind, but not this file.
+        fs::read_dir(uploads).map_or(0, |entries| {
+            entries
+                .filter(|entry| entry.as_ref().unwrap().path().join("startedat").exists())
+                .count()
+        })
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }

@@ -136,6 +136,9 @@ impl Dialer {
                 .map_err(|error| Error::invalid(&place, error.to_string()))?;
             let headers = request.headers_mut();
             headers.clone_from(&outgoing.headers);
+            if !at_home {
+                headers.remove(header::COOKIE);
+            }
             if method != Method::GET && method != Method::HEAD {
                 headers.insert(header::CONTENT_LENGTH, outgoing.payload.length().into());
             }
@@ -221,11 +224,19 @@ pub(super) fn location(answer: &Answer) -> Result<Option<Url>, Error> {
     let Some(value) = answer.response.headers().get(header::LOCATION) else {
         return Ok(None);
     };
-    let target = value
+    let mut target = value
         .to_str()
         .ok()
         .and_then(|text| answer.url.join(text).ok())
         .ok_or_else(|| answer.invalid("Location is no address"))?;
+    // A registry behind a proxy that ends TLS may not know that it is spoken to securely.
+    let is_same_host = target.host_str() == answer.url.host_str() && target.port().is_none();
+    if is_same_host && answer.url.scheme() == "https" && target.scheme() == "http" {
+        let port = answer.url.port();
+        if target.set_scheme("https").is_err() || target.set_port(port).is_err() {
+            return Err(answer.invalid("Location is no address"));
+        }
+    }
     Ok(Some(target))
 }
 

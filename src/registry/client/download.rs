@@ -346,7 +346,10 @@ impl Registry {
         authorization: &Authorization,
     ) -> Result<u64, Error> {
         self.first(Need::Pull, authorization, |endpoint| async move {
-            endpoint.blob_size(repo, digest, authorization).await
+            let scopes = Scopes::pull(repo);
+            endpoint
+                .blob_size(repo, digest, scopes, authorization)
+                .await
         })
         .await
     }
@@ -357,10 +360,10 @@ impl Endpoint {
         &self,
         repo: &RepoName,
         digest: &Digest,
+        scopes: Scopes,
         authorization: &Authorization,
     ) -> Result<u64, Failure> {
         let url = self.url(&format!("{repo}/blobs/{digest}"));
-        let scopes = Scopes::pull(repo);
         let headers = HeaderMap::new();
         let call = call(Method::HEAD, url, headers, scopes, authorization);
         let answer = self.call(&call).await?.expect(&[StatusCode::OK]).await?;

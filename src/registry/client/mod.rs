@@ -58,6 +58,8 @@ struct Inner {
     /// In the order in which they are asked; the registry itself is the last.
     endpoints: Vec<Arc<Endpoint>>,
     config: RegistryConfig,
+    /// Held while a list of referrers is read, changed and written.
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Registry {
@@ -95,6 +97,7 @@ impl Registry {
             host,
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             config: config.clone(),
+            listing: tokio::sync::Mutex::new(()),
         })))
     }
 

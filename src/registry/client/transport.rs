@@ -61,6 +61,7 @@ impl Transport {
                 response = &mut response => {
                     return response.map_err(|error| explain(place, &error));
                 }
+                () = progress.stepped() => {}
                 () = tokio::time::sleep_until(deadline) => {
                     // There may have been progress meanwhile, which moves it.
                     if progress.deadline(&self.timeouts).0 <= tokio::time::Instant::now() {

@@ -120,9 +120,11 @@ impl Upload<'_> {
 
     /// Whether the blob is there, in its length.
     async fn is_there(&self) -> Result<bool, Failure> {
+        // One token for all of the upload.
+        let scopes = Scopes::push(self.repo);
         let size = self
             .endpoint
-            .blob_size(self.repo, self.digest, self.authorization)
+            .blob_size(self.repo, self.digest, scopes, self.authorization)
             .await;
         match size {
             Ok(size) => Ok(size == self.size),

@@ -9,13 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::registry::{Body, BoxError, Error, Timeouts};
 
 /// How far the sending of a request is.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<State>);
+pub(super) struct Progress {
+    state: Mutex<State>,
+    /// A step further, which may bring the deadline nearer.
+    step: Notify,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -29,16 +34,31 @@ enum State {
 
 impl Progress {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State::Waiting(Instant::now()))))
+        Arc::new(Self {
+            state: Mutex::new(State::Waiting(Instant::now())),
+            step: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, state: State) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        let before = std::mem::replace(&mut *self.state(), state);
+        if std::mem::discriminant(&before) != std::mem::discriminant(&state) {
+            self.step.notify_one();
+        }
+    }
+
+    /// Waits until the sending is a step further.
+    pub(super) async fn stepped(&self) {
+        self.step.notified().await;
     }
 
     /// Until when what must happen.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Instant, &'static str, Duration) {
-        let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = *self.state();
         let (since, what, after) = match state {
             // The connecting has its own limit; this one is for what goes wrong beside it.
             State::Waiting(since) => {
@@ -76,10 +96,9 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        let state = self.progress.0.lock().map(|state| *state);
-        match (&polled, state) {
-            (Poll::Pending, Ok(State::Sending(_))) => {}
-            _ => self.progress.set(State::Sending(Instant::now())),
+        let state = *self.progress.state();
+        if polled.is_ready() || !matches!(state, State::Sending(_)) {
+            self.progress.set(State::Sending(Instant::now()));
         }
         polled
     }

@@ -607,7 +607,7 @@ fn with_tls(keys: &std::path::Path, clients: bool) -> Option<DockerRegistry> {
         file("server.key")
     );
     if clients {
-        http += &format!("    clientcas:\n      - {}\n", file("ca.crt"));
+        http = format!("{http}    clientcas:\n      - {}\n", file("ca.crt"));
     }
     DockerRegistry::start_with(|_| Settings {
         http,

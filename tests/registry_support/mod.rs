@@ -163,20 +163,16 @@ fn try_start(program: &Path, directory: &Path, settings: &Settings) -> Option<(C
         .spawn()
         .unwrap();
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(20) {
-        if child.try_wait().unwrap().is_some() {
-            eprintln!(
-                "{}",
-                fs::read_to_string(directory.join("log")).unwrap_or_default()
-            );
-            return None;
-        }
+    while begin.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
         if is_listening(port) {
             return Some((child, port));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     let _ = child.kill();
+    let _ = child.wait();
+    let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+    eprintln!("docker-registry has not come up:\n{log}");
     None
 }
 

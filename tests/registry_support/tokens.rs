@@ -113,12 +113,11 @@ impl Tokens {
                     .ok()
             })
             .and_then(|text| String::from_utf8(STANDARD.decode(text).ok()?).ok());
-        let text = match request.uri().query() {
-            Some(query) => query.to_owned(),
-            None => {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                String::from_utf8_lossy(&body).into_owned()
-            }
+        let text = if let Some(query) = request.uri().query() {
+            query.to_owned()
+        } else {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            String::from_utf8_lossy(&body).into_owned()
         };
         self.asked
             .lock()

@@ -13,7 +13,7 @@ use crate::oci::reference;
 use crate::registry::{Credentials, Error, Secret};
 
 /// How long an answer of the configuration or a helper is used without asking again.
-const KEPT: Duration = Duration::from_secs(300);
+const KEPT: Duration = Duration::from_mins(5);
 
 /// Longest `config.json` that is read, in bytes.
 const MAX_CONFIG: u64 = 4 << 20;

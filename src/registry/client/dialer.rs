@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use url::Url;
 
 use super::answer::Answer;
-use super::dial::{Guard, shown};
+use super::dial::{Guard, is_loopback, shown};
 use super::payload::Payload;
 use super::retry::Failure;
 use super::tls;
@@ -60,15 +60,14 @@ impl Dialer {
     ) -> Result<Self, Error> {
         let guard = Arc::new(Guard::new(&origin, dial));
         let own = Transport::new(tls::config(tls)?, Arc::clone(&guard), timeouts);
-        let foreign = match &tls.client {
-            None => own.clone(),
-            Some(_) => {
-                let tls = TlsOptions {
-                    client: None,
-                    ..tls.clone()
-                };
-                Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
-            }
+        let foreign = if tls.client.is_none() {
+            own.clone()
+        } else {
+            let tls = TlsOptions {
+                client: None,
+                ..tls.clone()
+            };
+            Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
         };
         Ok(Self {
             origin,
@@ -80,10 +79,11 @@ impl Dialer {
         })
     }
 
-    /// Whether a token may be asked for at `realm`, which is shown our credentials:
-    /// never in the clear, unless the registry itself is.
+    /// Whether a token may be asked for at `realm`, which is shown our credentials: never
+    /// in the clear, unless the registry itself is or it all stays on this machine.
     pub(super) fn check_realm(&self, place: &str, realm: &Url) -> Result<(), Error> {
-        if realm.scheme() == "http" && self.origin.scheme() != "http" {
+        let stays = is_loopback(&self.origin) && is_loopback(realm);
+        if realm.scheme() == "http" && self.origin.scheme() != "http" && !stays {
             return Err(Error::Refused {
                 place: place.to_owned(),
                 target: shown(realm),

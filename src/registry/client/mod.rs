@@ -188,13 +188,13 @@ where
 }
 
 /// A request without a body.
-fn call<'a>(
+fn call(
     method: Method,
     url: url::Url,
     headers: HeaderMap,
     scopes: Scopes,
-    authorization: &'a Authorization,
-) -> Call<'a> {
+    authorization: &Authorization,
+) -> Call<'_> {
     Call {
         outgoing: dialer::Outgoing {
             method,

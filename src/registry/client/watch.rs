@@ -68,11 +68,14 @@ impl Progress {
             State::Sending(since) => (since, "progress of the request's body", timeouts.stall),
             State::Sent(since) => (since, "response", timeouts.response),
         };
-        // A limit beyond the clock's range is none.
-        let never = Duration::from_secs(30 * 365 * 86_400);
-        let deadline = since.checked_add(after).unwrap_or(since + never);
-        (deadline, what, after)
+        (later(since, after), what, after)
     }
+}
+
+/// The instant after a limit; one beyond the clock's range is none.
+fn later(since: Instant, limit: Duration) -> Instant {
+    let never = Duration::from_hours(30 * 365 * 24);
+    since.checked_add(limit).unwrap_or(since + never)
 }
 
 /// A request's body that tells its progress.
@@ -156,7 +159,8 @@ impl HttpBody for Stalling {
             return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
         }
         if !std::mem::replace(&mut this.waiting, true) {
-            this.alarm = Box::pin(tokio::time::sleep(this.limit));
+            let deadline = later(Instant::now(), this.limit);
+            this.alarm.as_mut().reset(deadline);
         }
         match this.alarm.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,

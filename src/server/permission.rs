@@ -1,6 +1,5 @@
 //! Who may: an upstream's yes to somebody's credentials, remembered for seconds.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -43,20 +42,25 @@ impl Permissions {
         authorization: &Authorization,
     ) -> Result<(ManifestHead, Remembered), registry::Error> {
         let mut remembered = Remembered::Yes;
-        let ask = async {
-            remembered = Remembered::No;
-            let upstream = chosen.upstream;
-            upstream.head_manifest(repo, selector, authorization).await
+        // On the heap, because it is large and seldom needed.
+        let mut ask = || {
+            Box::pin(async {
+                remembered = Remembered::No;
+                let upstream = chosen.upstream;
+                upstream.head_manifest(repo, selector, authorization).await
+            })
         };
-        let head = match &self.cache {
-            None => ask.await?,
-            Some(cache) => {
-                let key = self.key(chosen.place, repo, selector, authorization);
-                let head = cache.try_get_with(key, ask).await;
-                head.map_err(|error: Arc<registry::Error>| (*error).clone())?
-            }
+        let Some(cache) = &self.cache else {
+            return Ok((ask().await?, Remembered::No));
         };
-        Ok((head, remembered))
+        let key = self.key(chosen.place, repo, selector, authorization);
+        if let Some(head) = cache.get(&key).await {
+            return Ok((head, Remembered::Yes));
+        }
+        match Box::pin(cache.try_get_with(key, ask())).await {
+            Ok(head) => Ok((head, remembered)),
+            Err(error) => Err((*error).clone()),
+        }
     }
 
     fn key(

@@ -41,26 +41,28 @@ impl Permissions {
         selector: &Selector,
         authorization: &Authorization,
     ) -> Result<(ManifestHead, Remembered), registry::Error> {
-        let mut remembered = Remembered::Yes;
-        // On the heap, because it is large and seldom needed.
-        let mut ask = || {
-            Box::pin(async {
-                remembered = Remembered::No;
-                let upstream = chosen.upstream;
-                upstream.head_manifest(repo, selector, authorization).await
-            })
-        };
-        let Some(cache) = &self.cache else {
-            return Ok((ask().await?, Remembered::No));
-        };
-        let key = self.key(chosen.place, repo, selector, authorization);
-        if let Some(head) = cache.get(&key).await {
+        let cache = self.cache.as_ref();
+        let cache =
+            cache.map(|cache| (cache, self.key(chosen.place, repo, selector, authorization)));
+        if let Some((cache, key)) = &cache
+            && let Some(head) = cache.get(key).await
+        {
             return Ok((head, Remembered::Yes));
         }
-        match Box::pin(cache.try_get_with(key, ask())).await {
-            Ok(head) => Ok((head, remembered)),
-            Err(error) => Err((*error).clone()),
-        }
+        let mut remembered = Remembered::Yes;
+        // On the heap, because it is large and seldom needed.
+        let ask = Box::pin(async {
+            remembered = Remembered::No;
+            let upstream = chosen.upstream;
+            upstream.head_manifest(repo, selector, authorization).await
+        });
+        let head = match cache {
+            None => ask.await?,
+            Some((cache, key)) => Box::pin(cache.try_get_with(key, ask))
+                .await
+                .map_err(|error| (*error).clone())?,
+        };
+        Ok((head, remembered))
     }
 
     fn key(

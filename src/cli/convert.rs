@@ -10,7 +10,7 @@ use super::exit::ExitStatus;
 use super::image;
 use super::output::{self, size};
 use super::progress::{Detail, ImageProgress, ProgressOptions, Terminal};
-use super::push::{Destination, deliver};
+use super::push::Destination;
 use super::signals;
 use super::standalone::{StandaloneOptions, usage};
 use crate::config::options::{
@@ -99,7 +99,7 @@ pub struct ConvertArgs {
 struct Plan {
     source: ImageReference,
     upstream: Upstream,
-    destination: Option<(ImageReference, Upstream)>,
+    destination: Option<Destination>,
     converter: ConverterConfig,
     store: StoreConfig,
     /// Holds the store, if it is not to outlive the command.
@@ -177,12 +177,16 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     let (store, converter, config) = found.none_or(combine(store, converter, config))?;
     let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
     let destination = match destination.zip(destination_config) {
-        Some((image, config)) => {
-            let upstream =
-                Upstream::destination(&image, &config).with_context(|| image.to_string())?;
-            Some((image, upstream))
-        }
+        Some((image, config)) => Some(Destination {
+            upstream: Upstream::destination(&image, &config).with_context(|| image.to_string())?,
+            repo: image.repo().clone(),
+            selector: image.selector(),
+        }),
         None => None,
+    };
+    let converter = ConverterConfig {
+        push: destination.as_ref().and_then(Destination::target),
+        ..converter
     };
     Ok(Plan {
         source,
@@ -303,16 +307,10 @@ async fn convert(
         dump(&store, &converted, &directory)
             .with_context(|| format!("manifests in {}", directory.display()))?;
     }
-    if let Some((image, upstream)) = plan.destination {
-        let destination = Destination {
-            upstream,
-            repo: image.repo().clone(),
-            selector: image.selector(),
-        };
-        terminal.tell(format_args!("putting it to {image}"));
-        deliver(&store, &converted, &source, &destination)
-            .await
-            .with_context(|| format!("putting the image to {image}"))?;
+    let mut pushed = None;
+    if let Some(destination) = &plan.destination {
+        let summary = destination.take(&store, &converted, &source).await;
+        pushed = Some(summary.context("putting the converted image where it belongs")?);
     }
     let tally = progress.tally();
     let layers: usize = converted
@@ -331,6 +329,9 @@ async fn convert(
         "converted": tally.converted,
         "found": tally.found,
         "blob_bytes": tally.blob_bytes,
+        "uploaded": pushed.map(|summary| summary.uploaded),
+        "uploaded_bytes": pushed.map(|summary| summary.uploaded_bytes),
+        "present": pushed.map(|summary| summary.present),
     }));
     if !terminal.is_json() {
         output::line(&converted.root.digest)?;

@@ -72,6 +72,11 @@ impl Terminal {
         matches!(self.mode, Mode::Json)
     }
 
+    /// Whether nothing is told but errors.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.mode, Mode::Silent)
+    }
+
     /// Does something with the bars out of the way.
     pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
         match &self.mode {

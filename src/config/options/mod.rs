@@ -20,7 +20,7 @@ pub use registry::RegistryOptions;
 pub use server::ServerOptions;
 pub use store::StoreOptions;
 pub(super) use upstream::upstream_keys;
-pub use upstream::{NamedUpstream, Registries, UpstreamOptions};
+pub use upstream::{NamedUpstream, Registries, Target, UpstreamOptions};
 
 use super::{Mistakes, Text, boolean};
 

@@ -151,7 +151,7 @@ fn what_is_pulled_is_file_by_file_the_source_however_it_was_packed() {
     let pulled = Pulled::into_layout(&proxy, "demo", "1_obd", &scratch.path().join("out"));
     pulled.assert_described(&image.config, OCI_LAYER);
     assert_eq!(pulled.layers.len(), 4);
-    assert_eq!(proxy.metric(CONVERTED), Some(4.0));
+    assert_eq!(proxy.metric(CONVERTED), Some(4));
     if let (Some(found), Some(expected)) = (pulled.tree(), expected(&layers())) {
         found.assert_is(&expected, &implicit(), "the pulled image");
         assert!(found.0.contains_key("/usr/bin/tool"), "through the link");
@@ -323,7 +323,7 @@ fn two_hundred_clients_at_once_make_one_conversion() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.body, answers[0].body);
     }
-    assert_eq!(proxy.metric(CONVERTED), Some(4.0));
+    assert_eq!(proxy.metric(CONVERTED), Some(4));
     let requests = registry.requests().split_off(before);
     for layer in &image.blobs[1..] {
         let path = format!("/blobs/{}", layer.digest());
@@ -357,7 +357,7 @@ fn a_restart_serves_what_was_converted_without_converting_or_downloading() {
     let second = Pulled::into_layout(&proxy, "demo", "1_obd", &scratch.path().join("b"));
     assert_eq!(second.manifest, first.manifest);
     assert_eq!(second.config, first.config);
-    assert_eq!(proxy.metric(CONVERTED).unwrap_or(0.0), 0.0);
+    assert_eq!(proxy.metric(CONVERTED).unwrap_or(0), 0);
     let requests = registry.requests().split_off(before);
     let may = requests
         .iter()
@@ -435,7 +435,7 @@ fn plain_tags_and_their_blobs_pass_through_to_the_byte() {
     for blob in &image.blobs {
         assert_eq!(back.blob(&blob.digest()), blob.bytes);
     }
-    assert_eq!(proxy.metric(CONVERTED).unwrap_or(0.0), 0.0);
+    assert_eq!(proxy.metric(CONVERTED).unwrap_or(0), 0);
     assert_eq!(proxy::blobs(&data), Vec::<PathBuf>::new());
     let missing = proxy.get("demo/manifests/nothing_obd");
     assert_eq!(missing.status, 404, "{missing:?}");

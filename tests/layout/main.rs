@@ -1,0 +1,8 @@
+//! OCI image layouts as upstreams, against skopeo, faults and each other.
+
+mod archive;
+mod directory;
+mod faults;
+mod front;
+mod skopeo;
+mod support;

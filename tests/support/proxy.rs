@@ -145,3 +145,16 @@ pub fn rows(data_dir: &Path, table: &str) -> usize {
         .unwrap();
     usize::try_from(count).unwrap()
 }
+
+/// The rows of all of the index's tables together.
+pub fn all_rows(data_dir: &Path) -> usize {
+    let tables = [
+        "overlaybd_layers",
+        "overlaybd_manifests",
+        "overlaybd_proxy_chains",
+        "overlaybd_proxy_layers",
+        "overlaybd_proxy_manifests",
+        "overlaybd_proxy_leases",
+    ];
+    tables.map(|table| rows(data_dir, table)).iter().sum()
+}

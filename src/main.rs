@@ -2,9 +2,24 @@
 
 use std::process::ExitCode;
 
+use overlaybd_proxy::cli::{self, ExitStatus};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    overlaybd_proxy::cli::main()
+    let invocation = cli::parse();
+    // Fails only where a provider is installed already: then that one serves.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitStatus::Failed.into();
+        }
+    };
+    let status = runtime.block_on(cli::run(invocation));
+    // What nobody waits for ends with the process: nothing half-done is ever seen.
+    runtime.shutdown_background();
+    status.into()
 }

@@ -178,7 +178,7 @@ fn write(
     let pool = CompressPool::new(threads).unwrap();
     let mut writer = LayerWriter::create(Arc::new(lower.clone()), file, spec, &pool).unwrap();
     edit(&mut writer);
-    let finished = writer.finish("a tag").unwrap();
+    let finished = writer.finish("a tag").unwrap().seal().unwrap();
     assert_eq!(finished.digest, sha2_of(path));
     assert_eq!(finished.size, path.metadata().unwrap().len());
     finished

@@ -1,11 +1,132 @@
 //! The command line: one file a command.
 
 pub mod check;
+mod completions;
+mod config;
+mod context;
+mod convert;
+mod exit;
+mod export;
+mod image;
+mod inspect;
+mod log;
+mod man;
+mod output;
+mod progress;
+mod push;
+mod remote;
+mod serve;
+mod signals;
+mod standalone;
+mod warm;
 
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-/// Parses the command line, runs the command and maps its outcome to an exit code.
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+
+pub use exit::ExitStatus;
+
+use crate::config::decorate;
+use crate::config::options::LogOptions;
+use context::Context;
+
+const EXAMPLES: &str = "\
+Examples:
+  The proxy in front of Docker Hub, with no configuration; then pull the converted image:
+    overlaybd-proxy serve
+    nerdctl pull --snapshotter overlaybd 127.0.0.1:8480/library/redis:7_obd
+
+  Convert one image now, into a layout directory:
+    overlaybd-proxy convert redis:7 oci:out:7_obd
+
+  Have images converted before anyone pulls them:
+    overlaybd-proxy warm --proxy http://127.0.0.1:8480 redis:7 'postgres:16*'
+
+Every option is also an environment variable (--data-dir is OVERLAYBD_PROXY_DATA_DIR) and a key
+of the configuration file (data-dir). A flag goes before the environment, that before the file.
+";
+
+/// A registry proxy that converts OCI images to overlaybd format as they are pulled
+#[derive(clap::Parser)]
+#[command(
+    name = "overlaybd-proxy",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = format!("{EXAMPLES}\n{}", exit::EXIT_CODES),
+)]
+struct Cli {
+    /// The configuration file, TOML [default: /etc/overlaybd-proxy/config.toml if it is there]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "OVERLAYBD_PROXY_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Convert(convert::ConvertArgs),
+    Warm(warm::WarmArgs),
+    Inspect(inspect::InspectArgs),
+    Export(export::ExportArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// A command line that was understood.
+pub struct Invocation {
+    cli: Cli,
+    matches: ArgMatches,
+}
+
+/// The whole command line, as help, completions and man pages need it.
+fn command() -> clap::Command {
+    decorate(Cli::command())
+}
+
+/// Understands the command line, or ends the process with what is wrong with it.
 #[must_use]
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+pub fn parse() -> Invocation {
+    let matches = command().get_matches();
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => Invocation { cli, matches },
+        Err(error) => error.format(&mut command()).exit(),
+    }
+}
+
+/// Runs a command; what goes wrong is told on standard error.
+pub async fn run(invocation: Invocation) -> ExitStatus {
+    let Invocation { cli, matches } = invocation;
+    let context = Context::new(cli.config, cli.log, &matches);
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(args, context).await,
+        Command::Convert(args) => convert::run(args, context).await,
+        Command::Warm(args) => warm::run(args, context).await,
+        Command::Inspect(args) => inspect::run(args, context).await,
+        Command::Export(args) => export::run(args, context).await,
+        Command::Config(args) => config::run(args, &context),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            // Whoever read our output has enough of it.
+            return ExitStatus::Ok;
+        }
+        eprintln!("{}", exit::describe(&error));
+        ExitStatus::of(&error)
+    })
 }

@@ -36,7 +36,7 @@ pub enum LayerError {
         /// From the manifest.
         expected: Digest,
         /// Of the bytes that came.
-        actual: String,
+        actual: Digest,
     },
     /// The tar is not the one that the config means.
     #[error("the layer's diff id is {actual}, the image's config says {expected}")]
@@ -44,7 +44,7 @@ pub enum LayerError {
         /// From the config.
         expected: DiffId,
         /// Of the tar that came.
-        actual: String,
+        actual: Digest,
     },
     /// The layer inflates to more than it may.
     #[error(
@@ -167,6 +167,9 @@ pub enum ConvertError {
     /// The index.
     #[error(transparent)]
     Index(std::sync::Arc<crate::store::IndexError>),
+    /// The threads that compress cannot be started.
+    #[error("the threads that compress cannot be started: {0}")]
+    Threads(String),
     /// The job ended without a result: the program stops, or there is a bug.
     #[error("the conversion was interrupted; ask again")]
     Interrupted,
@@ -190,7 +193,7 @@ impl ConvertError {
             Self::Upstream(_) => Fault::Upstream,
             Self::Document { .. } | Self::Plan { .. } | Self::NoPlatform { .. } => Fault::Image,
             Self::Layer { cause, .. } => cause.fault(),
-            Self::Blobs(_) | Self::Index(_) | Self::Interrupted => Fault::Local,
+            Self::Blobs(_) | Self::Index(_) | Self::Threads(_) | Self::Interrupted => Fault::Local,
         }
     }
 }

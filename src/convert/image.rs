@@ -72,6 +72,8 @@ pub struct ImageStyle {
     pub force_oci: bool,
     /// Name the source manifest as `subject`: implies OCI media types.
     pub referrer: bool,
+    /// What [`BLOB_FS_TYPE`] says: `ext4`, or that with options for the mount.
+    pub fs_type: Option<String>,
 }
 
 /// The manifest that a referrer names as its subject.
@@ -167,7 +169,7 @@ pub fn manifest(
     let layer_type = if oci { OCI_LAYER } else { DOCKER_LAYER };
     let descriptors: Vec<Value> = layers
         .iter()
-        .map(|layer| descriptor(layer, layer_type))
+        .map(|layer| descriptor(layer, layer_type, style))
         .collect();
     fields.insert("layers".into(), Value::Array(descriptors));
     refer_to(fields, subject.filter(|_| style.referrer));
@@ -187,7 +189,7 @@ fn refer_to(fields: &mut Map<String, Value>, subject: Option<&Subject>) {
     fields.insert("subject".into(), descriptor);
 }
 
-fn descriptor(layer: &LayerBlob, media_type: &str) -> Value {
+fn descriptor(layer: &LayerBlob, media_type: &str, style: &ImageStyle) -> Value {
     json!({
         "mediaType": media_type,
         "digest": layer.digest.as_str(),
@@ -196,7 +198,7 @@ fn descriptor(layer: &LayerBlob, media_type: &str) -> Value {
             BLOB_DIGEST: layer.digest.as_str(),
             BLOB_SIZE: layer.size.to_string(),
             BLOB_VERSION: "0.1.0",
-            BLOB_FS_TYPE: "ext4",
+            BLOB_FS_TYPE: style.fs_type.as_deref().unwrap_or("ext4"),
         },
     })
 }
@@ -291,7 +293,7 @@ mod tests {
         ] {
             let style = ImageStyle {
                 force_oci,
-                referrer: false,
+                ..ImageStyle::default()
             };
             let config = config(br#"{"rootfs":{}}"#, "c", &layers(), &style).unwrap();
             let made = manifest(source, DOCKER_MANIFEST, &config, &layers(), &style, None).unwrap();
@@ -326,8 +328,8 @@ mod tests {
     #[test]
     fn a_referrer_names_its_source() {
         let style = ImageStyle {
-            force_oci: false,
             referrer: true,
+            ..ImageStyle::default()
         };
         let subject = Subject {
             media_type: "m".into(),

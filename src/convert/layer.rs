@@ -11,6 +11,8 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
@@ -18,14 +20,14 @@ use super::apply::pending::{Filesystem, FormatOptions};
 use super::apply::{apply, implicit};
 use super::disk::Disk;
 use super::tag::{UserTag, layer_uuid};
-use crate::format::blob::{CompressPool, LayerSpec, LayerWriter, Stack};
+use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
 use crate::format::block::{BlockDevice as _, FileDevice};
 use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
 pub use super::error::LayerError;
 pub use super::stream::{Inflating, prepare};
-pub use crate::format::blob::{Algorithm, BlockSize, LayerBlob};
+pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 
 /// What decides a blob's bytes besides its source (and `threads`, which does not).
 #[derive(Debug, Clone)]
@@ -76,13 +78,53 @@ pub struct Progress {
 /// Called from the inflating thread; must be quick.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// A blob that [`ChainBuilder::add_layer`] finished; it is in the file that was handed in.
+/// A finished blob; it is in the file that was handed to [`ChainBuilder::add_layer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedLayer {
     /// Digest of the whole blob.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// A layer whose blob is written, and is being synced and hashed.
+///
+/// Dropping it waits for nothing; the file is then of no use.
+#[derive(Debug)]
+pub struct Sealing(JoinHandle<io::Result<ConvertedLayer>>);
+
+impl Sealing {
+    /// Waits until the blob is durable, and says what it is.
+    ///
+    /// # Errors
+    /// [`LayerError::Output`] when the file cannot be synced or read back.
+    pub fn wait(self) -> Result<ConvertedLayer, LayerError> {
+        match self.0.join() {
+            Ok(sealed) => sealed.map_err(LayerError::Output),
+            Err(_) => Err(LayerError::Panicked("hashing")),
+        }
+    }
+}
+
+/// The digest of the blob below, which may still be in the making.
+enum Parent {
+    None,
+    Known(Digest),
+    Sealing(Receiver<Digest>),
+}
+
+impl Parent {
+    /// The digest; waits for it if need be.
+    fn resolve(&mut self) -> Result<Option<Digest>, LayerError> {
+        if let Self::Sealing(digest) = self {
+            // Whoever waits for that layer learns what went wrong with it.
+            *self = Self::Known(digest.recv().map_err(|_| LayerError::Broken)?);
+        }
+        Ok(match self {
+            Self::Known(digest) => Some(digest.clone()),
+            Self::None | Self::Sealing(_) => None,
+        })
+    }
 }
 
 /// Converts the layers of one image, bottom first.
@@ -94,8 +136,8 @@ pub struct ChainBuilder {
     pool: CompressPool,
     /// The finished layers as one disk.
     lower: Arc<Stack>,
-    /// Digest of the topmost blob.
-    parent: Option<Digest>,
+    /// The topmost blob.
+    parent: Parent,
     state: State,
 }
 
@@ -113,17 +155,15 @@ enum State {
 
 impl ChainBuilder {
     /// A chain with no layers yet: the first one brings the empty filesystem.
-    ///
-    /// # Errors
-    /// When the system refuses the threads that compress.
-    pub fn empty(settings: Settings) -> Result<Self, LayerError> {
-        Ok(Self {
-            pool: CompressPool::new(settings.threads).map_err(LayerError::Thread)?,
+    #[must_use]
+    pub fn empty(settings: Settings, pool: CompressPool) -> Self {
+        Self {
+            pool,
             lower: Arc::new(Stack::empty(settings.virtual_size)),
             settings,
-            parent: None,
+            parent: Parent::None,
             state: State::Unformatted,
-        })
+        }
     }
 
     /// A chain that goes on above `lower`, bottom first; `parent` is the digest of the
@@ -137,6 +177,7 @@ impl ChainBuilder {
         lower: Vec<Arc<LayerBlob>>,
         parent: Digest,
         settings: Settings,
+        pool: CompressPool,
     ) -> Result<Self, LayerError> {
         let stack = Stack::new(lower)?;
         if stack.layers().is_empty() {
@@ -149,27 +190,28 @@ impl ChainBuilder {
             });
         }
         Ok(Self {
-            pool: CompressPool::new(settings.threads).map_err(LayerError::Thread)?,
+            pool,
             settings,
             lower: Arc::new(stack),
-            parent: Some(parent),
+            parent: Parent::Known(parent),
             state: State::Unread,
         })
     }
 
     /// Converts one layer into `out`, an empty file open for reading and writing.
     ///
-    /// Compressed digest, size and diff id are verified before this returns `Ok`. After an
+    /// Compressed digest, size and diff id of the source are verified before this returns
+    /// `Ok`; the next layer can then be added while this one's blob is being sealed. After an
     /// error what is in `out` is of no use, and the chain is broken: every later call is
-    /// [`LayerError::Broken`]. All threads have ended when this returns.
+    /// [`LayerError::Broken`].
     ///
     /// # Errors
     /// The first cause of whatever went wrong.
-    pub fn add_layer(&mut self, layer: Inflating, out: File) -> Result<ConvertedLayer, LayerError> {
+    pub fn add_layer(&mut self, layer: Inflating, out: File) -> Result<Sealing, LayerError> {
         let state = std::mem::replace(&mut self.state, State::Broken);
-        let (filesystem, converted) = self.convert(state, layer, out)?;
+        let (filesystem, sealing) = self.convert(state, layer, out)?;
         self.state = State::Open(filesystem);
-        Ok(converted)
+        Ok(sealing)
     }
 
     fn convert(
@@ -177,9 +219,9 @@ impl ChainBuilder {
         state: State,
         layer: Inflating,
         out: File,
-    ) -> Result<(Box<Filesystem<Disk>>, ConvertedLayer), LayerError> {
+    ) -> Result<(Box<Filesystem<Disk>>, Sealing), LayerError> {
         let is_bottom = layer.input.parent.is_none();
-        if is_bottom != self.parent.is_none() {
+        if is_bottom != matches!(self.parent, Parent::None) {
             return Err(LayerError::Misplaced { is_bottom });
         }
         let parent_uuid = layer.input.parent.as_ref().map(layer_uuid);
@@ -201,20 +243,25 @@ impl ChainBuilder {
 
         let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
         let writer = disk.into_writer().ok_or(LayerError::Broken)?;
-        let tag = UserTag::of(self.parent.take());
+        let tag = UserTag::of(self.parent.resolve()?);
         let blob = writer.finish(&tag.to_string())?;
 
         let device = FileDevice::new(out).map_err(LayerError::Output)?;
         let mut lower = Stack::clone(&self.lower);
         lower.push(Arc::new(LayerBlob::open(Arc::new(device))?))?;
         self.lower = Arc::new(lower);
-        self.parent = Some(blob.digest.clone());
         filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
-        let converted = ConvertedLayer {
-            digest: blob.digest,
-            size: blob.size,
-        };
-        Ok((filesystem, converted))
+
+        let (tell, digest) = sync_channel(1);
+        self.parent = Parent::Sealing(digest);
+        let seal = thread::Builder::new().name("seal".to_owned());
+        let sealing = seal.spawn(move || {
+            let FinishedBlob { digest, size, .. } = blob.seal()?;
+            // The chain may have ended with this layer.
+            let _ = tell.send(digest.clone());
+            Ok(ConvertedLayer { digest, size })
+        });
+        Ok((filesystem, Sealing(sealing.map_err(LayerError::Thread)?)))
     }
 
     /// The chain's filesystem, on `disk`.

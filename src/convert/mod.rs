@@ -9,6 +9,7 @@ pub mod inflate;
 pub mod jobs;
 pub mod layer;
 pub mod plan;
+pub mod push;
 mod stream;
 pub mod tag;
 

@@ -6,7 +6,6 @@
 //!                              └→ queue → whoever reads the tar
 //! ```
 
-use std::fmt::Write as _;
 use std::io::{self, BufRead, Read};
 use std::mem;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -14,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Buf as _, Bytes};
-use sha2::Digest as _;
 
 use super::inflate::inflate;
 use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress};
-use crate::oci::digest::{ChainId, DiffId, Digest};
+use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
 const BUFFER: usize = 1 << 20;
@@ -35,7 +33,7 @@ pub struct Inflating {
     pub(super) input: Expected,
     tar: Option<TarStream>,
     inflater: Option<JoinHandle<Result<(), LayerError>>>,
-    hasher: Option<JoinHandle<String>>,
+    hasher: Option<JoinHandle<Digest>>,
 }
 
 /// A [`LayerInput`] without its bytes.
@@ -64,7 +62,7 @@ pub fn prepare(
     let (to_tar, tar_queue) = mpsc::channel();
     let expected = input.diff_id.0.clone();
     let hasher = spawn("diff-id", move || {
-        let mut hash = Hash::like(&expected);
+        let mut hash = Hasher::like(&expected);
         for buffer in hash_queue {
             hash.update(&buffer.data);
         }
@@ -84,7 +82,7 @@ pub fn prepare(
             chunks,
             current: Bytes::new(),
             ended: false,
-            hash: Hash::like(&digest),
+            hash: Hasher::like(&digest),
             digest,
             size,
             taken: 0,
@@ -144,7 +142,7 @@ impl Inflating {
         };
         inflated.map_err(|_| LayerError::Panicked("inflating"))??;
         let actual = hashed.map_err(|_| LayerError::Panicked("hashing"))?;
-        if actual == self.input.diff_id.0.as_str() {
+        if actual == self.input.diff_id.0 {
             return Ok(());
         }
         Err(LayerError::DiffId {
@@ -179,7 +177,7 @@ struct Source {
     chunks: Chunks,
     current: Bytes,
     ended: bool,
-    hash: Hash,
+    hash: Hasher,
     digest: Digest,
     size: u64,
     taken: u64,
@@ -226,8 +224,8 @@ impl Source {
                 actual: self.taken,
             }));
         }
-        let actual = mem::replace(&mut self.hash, Hash::like(&self.digest)).finish();
-        if actual == self.digest.as_str() {
+        let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
+        if actual == self.digest {
             return Ok(());
         }
         Err(self.fail(LayerError::Digest {
@@ -257,42 +255,6 @@ impl Read for Source {
         buf[..count].copy_from_slice(&available[..count]);
         self.consume(count);
         Ok(count)
-    }
-}
-
-/// SHA-256 or SHA-512, whichever the expected digest is of.
-enum Hash {
-    Sha256(sha2::Sha256),
-    Sha512(Box<sha2::Sha512>),
-}
-
-impl Hash {
-    fn like(expected: &Digest) -> Self {
-        if expected.algorithm() == "sha512" {
-            Self::Sha512(Box::default())
-        } else {
-            Self::Sha256(sha2::Sha256::new())
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    /// The digest as text, `algorithm:hex`.
-    fn finish(self) -> String {
-        let (mut text, hash) = match self {
-            Self::Sha256(hash) => ("sha256:".to_owned(), hash.finalize().to_vec()),
-            Self::Sha512(hash) => ("sha512:".to_owned(), hash.finalize().to_vec()),
-        };
-        for byte in hash {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
     }
 }
 

@@ -29,14 +29,15 @@ impl Digest {
     /// The digest with these SHA-256 bytes.
     #[must_use]
     pub fn from_sha256(hash: [u8; 32]) -> Self {
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in hash {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-            }
-        }
-        Self(text.into())
+        Self(["sha256:", &hex(&hash)].concat().into())
+    }
+
+    /// The digest of `bytes` by this digest's algorithm: equal to it if they are what it names.
+    #[must_use]
+    pub fn of_same_kind(&self, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::like(self);
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// `algorithm:hex`.
@@ -58,6 +59,53 @@ impl Digest {
     pub fn hex(&self) -> &str {
         self.0.split_once(':').map_or("", |(_, hex)| hex)
     }
+}
+
+/// Hashes bytes as they come, by the algorithm of the digest that they should have.
+pub struct Hasher(Hash);
+
+enum Hash {
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Hasher {
+    /// A hasher whose result can be compared with `expected`.
+    #[must_use]
+    pub fn like(expected: &Digest) -> Self {
+        Self(if expected.algorithm() == "sha512" {
+            Hash::Sha512(Box::default())
+        } else {
+            Hash::Sha256(sha2::Sha256::new())
+        })
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            Hash::Sha256(hash) => hash.update(bytes),
+            Hash::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    /// The digest of all that came.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        match self.0 {
+            Hash::Sha256(hash) => Digest::from_sha256(hash.finalize().into()),
+            Hash::Sha512(hash) => Digest(["sha512:", &hex(&hash.finalize())].concat().into()),
+        }
+    }
+}
+
+fn hex(hash: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * hash.len());
+    for byte in hash {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+        }
+    }
+    text
 }
 
 impl FromStr for Digest {

@@ -8,7 +8,7 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 
-pub use digest::{ChainId, DiffId, Digest};
+pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_config::ImageConfig;
 pub use manifest::{Descriptor, ImageManifest, Index, Manifest, ManifestError};
 pub use media_type::{Compression, ManifestKind};

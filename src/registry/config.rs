@@ -39,6 +39,8 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
+    /// A refresh token (Docker: identity token) for the authorization server.
+    RefreshToken(Secret),
     /// Docker's `config.json` with its credential helpers; no entry means anonymous.
     DockerConfig {
         /// The file; `None` for `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
@@ -98,9 +100,9 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            response: Duration::from_secs(60),
-            stall: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
+            response: Duration::from_mins(1),
+            stall: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
             helper: Duration::from_secs(15),
         }
     }
@@ -144,7 +146,7 @@ pub struct DialOptions {
 pub enum UploadMode {
     /// POST, then one PUT with all bytes.
     Monolithic,
-    /// POST, PATCHes of at most so many bytes, then an empty PUT.
+    /// POST, `PATCH` by `PATCH` of at most so many bytes, then an empty PUT.
     Chunked(u64),
 }
 
@@ -171,6 +173,12 @@ pub struct RegistryConfig {
     /// How blobs are uploaded.
     pub upload: UploadMode,
 }
+
+/// The log's target for the heads of requests and responses, at level trace.
+pub const DUMP_TARGET: &str = "http_dump";
+
+/// The log's target for how connections are made and used, at level trace.
+pub const TRACE_TARGET: &str = "http_trace";
 
 /// The longest manifest that may be configured, in bytes.
 pub const MAX_MANIFEST: usize = 16 << 20;

@@ -10,4 +10,4 @@ pub use crate::format::zfile::{Algorithm, BlockSize, CompressPool};
 pub use export::export;
 pub use layer::{BlobError, LayerBlob, Summary};
 pub use stack::{MAX_LAYERS, Stack, StackError};
-pub use writer::{FinishedBlob, LayerSpec, LayerWriter, WriterError};
+pub use writer::{FinishedBlob, LayerSpec, LayerWriter, WriterError, WrittenBlob};

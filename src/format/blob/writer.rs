@@ -43,6 +43,30 @@ pub enum WriterError {
     TooManyMappings(u64),
 }
 
+/// A blob that is complete in its file. It is neither hashed nor on the disk for certain:
+/// both take a pass over all of it, which need not hold up whoever stacks the next layer.
+#[derive(Debug)]
+pub struct WrittenBlob {
+    file: File,
+    size: u64,
+    zfile: Geometry,
+}
+
+impl WrittenBlob {
+    /// Syncs the file and hashes it.
+    ///
+    /// # Errors
+    /// When the file cannot be synced or read back.
+    pub fn seal(self) -> io::Result<FinishedBlob> {
+        self.file.sync_all()?;
+        Ok(FinishedBlob {
+            digest: digest(&self.file, self.size)?,
+            size: self.size,
+            zfile: self.zfile,
+        })
+    }
+}
+
 /// A blob that is complete and on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedBlob {
@@ -94,12 +118,11 @@ impl LayerWriter {
         })
     }
 
-    /// Writes index and trailers, syncs the file and hashes it. `user_tag` goes into the
-    /// LSMT's trailer.
+    /// Writes index and trailers. `user_tag` goes into the LSMT's trailer.
     ///
     /// # Errors
     /// When the file cannot be written, or the layer has more mappings than readers take.
-    pub fn finish(mut self, user_tag: &str) -> Result<FinishedBlob, WriterError> {
+    pub fn finish(mut self, user_tag: &str) -> Result<WrittenBlob, WriterError> {
         let (index, entries) = encode_index(self.segments.mappings());
         if entries > MAX_MAPPINGS {
             return Err(WriterError::TooManyMappings(entries));
@@ -116,9 +139,8 @@ impl LayerWriter {
         let size = end + wrapping::back(finished.size);
         self.file.set_len(size)?;
         self.file.write_all_at(&wrapping::front(finished.size), 0)?;
-        self.file.sync_all()?;
-        Ok(FinishedBlob {
-            digest: digest(&self.file, size)?,
+        Ok(WrittenBlob {
+            file: self.file,
             size,
             zfile: finished.geometry,
         })

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::is_linked;
@@ -57,6 +58,11 @@ impl BlobFile {
     /// The file. A clone of it (`try_clone`) is pinned too.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Where it is. It stays there while this is open.
+    pub fn path(&self) -> PathBuf {
+        self.shelf.path(&self.digest)
     }
 
     /// Fills `buf` from byte `offset`.

@@ -20,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sha2::Digest as _;
-
 pub use file::BlobFile;
 pub use shelf::Reservation;
 pub use temp::TempBlob;
@@ -110,7 +108,7 @@ impl BlobStore {
     /// # Errors
     /// When they are not the digest's, or the disk refuses.
     pub fn put_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<BlobFile, BlobError> {
-        let found = digest_like(digest, bytes);
+        let found = digest.of_same_kind(bytes);
         if found != *digest {
             return Err(BlobError::Digest {
                 expected: digest.clone(),
@@ -199,20 +197,6 @@ impl BlobStore {
     pub fn evict(&self) -> Result<u64, BlobError> {
         self.shelf.evict()
     }
-}
-
-fn digest_like(digest: &Digest, bytes: &[u8]) -> Digest {
-    if digest.algorithm() == "sha512" {
-        let mut text = String::from("sha512:");
-        for byte in sha2::Sha512::digest(bytes) {
-            use std::fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-        }
-        if let Ok(found) = text.parse() {
-            return found;
-        }
-    }
-    Digest::of(bytes)
 }
 
 impl Shelf {

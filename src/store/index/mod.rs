@@ -20,7 +20,7 @@ pub use mysql::MysqlConfig;
 pub use mysql_dsn::{Dsn, Tls};
 
 use super::IndexError;
-use crate::oci::{ChainId, Digest, RepoName};
+use crate::oci::{ChainId, DiffId, Digest, RepoName};
 
 /// Whose a row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +193,22 @@ impl Index {
         either!(self, index => index.put_layer(
             host, repo.as_str(), chain.0.as_str(), digest.as_str(), size, variant,
         ))
+    }
+
+    /// What a compressed source layer was seen to inflate to, if it ever was.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_diff_id(&self, layer: &Digest) -> Result<Option<DiffId>, IndexError> {
+        either!(self, index => index.find_diff_id(layer.as_str()))
+    }
+
+    /// Records what a compressed source layer inflates to; both digests were verified.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn put_diff_id(&self, layer: &Digest, diff_id: &DiffId) -> Result<(), IndexError> {
+        either!(self, index => index.put_diff_id(layer.as_str(), diff_id.0.as_str()))
     }
 
     /// Deletes a row whose blob is gone or does not fit; only if it still names `digest`.

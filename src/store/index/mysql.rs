@@ -15,7 +15,7 @@ use super::mysql_dsn::Dsn;
 use super::mysql_pool::{Server, WRITE_PATIENCE};
 use super::schema::TABLES;
 use super::{LayerRow, MAX_ELSEWHERE, ManifestKey, ManifestRow, Origin, parse_target};
-use crate::oci::{Digest, RepoName};
+use crate::oci::{DiffId, Digest, RepoName};
 use crate::store::IndexError;
 
 /// How to reach the server.
@@ -255,6 +255,29 @@ impl MysqlIndex {
                 variant: variant.to_owned(),
             },
         }))
+    }
+
+    pub(super) async fn find_diff_id(&self, layer: &str) -> Result<Option<DiffId>, IndexError> {
+        let rows = self
+            .select(
+                "find a diff id",
+                "SELECT `diff_id` FROM `overlaybd_proxy_layers` WHERE `layer_digest` = ?",
+                vec![layer.into()],
+            )
+            .await?;
+        let found = rows.first().and_then(|row| text(row, 0));
+        Ok(found.and_then(|text| text.parse().ok()).map(DiffId))
+    }
+
+    pub(super) async fn put_diff_id(&self, layer: &str, diff_id: &str) -> Result<(), IndexError> {
+        self.write(
+            "record a diff id",
+            "INSERT INTO `overlaybd_proxy_layers` (`layer_digest`, `diff_id`) VALUES (?, ?) \
+             ON DUPLICATE KEY UPDATE `diff_id` = VALUES(`diff_id`)",
+            vec![layer.into(), diff_id.into()],
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn put_layer(

@@ -9,11 +9,11 @@ pub(super) struct Table {
     pub(super) sqlite: &'static str,
 }
 
-/// The reference converter's two tables, to the letter, and four of this program's own.
+/// The reference converter's two tables, to the letter, and five of this program's own.
 ///
 /// Its own tables are ASCII: every key is, and four columns of 255 three-byte characters are
 /// close to `InnoDB`'s limit of 3,072 bytes for a key.
-pub(super) const TABLES: [Table; 6] = [
+pub(super) const TABLES: [Table; 7] = [
     Table {
         name: "overlaybd_layers",
         columns: &["host", "repo", "chain_id", "data_digest", "data_size"],
@@ -90,6 +90,21 @@ CREATE TABLE IF NOT EXISTS overlaybd_proxy_chains (
   data_digest varchar(255) NOT NULL,
   data_size bigint NOT NULL,
   PRIMARY KEY (chain_id, variant)
+) WITHOUT ROWID;",
+    },
+    Table {
+        name: "overlaybd_proxy_layers",
+        columns: &["layer_digest", "diff_id"],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_layers` (
+  `layer_digest` varchar(255) NOT NULL COMMENT 'digest of a compressed source layer',
+  `diff_id` varchar(255) NOT NULL COMMENT 'digest of the tar it was seen to inflate to',
+  PRIMARY KEY (`layer_digest`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_layers (
+  layer_digest varchar(255) NOT NULL PRIMARY KEY,
+  diff_id varchar(255) NOT NULL
 ) WITHOUT ROWID;",
     },
     Table {

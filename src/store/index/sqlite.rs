@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::schema::TABLES;
 use super::{LayerRow, MAX_ELSEWHERE, ManifestKey, ManifestRow, Origin, parse_target};
-use crate::oci::{Digest, RepoName};
+use crate::oci::{DiffId, Digest, RepoName};
 use crate::store::IndexError;
 
 /// How long a statement waits for another process's.
@@ -179,6 +179,34 @@ impl SqliteIndex {
                     size,
                     origin: Origin::Ours { variant },
                 }))
+        })
+        .await
+    }
+
+    pub(super) async fn find_diff_id(&self, layer: &str) -> Result<Option<DiffId>, IndexError> {
+        let layer = layer.to_owned();
+        self.read("find a diff id", move |db| {
+            let found = db
+                .prepare_cached(
+                    "SELECT diff_id FROM overlaybd_proxy_layers WHERE layer_digest = ?1",
+                )?
+                .query_row(params![layer], |row| text(row, 0))
+                .optional()?
+                .flatten();
+            Ok(found.and_then(|text| text.parse().ok()).map(DiffId))
+        })
+        .await
+    }
+
+    pub(super) async fn put_diff_id(&self, layer: &str, diff_id: &str) -> Result<(), IndexError> {
+        let (layer, diff_id) = (layer.to_owned(), diff_id.to_owned());
+        self.write("record a diff id", move |db| {
+            db.execute(
+                "INSERT INTO overlaybd_proxy_layers (layer_digest, diff_id) VALUES (?1, ?2) \
+                 ON CONFLICT DO UPDATE SET diff_id = excluded.diff_id",
+                params![layer, diff_id],
+            )
+            .map(|_| ())
         })
         .await
     }

@@ -1,16 +1,14 @@
-//! Images on demand: each layer once, however many ask.
+//! What a converter is told, what it tells, and what comes out of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::error::ConvertError;
-use super::image::ImageStyle;
-use super::layer::{Progress, Settings};
+use super::super::image::ImageStyle;
+use super::super::layer::{Progress, Settings};
 use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName};
 use crate::registry::{Authorization, Upstream};
-use crate::store::Store;
 
 /// How images are converted.
 #[derive(Debug, Clone)]
@@ -153,74 +151,3 @@ pub enum Outcome {
 
 /// Told of what happens; must be quick.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// Counters for metrics, since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Image conversions under way.
-    pub images_running: u64,
-    /// Layers waiting for their turn.
-    pub layers_queued: u64,
-    /// Layers being converted.
-    pub layers_running: u64,
-    /// Layers converted.
-    pub layers_converted: u64,
-    /// Layers found converted.
-    pub layers_found: u64,
-    /// Layers whose conversion failed.
-    pub layers_failed: u64,
-    /// Compressed bytes read from upstreams for conversions.
-    pub source_bytes: u64,
-    /// Bytes of converted blobs written.
-    pub blob_bytes: u64,
-}
-
-/// Converts images. Cheap to clone; the clones are one converter.
-#[derive(Clone)]
-pub struct Converter {}
-
-impl Converter {
-    /// A converter that keeps its results in `store`.
-    ///
-    /// # Errors
-    /// When the system refuses the threads that compress.
-    pub fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
-        let _ = (store, config);
-        Ok(Self {})
-    }
-
-    /// The image that a source manifest was converted to, if all of it is known and its
-    /// manifests are in the store. Converts nothing and asks no upstream.
-    ///
-    /// # Errors
-    /// When the store gives no answer.
-    pub async fn known(
-        &self,
-        source: &Source,
-        manifest: &Digest,
-    ) -> Result<Option<Arc<ConvertedImage>>, ConvertError> {
-        let _ = (source, manifest);
-        Ok(None)
-    }
-
-    /// The image that a source manifest becomes. Whoever asks for one that is being
-    /// converted waits for that; dropping the future leaves the conversion running.
-    /// Every blob of the image is in the store afterwards.
-    ///
-    /// # Errors
-    /// See [`ConvertError`]: it can be cloned, because many may wait.
-    pub async fn convert(
-        &self,
-        source: &Source,
-        manifest: &Digest,
-        observer: Option<Observer>,
-    ) -> Result<Arc<ConvertedImage>, ConvertError> {
-        let _ = (source, manifest, observer);
-        Err(ConvertError::Interrupted)
-    }
-
-    /// What was counted so far.
-    pub fn status(&self) -> Status {
-        Status::default()
-    }
-}

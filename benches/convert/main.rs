@@ -1,0 +1,324 @@
+//! How fast images are converted, and how fast they could be on this machine.
+//!
+//! `cargo bench --bench convert -- [--quick] [--size MB] [--algorithm lz4|zstd] [--bs KIB]
+//! [--only stages|memory|small-files|many-layers|incremental]`
+//!
+//! Nothing is compared with a stored number: every ratio is of two figures of this run.
+#![allow(missing_docs, clippy::pedantic)]
+
+mod data;
+mod meter;
+mod stages;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlaybd_proxy::convert::image::ImageStyle;
+use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, Settings};
+use overlaybd_proxy::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
+use overlaybd_proxy::oci::RepoName;
+use overlaybd_proxy::registry::{Authorization, Upstream};
+use overlaybd_proxy::store::{IndexConfig, Store, StoreConfig};
+
+use data::Image;
+use meter::{Cost, measure, peak, reset_peak};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Failure = Box<dyn std::error::Error>;
+
+struct Options {
+    megabytes: u64,
+    algorithms: Vec<(Algorithm, BlockSize)>,
+    only: Option<String>,
+    quick: bool,
+}
+
+fn options() -> Result<Options, Failure> {
+    let mut options = Options {
+        megabytes: 1200,
+        algorithms: Vec::new(),
+        only: None,
+        quick: false,
+    };
+    let (mut algorithm, mut block_size) = (None, None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--quick" => (options.quick, options.megabytes) = (true, 60),
+            "--size" => options.megabytes = value()?.parse()?,
+            "--algorithm" => algorithm = Some(value()?.parse::<Algorithm>()?),
+            "--bs" => block_size = Some(value()?.parse::<BlockSize>()?),
+            "--only" => options.only = Some(value()?),
+            other => return Err(format!("{other:?} is no option").into()),
+        }
+    }
+    let usual = [
+        (Algorithm::Lz4, BlockSize::KIB_4),
+        (Algorithm::Lz4, BlockSize::KIB_64),
+        (Algorithm::Zstd, "16".parse()?),
+    ];
+    options.algorithms = match (algorithm, block_size) {
+        (None, None) => usual.to_vec(),
+        (algorithm, block_size) => vec![(
+            algorithm.unwrap_or(Algorithm::Lz4),
+            block_size.unwrap_or(BlockSize::KIB_4),
+        )],
+    };
+    Ok(options)
+}
+
+fn main() -> Result<(), Failure> {
+    let options = options()?;
+    let scratch = scratch()?;
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("{cores} cores; every figure is of this run");
+    if wanted("stages") || wanted("incremental") {
+        let layout = scratch.join("system");
+        println!(
+            "making an image of /usr/lib and /usr/share, {} MB",
+            options.megabytes
+        );
+        let image = data::system_image(&layout, options.megabytes << 20)?;
+        for (algorithm, block_size) in &options.algorithms {
+            if wanted("stages") {
+                stages_and_pipeline(&image, &scratch, *algorithm, *block_size, cores)?;
+            }
+        }
+        if wanted("incremental") {
+            incremental(&image, &scratch)?;
+        }
+    }
+    if wanted("memory") {
+        let size = if options.quick { 300 << 20 } else { 3 << 30 };
+        let image = data::big_file(&scratch.join("big"), size)?;
+        let run = convert(
+            &image,
+            &scratch.join("big-store"),
+            Algorithm::Lz4,
+            BlockSize::KIB_4,
+        )?;
+        println!("\n## One file of {} MB in a layer\n", size >> 20);
+        println!(
+            "peak memory {} MB, {}",
+            run.peak >> 20,
+            rate(image.tar_bytes(), run.cost.wall)
+        );
+    }
+    if wanted("small-files") {
+        let count = if options.quick { 10_000 } else { 100_000 };
+        let image = data::small_files(&scratch.join("small"), count)?;
+        let run = convert(
+            &image,
+            &scratch.join("small-store"),
+            Algorithm::Lz4,
+            BlockSize::KIB_4,
+        )?;
+        println!("\n## {count} small files in a layer\n");
+        println!(
+            "{:.0} files a second ({:.2} s wall, {:.2} s CPU), peak memory {} MB",
+            f64::from(count) / run.cost.wall.as_secs_f64(),
+            run.cost.wall.as_secs_f64(),
+            run.cost.cpu.as_secs_f64(),
+            run.peak >> 20
+        );
+    }
+    if wanted("many-layers") {
+        let image = data::many_layers(&scratch.join("many"), 60)?;
+        let run = convert(
+            &image,
+            &scratch.join("many-store"),
+            Algorithm::Lz4,
+            BlockSize::KIB_4,
+        )?;
+        println!("\n## 60 layers of five files each\n");
+        println!(
+            "{:.1} ms a layer ({:.2} s wall, {:.2} s CPU)",
+            run.cost.wall.as_secs_f64() * 1000.0 / 60.0,
+            run.cost.wall.as_secs_f64(),
+            run.cost.cpu.as_secs_f64()
+        );
+    }
+    std::fs::remove_dir_all(&scratch)?;
+    Ok(())
+}
+
+/// A directory of this run's own, beside what cargo builds.
+fn scratch() -> Result<PathBuf, Failure> {
+    let base = std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(
+        || Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned(),
+        PathBuf::from,
+    );
+    let scratch = base.join(format!("convert-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch)?;
+    Ok(scratch)
+}
+
+/// One conversion, from a layout into an empty store.
+struct Run {
+    cost: Cost,
+    peak: u64,
+    image: Arc<ConvertedImage>,
+    store: PathBuf,
+}
+
+impl Run {
+    fn blob_path(&self, digest: &str) -> PathBuf {
+        let hex = digest.trim_start_matches("sha256:");
+        self.store.join("blobs/sha256").join(&hex[..2]).join(hex)
+    }
+}
+
+fn convert(
+    image: &Image,
+    store: &Path,
+    algorithm: Algorithm,
+    block_size: BlockSize,
+) -> Result<Run, Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    reset_peak();
+    let (converted, cost) = measure(|| {
+        runtime.block_on(async {
+            let store = Store::open(StoreConfig {
+                data_dir: store.to_owned(),
+                index: IndexConfig::Sqlite,
+                cache_size: None,
+                keep: Duration::from_secs(3600),
+            })
+            .await?;
+            let config = ConverterConfig {
+                settings: Settings {
+                    algorithm,
+                    block_size,
+                    virtual_size: 64 << 30,
+                    max_layer_size: u64::MAX,
+                    threads,
+                },
+                platforms: Platforms::All,
+                style: ImageStyle::default(),
+                conversions: 2,
+                trust_foreign_layers: false,
+                lease_ttl: Duration::from_secs(30),
+                push: None,
+            };
+            let source = Source {
+                upstream: Upstream::layout(&image.layout)?,
+                repo: RepoName::layout(),
+                authorization: Authorization::Own,
+            };
+            let converter = Converter::new(store, config)?;
+            Ok::<_, Failure>(converter.convert(&source, &image.manifest, None).await?)
+        })
+    });
+    Ok(Run {
+        cost,
+        peak: peak(),
+        image: converted?,
+        store: store.to_owned(),
+    })
+}
+
+fn rate(bytes: u64, time: Duration) -> String {
+    format!(
+        "{:.0} MB/s",
+        bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9)
+    )
+}
+
+fn stages_and_pipeline(
+    image: &Image,
+    scratch: &Path,
+    algorithm: Algorithm,
+    block_size: BlockSize,
+    cores: usize,
+) -> Result<(), Failure> {
+    let store = scratch.join(format!("store-{algorithm}-{block_size}"));
+    let run = convert(image, &store, algorithm, block_size)?;
+    let (mut blobs, mut converted) = (Vec::new(), 0);
+    for one in &run.image.manifests {
+        for layer in &one.layers {
+            blobs.push(run.blob_path(layer.digest.as_str()));
+            converted += layer.size;
+        }
+    }
+    let stages = stages::measure_all(image, &blobs, scratch, algorithm, block_size)?;
+    let floor = stages::floor(&stages, cores);
+    println!("\n## {algorithm}, {block_size} KiB blocks\n");
+    println!(
+        "{} layers, {:.0} MB compressed, {:.0} MB of tar, {:.0} MB converted\n",
+        image.layers.len(),
+        image.compressed_bytes() as f64 / 1e6,
+        image.tar_bytes() as f64 / 1e6,
+        converted as f64 / 1e6,
+    );
+    println!("| stage, alone | MB | MB/s on one core | CPU s |");
+    println!("|---|---|---|---|");
+    for stage in &stages {
+        println!(
+            "| {} | {:.0} | {} | {:.2} |",
+            stage.name,
+            stage.bytes as f64 / 1e6,
+            rate(stage.bytes, stage.cpu).trim_end_matches(" MB/s"),
+            stage.cpu.as_secs_f64()
+        );
+    }
+    println!(
+        "| **floor on {cores} cores** | | | {:.2} |",
+        floor.as_secs_f64()
+    );
+    println!(
+        "\npipeline: {:.2} s wall, {:.2} s CPU, peak memory {} MB: {:.2} × the floor, {} of tar",
+        run.cost.wall.as_secs_f64(),
+        run.cost.cpu.as_secs_f64(),
+        run.peak >> 20,
+        run.cost.wall.as_secs_f64() / floor.as_secs_f64().max(1e-9),
+        rate(image.tar_bytes(), run.cost.wall),
+    );
+    std::fs::remove_dir_all(&store)?;
+    Ok(())
+}
+
+/// One small layer on top of an image that was converted before.
+fn incremental(image: &Image, scratch: &Path) -> Result<(), Failure> {
+    let store = scratch.join("store-incremental");
+    let whole = convert(image, &store, Algorithm::Lz4, BlockSize::KIB_4)?;
+    let layout = scratch.join("one-more");
+    let more = data::one_more_layer(image, &layout, 1 << 20)?;
+    let before = read_bytes();
+    let run = convert(&more, &store, Algorithm::Lz4, BlockSize::KIB_4)?;
+    let read = read_bytes().saturating_sub(before);
+    let lower: u64 = whole
+        .image
+        .manifests
+        .iter()
+        .flat_map(|one| &one.layers)
+        .map(|layer| layer.size)
+        .sum();
+    println!(
+        "\n## 1 MB on top of a converted image of {:.0} MB\n",
+        image.tar_bytes() as f64 / 1e6
+    );
+    println!(
+        "{:.3} s wall, {:.3} s CPU; everything that was read comes to {:.2} % of the lower blobs ({:.1} of {:.0} MB)",
+        run.cost.wall.as_secs_f64(),
+        run.cost.cpu.as_secs_f64(),
+        read as f64 * 100.0 / lower as f64,
+        read as f64 / 1e6,
+        lower as f64 / 1e6,
+    );
+    Ok(())
+}
+
+/// Bytes that this process asked the system to read so far.
+fn read_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.and_then(|line| line.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,100 @@
+//! What all commands share: the file, the log, and where settings came from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ArgMatches;
+
+use super::log;
+use super::progress::Terminal;
+use crate::config::options::{LogOptions, RegistryOptions};
+use crate::config::{DEFAULT_PATH, Layers, Mistakes, Origin, origins};
+
+/// What all commands share.
+pub struct Context {
+    named: Option<PathBuf>,
+    log: LogOptions,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Context {
+    pub(super) fn new(named: Option<PathBuf>, log: LogOptions, matches: &ArgMatches) -> Self {
+        Self {
+            named: named.filter(|path| !path.as_os_str().is_empty()),
+            log,
+            origins: origins(matches),
+        }
+    }
+
+    /// The settings of a command that works like the service: the default file counts.
+    pub(super) fn service(&self) -> (Layers, Mistakes) {
+        let default = Path::new(DEFAULT_PATH);
+        let default = default.exists().then_some(default);
+        Layers::read(self.named.as_deref().or(default), self.origins.clone())
+    }
+
+    /// The settings of a command that anyone may run for themselves: only a file that was
+    /// named counts.
+    pub(super) fn personal(&self) -> (Layers, Mistakes) {
+        Layers::read(self.named.as_deref(), self.origins.clone())
+    }
+
+    /// The log's options, with those of the file.
+    pub(super) fn log_options(&self, layers: &mut Layers, mistakes: &mut Mistakes) -> LogOptions {
+        layers.effective(&self.log, mistakes)
+    }
+
+    /// Starts the log as it is configured, with lines of a certain kind added; for a person
+    /// at a terminal it says warnings only, unless more is asked for.
+    pub(super) fn start_log(
+        &self,
+        layers: &mut Layers,
+        mistakes: &mut Mistakes,
+        terminal: &Terminal,
+        extra: &[&str],
+    ) {
+        let mut options = self.log_options(layers, mistakes);
+        if *layers.origin("log-level") == Origin::Default {
+            options.log_level = Some("warn".into());
+        }
+        if let Some(level) = &options.log_level {
+            let directives = std::iter::once(level.as_str()).chain(extra.iter().copied());
+            options.log_level = Some(directives.collect::<Vec<_>>().join(",").into());
+        }
+        if let Some(config) = options.config(mistakes) {
+            log::start(config, terminal.clone());
+        }
+    }
+}
+
+/// How a password comes in that must not be on the command line.
+#[derive(clap::Args, Default)]
+pub struct PasswordFlag {
+    /// Read the password of --user from standard input
+    #[arg(long, help_heading = "Registries", conflicts_with = "password_file")]
+    password_stdin: bool,
+}
+
+impl PasswordFlag {
+    /// Completes `--user NAME`, if the password is to be read.
+    pub(super) fn apply(
+        &self,
+        options: &mut RegistryOptions,
+        mistakes: &mut Mistakes,
+    ) -> anyhow::Result<()> {
+        if self.password_stdin {
+            let mut line = String::new();
+            std::io::stdin()
+                .read_line(&mut line)
+                .context("the password cannot be read from standard input")?;
+            options.set_password(line.trim_end_matches(['\r', '\n']), mistakes);
+        }
+        Ok(())
+    }
+
+    /// Whether standard input is spoken for.
+    pub(super) fn is_set(&self) -> bool {
+        self.password_stdin
+    }
+}

@@ -1,0 +1,396 @@
+//! `convert`: one image, now.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::context::{Context, PasswordFlag};
+use super::exit::ExitStatus;
+use super::image;
+use super::output::{self, size};
+use super::progress::{Detail, ImageProgress, ProgressOptions, Terminal};
+use super::push::{Destination, deliver};
+use super::signals;
+use super::standalone::{StandaloneOptions, usage};
+use crate::config::options::{
+    ConversionOptions, Registries, RegistryOptions, StoreOptions, UpstreamOptions,
+};
+use crate::config::{Mistakes, Origin, Text};
+use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
+use crate::oci::{ImageReference, Selector};
+use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
+use crate::registry::{Authorization, RegistryConfig, Upstream};
+use crate::store::{Store, StoreConfig};
+
+const EXAMPLES: &str = "\
+Examples:
+  From Docker Hub into a layout directory:
+    overlaybd-proxy convert redis:7 oci:out:7_obd
+
+  Between two registries, layers that were converted before found in the database:
+    overlaybd-proxy convert docker.io/library/redis:7 registry.example.com/redis:7_obd \\
+        --user robot --password-file secret --dbstr 'obd:secret@tcp(db:3306)/obd'
+
+  All platforms, zstd in blocks of 16 KiB, without a registry:
+    overlaybd-proxy convert --platform all --algorithm zstd --bs 16 \\
+        oci-archive:redis.tar:7 oci-archive:redis_obd.tar:7
+
+  As the reference's standalone converter is called:
+    overlaybd-proxy convert -r registry.example.com/redis -i 7 -o 7_obd
+
+Images are [HOST/]REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]. --user is for the registry
+of DST, and for that of SRC where both are one or DST is none; --src-user and --dst-user say it
+for each. What was converted is kept in --data-dir if that is given, and else only as long as the
+command runs. The configuration file is read when --config names one.";
+
+/// Convert one image and put it where it is wanted
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ConvertArgs {
+    /// The image to convert
+    #[arg(value_name = "SRC", required_unless_present = "repository")]
+    source: Option<String>,
+    /// Where the converted image goes
+    #[arg(value_name = "DST", required_unless_present_any = ["repository", "no_upload"])]
+    destination: Option<String>,
+    /// Convert, but put the result nowhere
+    #[arg(long)]
+    no_upload: bool,
+    /// Write manifest.json, config.json and index.json into --dir
+    #[arg(long)]
+    dump_manifest: bool,
+    /// Directory for temporary data and dumped manifests [default: the system's, and here]
+    #[arg(short, long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Credentials for the registry of SRC: NAME:PASSWORD
+    #[arg(long, value_name = "NAME:PASSWORD", help_heading = "Registries")]
+    #[arg(env = "OVERLAYBD_PROXY_SRC_USER", hide_env_values = true)]
+    src_user: Option<Text>,
+    /// Credentials for the registry of DST: NAME:PASSWORD
+    #[arg(long, value_name = "NAME:PASSWORD", help_heading = "Registries")]
+    #[arg(env = "OVERLAYBD_PROXY_DST_USER", hide_env_values = true)]
+    dst_user: Option<Text>,
+    /// Certificate and key that are shown to registries: CERT:KEY
+    #[arg(long, value_name = "CERT:KEY", help_heading = "Registries")]
+    #[arg(conflicts_with_all = ["upstream_cert", "upstream_key"])]
+    client_cert: Option<String>,
+    /// Log the heads of all requests and responses, without credentials
+    #[arg(long, help_heading = "Log")]
+    http_dump: bool,
+    /// Log how connections are made and used
+    #[arg(long, help_heading = "Log")]
+    http_trace: bool,
+    #[command(flatten)]
+    standalone: StandaloneOptions,
+    #[command(flatten)]
+    progress: ProgressOptions,
+    #[command(flatten)]
+    conversion: ConversionOptions,
+    #[command(flatten)]
+    store: StoreOptions,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    password: PasswordFlag,
+}
+
+/// A conversion that can begin.
+struct Plan {
+    source: ImageReference,
+    upstream: Upstream,
+    destination: Option<(ImageReference, Upstream)>,
+    converter: ConverterConfig,
+    store: StoreConfig,
+    /// Holds the store, if it is not to outlive the command.
+    temporary: Option<tempfile::TempDir>,
+}
+
+pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStatus> {
+    let terminal = Terminal::choose(args.progress);
+    let plan = plan(&args, &context, &terminal)?;
+    let shutdown = signals::shutdown().context("signals cannot be received")?;
+    tokio::select! {
+        done = convert(&args, plan, &terminal) => done,
+        signal = shutdown => {
+            eprintln!("{signal}: given up; what was finished in --data-dir stays");
+            Ok(ExitStatus::Interrupted)
+        }
+    }
+}
+
+fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::Result<Plan> {
+    let (source, destination) = images(args)?;
+    let (mut layers, mut found) = context.personal();
+    let mistakes = &mut found;
+    let mut registry = layers.effective(&args.registry, mistakes);
+    args.password.apply(&mut registry, mistakes)?;
+    if let Some(pair) = &args.client_cert {
+        match pair.split_once(':') {
+            Some((certificate, key)) => {
+                registry.upstream_cert = Some(certificate.into());
+                registry.upstream_key = Some(key.into());
+            }
+            None => mistakes.add("client-cert", format!("{pair:?} is not CERT:KEY")),
+        }
+    }
+    let conversion = layers.effective(&args.conversion, mistakes);
+    let mut store = layers.effective(&args.store, mistakes);
+    let upstreams = layers.effective(&UpstreamOptions::default(), mistakes);
+    let (dump, trace) = (
+        format!("{DUMP_TARGET}=trace"),
+        format!("{TRACE_TARGET}=trace"),
+    );
+    let mut extra = Vec::new();
+    if args.http_dump {
+        extra.push(dump.as_str());
+    }
+    if args.http_trace {
+        extra.push(trace.as_str());
+    }
+    if args.standalone.is_verbose() {
+        extra.push("overlaybd_proxy=debug");
+    }
+    context.start_log(&mut layers, mistakes, terminal, &extra);
+    args.standalone.check(mistakes);
+    let mut temporary = None;
+    if *layers.origin("data-dir") == Origin::Default {
+        let made = temporary_directory(args.dir.as_deref())?;
+        store.data_dir = Some(made.path().display().to_string().into());
+        temporary = Some(made);
+        if args.standalone.keeps_temporary_data() {
+            let kept = temporary.take().map(tempfile::TempDir::keep);
+            let kept = kept.unwrap_or_default();
+            terminal.tell(format_args!("temporary data stays in {}", kept.display()));
+        }
+    }
+    let store = store.config(mistakes);
+    let converter = conversion.config(None, mistakes);
+    let hosts = hosts_of_user(&source, destination.as_ref());
+    let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, mistakes);
+    let src_user = args.src_user.as_ref().map(|user| ("src-user", user));
+    let dst_user = args.dst_user.as_ref().map(|user| ("dst-user", user));
+    let config = config_for(&registries, &source, src_user, mistakes);
+    let destination_config = destination
+        .as_ref()
+        .and_then(|image| config_for(&registries, image, dst_user, mistakes));
+    let (store, converter, config) = found.none_or(combine(store, converter, config))?;
+    let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
+    let destination = match destination.zip(destination_config) {
+        Some((image, config)) => {
+            let upstream =
+                Upstream::destination(&image, &config).with_context(|| image.to_string())?;
+            Some((image, upstream))
+        }
+        None => None,
+    };
+    Ok(Plan {
+        source,
+        upstream,
+        destination,
+        converter,
+        store,
+        temporary,
+    })
+}
+
+fn combine<A, B, C>(a: Option<A>, b: Option<B>, c: Option<C>) -> Option<(A, B, C)> {
+    Some((a?, b?, c?))
+}
+
+fn images(args: &ConvertArgs) -> anyhow::Result<(ImageReference, Option<ImageReference>)> {
+    let (source, destination) = match args.standalone.images()? {
+        Some(named) => named,
+        None => (
+            args.source.clone().unwrap_or_default(),
+            args.destination.clone(),
+        ),
+    };
+    let source = image::parse(&source).context("the source")?;
+    let destination = destination
+        .filter(|_| !args.no_upload)
+        .map(|text| image::parse(&text).context("the destination"))
+        .transpose()?;
+    if destination.is_none() && !args.no_upload {
+        return Err(usage("--output-tag is needed, or --no-upload").into());
+    }
+    if let Some(Selector::Digest(digest)) = destination.as_ref().map(ImageReference::selector) {
+        let text = format!("the result has a digest of its own: name a tag instead of {digest}");
+        return Err(usage(&text).into());
+    }
+    Ok((source, destination))
+}
+
+/// The registries that `--user` is for: never one that it was not typed for.
+fn hosts_of_user<'a>(
+    source: &'a ImageReference,
+    destination: Option<&'a ImageReference>,
+) -> Vec<&'a str> {
+    let host = |image: &'a ImageReference| match image {
+        ImageReference::Registry(reference) => Some(reference.host.as_str()),
+        ImageReference::Layout(_) => None,
+    };
+    let to = destination.and_then(host);
+    match (host(source), to) {
+        (Some(from), None) => vec![from],
+        (_, Some(to)) => vec![to],
+        (None, None) => Vec::new(),
+    }
+}
+
+fn config_for(
+    registries: &Registries,
+    image: &ImageReference,
+    user: Option<(&'static str, &Text)>,
+    mistakes: &mut Mistakes,
+) -> Option<RegistryConfig> {
+    match image {
+        ImageReference::Registry(reference) => registries.config(&reference.host, user, mistakes),
+        ImageReference::Layout(_) => {
+            if let Some((name, _)) = user {
+                mistakes.add(
+                    name,
+                    format!("{image} is no registry and wants no credentials"),
+                );
+            }
+            Some(RegistryConfig::default())
+        }
+    }
+}
+
+fn temporary_directory(parent: Option<&Path>) -> anyhow::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("overlaybd-convert-");
+    let made = match parent {
+        Some(parent) => std::fs::create_dir_all(parent).and_then(|()| builder.tempdir_in(parent)),
+        None => builder.tempdir(),
+    };
+    made.context("no directory for temporary data can be made: --dir or --data-dir names another")
+}
+
+async fn convert(
+    args: &ConvertArgs,
+    plan: Plan,
+    terminal: &Terminal,
+) -> anyhow::Result<ExitStatus> {
+    let store = Store::open(plan.store).await?;
+    let converter = Converter::new(store.clone(), plan.converter)?;
+    let source = Source {
+        upstream: plan.upstream,
+        repo: plan.source.repo().clone(),
+        authorization: Authorization::Own,
+    };
+    let name = plan.source.to_string();
+    let digest = match plan.source.selector() {
+        Selector::Digest(digest) => digest,
+        tag @ Selector::Tag(_) => {
+            let head = source
+                .upstream
+                .head_manifest(&source.repo, &tag, &source.authorization)
+                .await
+                .with_context(|| format!("image {name}"))?;
+            head.digest
+        }
+    };
+    let progress = ImageProgress::new(terminal, name.clone(), Detail::Layers);
+    let converted = converter
+        .convert(&source, &digest, Some(progress.observer()))
+        .await;
+    progress.clear();
+    let converted = converted.with_context(|| format!("image {name}"))?;
+    if args.dump_manifest {
+        let directory = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
+        dump(&store, &converted, &directory)
+            .with_context(|| format!("manifests in {}", directory.display()))?;
+    }
+    if let Some((image, upstream)) = plan.destination {
+        let destination = Destination {
+            upstream,
+            repo: image.repo().clone(),
+            selector: image.selector(),
+        };
+        terminal.tell(format_args!("putting it to {image}"));
+        deliver(&store, &converted, &source, &destination)
+            .await
+            .with_context(|| format!("putting the image to {image}"))?;
+    }
+    let tally = progress.tally();
+    let layers: usize = converted
+        .manifests
+        .iter()
+        .map(|made| made.layers.len())
+        .sum();
+    terminal.event(&json!({
+        "event": "done",
+        "image": name,
+        "source": digest.as_str(),
+        "digest": converted.root.digest.as_str(),
+        "media_type": converted.root.media_type,
+        "manifests": converted.manifests.len(),
+        "layers": layers,
+        "converted": tally.converted,
+        "found": tally.found,
+        "blob_bytes": tally.blob_bytes,
+    }));
+    if !terminal.is_json() {
+        output::line(&converted.root.digest)?;
+        terminal.tell(format_args!(
+            "{layers} layers: {} converted ({}), {} found",
+            tally.converted,
+            size(tally.blob_bytes),
+            tally.found
+        ));
+    }
+    drop(plan.temporary);
+    Ok(ExitStatus::Ok)
+}
+
+/// Writes the documents of a converted image into a directory.
+fn dump(store: &Store, image: &ConvertedImage, directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let is_index = image
+        .manifests
+        .first()
+        .is_none_or(|made| made.manifest.digest != image.root.digest);
+    if is_index {
+        std::fs::write(directory.join("index.json"), &image.root.bytes)?;
+    }
+    for made in &image.manifests {
+        let platform = made.platform.as_ref().filter(|_| is_index);
+        let suffix =
+            platform.map(|platform| format!("-{}", platform.to_string().replace('/', "-")));
+        let suffix = suffix.unwrap_or_default();
+        let manifest = directory.join(format!("manifest{suffix}.json"));
+        std::fs::write(manifest, &made.manifest.bytes)?;
+        let digest = &made.config.digest;
+        let config = store
+            .blobs()
+            .open(digest)?
+            .with_context(|| format!("config {digest} is not in the store any more"))?;
+        let mut file = std::fs::File::create(directory.join(format!("config{suffix}.json")))?;
+        let mut from = config.file();
+        std::io::copy(&mut from, &mut file)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_goes_to_the_registry_that_it_was_typed_for() {
+        let image = |text: &str| text.parse::<ImageReference>().unwrap();
+        for (source, destination, hosts) in [
+            ("redis", Some("r.io/x"), vec!["r.io"]),
+            ("r.io/x", Some("r.io/y"), vec!["r.io"]),
+            ("r.io/x", Some("oci:y"), vec!["r.io"]),
+            ("oci:x", Some("r.io/y"), vec!["r.io"]),
+            ("r.io/x", None, vec!["r.io"]),
+            ("oci:x", Some("oci:y"), vec![]),
+        ] {
+            let (source, destination) = (image(source), destination.map(image));
+            assert_eq!(hosts_of_user(&source, destination.as_ref()), hosts);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use crate::config::Mistakes;
+use crate::convert::{ConvertError, Fault};
+use crate::format::blob;
+use crate::registry;
+use crate::server::ServerError;
+
+/// How the program ends: its exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// All went well.
+    Ok = 0,
+    /// Something on this machine failed: disk, database, address.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// The image or blob is broken, or cannot be converted.
+    Image = 3,
+    /// A registry gave no usable answer.
+    Registry = 4,
+    /// Some of several images failed.
+    Partly = 5,
+    /// Requests were cut off when the time to finish them was over.
+    CutOff = 6,
+    /// A check found differences.
+    Different = 7,
+    /// Interrupted by a signal.
+    Interrupted = 130,
+}
+
+/// What `--help` says of exit codes.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+    0  all went well
+    1  something on this machine failed: disk, database, address
+    2  the command line or the configuration is wrong
+    3  the image or blob is broken, or cannot be converted
+    4  a registry gave no usable answer
+    5  some of several images failed
+    6  requests were cut off when the time to finish them was over
+    7  a check found differences
+  130  interrupted by a signal";
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+impl ExitStatus {
+    /// The status that says whose fault an error is.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        error
+            .chain()
+            .find_map(|cause| Self::of_cause(cause))
+            .unwrap_or(Self::Failed)
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if cause.is::<Mistakes>() {
+            return Some(Self::Usage);
+        }
+        if let Some(error) = cause.downcast_ref::<ServerError>() {
+            return Some(match error {
+                ServerError::Configuration(_) => Self::Usage,
+                ServerError::Listen { .. } => Self::Failed,
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<ConvertError>() {
+            return Some(match (error.fault(), error) {
+                (_, ConvertError::Upstream(error)) => Self::of_registry(error),
+                (Fault::Image, _) => Self::Image,
+                (Fault::Upstream, _) => Self::Registry,
+                (Fault::Local, _) => Self::Failed,
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<registry::Error>() {
+            return Some(Self::of_registry(error));
+        }
+        if let Some(error) = cause.downcast_ref::<blob::BlobError>() {
+            return Some(match error {
+                blob::BlobError::Io(_) => Self::Failed,
+                _ => Self::Image,
+            });
+        }
+        let is_image = cause.is::<blob::StackError>()
+            || cause.is::<crate::oci::ManifestError>()
+            || cause.is::<super::image::NotConverted>();
+        is_image.then_some(Self::Image)
+    }
+
+    fn of_registry(error: &registry::Error) -> Self {
+        match error {
+            registry::Error::Configuration(_) => Self::Usage,
+            registry::Error::Io { .. } => Self::Failed,
+            _ => Self::Registry,
+        }
+    }
+}
+
+/// An error with its causes, one a line, none told twice.
+#[must_use]
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn an_error_ends_the_program_with_whose_fault_it_is() {
+        let registry = registry::Error::Invalid {
+            place: "GET x".to_owned(),
+            detail: "nonsense".to_owned(),
+        };
+        let broken = blob::BlobError::Wrapping("no tar".to_owned());
+        for (error, status) in [
+            (anyhow::anyhow!("disk"), ExitStatus::Failed),
+            (Mistakes::default().into(), ExitStatus::Usage),
+            (registry.clone().into(), ExitStatus::Registry),
+            (ConvertError::from(registry).into(), ExitStatus::Registry),
+            (ConvertError::Interrupted.into(), ExitStatus::Failed),
+            (broken.into(), ExitStatus::Image),
+        ] {
+            let wrapped = Err::<(), _>(error).context("while working").unwrap_err();
+            assert_eq!(ExitStatus::of(&wrapped), status, "{wrapped:?}");
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let error = anyhow::anyhow!("the disk is full")
+            .context("writing failed: the disk is full")
+            .context("converting x");
+        let text = describe(&error);
+        assert_eq!(
+            text,
+            "error: converting x\n  because: writing failed: the disk is full"
+        );
+    }
+
+    #[test]
+    fn every_code_is_listed() {
+        for status in [
+            ExitStatus::Ok,
+            ExitStatus::Failed,
+            ExitStatus::Usage,
+            ExitStatus::Image,
+            ExitStatus::Registry,
+            ExitStatus::Partly,
+            ExitStatus::CutOff,
+            ExitStatus::Different,
+            ExitStatus::Interrupted,
+        ] {
+            let code = format!("{:>5}  ", status as u8);
+            assert!(EXIT_CODES.contains(&code), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `export`: the merged disk as a raw file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::context::Context;
+use super::exit::ExitStatus;
+use super::image::{self, Found, ImageOptions, NotConverted};
+use super::output::{self, size};
+use super::progress::{ProgressOptions, Terminal};
+use crate::format::blob::{self, LayerBlob, Stack};
+use crate::format::block::BlockDevice as _;
+use crate::oci::{ImageReference, Platform};
+
+/// Write the disk that an image or blobs make to a sparse raw file
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  overlaybd-proxy export oci:out:7_obd --output disk.raw
+  overlaybd-proxy export 127.0.0.1:8480/library/redis:7_obd --output disk.raw --force
+  overlaybd-proxy export 0.obd 1.obd 2.obd --output disk.raw
+  mount -o ro,loop disk.raw /mnt
+
+Blobs are named from the bottom up. Each block's checksum is verified as it is read; the file
+appears under its name only when it is whole.")]
+pub struct ExportArgs {
+    /// One image, or blob files from the bottom up
+    #[arg(required = true, value_name = "IMAGE|BLOB")]
+    what: Vec<String>,
+    /// The raw file
+    #[arg(short, long, value_name = "RAW")]
+    output: PathBuf,
+    /// Overwrite the file if it is there
+    #[arg(short, long)]
+    force: bool,
+    /// The image of an index that is exported [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    progress: ProgressOptions,
+    #[command(flatten)]
+    images: ImageOptions,
+}
+
+pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatus> {
+    refuse_overwriting(&args.output, args.force)?;
+    let terminal = Terminal::choose(args.progress);
+    let files = args.what.iter().filter(|text| image::is_file(text)).count();
+    let found = match (args.what.as_slice(), files) {
+        ([text], 0) => Some(image::parse(text)?),
+        (all, files) if files == all.len() => None,
+        (all, _) => {
+            let stranger = all.iter().find(|text| !image::is_file(text));
+            anyhow::bail!(
+                "{}: either one image or only blob files can be exported, and this is no file",
+                stranger.map_or("", String::as_str)
+            );
+        }
+    };
+    let registries =
+        args.images
+            .registries(&found.iter().collect::<Vec<_>>(), &context, &terminal)?;
+    let devices = match &found {
+        Some(image) => {
+            let looked_up = Found::look_up(image, &registries).await?;
+            Some(image_devices(image, looked_up, args.platform.as_ref()).await?)
+        }
+        None => None,
+    };
+    let work = move || -> anyhow::Result<(u64, u64)> {
+        let layers = match devices {
+            Some(devices) => devices
+                .into_iter()
+                .map(|(name, device)| {
+                    let blob = LayerBlob::open(device).with_context(|| format!("layer {name}"))?;
+                    Ok(Arc::new(blob))
+                })
+                .collect::<anyhow::Result<Vec<_>>>()?,
+            None => args
+                .what
+                .iter()
+                .map(|path| image::open_file(path).map(Arc::new))
+                .collect::<anyhow::Result<Vec<_>>>()?,
+        };
+        write(layers, &args.output, args.force, &terminal)
+            .map(|written| (written.0, written.1))
+            .with_context(|| format!("{}", args.output.display()))
+    };
+    let (disk, data) = tokio::task::spawn_blocking(work).await??;
+    output::line(format_args!(
+        "{} of data on a disk of {}",
+        size(data),
+        size(disk)
+    ))?;
+    Ok(ExitStatus::Ok)
+}
+
+fn refuse_overwriting(path: &Path, force: bool) -> anyhow::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            anyhow::bail!("{} is a directory", path.display())
+        }
+        Ok(_) if !force => {
+            anyhow::bail!("{} is there already: --force overwrites it", path.display())
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+type Device = (crate::oci::Digest, crate::format::block::SharedDevice);
+
+async fn image_devices(
+    image: &ImageReference,
+    found: Found,
+    platform: Option<&Platform>,
+) -> anyhow::Result<Vec<Device>> {
+    let (found, manifest) = found
+        .image_for(platform)
+        .await
+        .with_context(|| format!("image {image}"))?;
+    if !manifest.layers.iter().all(image::is_overlaybd) {
+        let image = image.to_string();
+        return Err(NotConverted { image }.into());
+    }
+    let device = |layer| found.layer_device(layer);
+    Ok(manifest
+        .layers
+        .iter()
+        .map(|layer| (layer.digest.clone(), device(layer)))
+        .collect())
+}
+
+/// Writes the disk beside its place and moves it there when it is whole; how large the disk
+/// is, and how much of it is data.
+fn write(
+    layers: Vec<Arc<LayerBlob>>,
+    path: &Path,
+    force: bool,
+    terminal: &Terminal,
+) -> anyhow::Result<(u64, u64)> {
+    let most: u64 = layers.iter().map(|layer| layer.summary().data_bytes).sum();
+    let stack = Stack::new(layers)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix(".overlaybd-export-")
+        .tempfile_in(directory)?;
+    let bar = terminal.bytes_bar("writing".to_owned(), most);
+    let mut data = 0;
+    blob::export(&stack, temporary.as_file(), |bytes| {
+        data += bytes;
+        bar.inc(bytes);
+    })?;
+    bar.finish_and_clear();
+    temporary.as_file().sync_all()?;
+    make_readable(temporary.as_file())?;
+    if force {
+        temporary.persist(path).map_err(|error| error.error)?;
+    } else {
+        // Whoever made the file meanwhile keeps it.
+        let kept = temporary.persist_noclobber(path);
+        kept.map_err(|error| error.error)?;
+    }
+    Ok((stack.size(), data))
+}
+
+/// Temporary files are for their owner only; a result is as the user's umask has it.
+fn make_readable(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // umask can only be read by setting it, which other threads would notice.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))
+        .and_then(|text| u32::from_str_radix(text.trim(), 8).ok())
+        .unwrap_or(0o077);
+    file.set_permissions(std::fs::Permissions::from_mode(0o666 & !umask))
+}

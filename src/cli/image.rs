@@ -1,0 +1,201 @@
+//! An image found by its name, for commands that look into it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::context::{Context, PasswordFlag};
+use super::progress::Terminal;
+use super::remote::RemoteBlob;
+use crate::config::options::{Registries, RegistryOptions, UpstreamOptions};
+use crate::convert::image::BLOB_DIGEST;
+use crate::format::blob::LayerBlob;
+use crate::format::block::{FileDevice, SharedDevice};
+use crate::oci::{
+    Descriptor, ImageManifest, ImageReference, Index, Manifest, Platform, RepoName, Selector,
+};
+use crate::registry::{Authorization, RawManifest, Upstream};
+
+/// An image whose layers are no overlaybd blobs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{image} is not in overlaybd format: convert it first, or ask the proxy for its tag with the \
+     suffix"
+)]
+pub struct NotConverted {
+    /// Its name.
+    pub image: String,
+}
+
+/// Where images are looked for.
+#[derive(clap::Args)]
+pub struct ImageOptions {
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    password: PasswordFlag,
+}
+
+impl ImageOptions {
+    /// Reads the settings and starts the log.
+    pub fn registries(
+        &self,
+        hosts: &[&ImageReference],
+        context: &Context,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Registries> {
+        let (mut layers, mut mistakes) = context.personal();
+        let mut registry = layers.effective(&self.registry, &mut mistakes);
+        self.password.apply(&mut registry, &mut mistakes)?;
+        let upstreams = layers.effective(&UpstreamOptions::default(), &mut mistakes);
+        context.start_log(&mut layers, &mut mistakes, terminal, &[]);
+        let hosts = hosts.iter().filter_map(|image| match image {
+            ImageReference::Registry(reference) => Some(reference.host.as_str()),
+            ImageReference::Layout(_) => None,
+        });
+        let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, &mut mistakes);
+        mistakes.none_or(Some(registries)).map_err(Into::into)
+    }
+}
+
+/// A manifest or index that was fetched.
+pub struct Found {
+    /// Where it came from.
+    pub upstream: Upstream,
+    /// The repository.
+    pub repo: RepoName,
+    /// The document as it came.
+    pub raw: RawManifest,
+    /// The document, read.
+    pub manifest: Manifest,
+}
+
+impl Found {
+    /// Fetches what the name leads to.
+    pub async fn look_up(image: &ImageReference, registries: &Registries) -> anyhow::Result<Self> {
+        let mut mistakes = crate::config::Mistakes::default();
+        let target = registries.source(image, &mut mistakes);
+        let upstream = mistakes.none_or(target)?.open()?;
+        Self::fetch(upstream, image.repo().clone(), &image.selector())
+            .await
+            .with_context(|| format!("image {image}"))
+    }
+
+    async fn fetch(
+        upstream: Upstream,
+        repo: RepoName,
+        selector: &Selector,
+    ) -> anyhow::Result<Self> {
+        let raw = upstream
+            .manifest(&repo, selector, &Authorization::Own)
+            .await?;
+        let manifest = Manifest::parse(&raw.media_type, &raw.bytes)?;
+        Ok(Self {
+            upstream,
+            repo,
+            raw,
+            manifest,
+        })
+    }
+
+    /// The image manifest that an entry of an index names.
+    pub async fn entry(&self, descriptor: &Descriptor) -> anyhow::Result<Self> {
+        let selector = Selector::Digest(descriptor.digest.clone());
+        Self::fetch(self.upstream.clone(), self.repo.clone(), &selector)
+            .await
+            .with_context(|| format!("manifest {}", descriptor.digest))
+    }
+
+    /// The one image for a platform: of an index the entry, of an image itself.
+    pub async fn image_for(
+        self,
+        platform: Option<&Platform>,
+    ) -> anyhow::Result<(Self, ImageManifest)> {
+        let found = match &self.manifest {
+            Manifest::Image(_) => self,
+            Manifest::Index(index) => {
+                let entry = choose(index, platform)?;
+                self.entry(entry).await?
+            }
+        };
+        match found.manifest.clone() {
+            Manifest::Image(image) => Ok((found, image)),
+            Manifest::Index(_) => anyhow::bail!(
+                "{} is an index within an index: name the inner one by digest",
+                found.raw.digest
+            ),
+        }
+    }
+
+    /// Opens a layer as a blob; bytes are fetched when they are read. To be read from a thread
+    /// that may block.
+    pub fn layer_device(&self, layer: &Descriptor) -> SharedDevice {
+        let (digest, size) = (&layer.digest, layer.size);
+        Arc::new(RemoteBlob::new(&self.upstream, &self.repo, digest, size))
+    }
+}
+
+/// Whether a descriptor says that it is an overlaybd blob.
+pub fn is_overlaybd(layer: &Descriptor) -> bool {
+    layer.annotations.contains_key(BLOB_DIGEST)
+}
+
+/// The entry for a platform: the one asked for, else this machine's, else the only one.
+fn choose<'a>(index: &'a Index, platform: Option<&Platform>) -> anyhow::Result<&'a Descriptor> {
+    let host = Platform::host();
+    if let Some(entry) = index.find(platform.unwrap_or(&host)) {
+        return Ok(entry);
+    }
+    let entries: Vec<&Descriptor> = index
+        .manifests
+        .iter()
+        .filter(|entry| !entry.is_attestation())
+        .collect();
+    match (entries.as_slice(), platform) {
+        ([only], None) => Ok(only),
+        _ => {
+            let there: Vec<String> = entries
+                .iter()
+                .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
+                .collect();
+            anyhow::bail!(
+                "there is no image for {}; there is one for {}: choose with --platform",
+                platform.unwrap_or(&host),
+                there.join(", ")
+            )
+        }
+    }
+}
+
+/// Whether an argument means a file rather than an image.
+pub fn is_file(text: &str) -> bool {
+    let is_scheme = ["oci:", "oci-archive:", "docker:"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    !is_scheme && Path::new(text).is_file()
+}
+
+/// Opens a blob in a file.
+pub fn open_file(path: &str) -> anyhow::Result<LayerBlob> {
+    let open = || -> anyhow::Result<LayerBlob> {
+        let device = FileDevice::open(Path::new(path))?;
+        Ok(LayerBlob::open(Arc::new(device))?)
+    };
+    open().with_context(|| format!("blob {path}"))
+}
+
+/// The image that an argument names.
+pub fn parse(text: &str) -> anyhow::Result<ImageReference> {
+    text.parse()
+        .map_err(|error: crate::oci::reference::InvalidReference| {
+            let mut mistakes = crate::config::Mistakes::default();
+            let hint = if text.contains('/') || text.contains('.') {
+                " (and there is no such file)"
+            } else {
+                ""
+            };
+            mistakes.add_line(format!("{error}{hint}"));
+            mistakes.into()
+        })
+}

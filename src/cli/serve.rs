@@ -1,0 +1,101 @@
+//! `serve`: the proxy.
+
+use anyhow::Context as _;
+
+use super::context::Context;
+use super::exit::ExitStatus;
+use super::progress::Terminal;
+use super::{log, output, signals};
+use crate::config::{ServeConfig, ServeOptions};
+use crate::convert::Converter;
+use crate::server::{Access, ClientCertificates, Server, ServerConfig};
+use crate::store::Store;
+
+const EXAMPLES: &str = "\
+Examples:
+  In front of Docker Hub, for clients on this machine:
+    overlaybd-proxy serve
+
+  For a cluster, with TLS, the results bounded and pushed to the registry behind:
+    overlaybd-proxy serve --listen :443 --admin 127.0.0.1:9090 --upstream registry.example.com \\
+        --tls-cert server.crt --tls-key server.key --cache-size 200GiB \\
+        --push --user robot --password-file /run/secrets/registry
+
+  A layout directory as the registry, nothing else needed:
+    overlaybd-proxy serve --upstream oci:/srv/images
+
+  A mirror of several registries, chosen by containerd's `ns`, replicas sharing a database:
+    overlaybd-proxy serve --upstream docker.io --upstream ghcr.io --upstream quay.io \\
+        --dbstr 'obd:secret@tcp(db:3306)/obd?tls=true'
+
+The addresses that it listens on are printed to standard output, one a line:
+`listening on http://127.0.0.1:8480`. SIGTERM and SIGINT have open requests finished within
+--drain; a second signal ends the program at once.";
+
+/// Run the proxy
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten)]
+    password: super::context::PasswordFlag,
+}
+
+pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus> {
+    let (mut layers, mut mistakes) = context.service();
+    let mut options = args.options.effective(&mut layers, &mut mistakes);
+    args.password.apply(&mut options.registry, &mut mistakes)?;
+    let log = context.log_options(&mut layers, &mut mistakes);
+    let config = options.config(&log, mistakes)?;
+    serve(config).await
+}
+
+async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
+    log::start(config.log, Terminal::plain());
+    let shutdown = signals::shutdown().context("signals cannot be received")?;
+    warn_of_open_doors(&config.server);
+    let store = Store::open(config.store).await?;
+    let converter = Converter::new(store, config.converter)?;
+    let scheme = match config.server.tls {
+        Some(_) => "https",
+        None => "http",
+    };
+    let server = Server::bind(config.server, converter).await?;
+    output::line(format_args!(
+        "listening on {scheme}://{}",
+        server.local_addr()
+    ))?;
+    if let Some(admin) = server.admin_addr() {
+        output::line(format_args!("admin on http://{admin}"))?;
+    }
+    let finished = server
+        .run(async {
+            let signal = shutdown.await;
+            tracing::info!(signal, "stopping: open requests are finished first");
+        })
+        .await;
+    if finished {
+        tracing::info!("stopped");
+        Ok(ExitStatus::Ok)
+    } else {
+        tracing::warn!("stopped with requests cut off: --drain was too short for them");
+        Ok(ExitStatus::CutOff)
+    }
+}
+
+/// Settings that are legitimate and seldom meant.
+fn warn_of_open_doors(config: &ServerConfig) {
+    let clients_are_known = config
+        .tls
+        .as_ref()
+        .is_some_and(|tls| matches!(tls.clients, ClientCertificates::Required(_)));
+    let anyone = matches!(config.access, Access::Own { htpasswd: None }) && !clients_are_known;
+    if anyone && !config.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %config.listen,
+            "whoever reaches this address pulls with the proxy's own credentials: \
+             set --htpasswd, or --tls-client-ca"
+        );
+    }
+}

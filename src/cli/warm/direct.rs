@@ -1,0 +1,100 @@
+//! Straight into the store that a proxy with the same settings uses.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+
+use super::names::{Place, official};
+use super::{Outcome, Warmed};
+use crate::cli::progress::{Detail, ImageProgress, Terminal};
+use crate::config::Mistakes;
+use crate::config::options::{Registries, Target};
+use crate::convert::{Converter, Source};
+use crate::oci::reference::is_docker_hub;
+use crate::oci::{RepoName, Selector, Tag};
+use crate::registry::{Authorization, Upstream};
+
+/// Converts here.
+pub struct Direct {
+    pub converter: Converter,
+    pub registries: Registries,
+    /// The upstream of names without a host.
+    pub default: Target,
+    /// Opened once each: clones share connections and tokens.
+    pub opened: Mutex<HashMap<Option<String>, Upstream>>,
+}
+
+impl Direct {
+    fn source(&self, place: &Place) -> anyhow::Result<Source> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstream = match opened.get(&place.host) {
+            Some(upstream) => upstream.clone(),
+            None => {
+                let upstream = match &place.host {
+                    None => self.default.open()?,
+                    Some(host) => {
+                        let mut mistakes = Mistakes::default();
+                        let upstream = self.registries.dial(host, None, &mut mistakes);
+                        mistakes.none_or(upstream)?
+                    }
+                };
+                opened.insert(place.host.clone(), upstream.clone());
+                upstream
+            }
+        };
+        Ok(Source {
+            repo: self.repo(place),
+            upstream,
+            authorization: Authorization::Own,
+        })
+    }
+
+    fn repo(&self, place: &Place) -> RepoName {
+        match (&place.host, &self.default) {
+            (None, Target::Registry { host, .. }) if is_docker_hub(host) => official(&place.repo),
+            _ => place.repo.clone(),
+        }
+    }
+
+    pub async fn tags(&self, place: &Place) -> anyhow::Result<Vec<Tag>> {
+        let source = self.source(place)?;
+        let tags = source.upstream.tags(&source.repo, &source.authorization);
+        tags.await.with_context(|| format!("the tags of {place}"))
+    }
+
+    pub async fn warm(
+        &self,
+        name: String,
+        place: &Place,
+        selector: Selector,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Warmed> {
+        let source = self.source(place)?;
+        let digest = match selector {
+            Selector::Digest(digest) => digest,
+            tag @ Selector::Tag(_) => {
+                let head = source
+                    .upstream
+                    .head_manifest(&source.repo, &tag, &source.authorization);
+                head.await?.digest
+            }
+        };
+        let progress = ImageProgress::new(terminal, name, Detail::Image);
+        let made: anyhow::Result<_> = self
+            .converter
+            .convert(&source, &digest, Some(progress.observer()))
+            .await
+            .map_err(Into::into);
+        progress.clear();
+        let image: Arc<_> = made?;
+        let outcome = match progress.tally().converted {
+            0 => Outcome::Found,
+            _ => Outcome::Converted,
+        };
+        Ok(Warmed {
+            outcome,
+            digest: Some(image.root.digest.clone()),
+        })
+    }
+}

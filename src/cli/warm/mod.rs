@@ -1,0 +1,397 @@
+//! `warm`: images are converted before anyone pulls them.
+
+mod direct;
+mod names;
+mod proxy;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use serde_json::json;
+
+use super::context::{Context, PasswordFlag};
+use super::exit::ExitStatus;
+use super::output;
+use super::progress::{ProgressOptions, Terminal};
+use super::signals;
+use crate::config::options::{
+    ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
+};
+use crate::config::{Layers, Mistakes, duration, number};
+use crate::convert::Converter;
+use crate::oci::reference::is_host;
+use crate::oci::{Digest, Selector, Tag};
+use crate::registry::Upstream;
+use crate::store::Store;
+use direct::Direct;
+use names::{Name, Place, Which};
+use proxy::Proxy;
+
+const EXAMPLES: &str = "\
+Examples:
+  Through a running proxy:
+    overlaybd-proxy warm --proxy http://127.0.0.1:8480 library/redis:7 'library/postgres:16*'
+
+  Straight into the store of the proxy on this machine, with its configuration file:
+    overlaybd-proxy warm --file images.txt --all-tags team/app
+
+  What runs in the cluster now:
+    kubectl get pods -A -o jsonpath='{.items[*].spec.containers[*].image}' | tr ' ' '\\n' |
+        overlaybd-proxy warm --proxy https://obd.example.com --file -
+
+A name without a host is of the first upstream. Lists have one image a line; # begins a comment.
+What is converted stays converted: after an interruption the same command goes on where it was.";
+
+/// Have images converted before anyone pulls them
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct WarmArgs {
+    /// Images: [HOST/]REPO[:TAG] or [HOST/]REPO@DIGEST; * and ? in a tag match several
+    #[arg(value_name = "IMAGE", required_unless_present_any = ["file", "all_tags"])]
+    images: Vec<String>,
+    /// A list of images, - for standard input; may be repeated
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<String>,
+    /// All tags of a repository; may be repeated
+    #[arg(long, value_name = "REPO")]
+    all_tags: Vec<String>,
+    /// The proxy to ask, instead of converting here
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "OVERLAYBD_PROXY_PROXY",
+        hide_env_values = true
+    )]
+    proxy: Option<String>,
+    /// Images at one time
+    #[arg(short, long, value_name = "N", default_value = "4")]
+    #[arg(value_parser = |text: &str| number(text, 1..=256_usize))]
+    concurrency: usize,
+    /// How long one image may take, through a proxy
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    progress: ProgressOptions,
+    #[command(flatten)]
+    upstream: UpstreamOptions,
+    #[command(flatten)]
+    push: PushOptions,
+    #[command(flatten)]
+    conversion: ConversionOptions,
+    #[command(flatten)]
+    store: StoreOptions,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    password: PasswordFlag,
+}
+
+/// How an image came to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It was converted now, at least in part.
+    Converted,
+    /// All of it had been converted before.
+    Found,
+    /// It is there; the proxy does not say since when.
+    Ready,
+}
+
+/// An image that is there.
+struct Warmed {
+    outcome: Outcome,
+    digest: Option<Digest>,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Converted => "converted",
+            Self::Found => "found",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// Who does the work.
+enum Way {
+    Direct(Box<Direct>),
+    Proxy(Proxy),
+}
+
+impl Way {
+    async fn tags(&self, place: &Place) -> anyhow::Result<Vec<Tag>> {
+        match self {
+            Self::Direct(direct) => direct.tags(place).await,
+            Self::Proxy(proxy) => proxy.tags(place).await,
+        }
+    }
+
+    async fn warm(
+        &self,
+        name: &Name,
+        selector: Selector,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Warmed> {
+        let text = name.to_string();
+        match self {
+            Self::Direct(direct) => direct.warm(text, &name.place, selector, terminal).await,
+            Self::Proxy(proxy) => proxy.warm(&text, &name.place, &selector, terminal).await,
+        }
+    }
+}
+
+/// What it came to.
+#[derive(Default)]
+struct Report {
+    converted: u64,
+    found: u64,
+    ready: u64,
+    failed: Vec<(String, anyhow::Error)>,
+}
+
+pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus> {
+    let terminal = Terminal::choose(args.progress);
+    if args.password.is_set() && args.file.iter().any(|file| file == "-") {
+        let mut mistakes = Mistakes::default();
+        mistakes.add(
+            "password-stdin",
+            "standard input is the list of images already",
+        );
+        return Err(mistakes.into());
+    }
+    let (names, wrong) = names::gather(&args.images, &args.all_tags, &args.file)?;
+    if !wrong.is_empty() {
+        let mut mistakes = Mistakes::default();
+        wrong.into_iter().for_each(|line| mistakes.add_line(line));
+        return Err(mistakes.into());
+    }
+    let (way, suffix) = way(&args, &context, &terminal).await?;
+    let shutdown = signals::shutdown().context("signals cannot be received")?;
+    let report = Mutex::new(Report::default());
+    let interrupted = tokio::select! {
+        () = work(&way, &suffix, names, args.concurrency, &terminal, &report) => None,
+        signal = shutdown => Some(signal),
+    };
+    let report = report
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let status = conclude(&report, &terminal)?;
+    match interrupted {
+        Some(signal) => {
+            eprintln!("{signal}: given up; the same command goes on from here");
+            Ok(ExitStatus::Interrupted)
+        }
+        None => Ok(status),
+    }
+}
+
+async fn way(
+    args: &WarmArgs,
+    context: &Context,
+    terminal: &Terminal,
+) -> anyhow::Result<(Way, String)> {
+    let (mut layers, mut found) = context.service();
+    let mistakes = &mut found;
+    let upstream = layers.effective(&args.upstream, mistakes);
+    let push = layers.effective(&args.push, mistakes);
+    let conversion = layers.effective(&args.conversion, mistakes);
+    let store = layers.effective(&args.store, mistakes);
+    context.start_log(&mut layers, mistakes, terminal, &[]);
+    if let Some(url) = &args.proxy {
+        let way = to_proxy(url, args, layers, &push, found)?;
+        return Ok((Way::Proxy(way.0), way.1));
+    }
+    let mut registry = layers.effective(&args.registry, mistakes);
+    args.password.apply(&mut registry, mistakes)?;
+    let (named, registries) = upstream.config(&registry, mistakes);
+    let suffix = push.suffix(&mut Mistakes::default());
+    let push = push.target(&registries, mistakes);
+    let converter = conversion.config(push, mistakes);
+    let store = store.config(mistakes);
+    let default = named.into_iter().next().map(|upstream| upstream.target);
+    let all = (|| Some((store?, converter?, default?, suffix?)))();
+    let (store, converter, default, suffix) = found.none_or(all)?;
+    let store = Store::open(store).await?;
+    let direct = Direct {
+        converter: Converter::new(store, converter)?,
+        registries,
+        default,
+        opened: Mutex::new(HashMap::new()),
+    };
+    Ok((Way::Direct(Box::new(direct)), suffix))
+}
+
+/// The proxy's own settings say nothing of how it is reached: only flags and environment count.
+fn to_proxy(
+    url: &str,
+    args: &WarmArgs,
+    layers: Layers,
+    push: &PushOptions,
+    mut found: Mistakes,
+) -> anyhow::Result<(Proxy, String)> {
+    drop(layers);
+    let mistakes = &mut found;
+    let (mut own, _) = Layers::read(None, std::collections::BTreeMap::new());
+    let mut registry = own.effective(&args.registry, mistakes);
+    args.password.apply(&mut registry, mistakes)?;
+    let (host, is_plain) = match url.split_once("://") {
+        Some(("http", host)) => (host, true),
+        Some(("https", host)) => (host, false),
+        _ => (url, false),
+    };
+    let host = host.trim_end_matches('/');
+    if !is_host(host) {
+        mistakes.add(
+            "proxy",
+            format!("{url:?} is no proxy: http://HOST:PORT is expected"),
+        );
+    }
+    if is_plain {
+        registry.plain_http = Some("true".into());
+    }
+    // A proxy lets a request wait for its hold, and may be told a long one.
+    registry.response_timeout = Some(match &args.registry.response_timeout {
+        Some(time) => time.clone(),
+        None => "10m".into(),
+    });
+    let config = registry.config(mistakes);
+    let suffix = push.suffix(mistakes);
+    let both = (|| Some((config?, suffix?)))();
+    let (config, suffix) = found.none_or(both)?;
+    let proxy = Proxy {
+        upstream: Upstream::registry(host, &config)?,
+        host: host.to_owned(),
+        suffix: suffix.clone(),
+        patience: args.timeout,
+    };
+    Ok((proxy, suffix))
+}
+
+async fn work(
+    way: &Way,
+    suffix: &str,
+    names: Vec<Name>,
+    concurrency: usize,
+    terminal: &Terminal,
+    report: &Mutex<Report>,
+) {
+    let total = terminal.count_bar("images".to_owned(), 0);
+    let add = |name: &str, outcome: anyhow::Result<Warmed>| {
+        tell(terminal, name, &outcome);
+        let mut report = report
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match outcome {
+            Ok(Warmed { outcome, .. }) => match outcome {
+                Outcome::Converted => report.converted += 1,
+                Outcome::Found => report.found += 1,
+                Outcome::Ready => report.ready += 1,
+            },
+            Err(error) => report.failed.push((name.to_owned(), error)),
+        }
+    };
+    let mut images = Vec::new();
+    for name in names {
+        let Which::Matching(pattern) = &name.which else {
+            images.push(name);
+            continue;
+        };
+        match way.tags(&name.place).await {
+            Ok(tags) => {
+                let tags = names::chosen(pattern, suffix, tags);
+                if tags.is_empty() {
+                    add(&name.to_string(), Err(anyhow::anyhow!("no tag matches")));
+                }
+                images.extend(tags.into_iter().map(|tag| Name {
+                    place: name.place.clone(),
+                    which: Which::Tag(tag),
+                }));
+            }
+            Err(error) => add(&name.to_string(), Err(error)),
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    images.retain(|name| seen.insert(name.to_string()));
+    total.set_length(images.len() as u64);
+    let (add, total) = (&add, &total);
+    let one = |name: Name| async move {
+        let selector = match &name.which {
+            Which::Digest(digest) => Selector::Digest(digest.clone()),
+            Which::Tag(tag) => Selector::Tag(tag.clone()),
+            Which::Matching(_) => return,
+        };
+        let outcome = way.warm(&name, selector, terminal).await;
+        add(&name.to_string(), outcome);
+        total.inc(1);
+    };
+    futures_util::stream::iter(images)
+        .map(one)
+        .buffer_unordered(concurrency)
+        .collect::<()>()
+        .await;
+    total.finish_and_clear();
+}
+
+fn tell(terminal: &Terminal, name: &str, outcome: &anyhow::Result<Warmed>) {
+    match outcome {
+        Ok(warmed) => {
+            terminal.tell(format_args!("{name}: {}", warmed.outcome.word()));
+            terminal.event(&json!({
+                "event": "image",
+                "image": name,
+                "outcome": warmed.outcome.word(),
+                "digest": warmed.digest.as_ref().map(Digest::as_str),
+            }));
+        }
+        Err(error) => {
+            terminal.tell(format_args!("{name}: failed, {error:#}"));
+            terminal.event(&json!({
+                "event": "image",
+                "image": name,
+                "outcome": "failed",
+                "error": format!("{error:#}"),
+            }));
+        }
+    }
+}
+
+fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
+    let Report {
+        converted,
+        found,
+        ready,
+        failed,
+    } = report;
+    let succeeded = converted + found + ready;
+    let failures: Vec<_> = failed
+        .iter()
+        .map(|(name, error)| json!({"image": name, "error": format!("{error:#}")}))
+        .collect();
+    terminal.event(&json!({
+        "event": "summary",
+        "converted": converted,
+        "found": found,
+        "ready": ready,
+        "failed": failures,
+    }));
+    if !terminal.is_json() {
+        let mut line = format!("{converted} converted, {found} were there");
+        if *ready > 0 {
+            line.push_str(&format!(", {ready} are ready"));
+        }
+        output::line(format_args!("{line}, {} failed", failed.len()))?;
+    }
+    // Elsewhere each was told when it happened.
+    for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {
+        eprintln!("{name}: failed, {error:#}");
+    }
+    Ok(match failed.first() {
+        None => ExitStatus::Ok,
+        Some(_) if succeeded > 0 => ExitStatus::Partly,
+        Some((_, error)) => ExitStatus::of(error),
+    })
+}

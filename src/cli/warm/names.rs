@@ -1,0 +1,314 @@
+//! Which images are to be warmed, as people write them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Read as _;
+
+use anyhow::Context as _;
+
+use crate::oci::reference::{index_host, is_host};
+use crate::oci::{Digest, RepoName, Tag};
+
+/// The longest list of images that is read, in bytes.
+const LONGEST_LIST: u64 = 64 << 20;
+
+/// A repository, of the default upstream or of a host that was named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The registry, where one is named.
+    pub host: Option<String>,
+    /// The repository as it is written.
+    pub repo: RepoName,
+}
+
+/// What is wanted of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// One image.
+    Tag(Tag),
+    /// One image.
+    Digest(Digest),
+    /// Every tag that matches.
+    Matching(String),
+}
+
+/// An image, or several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Where.
+    pub place: Place,
+    /// Which.
+    pub which: Which,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, "{host}/")?;
+        }
+        self.repo.fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.which {
+            Which::Tag(tag) => write!(f, "{}:{tag}", self.place),
+            Which::Digest(digest) => write!(f, "{}@{digest}", self.place),
+            Which::Matching(pattern) => write!(f, "{}:{pattern}", self.place),
+        }
+    }
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix("docker://").unwrap_or(text);
+        let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+        let is_host_like = first == "localhost" || first.contains(['.', ':', '[']);
+        let (host, repo) = if !rest.is_empty() && is_host_like {
+            if !is_host(first) {
+                return Err(format!("{first:?} is no registry host"));
+            }
+            (Some(index_host(first).to_owned()), rest)
+        } else {
+            (None, text)
+        };
+        let repo: RepoName = repo
+            .parse()
+            .map_err(|error: crate::oci::name::InvalidName| error.to_string())?;
+        let is_hub = host.as_deref() == Some(crate::oci::reference::DOCKER_HUB);
+        let repo = if is_hub { official(&repo) } else { repo };
+        Ok(Self { host, repo })
+    }
+}
+
+/// Docker Hub's short names, completed.
+pub fn official(repo: &RepoName) -> RepoName {
+    let completed = (!repo.as_str().contains('/')).then(|| format!("library/{repo}").parse());
+    completed
+        .and_then(Result::ok)
+        .unwrap_or_else(|| repo.clone())
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((repo, digest)) = text.split_once('@') {
+            let digest = digest
+                .parse()
+                .map_err(|error: crate::oci::digest::InvalidDigest| error.to_string())?;
+            // A tag before the digest says nothing more.
+            let end = repo.rfind('/').map_or(0, |slash| slash + 1);
+            let repo = match repo[end..].split_once(':') {
+                Some((name, _)) => &repo[..end + name.len()],
+                None => repo,
+            };
+            return Ok(Self {
+                place: repo.parse()?,
+                which: Which::Digest(digest),
+            });
+        }
+        let end = text.rfind('/').map_or(0, |slash| slash + 1);
+        let (repo, tag) = match text[end..].split_once(':') {
+            Some((name, tag)) => (&text[..end + name.len()], tag),
+            None => (text, "latest"),
+        };
+        let which = if tag.contains(['*', '?']) {
+            let plain: Result<Tag, _> = tag.replace(['*', '?'], "x").parse();
+            plain.map_err(|_| format!("{tag:?} matches no tag"))?;
+            Which::Matching(tag.to_owned())
+        } else {
+            let tag: Result<Tag, _> = tag.parse();
+            Which::Tag(tag.map_err(|error| error.to_string())?)
+        };
+        Ok(Self {
+            place: repo.parse()?,
+            which,
+        })
+    }
+}
+
+/// Whether a pattern matches: `*` stands for any text, `?` for one character.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when what followed the last star did not match.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == '?' || Some(c) == text.get(t) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+/// The tags that a pattern means: those that match, and are neither converted ones nor the
+/// lists of referrers that registries without an API for them keep under a tag
+/// (OCI distribution-spec § Referrers Tag Schema).
+pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
+    let is_referrers = |tag: &str| {
+        let digest = tag
+            .split_once('-')
+            .map(|(name, hex)| format!("{name}:{hex}"));
+        digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
+    };
+    let is_wanted = |tag: &Tag| {
+        let tag = tag.as_str();
+        let is_ours = !suffix.is_empty() && tag.ends_with(suffix) && !pattern.ends_with(suffix);
+        matches(pattern, tag) && !is_ours && !is_referrers(tag)
+    };
+    tags.into_iter().filter(is_wanted).collect()
+}
+
+/// The names of the command line and the lists, each once, in their order.
+///
+/// # Errors
+/// When a list cannot be read. A line that names no image is among the second answer.
+pub fn gather(
+    images: &[String],
+    repos: &[String],
+    lists: &[String],
+) -> anyhow::Result<(Vec<Name>, Vec<String>)> {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    texts.extend(images.iter().map(|text| (text.clone(), text.clone())));
+    texts.extend(repos.iter().map(|repo| (repo.clone(), format!("{repo}:*"))));
+    for list in lists {
+        let text = read_list(list).with_context(|| format!("the list {list}"))?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if !line.is_empty() {
+                texts.push((format!("{list}, line {}", number + 1), line.to_owned()));
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
+    for (place, text) in texts {
+        match text.parse::<Name>() {
+            Ok(name) if seen.insert(name.to_string()) => names.push(name),
+            Ok(_) => {}
+            Err(error) => wrong.push(format!("{place}: {error}")),
+        }
+    }
+    Ok((names, wrong))
+}
+
+fn read_list(path: &str) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = match path {
+        "-" => std::io::stdin()
+            .lock()
+            .take(LONGEST_LIST + 1)
+            .read_to_string(&mut text)?,
+        path => std::fs::File::open(path)?
+            .take(LONGEST_LIST + 1)
+            .read_to_string(&mut text)?,
+    };
+    anyhow::ensure!(
+        read as u64 <= LONGEST_LIST,
+        "it is longer than {LONGEST_LIST} bytes"
+    );
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        text.parse::<Name>()
+            .unwrap_or_else(|e| panic!("{text}: {e}"))
+            .to_string()
+    }
+
+    #[test]
+    fn a_name_without_a_host_is_the_default_upstream_s() {
+        for (written, meant) in [
+            ("redis", "redis:latest"),
+            ("library/redis:7", "library/redis:7"),
+            ("docker.io/redis:7", "docker.io/library/redis:7"),
+            ("index.docker.io/me/x", "docker.io/me/x:latest"),
+            ("localhost:5000/x:1", "localhost:5000/x:1"),
+            ("[::1]:5000/x", "[::1]:5000/x:latest"),
+            ("r.io/x:3.*", "r.io/x:3.*"),
+        ] {
+            assert_eq!(shown(written), meant);
+        }
+        let digest = Digest::of(b"");
+        assert_eq!(shown(&format!("x:1@{digest}")), format!("x@{digest}"));
+        for bad in ["", "X", "x:", "x:*/", "r.io/", "x@sha256:0", "-x.io/y"] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_as_a_shell_s_do() {
+        for (pattern, text, is_match) in [
+            ("*", "", true),
+            ("7.*", "7.4", true),
+            ("7.*", "7", false),
+            ("7.?", "7.4", true),
+            ("7.?", "7.40", false),
+            ("*-alpine", "7-alpine", true),
+            ("*-alpine", "7-alpine3", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "ab-ab-", false),
+            ("v*.*.*", "v1.2.3", true),
+        ] {
+            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn converted_tags_and_lists_of_referrers_are_no_images_to_convert() {
+        let referrers = Digest::of(b"").as_str().replace(':', "-");
+        let tags = ["1", "1_obd", "2", referrers.as_str()]
+            .iter()
+            .map(|tag| tag.parse().unwrap())
+            .collect();
+        let names: Vec<String> = chosen("*", "_obd", tags)
+            .iter()
+            .map(Tag::to_string)
+            .collect();
+        assert_eq!(names, ["1", "2"]);
+    }
+
+    #[test]
+    fn each_image_is_warmed_once_and_wrong_lines_are_told_by_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list");
+        std::fs::write(&list, "# images\nredis:7\n\nRedis\nmy/app  # ours\n").unwrap();
+        let list = list.display().to_string();
+        let (names, wrong) = gather(
+            &["redis:7".to_owned()],
+            &["my/app".to_owned()],
+            std::slice::from_ref(&list),
+        )
+        .unwrap();
+        let names: Vec<String> = names.iter().map(Name::to_string).collect();
+        assert_eq!(names, ["redis:7", "my/app:*", "my/app:latest"]);
+        assert!(
+            wrong[0].starts_with(&format!("{list}, line 4: ")),
+            "{wrong:?}"
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! Through a running proxy: it is asked for the converted image until that is there.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::names::{Place, official};
+use super::{Outcome, Warmed};
+use crate::cli::progress::Terminal;
+use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::registry::{Error, ForwardOptions, Upstream, body};
+
+/// The longest document that is taken from the proxy, in bytes.
+const LONGEST: usize = 32 << 20;
+/// Most pages of tags.
+const MOST_PAGES: usize = 10_000;
+/// The wait where the proxy does not say how long.
+const SOON: Duration = Duration::from_secs(2);
+/// The longest wait between two questions, whatever the proxy says.
+const LATE: Duration = Duration::from_mins(1);
+/// How often in a row the proxy may fail to answer.
+const FAILURES: u32 = 5;
+
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// What the proxy may say of how an image came to be there.
+const OUTCOME: &str = "overlaybd-outcome";
+
+/// Asks a proxy.
+pub struct Proxy {
+    pub upstream: Upstream,
+    /// Its host, by which images may be named too.
+    pub host: String,
+    pub suffix: String,
+    /// The longest that one image may take.
+    pub patience: Duration,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    bytes: bytes::Bytes,
+}
+
+impl Answer {
+    fn digest(&self) -> Option<Digest> {
+        let value = self.headers.get("docker-content-digest")?;
+        value.to_str().ok()?.parse().ok()
+    }
+
+    fn wait(&self) -> Duration {
+        let seconds = self
+            .headers
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        seconds.map_or(SOON, |seconds: u64| {
+            Duration::from_secs(seconds.max(1)).min(LATE)
+        })
+    }
+
+    /// The error that an answer of this status is.
+    fn error(&self, place: &str) -> Error {
+        let (place, detail) = (
+            place.to_owned(),
+            crate::registry::error::detail_of(&self.bytes),
+        );
+        match self.status {
+            StatusCode::UNAUTHORIZED => Error::Unauthorized {
+                place,
+                challenges: Vec::new(),
+                detail,
+            },
+            StatusCode::FORBIDDEN => Error::Forbidden { place, detail },
+            StatusCode::NOT_FOUND => Error::NotFound { place, detail },
+            status => Error::Upstream {
+                place,
+                status: status.as_u16(),
+                detail,
+            },
+        }
+    }
+}
+
+impl Proxy {
+    async fn ask(&self, method: Method, address: &str) -> Result<Answer, Error> {
+        let place = || format!("{method} {}", address.split('?').next().unwrap_or_default());
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(address)
+            .header(header::ACCEPT, MANIFESTS)
+            .header(header::ACCEPT, "application/json")
+            .body(body::empty())
+            .map_err(|error| Error::invalid(&place(), error.to_string()))?;
+        let options = ForwardOptions {
+            own_credentials: true,
+            follow_redirects: false,
+        };
+        let response = self.upstream.forward(request, options).await?;
+        let (parts, content) = response.into_parts();
+        let bytes = body::read(content, LONGEST)
+            .await
+            .map_err(|error| Error::invalid(&place(), error.to_string()))?;
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes,
+        })
+    }
+
+    /// The address of something in a repository, with `ns` for a registry that was named.
+    fn address(&self, host: Option<&str>, repo: &RepoName, rest: &str) -> String {
+        match host.filter(|host| *host != self.host) {
+            Some(host) => {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                format!(
+                    "/v2/{repo}/{rest}?{}",
+                    query.append_pair("ns", host).finish()
+                )
+            }
+            None => format!("/v2/{repo}/{rest}"),
+        }
+    }
+
+    pub async fn tags(&self, place: &Place) -> anyhow::Result<Vec<Tag>> {
+        #[derive(Deserialize)]
+        struct List {
+            tags: Option<Vec<String>>,
+        }
+        let mut address = self.address(place.host.as_deref(), &place.repo, "tags/list");
+        let mut tags = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let answer = self.ask(Method::GET, &address).await?;
+            let what = || format!("the tags of {place}");
+            if answer.status != StatusCode::OK {
+                return Err(answer.error(&format!("GET {address}"))).with_context(what);
+            }
+            let list: List = serde_json::from_slice(&answer.bytes).with_context(what)?;
+            let listed = list.tags.unwrap_or_default();
+            tags.extend(listed.iter().filter_map(|tag| tag.parse().ok()));
+            match next_page(&answer.headers) {
+                Some(next) if next != address => address = next,
+                _ => return Ok(tags),
+            }
+        }
+        anyhow::bail!("the tags of {place} fill over {MOST_PAGES} pages")
+    }
+
+    pub async fn warm(
+        &self,
+        name: &str,
+        place: &Place,
+        selector: &Selector,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Warmed> {
+        let Selector::Tag(tag) = selector else {
+            anyhow::bail!("a proxy is asked by tag: only without --proxy can a digest be warmed");
+        };
+        let wanted: Tag = format!("{tag}{}", self.suffix).parse()?;
+        let host = place.host.as_deref();
+        // What it must not be: a proxy may answer with the source while it converts.
+        let mut repo = place.repo.clone();
+        let mut plain = self.plain(host, &repo, tag).await;
+        let completed = official(&repo);
+        let is_missing = plain.as_ref().is_err_and(Error::is_not_found);
+        if is_missing && host.is_none() && completed != repo {
+            let second = self.plain(host, &completed, tag).await;
+            if second.is_ok() {
+                (repo, plain) = (completed, second);
+            }
+        }
+        let plain = plain?;
+        let bar = terminal.count_bar(name.to_owned(), 1);
+        bar.set_message("asking");
+        let address = self.address(host, &repo, &format!("manifests/{wanted}"));
+        let warmed = self.until_there(&address, plain.as_ref()).await;
+        bar.finish_and_clear();
+        warmed
+    }
+
+    async fn plain(
+        &self,
+        host: Option<&str>,
+        repo: &RepoName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, Error> {
+        let address = self.address(host, repo, &format!("manifests/{tag}"));
+        let answer = self.ask(Method::HEAD, &address).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer.digest()),
+            _ => Err(answer.error(&format!("HEAD {address}"))),
+        }
+    }
+
+    async fn until_there(&self, address: &str, plain: Option<&Digest>) -> anyhow::Result<Warmed> {
+        let deadline = Instant::now() + self.patience;
+        let (mut failures, mut waited) = (0, false);
+        loop {
+            let asked = self.ask(Method::GET, address).await;
+            let wait = match asked {
+                Ok(answer) if answer.status == StatusCode::OK => {
+                    let digest = answer.digest();
+                    if plain.is_none() || digest.as_ref() != plain {
+                        return Ok(Warmed {
+                            outcome: outcome(&answer, waited),
+                            digest,
+                        });
+                    }
+                    answer.wait()
+                }
+                // Another hold.
+                Ok(answer) if answer.status == StatusCode::TEMPORARY_REDIRECT => Duration::ZERO,
+                Ok(answer)
+                    if matches!(
+                        answer.status,
+                        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+                    ) =>
+                {
+                    answer.wait()
+                }
+                Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
+                Err(error) if error.is_transient() && failures < FAILURES => {
+                    failures += 1;
+                    tracing::info!(%error, "the proxy is asked again");
+                    tokio::time::sleep(SOON).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            (failures, waited) = (0, true);
+            if Instant::now() + wait >= deadline {
+                anyhow::bail!(
+                    "it is not converted after {}: --timeout allows more; the proxy goes on",
+                    humantime::format_duration(self.patience)
+                );
+            }
+            // A redirect to the same place must not become a storm.
+            tokio::time::sleep(wait.max(Duration::from_millis(50))).await;
+        }
+    }
+}
+
+fn outcome(answer: &Answer, waited: bool) -> Outcome {
+    let said = answer.headers.get(OUTCOME).map(http::HeaderValue::as_bytes);
+    match said {
+        Some(b"converted") => Outcome::Converted,
+        Some(b"found") if !waited => Outcome::Found,
+        _ if waited => Outcome::Converted,
+        _ => Outcome::Ready,
+    }
+}
+
+/// The address of the next page (RFC 8288, OCI distribution-spec § Listing Tags).
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(header::LINK)?.to_str().ok()?;
+    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
+    if !relation.replace('"', "").contains("rel=next") {
+        return None;
+    }
+    // Only path and query count: it is the same proxy that goes on.
+    let base = url::Url::parse("http://proxy/").ok()?;
+    let url = base.join(target).ok()?;
+    Some(match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_on_the_same_proxy() {
+        let next = |link: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LINK, http::HeaderValue::from_static(link));
+            next_page(&headers)
+        };
+        let expected = Some("/v2/x/tags/list?last=b&n=2".to_owned());
+        assert_eq!(
+            next(r#"</v2/x/tags/list?last=b&n=2>; rel="next""#),
+            expected
+        );
+        assert_eq!(
+            next("<http://other/v2/x/tags/list?last=b&n=2>; rel=next"),
+            expected
+        );
+        assert_eq!(next(r#"</v2/x>; rel="first""#), None);
+        assert_eq!(next("nonsense"), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! What holds when nobody says anything.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::registry::{RetryPolicy, Timeouts};
+use crate::server::Limits;
+
+/// The same on every machine.
+pub(super) fn defaults() -> &'static Table {
+    static DEFAULTS: LazyLock<Table> = LazyLock::new(make);
+    &DEFAULTS
+}
+
+fn make() -> Table {
+    let limits = Limits::default();
+    let timeouts = Timeouts::default();
+    let time = |duration: Duration| humantime::format_duration(duration).to_string();
+    let text = [
+        ("listen", "127.0.0.1:8480".to_owned()),
+        ("suffix", "_obd".to_owned()),
+        ("hold", "25s".to_owned()),
+        ("on-timeout", "wait".to_owned()),
+        ("auth-cache-ttl", "15s".to_owned()),
+        ("max-connections", limits.connections.to_string()),
+        ("max-requests", limits.requests.to_string()),
+        ("max-head-size", limits.head_bytes.to_string()),
+        ("head-timeout", time(limits.head_timeout)),
+        ("idle-timeout", time(limits.idle)),
+        ("stall-timeout", time(limits.stall)),
+        ("drain", time(limits.drain)),
+        ("keep", "1h".to_owned()),
+        ("algorithm", "lz4".to_owned()),
+        ("bs", "4".to_owned()),
+        ("vsize", "64".to_owned()),
+        ("fstype", "ext4".to_owned()),
+        ("max-layer-size", "64GiB".to_owned()),
+        ("lease-ttl", "30s".to_owned()),
+        ("system-roots", "true".to_owned()),
+        ("connect-timeout", time(timeouts.connect)),
+        ("response-timeout", time(timeouts.response)),
+        ("attempts", RetryPolicy::default().attempts.to_string()),
+        ("max-manifest-size", "4MiB".to_owned()),
+        ("log-level", "info".to_owned()),
+        ("log-format", "text".to_owned()),
+    ];
+    let mut table: Table = text
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), Value::String(value)))
+        .collect();
+    for (key, values) in [
+        ("upstream", &["docker.io"][..]),
+        ("hosts-dir", &["/etc/docker/certs.d"]),
+    ] {
+        let values = values.iter().map(|value| Value::from(*value)).collect();
+        table.insert(key.to_owned(), Value::Array(values));
+    }
+    table
+}
+
+/// What this machine and this user decide.
+pub(super) fn machine_defaults() -> Table {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut table = Table::new();
+    let mut set = |key: &str, value: String| table.insert(key.to_owned(), Value::String(value));
+    set("threads", cores.to_string());
+    set("conversions", cores.clamp(2, 16).to_string());
+    set("data-dir", data_dir());
+    table.insert(
+        "platform".to_owned(),
+        Value::Array(vec![crate::oci::Platform::host().to_string().into()]),
+    );
+    table
+}
+
+fn data_dir() -> String {
+    const NAME: &str = "overlaybd-proxy";
+    if nix::unistd::geteuid().is_root() {
+        return format!("/var/lib/{NAME}");
+    }
+    // A relative path here is to be ignored (XDG base directory specification).
+    let absolute = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|path| path.starts_with('/'))
+    };
+    match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
+        (Some(data), _) => format!("{data}/{NAME}"),
+        (None, Some(home)) => format!("{home}/.local/share/{NAME}"),
+        (None, None) => format!("/var/lib/{NAME}"),
+    }
+}

@@ -1,0 +1,180 @@
+//! The TOML file.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::layers::{Shape, keys};
+use super::mistakes::Mistakes;
+use super::options::upstream_keys;
+
+/// The file that is read when none is named and this one is there.
+pub const DEFAULT_PATH: &str = "/etc/overlaybd-proxy/config.toml";
+
+/// The settings of the file at `path`; those that make no sense are left out and told.
+pub(super) fn read(path: &Path, mistakes: &mut Mistakes) -> Table {
+    let shown = path.display();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.add_line(format!(
+                "the configuration file {shown} cannot be read: {error}"
+            ));
+            return Table::new();
+        }
+    };
+    let table = match text.parse::<Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            mistakes.add_line(format!("{shown} is not TOML: {}", locate(&text, &error)));
+            return Table::new();
+        }
+    };
+    let mut kept = Table::new();
+    for (key, value) in table {
+        let Some(shape) = keys().get(&key) else {
+            mistakes.add_line(unknown(&key, &shown.to_string(), keys().keys()));
+            continue;
+        };
+        match shaped(*shape, value) {
+            Ok(value) => {
+                if let Some(entries) = value.as_array().filter(|_| *shape == Shape::Upstreams) {
+                    entries
+                        .iter()
+                        .filter_map(Value::as_table)
+                        .for_each(|entry| check_entry(entry, &shown.to_string(), mistakes));
+                }
+                kept.insert(key, value);
+            }
+            Err(expected) => {
+                mistakes.add_line(format!("`{key}` in {shown}: {expected} is expected"));
+            }
+        }
+    }
+    kept
+}
+
+/// The message with the line, without the text of the file: it may hold a password.
+fn locate(text: &str, error: &toml::de::Error) -> String {
+    let line = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map(|before| before.matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn unknown<'a>(key: &str, place: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let closest = known
+        .map(|known| (strsim::damerau_levenshtein(key, known), known))
+        .min()
+        .filter(|(distance, known)| *distance * 2 <= known.len().max(key.len()));
+    match closest {
+        Some((_, known)) => {
+            format!("`{key}` in {place}: there is no such key; did you mean `{known}`?")
+        }
+        None => format!(
+            "`{key}` in {place}: there is no such key; `overlaybd-proxy serve --help` lists them"
+        ),
+    }
+}
+
+fn is_scalar(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::String(_) | Value::Integer(_) | Value::Boolean(_)
+    )
+}
+
+/// The value in the form that its key takes, or what that is.
+fn shaped(shape: Shape, value: Value) -> Result<Value, &'static str> {
+    let list_of = |value: Value, good: fn(&Value) -> bool| match value {
+        Value::Array(values) if values.iter().all(good) => Some(Value::Array(values)),
+        value if good(&value) => Some(Value::Array(vec![value])),
+        _ => None,
+    };
+    match shape {
+        Shape::Scalar if is_scalar(&value) => Ok(value),
+        Shape::Scalar => Err("a string, a number or a boolean"),
+        Shape::List => list_of(value, is_scalar).ok_or("a list of strings"),
+        Shape::Upstreams => list_of(value, |value| value.is_str() || value.is_table())
+            .ok_or("one or more [[upstream]] tables"),
+    }
+}
+
+fn check_entry(entry: &Table, place: &str, mistakes: &mut Mistakes) {
+    for (key, value) in entry {
+        let place = format!("[[upstream]] of {place}");
+        match upstream_keys().get(key) {
+            None => mistakes.add_line(unknown(key, &place, upstream_keys().keys())),
+            Some(shape) => {
+                if let Err(expected) = shaped(*shape, value.clone()) {
+                    mistakes.add_line(format!("`{key}` in {place}: {expected} is expected"));
+                }
+            }
+        }
+    }
+}
+
+/// An upstream's table with every list in the form of a list.
+pub(super) fn shaped_entry(entry: Table) -> Table {
+    let shape = |key: &String| upstream_keys().get(key).copied();
+    entry
+        .into_iter()
+        .filter_map(|(key, value)| {
+            let value = shaped(shape(&key)?, value).ok()?;
+            Some((key, value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes_of(text: &str) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut mistakes = Mistakes::default();
+        read(&path, &mut mistakes);
+        mistakes.lines().to_vec()
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_closest_one() {
+        for (written, meant) in [
+            ("hodl = '1s'", "`hold`"),
+            ("data_dir = 'x'", "`data-dir`"),
+            ("cachesize = 1", "`cache-size`"),
+            ("[[upstream]]\nurl = 'x'\nnamespace = 'y'", "`hosts`"),
+            (
+                "[[upstream]]\nurl = 'x'\npath_prefix = 'y'",
+                "`path-prefix`",
+            ),
+        ] {
+            let lines = mistakes_of(written);
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let named = lines[0].contains(meant) || written.contains("namespace");
+            assert!(named && lines[0].contains("no such key"), "{lines:?}");
+        }
+        let lines = mistakes_of("zzzzzzzzzzzzzzzzzzzzz = 1");
+        assert!(lines[0].contains("serve --help"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_shape_is_told_with_its_key() {
+        let lines = mistakes_of("hold = ['x']\nplatform = {a = 1}\nupstream = 7\nbs = 16");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains("is expected")));
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_by_line_and_not_by_content() {
+        let lines = mistakes_of("hold = '1s'\nuser = name:secret\n");
+        assert!(lines[0].contains("line 2"), "{lines:?}");
+        assert!(!lines[0].contains("secret"), "{lines:?}");
+    }
+}

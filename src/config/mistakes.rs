@@ -1,0 +1,103 @@
+//! What is wrong with a configuration, all of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::layers::{Origin, environment_variable};
+
+/// What is wrong with a configuration: all of it, each with its remedy.
+#[derive(Debug, Default)]
+pub struct Mistakes {
+    origins: BTreeMap<String, Origin>,
+    lines: Vec<String>,
+}
+
+impl std::error::Error for Mistakes {}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines.as_slice() {
+            [one] => f.write_str(one),
+            many => {
+                write!(f, "{} mistakes in the configuration:", many.len())?;
+                many.iter()
+                    .try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+            }
+        }
+    }
+}
+
+impl Mistakes {
+    /// No mistakes yet, in options that came from here.
+    #[must_use]
+    pub fn of(origins: BTreeMap<String, Origin>) -> Self {
+        Self {
+            origins,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds a mistake in option `name`.
+    pub fn add(&mut self, name: &str, what: impl fmt::Display) {
+        let line = match self.origins.get(name) {
+            Some(Origin::File(path)) => format!("`{name}` in {}: {what}", path.display()),
+            Some(Origin::Environment) => format!("{}: {what}", environment_variable(name)),
+            Some(Origin::Flag | Origin::Default) | None => format!("--{name}: {what}"),
+        };
+        self.lines.push(line);
+    }
+
+    /// Adds a mistake that is in no one option.
+    pub fn add_line(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+    }
+
+    /// The value, or its stand-in and a mistake in option `name`.
+    pub fn take<T, E: fmt::Display>(&mut self, name: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.add(name, error)).ok()
+    }
+
+    /// What is wrong, one line each.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// `value` if nothing was wrong.
+    ///
+    /// # Errors
+    /// The mistakes, if there are any.
+    pub fn none_or<T>(self, value: Option<T>) -> Result<T, Self> {
+        match value {
+            Some(value) if self.lines.is_empty() => Ok(value),
+            _ => Err(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{bytes, duration, number};
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_where_they_were_made() {
+        let origins = [
+            ("hold".to_owned(), Origin::Environment),
+            ("threads".to_owned(), Origin::File("/etc/x.toml".into())),
+        ];
+        let mut mistakes = Mistakes::of(origins.into());
+        mistakes.take("cache-size", bytes("lots"));
+        mistakes.take("hold", duration("soon"));
+        mistakes.take("threads", number("0", 1..=64));
+        let text = mistakes.none_or(Some(())).unwrap_err().to_string();
+        for part in [
+            "3 mistakes",
+            "--cache-size: ",
+            "OVERLAYBD_PROXY_HOLD: ",
+            "`threads` in /etc/x.toml: ",
+            "1 to 64",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

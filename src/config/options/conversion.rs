@@ -1,0 +1,168 @@
+//! How images are converted.
+
+use serde::{Deserialize, Serialize};
+
+use super::{required, switch};
+use crate::config::{FsType, Mistakes, Text, bytes, duration, gibibytes, number};
+use crate::convert::image::ImageStyle;
+use crate::convert::layer::Settings;
+use crate::convert::{ConverterConfig, Platforms, PushTarget};
+
+/// Whole blocks of the filesystem.
+const BLOCK: u64 = 4096;
+/// Below it there is no room for the filesystem itself.
+const MIN_DISK: u64 = 16 << 20;
+/// Where the 32-bit block numbers of file extents end.
+const MAX_DISK: u64 = 16 << 40;
+/// What "no limit" on conversions comes to.
+const MANY: usize = 4096;
+
+/// How images are converted.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Conversion")]
+pub struct ConversionOptions {
+    /// Platforms that are converted, such as linux/arm64, or all [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<Text>,
+    /// Compression of the blobs: lz4 or zstd
+    #[arg(long, value_name = "NAME")]
+    pub algorithm: Option<Text>,
+    /// KiB of disk in a compressed block: 4, 8, 16, 32 or 64
+    #[arg(long, value_name = "KIB")]
+    pub bs: Option<Text>,
+    /// Size of the virtual disk: GiB, or for example 512MiB
+    #[arg(long, value_name = "GIB")]
+    pub vsize: Option<Text>,
+    /// Filesystem, mount options and mkfs options, as in 'ext4;noatime;-b 4096'
+    #[arg(long, value_name = "TYPE")]
+    pub fstype: Option<Text>,
+    /// Most bytes that one layer may inflate to
+    #[arg(long, value_name = "SIZE")]
+    pub max_layer_size: Option<Text>,
+    /// Threads that compress; they decide no byte [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<Text>,
+    /// Most layers that are converted at one time, 0 for no limit [default: the number of
+    /// cores, 2 to 16]
+    #[arg(long, value_name = "N", alias = "concurrency-limit")]
+    pub conversions: Option<Text>,
+    /// Describe converted images with OCI media types even where the source has Docker's
+    #[arg(long, value_name = "BOOL")]
+    pub oci: Option<Text>,
+    /// Make converted images referrers of their source: subject and artifactType are set;
+    /// implies --oci
+    #[arg(long, value_name = "BOOL", alias = "referrer")]
+    pub referrers: Option<Text>,
+    /// Use layers that other tools made and the database names, although nothing proves that
+    /// they fit each other
+    #[arg(long, value_name = "BOOL")]
+    pub trust_foreign_layers: Option<Text>,
+    /// How long after its last sign of life another replica's conversion is taken over
+    #[arg(long, value_name = "TIME")]
+    pub lease_ttl: Option<Text>,
+}
+
+fn disk_size(text: &str) -> Result<u64, String> {
+    let size = gibibytes(text)?;
+    if !(MIN_DISK..=MAX_DISK).contains(&size) {
+        return Err(format!(
+            "a disk of {size} bytes is not supported: 16MiB to 16TiB is"
+        ));
+    }
+    if !size.is_multiple_of(BLOCK) {
+        return Err(format!(
+            "a disk of {size} bytes is not made of whole blocks of {BLOCK}"
+        ));
+    }
+    Ok(size)
+}
+
+impl ConversionOptions {
+    /// The platforms, or the mistakes in their names.
+    pub fn platforms(&self, mistakes: &mut Mistakes) -> Platforms {
+        if self.platform.iter().any(|text| text.as_str() == "all") {
+            if self.platform.len() > 1 {
+                mistakes.add("platform", "all says it all: leave the others out");
+            }
+            return Platforms::All;
+        }
+        Platforms::Some(super::list(
+            mistakes,
+            "platform",
+            &self.platform,
+            str::parse,
+        ))
+    }
+
+    /// The converter's settings, without a place to push to.
+    pub fn config(
+        &self,
+        push: Option<PushTarget>,
+        mistakes: &mut Mistakes,
+    ) -> Option<ConverterConfig> {
+        let algorithm = required(mistakes, "algorithm", self.algorithm.as_ref(), str::parse);
+        // The reference's `--bs 0` is its default.
+        let bs = self.bs.as_ref().map(|text| match text.as_str() {
+            "0" => Text::from("4"),
+            _ => text.clone(),
+        });
+        let block_size = required(mistakes, "bs", bs.as_ref(), str::parse);
+        let virtual_size = required(mistakes, "vsize", self.vsize.as_ref(), disk_size);
+        let fs_type = required(
+            mistakes,
+            "fstype",
+            self.fstype.as_ref(),
+            str::parse::<FsType>,
+        );
+        let limit = self.max_layer_size.as_ref();
+        let max_layer_size = required(mistakes, "max-layer-size", limit, |text| {
+            match bytes(text)? {
+                0 => Err("no layer inflates to 0 bytes: use for example 64GiB".to_owned()),
+                size => Ok(size),
+            }
+        });
+        let threads = required(mistakes, "threads", self.threads.as_ref(), |text| {
+            number(text, 1..=1024)
+        });
+        let conversions = required(mistakes, "conversions", self.conversions.as_ref(), |text| {
+            number(text, 0..=MANY).map(|n| if n == 0 { MANY } else { n })
+        });
+        let platforms = self.platforms(mistakes);
+        let force_oci = switch(mistakes, "oci", self.oci.as_ref());
+        let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
+        let trust = self.trust_foreign_layers.as_ref();
+        let trust_foreign_layers = switch(mistakes, "trust-foreign-layers", trust);
+        let lease_ttl =
+            required(
+                mistakes,
+                "lease-ttl",
+                self.lease_ttl.as_ref(),
+                |text| match duration(text)? {
+                    time if time.as_secs() < 3 => {
+                        Err("under 3s a busy replica is taken for a dead one".to_owned())
+                    }
+                    time => Ok(time),
+                },
+            );
+        Some(ConverterConfig {
+            settings: Settings {
+                algorithm: algorithm?,
+                block_size: block_size?,
+                virtual_size: virtual_size?,
+                max_layer_size: max_layer_size?,
+                threads: threads?,
+            },
+            platforms,
+            style: ImageStyle {
+                force_oci,
+                referrer,
+                fs_type: fs_type?.annotation(),
+            },
+            conversions: conversions?,
+            trust_foreign_layers,
+            lease_ttl: lease_ttl?,
+            push,
+        })
+    }
+}

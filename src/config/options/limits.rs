@@ -1,0 +1,78 @@
+//! Bounds that keep one client from starving the others.
+
+use serde::{Deserialize, Serialize};
+
+use super::required;
+use crate::config::{Mistakes, Text, bytes, duration, number};
+use crate::server::Limits;
+
+/// Bounds that keep one client from starving the others.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitOptions {
+    /// Most connections at one time
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<Text>,
+    /// Most requests at one time; more are answered 503
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<Text>,
+    /// Most bytes of a request's head
+    #[arg(long, value_name = "SIZE")]
+    pub max_head_size: Option<Text>,
+    /// How long a connection may take over a request's head
+    #[arg(long, value_name = "TIME")]
+    pub head_timeout: Option<Text>,
+    /// How long a connection may be idle between requests
+    #[arg(long, value_name = "TIME", alias = "idle")]
+    pub idle_timeout: Option<Text>,
+    /// How long a body may stand still, on either side
+    #[arg(long, value_name = "TIME")]
+    pub stall_timeout: Option<Text>,
+    /// How long open requests may take after the signal to stop
+    #[arg(long, value_name = "TIME")]
+    pub drain: Option<Text>,
+}
+
+impl LimitOptions {
+    /// The server's limits.
+    pub fn config(&self, mistakes: &mut Mistakes) -> Option<Limits> {
+        let mut count = |name, value: &Option<Text>| {
+            required(mistakes, name, value.as_ref(), |text| {
+                number(text, 1..=1_000_000_usize)
+            })
+        };
+        let connections = count("max-connections", &self.max_connections);
+        let requests = count("max-requests", &self.max_requests);
+        let head_bytes = required(
+            mistakes,
+            "max-head-size",
+            self.max_head_size.as_ref(),
+            |text| match bytes(text)? {
+                size @ 8192..=16_777_216 => usize::try_from(size).map_err(|e| e.to_string()),
+                _ => Err("8KiB to 16MiB is expected".to_owned()),
+            },
+        );
+        let mut time = |name, value: &Option<Text>| {
+            required(mistakes, name, value.as_ref(), |text| {
+                match duration(text)? {
+                    time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                    time => Ok(time),
+                }
+            })
+        };
+        let head_timeout = time("head-timeout", &self.head_timeout);
+        let idle = time("idle-timeout", &self.idle_timeout);
+        let stall = time("stall-timeout", &self.stall_timeout);
+        let drain = required(mistakes, "drain", self.drain.as_ref(), duration);
+        Some(Limits {
+            connections: connections?,
+            requests: requests?,
+            head_bytes: head_bytes?,
+            head_timeout: head_timeout?,
+            idle: idle?,
+            stall: stall?,
+            drain: drain?,
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! The options, by the part that they are for. Each field is a flag, an environment variable
+//! and a key of the TOML file; a field whose value is called BOOL is a switch.
+
+mod conversion;
+mod limits;
+mod log;
+mod push;
+mod registry;
+mod server;
+mod store;
+mod upstream;
+
+use std::fmt::Display;
+
+pub use conversion::ConversionOptions;
+pub use limits::LimitOptions;
+pub use log::{LogConfig, LogFormat, LogOptions};
+pub use push::PushOptions;
+pub use registry::RegistryOptions;
+pub use server::ServerOptions;
+pub use store::StoreOptions;
+pub(super) use upstream::upstream_keys;
+pub use upstream::{NamedUpstream, Registries, Target, UpstreamOptions};
+
+use super::{Mistakes, Text, boolean};
+
+/// The value of an option, `None` if nobody gave one or it is a mistake.
+fn optional<T, E: Display>(
+    mistakes: &mut Mistakes,
+    name: &str,
+    value: Option<&Text>,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    let value = value?;
+    mistakes.take(name, read(value.as_str()))
+}
+
+/// The value of an option that must have one.
+fn required<T, E: Display>(
+    mistakes: &mut Mistakes,
+    name: &str,
+    value: Option<&Text>,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    if value.is_none() {
+        mistakes.add(name, "a value is needed");
+    }
+    optional(mistakes, name, value, read)
+}
+
+/// Whether a switch is on; off if nobody says.
+fn switch(mistakes: &mut Mistakes, name: &str, value: Option<&Text>) -> bool {
+    optional(mistakes, name, value, boolean).unwrap_or_default()
+}
+
+/// The good values of a list; the others are mistakes.
+fn list<T, E: Display>(
+    mistakes: &mut Mistakes,
+    name: &str,
+    values: &[Text],
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Vec<T> {
+    let texts = values.iter().filter(|value| !value.as_str().is_empty());
+    texts
+        .filter_map(|value| mistakes.take(name, read(value.as_str())))
+        .collect()
+}
+
+/// A file that is there.
+fn existing_file(text: &str) -> Result<std::path::PathBuf, String> {
+    match std::fs::File::open(text).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_dir() => Err(format!("{text} is a directory, not a file")),
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(format!("{text} cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,130 @@
+//! How converted images are called, and where they are pushed to.
+
+use serde::{Deserialize, Serialize};
+
+use super::upstream::Registries;
+use super::{required, switch};
+use crate::config::{Mistakes, Text};
+use crate::convert::PushTarget;
+use crate::oci::reference::is_host;
+use crate::oci::{RepoName, Tag};
+
+/// How converted images are called, and where they are pushed to.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Names and pushing")]
+pub struct PushOptions {
+    /// The end of a tag that asks for the converted image
+    #[arg(long, value_name = "TEXT")]
+    pub suffix: Option<Text>,
+    /// Push converted images to the upstream, with the proxy's own credentials
+    #[arg(long, value_name = "BOOL")]
+    pub push: Option<Text>,
+    /// Push them elsewhere: REPO of the same upstream, HOST/REPO, or HOST/ for the same
+    /// repository there; implies --push
+    #[arg(long, value_name = "WHERE")]
+    pub push_repo: Option<Text>,
+    /// Credentials for the HOST of --push-repo: NAME:PASSWORD [default: Docker's config.json]
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    pub push_user: Option<Text>,
+}
+
+/// Host and repository of a `--push-repo`.
+fn place(text: &str) -> Result<(Option<String>, Option<RepoName>), String> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        format!("{text:?} is no place to push to ({error}): use REPO, HOST/REPO or HOST/")
+    };
+    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+    // As in image names: what has a dot or a port is a host.
+    let host_like = first == "localhost" || first.contains(['.', ':']);
+    if host_like && is_host(first) && text.contains('/') {
+        let repo = match rest {
+            "" => None,
+            rest => Some(rest.parse().map_err(|error| wrong(&error))?),
+        };
+        return Ok((Some(first.to_owned()), repo));
+    }
+    let repo = text.parse::<RepoName>().map_err(|error| wrong(&error))?;
+    Ok((None, Some(repo)))
+}
+
+impl PushOptions {
+    /// The suffix of converted images' tags.
+    pub fn suffix(&self, mistakes: &mut Mistakes) -> Option<String> {
+        required(
+            mistakes,
+            "suffix",
+            self.suffix.as_ref(),
+            |text| match format!("x{text}").parse::<Tag>() {
+                Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
+                _ => Err(format!(
+                    "{text:?} cannot end a tag: up to 64 letters, digits and . _ - are expected"
+                )),
+            },
+        )
+    }
+
+    /// Where finished images are pushed to, if anywhere.
+    pub fn target(&self, registries: &Registries, mistakes: &mut Mistakes) -> Option<PushTarget> {
+        let suffix = self.suffix(mistakes);
+        let push = super::optional(mistakes, "push", self.push.as_ref(), crate::config::boolean);
+        let place = super::optional(mistakes, "push-repo", self.push_repo.as_ref(), place);
+        if push == Some(false) && self.push_repo.is_some() {
+            mistakes.add("push", "is off, but --push-repo says where to: drop one");
+        }
+        if push != Some(true) && self.push_repo.is_none() {
+            if self.push_user.is_some() {
+                mistakes.add("push-user", "means nothing without --push-repo HOST/REPO");
+            }
+            return None;
+        }
+        let (host, repo) = place.unwrap_or_default();
+        if host.is_none() && self.push_user.is_some() {
+            mistakes.add(
+                "push-user",
+                "is for the HOST of --push-repo; --user is for the upstream itself",
+            );
+        }
+        let upstream = match &host {
+            Some(host) => Some(registries.dial(
+                host,
+                self.push_user.as_ref().map(|user| ("push-user", user)),
+                mistakes,
+            )?),
+            None => None,
+        };
+        Some(PushTarget {
+            upstream,
+            repo,
+            suffix: suffix?,
+        })
+    }
+}
+
+/// Whether pushing was asked for at all.
+impl PushOptions {
+    /// Whether converted images are pushed.
+    pub fn is_on(&self, mistakes: &mut Mistakes) -> bool {
+        self.push_repo.is_some() || switch(mistakes, "push", self.push.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_to_push_to_is_a_repository_a_host_or_both() {
+        let parsed = |text| {
+            let (host, repo) = place(text).unwrap();
+            (host, repo.map(|repo| repo.to_string()))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(parsed("team/obd"), (None, some("team/obd")));
+        assert_eq!(parsed("r.io/team"), (some("r.io"), some("team")));
+        assert_eq!(parsed("localhost:5000/"), (some("localhost:5000"), None));
+        for bad in ["", "/", "r.io:5000", "Team", "r.io/Team", "a//b"] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+}

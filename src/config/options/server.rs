@@ -1,0 +1,203 @@
+//! The server in front.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{existing_file, list, optional, required, switch};
+use crate::config::{Mistakes, Text, duration};
+use crate::oci::{RepoName, Tag};
+use crate::server::{
+    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, UpstreamEntry,
+};
+
+/// The server in front.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Server")]
+pub struct ServerOptions {
+    /// Where registry clients are answered: ADDRESS:PORT, port 0 for any free one
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<Text>,
+    /// Where operators are answered: /livez, /readyz, /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<Text>,
+    /// How long a request waits for a conversion; some clients give up after 30s
+    #[arg(long, value_name = "TIME")]
+    pub hold: Option<Text>,
+    /// What a request gets whose hold is over: wait (307 to the same address), busy (429), or
+    /// original (the unconverted image, now)
+    #[arg(long, value_name = "ANSWER")]
+    pub on_timeout: Option<Text>,
+    /// Refuse whatever changes the upstream
+    #[arg(long, value_name = "BOOL")]
+    pub read_only: Option<Text>,
+    /// Follow the upstream's redirects instead of handing them to the client
+    #[arg(long, value_name = "BOOL")]
+    pub follow_redirects: Option<Text>,
+    /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub convert_on_pull: Vec<Text>,
+    /// Certificate of the server, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    pub tls_cert: Option<Text>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    pub tls_key: Option<Text>,
+    /// Authority of client certificates, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    pub tls_client_ca: Option<Text>,
+    /// Whether clients need a certificate: optional or required [default: required with
+    /// --tls-client-ca]
+    #[arg(long, value_name = "WHETHER", help_heading = "Who may")]
+    pub tls_client_auth: Option<Text>,
+    /// Users who may come in, with bcrypt hashes as `htpasswd -B` writes them; the upstream is
+    /// asked with the proxy's own credentials then
+    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    pub htpasswd: Option<Text>,
+    /// Ask the upstream with the proxy's own credentials instead of each client's
+    #[arg(long, value_name = "BOOL", help_heading = "Who may")]
+    pub own_credentials: Option<Text>,
+    /// How long the upstream's yes to a client's credentials is remembered
+    #[arg(long, value_name = "TIME", help_heading = "Who may")]
+    pub auth_cache_ttl: Option<Text>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    // As with other servers, `:8480` is every address of this machine.
+    let whole = match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None => text.to_owned(),
+    };
+    whole.parse().map_err(|_| {
+        format!("{text:?} is not an address: 127.0.0.1:8480, [::1]:8480 or :8480 is expected")
+    })
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    let (repo, tag) = text.rsplit_once(':').unwrap_or((text, "*"));
+    // A pattern that no name can match is a mistake that nobody would find.
+    let plain = |text: &str| text.replace(['*', '?'], "x");
+    let repo_part = plain(repo);
+    let good_repo = repo_part.parse::<RepoName>().is_ok();
+    let good_tag = plain(tag).parse::<Tag>().is_ok();
+    if good_repo && good_tag {
+        Ok(Pattern(format!("{repo}:{tag}")))
+    } else {
+        Err(format!(
+            "{text:?} matches no image: REPO:TAG is expected, such as library/*:* or app:v?"
+        ))
+    }
+}
+
+impl ServerOptions {
+    /// The server's settings with what stands behind it.
+    pub fn config(
+        &self,
+        upstreams: Vec<UpstreamEntry>,
+        suffix: Option<String>,
+        limits: Option<Limits>,
+        mistakes: &mut Mistakes,
+    ) -> Option<ServerConfig> {
+        let listen = required(mistakes, "listen", self.listen.as_ref(), address);
+        let admin = optional(mistakes, "admin", self.admin.as_ref(), address);
+        let tls = self.tls(mistakes);
+        let hold = required(mistakes, "hold", self.hold.as_ref(), duration);
+        let on_timeout =
+            required(
+                mistakes,
+                "on-timeout",
+                self.on_timeout.as_ref(),
+                |text| match text {
+                    "wait" => Ok(OnTimeout::Wait),
+                    "busy" => Ok(OnTimeout::Busy),
+                    "original" => Ok(OnTimeout::Original),
+                    _ => Err(format!("{text:?} is not wait, busy or original")),
+                },
+            );
+        let access = self.access(mistakes);
+        let ttl = self.auth_cache_ttl.as_ref();
+        let auth_cache_ttl = required(mistakes, "auth-cache-ttl", ttl, duration);
+        let read_only = switch(mistakes, "read-only", self.read_only.as_ref());
+        let follow = self.follow_redirects.as_ref();
+        let follow_redirects = switch(mistakes, "follow-redirects", follow);
+        let patterns = &self.convert_on_pull;
+        let convert_on_pull = list(mistakes, "convert-on-pull", patterns, pattern);
+        Some(ServerConfig {
+            listen: listen?,
+            admin,
+            tls,
+            upstreams,
+            suffix: suffix?,
+            hold: hold?,
+            on_timeout: on_timeout?,
+            access,
+            auth_cache_ttl: auth_cache_ttl?,
+            read_only,
+            follow_redirects,
+            convert_on_pull,
+            limits: limits?,
+        })
+    }
+
+    fn tls(&self, mistakes: &mut Mistakes) -> Option<TlsConfig> {
+        let certificate = optional(mistakes, "tls-cert", self.tls_cert.as_ref(), existing_file);
+        let key = optional(mistakes, "tls-key", self.tls_key.as_ref(), existing_file);
+        let authority = self.tls_client_ca.as_ref();
+        let authority = optional(mistakes, "tls-client-ca", authority, existing_file);
+        let is_required = optional(
+            mistakes,
+            "tls-client-auth",
+            self.tls_client_auth.as_ref(),
+            |text| match text {
+                "required" => Ok(true),
+                "optional" => Ok(false),
+                _ => Err(format!("{text:?} is neither optional nor required")),
+            },
+        );
+        let pair = (self.tls_cert.is_some(), self.tls_key.is_some());
+        match pair {
+            (true, false) => mistakes.add("tls-key", "the key of --tls-cert is needed"),
+            (false, true) => mistakes.add("tls-cert", "the certificate of --tls-key is needed"),
+            (false, false) if self.tls_client_ca.is_some() => mistakes.add(
+                "tls-client-ca",
+                "client certificates need TLS: set --tls-cert and --tls-key",
+            ),
+            _ => {}
+        }
+        if self.tls_client_auth.is_some() && self.tls_client_ca.is_none() {
+            mistakes.add(
+                "tls-client-auth",
+                "--tls-client-ca says whose certificates are good, and is needed",
+            );
+        }
+        let clients = match (authority, is_required) {
+            (None, _) => ClientCertificates::Ignored,
+            (Some(authority), Some(false)) => ClientCertificates::Optional(authority),
+            (Some(authority), _) => ClientCertificates::Required(authority),
+        };
+        Some(TlsConfig {
+            certificate: certificate?,
+            key: key?,
+            clients,
+        })
+    }
+
+    fn access(&self, mistakes: &mut Mistakes) -> Access {
+        let htpasswd = optional(mistakes, "htpasswd", self.htpasswd.as_ref(), existing_file);
+        let own = self.own_credentials.as_ref();
+        let own = optional(mistakes, "own-credentials", own, crate::config::boolean);
+        if own == Some(false) && self.htpasswd.is_some() {
+            mistakes.add(
+                "own-credentials",
+                "a client's password cannot be both the proxy's (--htpasswd) and the upstream's: \
+                 leave one out",
+            );
+        }
+        if own == Some(true) || self.htpasswd.is_some() {
+            Access::Own { htpasswd }
+        } else {
+            Access::PassThrough
+        }
+    }
+}

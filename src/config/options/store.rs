@@ -1,0 +1,67 @@
+//! Where results are kept.
+
+use serde::{Deserialize, Serialize};
+
+use super::{existing_file, list, optional, required, switch};
+use crate::config::{Mistakes, Text, bytes, duration};
+use crate::store::{Dsn, IndexConfig, MysqlConfig, StoreConfig};
+
+/// Where results are kept.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Store")]
+pub struct StoreOptions {
+    /// Directory of everything that is kept [default: /var/lib/overlaybd-proxy for root, else
+    /// $XDG_DATA_HOME/overlaybd-proxy or ~/.local/share/overlaybd-proxy]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<Text>,
+    /// MySQL or MariaDB that replicas share, as Go's driver writes it:
+    /// USER:PASS@tcp(HOST:3306)/DB?tls=true [default: SQLite in the data directory]
+    #[arg(long, value_name = "DSN", alias = "db-str")]
+    pub dbstr: Option<Text>,
+    /// Make the tables that the database lacks
+    #[arg(long, value_name = "BOOL")]
+    pub db_create: Option<Text>,
+    /// PEM files with the roots that tls=custom in --dbstr trusts
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub db_ca: Vec<Text>,
+    /// Most bytes that converted blobs may take, such as 200GiB; the least recently used go
+    /// first [default: no bound]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<Text>,
+    /// How long after its last use a blob is safe from eviction: as long as nodes may take
+    /// to download it in the background
+    #[arg(long, value_name = "TIME")]
+    pub keep: Option<Text>,
+}
+
+impl StoreOptions {
+    /// The store's settings.
+    pub fn config(&self, mistakes: &mut Mistakes) -> Option<StoreConfig> {
+        let data_dir = required(mistakes, "data-dir", self.data_dir.as_ref(), |text| {
+            Ok::<_, String>(text.into())
+        });
+        let create_tables = switch(mistakes, "db-create", self.db_create.as_ref());
+        let tls_roots = list(mistakes, "db-ca", &self.db_ca, existing_file);
+        let dsn = match &self.dbstr {
+            Some(text) => Some(mistakes.take("dbstr", text.as_str().parse::<Dsn>())?),
+            None => None,
+        };
+        let cache_size = optional(mistakes, "cache-size", self.cache_size.as_ref(), bytes);
+        let keep = required(mistakes, "keep", self.keep.as_ref(), duration);
+        let index = match dsn {
+            Some(dsn) => IndexConfig::Mysql(Box::new(MysqlConfig {
+                dsn,
+                create_tables,
+                tls_roots,
+            })),
+            None => IndexConfig::Sqlite,
+        };
+        Some(StoreConfig {
+            data_dir: data_dir?,
+            index,
+            cache_size,
+            keep: keep?,
+        })
+    }
+}

@@ -1,0 +1,436 @@
+//! What stands behind the proxy, and the settings of each registry by its host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::{Args as _, Command};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::RegistryOptions;
+use crate::config::file::shaped_entry;
+use crate::config::layers::{Shape, keys_of};
+use crate::config::{Mistakes, Text};
+use crate::oci::reference::{index_host, is_host};
+use crate::oci::{ImageReference, RepoName};
+use crate::registry::{Error, RegistryConfig, Upstream};
+use crate::server::{UpstreamChoice, UpstreamEntry};
+
+/// What stands behind the proxy.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Upstreams")]
+pub struct UpstreamOptions {
+    /// What stands behind: HOST, https://HOST, http://HOST, oci:DIR or oci-archive:FILE; may
+    /// be repeated
+    ///
+    /// What stands behind: HOST, https://HOST, http://HOST, oci:DIR or oci-archive:FILE. May be
+    /// repeated; the first is asked where nothing else is said. Settings of one upstream follow
+    /// it with commas, under the names that they have in the file's [[upstream]] tables:
+    /// ghcr.io,path-prefix=gh,plain-http. How a request chooses an upstream: ns=VALUE (the `ns`
+    /// parameter of containerd's mirrors; the host itself if none is given), hosts=NAME (the
+    /// request's Host), path-prefix=NAME (the first components of the repository). In the
+    /// environment variable, upstreams are divided by semicolons.
+    #[arg(long, value_name = "UPSTREAM", value_delimiter = ';')]
+    pub upstream: Vec<Entry>,
+}
+
+/// An upstream as it was written: a text, or a table of the file.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Entry(Value);
+
+impl From<String> for Entry {
+    fn from(text: String) -> Self {
+        Self(Value::String(text))
+    }
+}
+
+/// It may hold a password.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entry(***)")
+    }
+}
+
+/// The keys of an upstream: how it is chosen, and all that can be said of a registry.
+pub(in crate::config) fn upstream_keys() -> &'static BTreeMap<String, Shape> {
+    static KEYS: LazyLock<BTreeMap<String, Shape>> = LazyLock::new(|| {
+        let command = RegistryOptions::augment_args(Command::new("keys"));
+        let mut keys = keys_of(&command);
+        // `ca` reads better in a table that is called upstream.
+        let short: Vec<(String, Shape)> = keys
+            .iter()
+            .filter_map(|(key, shape)| Some((key.strip_prefix("upstream-")?.to_owned(), *shape)))
+            .collect();
+        keys.extend(short);
+        keys.insert("url".to_owned(), Shape::Scalar);
+        keys.insert("ns".to_owned(), Shape::List);
+        keys.insert("hosts".to_owned(), Shape::List);
+        keys.insert("path-prefix".to_owned(), Shape::Scalar);
+        keys
+    });
+    &KEYS
+}
+
+/// Where images are, before it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A registry.
+    Registry {
+        /// Its host.
+        host: String,
+        /// How it is spoken to.
+        config: Box<RegistryConfig>,
+    },
+    /// A layout directory.
+    Layout(PathBuf),
+    /// A layout in a tar file.
+    Archive(PathBuf),
+}
+
+impl Target {
+    /// Opens it for reading; nothing is dialled.
+    ///
+    /// # Errors
+    /// When a setting cannot be used, or the layout is none.
+    pub fn open(&self) -> Result<Upstream, Error> {
+        match self {
+            Self::Registry { host, config } => Upstream::registry(host, config),
+            Self::Layout(directory) => Upstream::layout(directory),
+            Self::Archive(file) => Upstream::archive(file),
+        }
+    }
+}
+
+/// An upstream, and how a request chooses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedUpstream {
+    /// What is asked.
+    pub target: Target,
+    /// How a request chooses it.
+    pub choice: UpstreamChoice,
+}
+
+impl NamedUpstream {
+    /// Opens it; nothing is dialled.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn open(&self) -> Result<UpstreamEntry, Error> {
+        Ok(UpstreamEntry {
+            upstream: self.target.open()?,
+            choice: self.choice.clone(),
+        })
+    }
+}
+
+/// The settings of each registry.
+#[derive(Debug, Clone)]
+pub struct Registries {
+    base: RegistryOptions,
+    named: BTreeMap<String, RegistryOptions>,
+    /// Hosts that the base's credentials are for.
+    trusted: BTreeSet<String>,
+}
+
+impl Registries {
+    /// Registries without an entry of their own; the credentials are for `hosts` only.
+    pub fn new<'a>(base: RegistryOptions, hosts: impl IntoIterator<Item = &'a str>) -> Self {
+        let trusted = hosts.into_iter().map(|host| index_host(host).to_owned());
+        Self {
+            base,
+            named: BTreeMap::new(),
+            trusted: trusted.collect(),
+        }
+    }
+
+    /// The same, with the settings of those upstreams that have some of their own.
+    #[must_use]
+    pub fn with_upstreams(mut self, upstreams: &UpstreamOptions, mistakes: &mut Mistakes) -> Self {
+        for entry in &upstreams.upstream {
+            let Some((target, options, _)) = read_entry(entry, &self.base, mistakes) else {
+                continue;
+            };
+            if let Place::Registry { host, .. } = target {
+                let host = index_host(&host).to_owned();
+                let mut options = options;
+                if self.trusted.contains(&host) && !options.has_credentials() {
+                    options.user.clone_from(&self.base.user);
+                    options.password_file.clone_from(&self.base.password_file);
+                    options.refresh.clone_from(&self.base.refresh);
+                }
+                self.named.entry(host).or_insert(options);
+            }
+        }
+        self
+    }
+
+    /// The settings of one registry, with other credentials if there are: an option's name
+    /// and its NAME:PASSWORD.
+    pub fn config(
+        &self,
+        host: &str,
+        user: Option<(&'static str, &Text)>,
+        mistakes: &mut Mistakes,
+    ) -> Option<RegistryConfig> {
+        let host = index_host(host);
+        let mut options = match self.named.get(host) {
+            Some(options) => options.clone(),
+            None if self.trusted.contains(host) => self.base.clone(),
+            None => self.base.without_credentials(),
+        };
+        if let Some((name, user)) = user {
+            if !user.as_str().contains(':') {
+                mistakes.add(name, "NAME:PASSWORD is expected");
+                return None;
+            }
+            options = RegistryOptions {
+                user: Some(user.clone()),
+                ..options.without_credentials()
+            };
+        }
+        options.config(mistakes)
+    }
+
+    /// The registry of a host, as [`config`](Self::config) has it.
+    pub fn dial(
+        &self,
+        host: &str,
+        user: Option<(&'static str, &Text)>,
+        mistakes: &mut Mistakes,
+    ) -> Option<Upstream> {
+        let config = self.config(host, user, mistakes)?;
+        Upstream::registry(host, &config)
+            .map_err(|error| mistakes.add_line(format!("registry {host}: {error}")))
+            .ok()
+    }
+
+    /// Where an image is read from.
+    pub fn source(&self, image: &ImageReference, mistakes: &mut Mistakes) -> Option<Target> {
+        Some(match image {
+            ImageReference::Registry(reference) => Target::Registry {
+                host: reference.host.clone(),
+                config: Box::new(self.config(&reference.host, None, mistakes)?),
+            },
+            ImageReference::Layout(reference) if reference.archive => {
+                Target::Archive(reference.path.clone())
+            }
+            ImageReference::Layout(reference) => Target::Layout(reference.path.clone()),
+        })
+    }
+}
+
+enum Place {
+    Registry { host: String, plain_http: bool },
+    Layout(PathBuf),
+    Archive(PathBuf),
+}
+
+/// Where a `url` leads.
+fn place(url: &str) -> Result<Place, String> {
+    let path = |text: &str| match text {
+        "" => Err(format!("{url:?} names no path")),
+        text => Ok(PathBuf::from(text)),
+    };
+    if let Some(file) = url.strip_prefix("oci-archive:") {
+        return path(file).map(Place::Archive);
+    }
+    if let Some(directory) = url.strip_prefix("oci:") {
+        return path(directory).map(Place::Layout);
+    }
+    let (host, plain_http) = match url.split_once("://") {
+        Some(("https" | "docker", host)) => (host, false),
+        Some(("http", host)) => (host, true),
+        Some((scheme, _)) => {
+            return Err(format!(
+                "{scheme:?} is no scheme of a registry: use https or http"
+            ));
+        }
+        None => (url, false),
+    };
+    let host = host.strip_suffix('/').unwrap_or(host);
+    if host.contains('@') {
+        return Err("credentials do not belong into an address: use `user`".to_owned());
+    }
+    if !is_host(host) {
+        return Err(format!(
+            "{url:?} is no upstream: HOST, HOST:PORT, https://HOST, http://HOST, oci:DIR or \
+             oci-archive:FILE is expected"
+        ));
+    }
+    Ok(Place::Registry {
+        host: host.to_owned(),
+        plain_http,
+    })
+}
+
+/// `URL,key=value,switch` as a table.
+fn table_of(text: &str) -> Result<Table, String> {
+    let mut parts = text.split(',');
+    let mut table = Table::new();
+    table.insert("url".to_owned(), parts.next().unwrap_or_default().into());
+    for part in parts {
+        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        let Some(shape) = upstream_keys().get(key) else {
+            let known: Vec<&str> = upstream_keys().keys().map(String::as_str).collect();
+            return Err(format!("{key:?} is none of {}", known.join(", ")));
+        };
+        match shape {
+            Shape::List => {
+                let list = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(value.into());
+                }
+            }
+            _ => {
+                table.insert(key.to_owned(), value.into());
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn read_entry(
+    entry: &Entry,
+    base: &RegistryOptions,
+    mistakes: &mut Mistakes,
+) -> Option<(Place, RegistryOptions, UpstreamChoice)> {
+    let table = match &entry.0 {
+        Value::Table(table) => shaped_entry(table.clone()),
+        Value::String(text) => mistakes.take("upstream", table_of(text))?,
+        _ => {
+            mistakes.add("upstream", "a text or a table is expected");
+            return None;
+        }
+    };
+    let url = table.get("url").and_then(Value::as_str).unwrap_or_default();
+    if url.is_empty() {
+        mistakes.add("upstream", "an upstream needs a `url`");
+        return None;
+    }
+    let place = mistakes.take("upstream", place(url))?;
+    let mut merged = Table::try_from(base.without_credentials())
+        .map_err(|error| mistakes.add("upstream", error))
+        .ok()?;
+    for (key, value) in &table {
+        let long = format!("upstream-{key}");
+        let key = if upstream_keys().contains_key(&long) {
+            long
+        } else {
+            key.clone()
+        };
+        merged.insert(key, value.clone());
+    }
+    if matches!(
+        place,
+        Place::Registry {
+            plain_http: true,
+            ..
+        }
+    ) {
+        merged.insert("plain-http".to_owned(), "true".into());
+    }
+    let options = Value::Table(merged)
+        .try_into()
+        .map_err(|error: toml::de::Error| mistakes.add("upstream", error.message()))
+        .ok()?;
+    let choice = choice(&table, &place, mistakes);
+    Some((place, options, choice))
+}
+
+fn choice(table: &Table, place: &Place, mistakes: &mut Mistakes) -> UpstreamChoice {
+    let list = |key: &str| -> Vec<String> {
+        let values = table.get(key).and_then(Value::as_array);
+        values
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_ascii_lowercase)
+            .collect()
+    };
+    let mut namespaces = list("ns");
+    if let (true, Place::Registry { host, .. }) = (namespaces.is_empty(), place) {
+        namespaces.push(index_host(host).to_ascii_lowercase());
+    }
+    let path_prefix = table
+        .get("path-prefix")
+        .and_then(Value::as_str)
+        .filter(|prefix| !prefix.is_empty())
+        .and_then(|prefix| {
+            let prefix = prefix.trim_matches('/');
+            let read = prefix.parse::<RepoName>();
+            mistakes.take("upstream", read.map_err(|e| format!("path-prefix: {e}")))
+        });
+    UpstreamChoice {
+        namespaces,
+        hosts: list("hosts"),
+        path_prefix: path_prefix.map(|prefix| prefix.to_string()),
+    }
+}
+
+impl UpstreamOptions {
+    /// The upstreams in their order, and the settings of every registry.
+    pub fn config(
+        &self,
+        base: &RegistryOptions,
+        mistakes: &mut Mistakes,
+    ) -> (Vec<NamedUpstream>, Registries) {
+        let mut read = Vec::new();
+        for entry in &self.upstream {
+            read.extend(read_entry(entry, base, mistakes));
+        }
+        if base.has_credentials() && read.len() > 1 {
+            mistakes.add(
+                if base.user.is_some() {
+                    "user"
+                } else {
+                    "refresh"
+                },
+                "there are several upstreams: say in each [[upstream]] which credentials it gets",
+            );
+        }
+        let hosts = match read.as_slice() {
+            [(Place::Registry { host, .. }, ..)] => Some(host.as_str()),
+            _ => None,
+        };
+        let registries =
+            Registries::new(base.clone(), hosts).with_upstreams(self, &mut Mistakes::default());
+        let mut upstreams = Vec::new();
+        for (place, _, choice) in read {
+            let target = match place {
+                Place::Registry { host, .. } => {
+                    let Some(config) = registries.config(&host, None, mistakes) else {
+                        continue;
+                    };
+                    Target::Registry {
+                        host,
+                        config: Box::new(config),
+                    }
+                }
+                Place::Layout(path) => Target::Layout(path),
+                Place::Archive(path) => Target::Archive(path),
+            };
+            upstreams.push(NamedUpstream { target, choice });
+        }
+        tell_ambiguities(&upstreams, mistakes);
+        (upstreams, registries)
+    }
+}
+
+/// A request must not be for two upstreams.
+fn tell_ambiguities(upstreams: &[NamedUpstream], mistakes: &mut Mistakes) {
+    let mut seen = BTreeSet::new();
+    for NamedUpstream { choice, .. } in upstreams {
+        let namespaces = choice.namespaces.iter().map(|name| ("ns", name));
+        let hosts = choice.hosts.iter().map(|name| ("hosts", name));
+        let prefix = choice.path_prefix.iter().map(|name| ("path-prefix", name));
+        for (key, name) in namespaces.chain(hosts).chain(prefix) {
+            if !seen.insert((key, name)) {
+                mistakes.add("upstream", format!("two upstreams have {key} {name:?}"));
+            }
+        }
+    }
+}

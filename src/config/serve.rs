@@ -1,0 +1,101 @@
+//! Everything that `serve` can be told.
+
+use super::options::{
+    ConversionOptions, LimitOptions, LogConfig, LogOptions, PushOptions, RegistryOptions,
+    ServerOptions, StoreOptions, UpstreamOptions,
+};
+use super::{Layers, Mistakes};
+use crate::convert::ConverterConfig;
+use crate::server::ServerConfig;
+use crate::store::StoreConfig;
+
+/// Everything that `serve` can be told.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServeOptions {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub upstream: UpstreamOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub push: PushOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub conversion: ConversionOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: RegistryOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: LimitOptions,
+}
+
+/// What `serve` is made from.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// The store.
+    pub store: StoreConfig,
+    /// The converter.
+    pub converter: ConverterConfig,
+    /// The server.
+    pub server: ServerConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+impl ServeOptions {
+    /// These over what the file and the defaults say.
+    #[must_use]
+    pub fn effective(&self, layers: &mut Layers, mistakes: &mut Mistakes) -> Self {
+        Self {
+            upstream: layers.effective(&self.upstream, mistakes),
+            server: layers.effective(&self.server, mistakes),
+            push: layers.effective(&self.push, mistakes),
+            conversion: layers.effective(&self.conversion, mistakes),
+            store: layers.effective(&self.store, mistakes),
+            registry: layers.effective(&self.registry, mistakes),
+            limits: layers.effective(&self.limits, mistakes),
+        }
+    }
+
+    /// The settings of every part; each mistake is told, also those behind the first.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn config(
+        &self,
+        log: &LogOptions,
+        mut mistakes: Mistakes,
+    ) -> Result<ServeConfig, Mistakes> {
+        let found = &mut mistakes;
+        let log = log.config(found);
+        let store = self.store.config(found);
+        let limits = self.limits.config(found);
+        let (named, registries) = self.upstream.config(&self.registry, found);
+        let mut upstreams = Vec::new();
+        for upstream in &named {
+            match upstream.open() {
+                Ok(upstream) => upstreams.push(upstream),
+                Err(error) => found.add("upstream", error),
+            }
+        }
+        let push = self.push.target(&registries, found);
+        let suffix = self.push.suffix(&mut Mistakes::default());
+        let converter = self.conversion.config(push, found);
+        let server = self.server.config(upstreams, suffix, limits, found);
+        let config = (|| {
+            Some(ServeConfig {
+                store: store?,
+                converter: converter?,
+                server: server?,
+                log: log?,
+            })
+        })();
+        mistakes.none_or(config)
+    }
+}

@@ -1,0 +1,407 @@
+//! The layers of one image, bottom first: found, waited for, or converted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::super::jobs::Claim;
+use super::super::layer::{ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare};
+use super::super::plan::Step;
+use super::fetch::{Failure, fetch};
+use super::found::{Layer, open_local};
+use super::status::{Gauge, add};
+use super::types::{Event, Observer, Outcome, Source};
+use super::{ConvertError, Converter, Home, blocking};
+use crate::oci::Digest;
+use crate::registry::BlobSource;
+use crate::store::{Acquired, BlobError, LeaseKeeper, TempBlob};
+
+/// Layers that are fetched and inflated ahead of the one being placed.
+const AHEAD: usize = 2;
+/// The longest wait between two looks at what another process is making.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The chain of one image while it is worked on.
+struct Chain<'a> {
+    converter: &'a Converter,
+    source: &'a Source,
+    home: &'a Home,
+    steps: &'a [Step],
+    observer: Option<&'a Observer>,
+    /// The lowest layers, which are done.
+    layers: Vec<Layer>,
+    /// The one above them, if it is placed and its blob is being sealed.
+    sealing: Option<JoinHandle<Result<Layer, ConvertError>>>,
+    /// The filesystem, if it is in memory.
+    builder: Option<ChainBuilder>,
+    /// The layers above, as far as they are being fetched.
+    ahead: VecDeque<Fetched>,
+}
+
+/// A layer that is being fetched.
+struct Fetched {
+    inflating: Inflating,
+    failure: Failure,
+}
+
+/// What keeps others from making the same layer.
+struct Hold {
+    claim: Claim<String>,
+    lease: LeaseKeeper,
+}
+
+impl Converter {
+    /// The converted layers of `steps`, each in the store or the registry and recorded.
+    pub(super) async fn chain(
+        &self,
+        source: &Source,
+        home: &Home,
+        steps: &[Step],
+        observer: Option<&Observer>,
+    ) -> Result<Vec<Layer>, ConvertError> {
+        let mut chain = Chain {
+            converter: self,
+            source,
+            home,
+            steps,
+            observer,
+            layers: Vec::with_capacity(steps.len()),
+            sealing: None,
+            builder: None,
+            ahead: VecDeque::new(),
+        };
+        let result = chain.run().await;
+        chain.forget_ahead().await?;
+        // A layer that is whole is kept even if one above it failed.
+        let sealed = chain.settle().await;
+        result.and(sealed).map(|()| chain.layers)
+    }
+}
+
+impl Chain<'_> {
+    async fn run(&mut self) -> Result<(), ConvertError> {
+        let mut place = 0;
+        while let Some(step) = self.steps.get(place) {
+            self.step(step, place).await?;
+            place += 1;
+        }
+        self.settle().await
+    }
+
+    /// Waits for the layer whose blob is being sealed.
+    async fn settle(&mut self) -> Result<(), ConvertError> {
+        if let Some(sealing) = self.sealing.take() {
+            let layer = sealing.await.map_err(|_| ConvertError::Interrupted)?;
+            self.layers.push(layer?);
+        }
+        Ok(())
+    }
+
+    /// Gives up what is in memory of the chain. Tearing down waits for threads.
+    async fn forget_ahead(&mut self) -> Result<(), ConvertError> {
+        let (builder, ahead) = (self.builder.take(), std::mem::take(&mut self.ahead));
+        blocking(move || {
+            drop((builder, ahead));
+            Ok(())
+        })
+        .await
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = self.observer {
+            observer(event());
+        }
+    }
+
+    fn parent(&self) -> Option<&Digest> {
+        self.layers.last().map(|layer| &layer.digest)
+    }
+
+    /// Looks whether the layer has been made, and takes it.
+    async fn find(&mut self, step: &Step) -> Result<bool, ConvertError> {
+        if self.builder.is_some() && !self.converter.is_named(self.home, step).await? {
+            // Most likely, and no reason to wait for the layer below.
+            return Ok(false);
+        }
+        self.settle().await?;
+        let found = self
+            .converter
+            .find(self.source, self.home, step, self.parent())
+            .await?;
+        let Some(layer) = found else {
+            return Ok(false);
+        };
+        self.forget_ahead().await?;
+        add(&self.converter.inner.counters.layers_found, 1);
+        self.tell(|| Event::Done {
+            chain: step.chain_id.clone(),
+            size: layer.size,
+            outcome: Outcome::Found,
+        });
+        self.layers.push(layer);
+        Ok(true)
+    }
+
+    async fn step(&mut self, step: &Step, place: usize) -> Result<(), ConvertError> {
+        if self.builder.is_none() && self.find(step).await? {
+            return Ok(());
+        }
+        let inner = Arc::clone(&self.converter.inner);
+        let queued = Gauge::up(&inner.counters.layers_queued);
+        let name = format!("{} {}", step.chain_id, inner.variant);
+        let claim = inner.claims.claim(name.clone()).await;
+        let ttl = inner.config.lease_ttl;
+        let lease = loop {
+            // Whoever had the claim or the lease may have made it by now.
+            if self.find(step).await? {
+                return Ok(());
+            }
+            match inner.store.acquire(&name, ttl).await? {
+                Acquired::Mine(lease) => break lease.keep(inner.store.index().clone(), ttl),
+                Acquired::Held { holder, remaining } => {
+                    tracing::debug!(chain = %step.chain_id, holder, "another makes this layer");
+                    let wait = remaining.clamp(Duration::from_millis(20), LOOK);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        };
+        let hold = Hold { claim, lease };
+        let turn = inner.turns.take(step.layer.size).await;
+        drop(queued);
+        let running = Gauge::up(&inner.counters.layers_running);
+        let made = self.place(step, place).await;
+        drop((running, turn));
+        match made {
+            Ok((temp, sealing)) => {
+                let before = self.settle().await;
+                self.sealing = Some(self.seal(step, temp, sealing, hold));
+                before
+            }
+            Err(error) => {
+                add(&inner.counters.layers_failed, 1);
+                hold.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a layer on the filesystem, and its blob into a file.
+    async fn place(
+        &mut self,
+        step: &Step,
+        place: usize,
+    ) -> Result<(TempBlob, super::super::layer::Sealing), ConvertError> {
+        let fetched = match self.ahead.pop_front() {
+            Some(fetched) => fetched,
+            None => self.prepare(step)?,
+        };
+        let above = self.steps.iter().skip(place + 1).take(AHEAD);
+        for next in above.skip(self.ahead.len()) {
+            let next = self.prepare(next)?;
+            self.ahead.push_back(next);
+        }
+        let Fetched { inflating, failure } = fetched;
+        let inner = Arc::clone(&self.converter.inner);
+        let taken = self.builder.take();
+        let lower: Vec<_> = self
+            .layers
+            .iter()
+            .map(|layer| Arc::clone(&layer.blob))
+            .collect();
+        let parent = self.parent().cloned();
+        // LZ4 takes less than twice what gzip does; a sparse layer far less.
+        let room = step.layer.size.saturating_mul(2);
+        let placed = blocking(move || {
+            Ok((|| {
+                let blobs = inner.store.blobs();
+                let _room = blobs.reserve(room)?;
+                let temp = blobs.begin()?;
+                let out = temp.file().try_clone().map_err(LayerError::Output)?;
+                let (settings, pool) = (inner.config.settings.clone(), inner.pool.clone());
+                let mut builder = match (taken, parent) {
+                    (Some(builder), _) => builder,
+                    (None, Some(parent)) => ChainBuilder::on(lower, parent, settings, pool)?,
+                    (None, None) => ChainBuilder::empty(settings, pool),
+                };
+                let sealing = builder.add_layer(inflating, out)?;
+                Ok::<_, Failed>((builder, temp, sealing))
+            })())
+        })
+        .await?;
+        match placed {
+            Ok((builder, temp, sealing)) => {
+                self.builder = Some(builder);
+                Ok((temp, sealing))
+            }
+            Err(Failed::Blobs(error)) => Err(error.into()),
+            Err(Failed::Layer(LayerError::Source(cause))) => Err(match failure.take() {
+                Some(error) => error.into(),
+                None => broken(step, LayerError::Source(cause)),
+            }),
+            Err(Failed::Layer(cause)) => Err(broken(step, cause)),
+        }
+    }
+
+    /// Makes a placed layer durable, pushed and recorded, while the next one is placed.
+    fn seal(
+        &self,
+        step: &Step,
+        temp: TempBlob,
+        sealing: super::super::layer::Sealing,
+        hold: Hold,
+    ) -> JoinHandle<Result<Layer, ConvertError>> {
+        let converter = self.converter.clone();
+        let (source, home) = (self.source.clone(), self.home.clone());
+        let (step, observer) = (step.clone(), self.observer.cloned());
+        tokio::spawn(async move {
+            let sealed = converter.sealed(&source, &home, &step, temp, sealing).await;
+            hold.release().await;
+            let counters = &converter.inner.counters;
+            match &sealed {
+                Ok(layer) => {
+                    add(&counters.layers_converted, 1);
+                    add(&counters.blob_bytes, layer.size);
+                    if let Some(observer) = observer {
+                        observer(Event::Done {
+                            chain: step.chain_id.clone(),
+                            size: layer.size,
+                            outcome: Outcome::Converted,
+                        });
+                    }
+                }
+                Err(_) => add(&counters.layers_failed, 1),
+            }
+            sealed
+        })
+    }
+
+    /// Starts to fetch and inflate a layer.
+    fn prepare(&self, step: &Step) -> Result<Fetched, ConvertError> {
+        let (chunks, failure) = fetch(self.source, &step.layer.digest, step.layer.size);
+        let input = LayerInput {
+            chunks,
+            digest: step.layer.digest.clone(),
+            size: step.layer.size,
+            diff_id: step.diff_id.clone(),
+            chain_id: step.chain_id.clone(),
+            parent_chain_id: step.parent.clone(),
+        };
+        let (observer, chain) = (self.observer.cloned(), step.chain_id.clone());
+        let counted = AtomicU64::new(0);
+        let inner = Arc::clone(&self.converter.inner);
+        let limit = inner.config.settings.max_layer_size;
+        let on_progress = Arc::new(move |progress: Progress| {
+            let before = counted.swap(progress.compressed, Ordering::Relaxed);
+            let more = progress.compressed.saturating_sub(before);
+            add(&inner.counters.source_bytes, more);
+            if let Some(observer) = &observer {
+                let chain = chain.clone();
+                observer(Event::Progress { chain, progress });
+            }
+        });
+        let inflating = prepare(input, limit, on_progress).map_err(|cause| broken(step, cause))?;
+        Ok(Fetched { inflating, failure })
+    }
+}
+
+impl Converter {
+    async fn sealed(
+        &self,
+        source: &Source,
+        home: &Home,
+        step: &Step,
+        temp: TempBlob,
+        sealing: super::super::layer::Sealing,
+    ) -> Result<Layer, ConvertError> {
+        let blobs = self.inner.store.blobs().clone();
+        let committed = blocking(move || {
+            Ok((|| {
+                let sealed = sealing.wait()?;
+                let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
+                let blob = open_local(&file)
+                    .map_err(|cause| LayerError::Output(std::io::Error::other(cause)))?;
+                Ok::<_, Failed>(Layer {
+                    digest: sealed.digest,
+                    size: sealed.size,
+                    blob,
+                })
+            })())
+        })
+        .await?;
+        let layer = match committed {
+            Ok(layer) => layer,
+            Err(Failed::Blobs(error)) => return Err(error.into()),
+            Err(Failed::Layer(cause)) => return Err(broken(step, cause)),
+        };
+        if home.is_pushed {
+            self.push_layer(source, home, &layer).await?;
+        }
+        self.record(home, step, &layer).await?;
+        let index = self.inner.store.index();
+        index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
+        Ok(layer)
+    }
+
+    /// Makes sure that the registry has a layer of the store.
+    pub(super) async fn push_layer(
+        &self,
+        source: &Source,
+        home: &Home,
+        layer: &Layer,
+    ) -> Result<(), ConvertError> {
+        let place = home.place(source);
+        let (blobs, digest) = (self.inner.store.blobs().clone(), layer.digest.clone());
+        let Some(file) = blocking(move || Ok(blobs.open(&digest)?)).await? else {
+            return Err(ConvertError::Interrupted);
+        };
+        let bytes = BlobSource::File(file.path());
+        place
+            .upstream
+            .push_blob(
+                &place.repo,
+                &layer.digest,
+                layer.size,
+                &bytes,
+                &place.authorization,
+            )
+            .await?;
+        Ok(())
+    }
+}
+
+impl Hold {
+    async fn release(self) {
+        if self.lease.is_lost() {
+            tracing::warn!("a layer took longer than its lease; another may have made it too");
+        }
+        self.lease.release().await;
+        drop(self.claim);
+    }
+}
+
+fn broken(step: &Step, cause: LayerError) -> ConvertError {
+    ConvertError::Layer {
+        layer: step.layer.digest.clone(),
+        cause: Arc::new(cause),
+    }
+}
+
+enum Failed {
+    Blobs(BlobError),
+    Layer(LayerError),
+}
+
+impl From<BlobError> for Failed {
+    fn from(error: BlobError) -> Self {
+        Self::Blobs(error)
+    }
+}
+
+impl From<LayerError> for Failed {
+    fn from(error: LayerError) -> Self {
+        Self::Layer(error)
+    }
+}

@@ -1,0 +1,63 @@
+//! From an upstream's stream to the chunks that the pipeline's threads take.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+
+use super::super::layer::Chunks;
+use super::types::Source;
+use crate::oci::Digest;
+use crate::registry::Error;
+
+/// Chunks that wait to be taken; a chunk is what one read of a connection gave.
+const AHEAD: usize = 32;
+
+/// Why the chunks ended early, for whoever finds that they did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<Error>>>);
+
+impl Failure {
+    pub(super) fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, error: Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+/// Begins to fetch a blob of `size` bytes. The iterator must not be polled from a task.
+pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Failure) {
+    let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+    let failure = Failure::default();
+    let told = failure.clone();
+    let (source, digest) = (source.clone(), digest.clone());
+    tokio::spawn(async move {
+        let opened = source
+            .upstream
+            .blob(&source.repo, &digest, size, &source.authorization);
+        let cause = match opened.await {
+            Ok(mut stream) => loop {
+                match stream.next().await {
+                    None => return,
+                    Some(Ok(chunk)) => {
+                        if sender.send(Ok(chunk)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Some(Err(cause)) => break cause,
+                }
+            },
+            Err(cause) => cause,
+        };
+        let error = io::Error::other(cause.to_string());
+        told.set(cause);
+        // Nobody is there any more if this fails.
+        let _ = sender.send(Err(error)).await;
+    });
+    let chunks = std::iter::from_fn(move || receiver.blocking_recv());
+    (Box::new(chunks), failure)
+}

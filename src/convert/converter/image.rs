@@ -1,0 +1,577 @@
+//! A manifest or an index in, the converted one out.
+
+use bytes::Bytes;
+
+use super::super::image::{self as documents, Document, IndexEntry, LayerBlob, Subject};
+use super::super::plan::{SourceLayer, Step, steps};
+use super::super::push::push;
+use super::types::{
+    ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
+    StoredManifest,
+};
+use super::{ConvertError, Converter, Home, blocking};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, Index, Manifest, Platform, Selector,
+};
+use crate::registry::RawManifest;
+use crate::store::ManifestKey;
+
+/// The longest image config taken, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+fn broken(what: &'static str, digest: &Digest, cause: impl std::fmt::Display) -> ConvertError {
+    ConvertError::Document {
+        what,
+        digest: digest.clone(),
+        cause: cause.to_string(),
+    }
+}
+
+fn parse(raw: &RawManifest) -> Result<Manifest, ConvertError> {
+    Manifest::parse(&raw.media_type, &raw.bytes)
+        .map_err(|error| broken("manifest", &raw.digest, error))
+}
+
+/// Whether the image's layers are overlaybd's already.
+fn is_overlaybd(image: &ImageManifest) -> bool {
+    let marked = |layer: &Descriptor| layer.annotations.contains_key(documents::BLOB_DIGEST);
+    !image.layers.is_empty() && image.layers.iter().all(marked)
+}
+
+impl Converter {
+    /// What the index and the store know of an image, put together again.
+    pub(super) async fn recall(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+    ) -> Result<Option<ConvertedImage>, ConvertError> {
+        let index = self.inner.store.index();
+        let built = index
+            .find_built_manifest(manifest, &self.inner.image_variant)
+            .await?;
+        let Some((media_type, row)) = built else {
+            return Ok(None);
+        };
+        // What is known elsewhere is not yet this repository's: its layers get linked, and
+        // its source's rights checked, by a conversion that finds all of them.
+        let key = ManifestKey {
+            host: source.upstream.host().to_owned(),
+            repo: source.repo.clone(),
+            source: manifest.clone(),
+            media_type: media_type.clone(),
+        };
+        let own = index.find_manifest(&key).await?;
+        if own.is_none_or(|own| own.digest != row.digest) {
+            return Ok(None);
+        }
+        let Some(root) = self.stored(&row.digest, &media_type).await? else {
+            return Ok(None);
+        };
+        self.understand(manifest, root).await
+    }
+
+    /// A converted root with its parts; `None` if a part of an index is not in the store.
+    async fn understand(
+        &self,
+        source: &Digest,
+        root: StoredManifest,
+    ) -> Result<Option<ConvertedImage>, ConvertError> {
+        let parsed = Manifest::parse(&root.media_type, &root.bytes)
+            .map_err(|error| broken("converted manifest", &root.digest, error))?;
+        let mut image = ConvertedImage {
+            source: source.clone(),
+            root,
+            manifests: Vec::new(),
+            kept: Vec::new(),
+        };
+        match parsed {
+            Manifest::Image(parsed) => {
+                let one = converted(source, None, image.root.clone(), parsed);
+                image.manifests.push(one);
+            }
+            Manifest::Index(parsed) => {
+                for entry in parsed.manifests {
+                    let stored = match self.stored(&entry.digest, &entry.media_type).await? {
+                        Some(stored) => stored,
+                        None if self.is_ours(&entry) => return Ok(None),
+                        None => {
+                            image.kept.push(entry);
+                            continue;
+                        }
+                    };
+                    match Manifest::parse(&stored.media_type, &stored.bytes) {
+                        Ok(Manifest::Image(parsed)) => {
+                            let one = converted(source, entry.platform.clone(), stored, parsed);
+                            image.manifests.push(one);
+                        }
+                        _ => image.kept.push(entry),
+                    }
+                }
+            }
+        }
+        Ok(Some(image))
+    }
+
+    /// Whether an entry of a converted index is one that this converter replaces.
+    fn is_ours(&self, entry: &Descriptor) -> bool {
+        entry
+            .platform
+            .as_ref()
+            .is_some_and(|platform| self.wants(platform))
+    }
+
+    async fn stored(
+        &self,
+        digest: &Digest,
+        media_type: &str,
+    ) -> Result<Option<StoredManifest>, ConvertError> {
+        let (blobs, wanted) = (self.inner.store.blobs().clone(), digest.clone());
+        let limit = crate::registry::config::MAX_MANIFEST;
+        let bytes = blocking(move || {
+            let Some(file) = blobs.open(&wanted)? else {
+                return Ok(None);
+            };
+            let Some(size) = usize::try_from(file.size())
+                .ok()
+                .filter(|size| *size <= limit)
+            else {
+                return Ok(None);
+            };
+            let mut bytes = vec![0; size];
+            match file.read_exact_at(&mut bytes, 0) {
+                Ok(()) => Ok(Some(bytes)),
+                Err(cause) => Err(broken("the stored manifest", &wanted, cause)),
+            }
+        })
+        .await?;
+        // Small, and what everything else hangs on: looked at each time.
+        Ok(bytes
+            .filter(|bytes| Digest::of(bytes) == *digest)
+            .map(|bytes| StoredManifest {
+                digest: digest.clone(),
+                media_type: media_type.to_owned(),
+                bytes: Bytes::from(bytes),
+            }))
+    }
+
+    /// Converts what is not there yet of an image.
+    pub(super) async fn image(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+        observer: Option<&Observer>,
+    ) -> Result<ConvertedImage, ConvertError> {
+        if let Some(image) = self.recall(source, manifest).await?
+            && self.is_complete(source, &image).await?
+        {
+            return Ok(image);
+        }
+        let raw = self.source_manifest(source, manifest).await?;
+        let home = self.home(source);
+        let style = &self.inner.config.style;
+        let image = match parse(&raw)? {
+            Manifest::Image(parsed) if is_overlaybd(&parsed) => {
+                let root = self.keep(&raw.bytes, &raw.media_type, &raw.digest).await?;
+                ConvertedImage {
+                    source: manifest.clone(),
+                    root,
+                    manifests: Vec::new(),
+                    kept: Vec::new(),
+                }
+            }
+            Manifest::Image(parsed) => {
+                let one = self
+                    .manifest(source, &home, &raw, &parsed, None, observer)
+                    .await?;
+                ConvertedImage {
+                    source: manifest.clone(),
+                    root: one.manifest.clone(),
+                    manifests: vec![one],
+                    kept: Vec::new(),
+                }
+            }
+            Manifest::Index(parsed) => {
+                let (entries, manifests, kept) =
+                    self.entries(source, &home, &raw, &parsed, observer).await?;
+                let subject = subject_of(&raw);
+                let made =
+                    documents::index(&raw.bytes, &raw.media_type, &entries, style, Some(&subject))
+                        .map_err(|error| broken("index", &raw.digest, error))?;
+                let root = self
+                    .keep(&made.bytes, &made.media_type, &made.digest)
+                    .await?;
+                ConvertedImage {
+                    source: manifest.clone(),
+                    root,
+                    manifests,
+                    kept,
+                }
+            }
+        };
+        self.publish(source, &home, &image).await?;
+        Ok(image)
+    }
+
+    /// Whether every part of a known image is in the store, or the registry it is pushed to.
+    async fn is_complete(
+        &self,
+        source: &Source,
+        image: &ConvertedImage,
+    ) -> Result<bool, ConvertError> {
+        let mut wanted: Vec<Digest> = vec![image.root.digest.clone()];
+        for one in &image.manifests {
+            wanted.push(one.manifest.digest.clone());
+            wanted.push(one.config.digest.clone());
+            wanted.extend(one.layers.iter().map(|layer| layer.digest.clone()));
+        }
+        let blobs = self.inner.store.blobs().clone();
+        let missing = blocking(move || {
+            let mut missing = Vec::new();
+            for digest in wanted {
+                if !blobs.contains(&digest)? {
+                    missing.push(digest);
+                }
+            }
+            Ok(missing)
+        })
+        .await?;
+        let home = self.home(source);
+        if !home.is_pushed {
+            return Ok(missing.is_empty());
+        }
+        let place = home.place(source);
+        for digest in missing {
+            let size = place
+                .upstream
+                .blob_size(&place.repo, &digest, &place.authorization)
+                .await;
+            match size {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn source_manifest(
+        &self,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<RawManifest, ConvertError> {
+        let selector = Selector::Digest(digest.clone());
+        Ok(source
+            .upstream
+            .manifest(&source.repo, &selector, &source.authorization)
+            .await?)
+    }
+
+    /// Converts the entries of an index that are wanted.
+    async fn entries(
+        &self,
+        source: &Source,
+        home: &Home,
+        raw: &RawManifest,
+        index: &Index,
+        observer: Option<&Observer>,
+    ) -> Result<(Vec<IndexEntry>, Vec<ConvertedManifest>, Vec<Descriptor>), ConvertError> {
+        let (mut entries, mut manifests, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let mut available = Vec::new();
+        let mut is_any_wanted = false;
+        for entry in &index.manifests {
+            if entry.is_attestation() {
+                tracing::info!(index = %raw.digest, attestation = %entry.digest,
+                    "dropped an attestation: it is of the source's layers");
+                entries.push(IndexEntry::Drop);
+                continue;
+            }
+            available.push(name_of(entry));
+            let is_wanted = entry
+                .platform
+                .as_ref()
+                .is_none_or(|platform| self.wants(platform));
+            let converted = if is_wanted {
+                self.entry(source, home, entry, observer).await?
+            } else {
+                None
+            };
+            match converted {
+                Some(Entry::Converted(document, one)) => {
+                    is_any_wanted = true;
+                    entries.push(IndexEntry::Replace(document));
+                    manifests.push(*one);
+                }
+                Some(Entry::Already) => {
+                    is_any_wanted = true;
+                    entries.push(IndexEntry::Keep);
+                    kept.push(entry.clone());
+                }
+                None => {
+                    entries.push(IndexEntry::Keep);
+                    kept.push(entry.clone());
+                }
+            }
+        }
+        if is_any_wanted {
+            return Ok((entries, manifests, kept));
+        }
+        Err(ConvertError::NoPlatform {
+            index: raw.digest.clone(),
+            wanted: match &self.inner.config.platforms {
+                Platforms::All => "any platform that can be converted".to_owned(),
+                Platforms::Some(wanted) => joined(wanted.iter().map(ToString::to_string)),
+            },
+            available: joined(available.into_iter()),
+        })
+    }
+
+    /// Converts one entry of an index; `None` if it is to stay as it is.
+    async fn entry(
+        &self,
+        source: &Source,
+        home: &Home,
+        entry: &Descriptor,
+        observer: Option<&Observer>,
+    ) -> Result<Option<Entry>, ConvertError> {
+        let raw = self.source_manifest(source, &entry.digest).await?;
+        let Ok(Manifest::Image(parsed)) = parse(&raw) else {
+            // An index in an index, or an artifact of some kind.
+            return Ok(None);
+        };
+        if is_overlaybd(&parsed) {
+            return Ok(Some(Entry::Already));
+        }
+        if entry.platform.is_none() {
+            let config = self.config(source, &parsed.config).await?;
+            let platform = ImageConfig::parse(&config).ok().and_then(|c| c.platform);
+            if !platform.is_some_and(|platform| self.wants(&platform)) {
+                return Ok(None);
+            }
+        }
+        let platform = entry.platform.clone();
+        let one = self
+            .manifest(source, home, &raw, &parsed, platform, observer)
+            .await?;
+        let document = Document {
+            bytes: one.manifest.bytes.to_vec(),
+            media_type: one.manifest.media_type.clone(),
+            digest: one.manifest.digest.clone(),
+        };
+        Ok(Some(Entry::Converted(document, Box::new(one))))
+    }
+
+    /// Whether images of this platform are converted. Windows layers are no Linux rootfs.
+    fn wants(&self, platform: &Platform) -> bool {
+        match &self.inner.config.platforms {
+            Platforms::All => platform.os != "windows" && platform.os != "unknown",
+            Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
+        }
+    }
+
+    /// Converts one image manifest.
+    async fn manifest(
+        &self,
+        source: &Source,
+        home: &Home,
+        raw: &RawManifest,
+        parsed: &ImageManifest,
+        platform: Option<Platform>,
+        observer: Option<&Observer>,
+    ) -> Result<ConvertedManifest, ConvertError> {
+        let config = self.config(source, &parsed.config).await?;
+        let known = ImageConfig::parse(&config)
+            .map_err(|error| broken("image config", &parsed.config.digest, error))?;
+        let layers = parsed.layers.iter().map(|layer| SourceLayer {
+            media_type: layer.media_type.clone(),
+            digest: layer.digest.clone(),
+            size: layer.size,
+        });
+        let steps: Vec<Step> =
+            steps(layers.collect(), &known.diff_ids).map_err(|cause| ConvertError::Plan {
+                manifest: raw.digest.clone(),
+                cause,
+            })?;
+        if let Some(observer) = observer {
+            observer(Event::Planned {
+                platform: platform.clone().or(known.platform),
+                layers: steps.iter().map(planned).collect(),
+            });
+        }
+        let chain = self.chain(source, home, &steps, observer).await?;
+        let blobs: Vec<LayerBlob> = chain
+            .iter()
+            .map(|layer| LayerBlob {
+                digest: layer.digest.clone(),
+                size: layer.size,
+            })
+            .collect();
+        let style = &self.inner.config.style;
+        let config = documents::config(&config, &parsed.config.media_type, &blobs, style)
+            .map_err(|error| broken("image config", &parsed.config.digest, error))?;
+        let subject = subject_of(raw);
+        let made = documents::manifest(
+            &raw.bytes,
+            parsed.kind.media_type(),
+            &config,
+            &blobs,
+            style,
+            Some(&subject),
+        )
+        .map_err(|error| broken("manifest", &raw.digest, error))?;
+        self.keep(&config.bytes, &config.media_type, &config.digest)
+            .await?;
+        let stored = self
+            .keep(&made.bytes, &made.media_type, &made.digest)
+            .await?;
+        let parsed = match Manifest::parse(&stored.media_type, &stored.bytes) {
+            Ok(Manifest::Image(parsed)) => parsed,
+            Ok(Manifest::Index(_)) => return Err(broken("manifest", &raw.digest, "is an index")),
+            Err(error) => return Err(broken("manifest", &raw.digest, error)),
+        };
+        Ok(converted(&raw.digest, platform, stored, parsed))
+    }
+
+    /// The bytes of a source config, verified.
+    async fn config(&self, source: &Source, config: &Descriptor) -> Result<Bytes, ConvertError> {
+        use futures_util::TryStreamExt as _;
+        if config.size > MAX_CONFIG {
+            let cause = format!("has {} bytes, more than {MAX_CONFIG}", config.size);
+            return Err(broken("image config", &config.digest, cause));
+        }
+        let stream = source
+            .upstream
+            .blob(
+                &source.repo,
+                &config.digest,
+                config.size,
+                &source.authorization,
+            )
+            .await?;
+        let bytes = stream
+            .try_fold(bytes::BytesMut::new(), |mut whole, chunk| async move {
+                whole.extend_from_slice(&chunk);
+                Ok(whole)
+            })
+            .await?
+            .freeze();
+        let found = config.digest.of_same_kind(&bytes);
+        if found == config.digest {
+            return Ok(bytes);
+        }
+        let cause = format!("the upstream sends other bytes: {found}");
+        Err(broken("image config", &config.digest, cause))
+    }
+
+    /// Puts a document into the store.
+    async fn keep(
+        &self,
+        bytes: &[u8],
+        media_type: &str,
+        digest: &Digest,
+    ) -> Result<StoredManifest, ConvertError> {
+        let stored = StoredManifest {
+            digest: digest.clone(),
+            media_type: media_type.to_owned(),
+            bytes: Bytes::copy_from_slice(bytes),
+        };
+        let (blobs, copy) = (self.inner.store.blobs().clone(), stored.clone());
+        blocking(move || {
+            blobs.put_bytes(&copy.digest, &copy.bytes)?;
+            Ok(())
+        })
+        .await?;
+        Ok(stored)
+    }
+
+    /// Pushes an image's documents where that is asked for, then records all of it.
+    async fn publish(
+        &self,
+        source: &Source,
+        home: &Home,
+        image: &ConvertedImage,
+    ) -> Result<(), ConvertError> {
+        if home.is_pushed {
+            let selector = Selector::Digest(image.root.digest.clone());
+            let (to, repo) = (&home.upstream, &home.repo);
+            push(&self.inner.store, image, source, to, repo, &selector).await?;
+        }
+        let mut parts = vec![image.root.digest.clone()];
+        for one in &image.manifests {
+            parts.push(one.manifest.digest.clone());
+            parts.push(one.config.digest.clone());
+            parts.extend(one.layers.iter().map(|layer| layer.digest.clone()));
+        }
+        let index = self.inner.store.index();
+        let host = source.upstream.host();
+        index
+            .link(host, &source.repo, &image.source, &parts)
+            .await?;
+        for (host, repo) in [(host, &source.repo), (home.host.as_str(), &home.repo)] {
+            let key = ManifestKey {
+                host: host.to_owned(),
+                repo: repo.clone(),
+                source: image.source.clone(),
+                media_type: image.root.media_type.clone(),
+            };
+            let size = image.root.bytes.len() as u64;
+            index
+                .put_manifest(&key, &image.root.digest, size, &self.inner.image_variant)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+enum Entry {
+    Converted(Document, Box<ConvertedManifest>),
+    /// It is an overlaybd image as it is.
+    Already,
+}
+
+fn converted(
+    source: &Digest,
+    platform: Option<Platform>,
+    manifest: StoredManifest,
+    parsed: ImageManifest,
+) -> ConvertedManifest {
+    ConvertedManifest {
+        source: source.clone(),
+        platform,
+        manifest,
+        config: parsed.config,
+        layers: parsed.layers,
+    }
+}
+
+fn subject_of(raw: &RawManifest) -> Subject {
+    Subject {
+        media_type: raw.media_type.clone(),
+        digest: raw.digest.clone(),
+        size: raw.bytes.len() as u64,
+    }
+}
+
+fn planned(step: &Step) -> PlannedLayer {
+    PlannedLayer {
+        chain: step.chain_id.clone(),
+        digest: step.layer.digest.clone(),
+        size: step.layer.size,
+    }
+}
+
+fn name_of(entry: &Descriptor) -> String {
+    let platform = entry.platform.as_ref();
+    platform.map_or_else(
+        || "an image of no named platform".into(),
+        ToString::to_string,
+    )
+}
+
+fn joined(texts: impl Iterator<Item = String>) -> String {
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(", ")
+    }
+}

@@ -1,0 +1,322 @@
+//! Images on demand: each layer once, however many ask.
+//!
+//! ```text
+//! convert ─ job per image ─ index? ─ each manifest ─ chain: per layer
+//!                                                     found → record
+//!                                                     claim → lease → turn → make → record
+//! ```
+
+mod chain;
+mod fetch;
+mod found;
+mod image;
+mod remote;
+mod status;
+mod turns;
+mod types;
+
+use std::sync::Arc;
+
+use moka::future::Cache;
+
+use super::error::ConvertError;
+use super::jobs::{Claims, Jobs};
+use super::layer::CompressPool;
+use super::tag::FORMAT_VERSION;
+use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::registry::{Authorization, Error, Upstream};
+use crate::store::Store;
+
+pub use status::Status;
+pub use types::{
+    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Outcome, PlannedLayer,
+    Platforms, PushTarget, Source, StoredManifest,
+};
+
+use status::{Counters, Gauge};
+use turns::Turns;
+
+/// Bytes of converted manifests kept in memory.
+const KNOWN_BYTES: u64 = 64 << 20;
+/// How often a conversion is begun anew because the one that was joined failed for want of
+/// its starter's rights.
+const ATTEMPTS: usize = 3;
+
+/// Converts images. Cheap to clone; the clones are one converter.
+#[derive(Clone)]
+pub struct Converter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    config: ConverterConfig,
+    pool: CompressPool,
+    /// What decides the bytes of a layer, as the index names it.
+    variant: String,
+    /// What decides the bytes of a manifest besides.
+    image_variant: String,
+    jobs: Jobs<Key, Result<Arc<ConvertedImage>, ConvertError>>,
+    claims: Claims<String>,
+    turns: Turns,
+    known: Cache<Key, Arc<ConvertedImage>>,
+    counters: Counters,
+}
+
+/// A source image in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    host: String,
+    repo: RepoName,
+    source: Digest,
+}
+
+/// Where an image's converted parts are recorded, and pushed if they are.
+#[derive(Debug, Clone)]
+struct Home {
+    upstream: Upstream,
+    host: String,
+    repo: RepoName,
+    is_pushed: bool,
+}
+
+impl Converter {
+    /// A converter that keeps its results in `store`.
+    ///
+    /// # Errors
+    /// [`ConvertError::Threads`] when the system refuses the threads that compress.
+    pub fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
+        let variant = variant(&config);
+        let pool = CompressPool::new(config.settings.threads)
+            .map_err(|error| ConvertError::Threads(error.to_string()))?;
+        let known = Cache::builder()
+            .max_capacity(KNOWN_BYTES)
+            .weigher(|_, image: &Arc<ConvertedImage>| {
+                let manifests = image.manifests.iter();
+                let bytes: usize = manifests.map(|one| one.manifest.bytes.len() * 3).sum();
+                u32::try_from(bytes + image.root.bytes.len() + 1024).unwrap_or(u32::MAX)
+            })
+            .build();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                pool,
+                image_variant: image_variant(&variant, &config),
+                variant,
+                jobs: Jobs::default(),
+                claims: Claims::default(),
+                turns: Turns::new(config.conversions),
+                known,
+                counters: Counters::default(),
+                store,
+                config,
+            }),
+        })
+    }
+
+    /// Where results are kept.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The registry and the repository that the parts of an image from `source` are pushed to,
+    /// if they are: what is not in the store is there. It is asked with the proxy's own
+    /// credentials.
+    pub fn pushed_to(&self, source: &Source) -> Option<(Upstream, RepoName)> {
+        let home = self.home(source);
+        home.is_pushed.then_some((home.upstream, home.repo))
+    }
+
+    /// Whether finished images are pushed to a registry, so that a blob may be there that is
+    /// not in the store.
+    pub fn is_pushing(&self) -> bool {
+        self.inner.config.push.is_some()
+    }
+
+    /// The image that a source manifest was converted to, if all of it is known and its
+    /// manifests are in the store. Converts nothing and asks no upstream.
+    ///
+    /// # Errors
+    /// When the store gives no answer.
+    pub async fn known(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+    ) -> Result<Option<Arc<ConvertedImage>>, ConvertError> {
+        let key = Key::of(source, manifest);
+        if let Some(image) = self.inner.known.get(&key).await {
+            return Ok(Some(image));
+        }
+        let Some(image) = self.recall(source, manifest).await? else {
+            return Ok(None);
+        };
+        let image = Arc::new(image);
+        self.inner.known.insert(key, Arc::clone(&image)).await;
+        Ok(Some(image))
+    }
+
+    /// The image that a source manifest becomes. Whoever asks for one that is being
+    /// converted waits for that; dropping the future leaves the conversion running.
+    /// Every blob of the image is in the store or the registry afterwards.
+    ///
+    /// # Errors
+    /// See [`ConvertError`]: it can be cloned, because many may wait.
+    pub async fn convert(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+        observer: Option<Observer>,
+    ) -> Result<Arc<ConvertedImage>, ConvertError> {
+        let key = Key::of(source, manifest);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let converter = self.clone();
+            let (source, observer, job_key) = (source.clone(), observer.clone(), key.clone());
+            let joined = self
+                .inner
+                .jobs
+                .join(key.clone(), move || async move {
+                    let _running = Gauge::up(&converter.inner.counters.images_running);
+                    let image = converter.image(&source, &job_key.source, observer.as_ref());
+                    let image = Arc::new(image.await?);
+                    let known = &converter.inner.known;
+                    known.insert(job_key, Arc::clone(&image)).await;
+                    Ok(image)
+                })
+                .await;
+            match joined.result {
+                None => return Err(ConvertError::Interrupted),
+                // Another's rights did not suffice; ours may.
+                Some(Err(ConvertError::Upstream(
+                    Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::NotFound { .. },
+                ))) if !joined.started && attempt < ATTEMPTS => {}
+                Some(result) => return result,
+            }
+        }
+    }
+
+    /// Gives the converted image its tag in the registry it is pushed to: the source's with
+    /// the suffix. Does nothing where nothing is pushed.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn push_tag(
+        &self,
+        source: &Source,
+        image: &ConvertedImage,
+        tag: &Tag,
+    ) -> Result<(), ConvertError> {
+        let Some(target) = &self.inner.config.push else {
+            return Ok(());
+        };
+        let name = format!("{tag}{}", target.suffix);
+        let Ok(tag) = name.parse::<Tag>() else {
+            tracing::warn!(
+                name,
+                "too long for a tag: the converted image is pushed by digest only"
+            );
+            return Ok(());
+        };
+        let home = self.home(source);
+        let (media_type, bytes) = (&image.root.media_type, image.root.bytes.clone());
+        home.upstream
+            .push_manifest(
+                &home.repo,
+                &Selector::Tag(tag),
+                media_type,
+                bytes,
+                &Authorization::Own,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// What was counted so far.
+    pub fn status(&self) -> Status {
+        self.inner.counters.status()
+    }
+
+    /// Where the parts of an image from `source` belong.
+    fn home(&self, source: &Source) -> Home {
+        match &self.inner.config.push {
+            None => Home {
+                upstream: source.upstream.clone(),
+                host: source.upstream.host().to_owned(),
+                repo: source.repo.clone(),
+                is_pushed: false,
+            },
+            Some(target) => {
+                let upstream = target.upstream.as_ref().unwrap_or(&source.upstream);
+                Home {
+                    upstream: upstream.clone(),
+                    host: upstream.host().to_owned(),
+                    repo: target.repo.as_ref().unwrap_or(&source.repo).clone(),
+                    is_pushed: true,
+                }
+            }
+        }
+    }
+}
+
+impl Key {
+    fn of(source: &Source, manifest: &Digest) -> Self {
+        Self {
+            host: source.upstream.host().to_owned(),
+            repo: source.repo.clone(),
+            source: manifest.clone(),
+        }
+    }
+}
+
+/// What decides the bytes of a layer, as short ASCII text.
+fn variant(config: &ConverterConfig) -> String {
+    let settings = &config.settings;
+    let foreign = if config.trust_foreign_layers {
+        " foreign"
+    } else {
+        ""
+    };
+    format!(
+        "v{FORMAT_VERSION} {} {} {}{foreign}",
+        settings.algorithm,
+        settings.block_size.bytes(),
+        settings.virtual_size
+    )
+}
+
+/// What decides the bytes of a manifest, as short ASCII text.
+fn image_variant(layers: &str, config: &ConverterConfig) -> String {
+    let platforms = match &config.platforms {
+        Platforms::All => "all".to_owned(),
+        Platforms::Some(wanted) => {
+            let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            names.join(",")
+        }
+    };
+    let style = &config.style;
+    let text = format!(
+        "{layers} oci={} referrer={} platforms={platforms}",
+        u8::from(style.force_oci),
+        u8::from(style.referrer)
+    );
+    if text.len() <= 200 && text.is_ascii() {
+        text
+    } else {
+        format!("{layers} {}", Digest::of(text.as_bytes()))
+    }
+}
+
+/// Runs what waits for the disk or a thread, away from the tasks.
+async fn blocking<T, F>(work: F) -> Result<T, ConvertError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ConvertError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "a conversion's thread ended unexpectedly: this is a bug");
+            Err(ConvertError::Interrupted)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a converter counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters for metrics, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Image conversions under way.
+    pub images_running: u64,
+    /// Layers waiting for their turn.
+    pub layers_queued: u64,
+    /// Layers being converted.
+    pub layers_running: u64,
+    /// Layers converted.
+    pub layers_converted: u64,
+    /// Layers found converted.
+    pub layers_found: u64,
+    /// Layers whose conversion failed.
+    pub layers_failed: u64,
+    /// Compressed bytes read from upstreams for conversions.
+    pub source_bytes: u64,
+    /// Bytes of converted blobs written.
+    pub blob_bytes: u64,
+}
+
+/// The live counters behind [`Status`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) images_running: AtomicU64,
+    pub(super) layers_queued: AtomicU64,
+    pub(super) layers_running: AtomicU64,
+    pub(super) layers_converted: AtomicU64,
+    pub(super) layers_found: AtomicU64,
+    pub(super) layers_failed: AtomicU64,
+    pub(super) source_bytes: AtomicU64,
+    pub(super) blob_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn status(&self) -> Status {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Status {
+            images_running: read(&self.images_running),
+            layers_queued: read(&self.layers_queued),
+            layers_running: read(&self.layers_running),
+            layers_converted: read(&self.layers_converted),
+            layers_found: read(&self.layers_found),
+            layers_failed: read(&self.layers_failed),
+            source_bytes: read(&self.source_bytes),
+            blob_bytes: read(&self.blob_bytes),
+        }
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// One more of something, until dropped.
+pub(super) struct Gauge<'a>(&'a AtomicU64);
+
+impl<'a> Gauge<'a> {
+    pub(super) fn up(counter: &'a AtomicU64) -> Self {
+        add(counter, 1);
+        Self(counter)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,249 @@
+//! A converted image into a registry or a layout: blobs first, then what names them.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use std::io::Write as _;
+
+use super::converter::{ConvertedImage, Source};
+use super::error::ConvertError;
+use crate::oci::{Descriptor, Digest, Hasher, Manifest, RepoName, Selector};
+use crate::registry::{Authorization, BlobSource, Error, Pushed, Upstream};
+use crate::store::Store;
+
+/// Indexes in indexes are followed this far.
+const MAX_DEPTH: usize = 4;
+
+/// What pushing came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PushSummary {
+    /// Blobs that were uploaded.
+    pub uploaded: u64,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+    /// Blobs that were there.
+    pub present: u64,
+}
+
+impl PushSummary {
+    fn count(&mut self, pushed: Pushed, size: u64) {
+        match pushed {
+            Pushed::Present => self.present += 1,
+            Pushed::Uploaded => {
+                self.uploaded += 1;
+                self.uploaded_bytes = self.uploaded_bytes.saturating_add(size);
+            }
+        }
+    }
+}
+
+/// Pushes an image whose parts are in `store` to `repo` of `to`, with our own credentials, and
+/// names it `selector`. What an index keeps of its `source` is copied, unless it is there.
+///
+/// # Errors
+/// When the destination does not take a part, or a part cannot be had.
+pub async fn push(
+    store: &Store,
+    image: &ConvertedImage,
+    source: &Source,
+    to: &Upstream,
+    repo: &RepoName,
+    selector: &Selector,
+) -> Result<PushSummary, ConvertError> {
+    let mut push = Push {
+        store,
+        source,
+        to,
+        repo,
+        summary: PushSummary::default(),
+    };
+    for one in &image.manifests {
+        for blob in one.layers.iter().chain([&one.config]) {
+            push.blob(blob).await?;
+        }
+        if one.manifest.digest != image.root.digest {
+            let selector = Selector::Digest(one.manifest.digest.clone());
+            let (media_type, bytes) = (&one.manifest.media_type, one.manifest.bytes.clone());
+            push.manifest(&selector, media_type, bytes).await?;
+        }
+    }
+    for kept in &image.kept {
+        push.copy(kept.clone()).await?;
+    }
+    if image.manifests.is_empty() && image.kept.is_empty() {
+        // It was an overlaybd image before: all of its blobs are the source's.
+        let root = Descriptor {
+            media_type: image.root.media_type.clone(),
+            digest: image.root.digest.clone(),
+            size: image.root.bytes.len() as u64,
+            platform: None,
+            artifact_type: None,
+            annotations: std::collections::BTreeMap::new(),
+        };
+        push.copy(root).await?;
+    }
+    let (media_type, bytes) = (&image.root.media_type, image.root.bytes.clone());
+    push.manifest(selector, media_type, bytes).await?;
+    Ok(push.summary)
+}
+
+struct Push<'a> {
+    store: &'a Store,
+    source: &'a Source,
+    to: &'a Upstream,
+    repo: &'a RepoName,
+    summary: PushSummary,
+}
+
+impl Push<'_> {
+    async fn manifest(
+        &self,
+        selector: &Selector,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), ConvertError> {
+        let own = &Authorization::Own;
+        self.to
+            .push_manifest(self.repo, selector, media_type, bytes, own)
+            .await?;
+        Ok(())
+    }
+
+    /// A blob of the store; one that is not there must be at the destination.
+    async fn blob(&mut self, blob: &Descriptor) -> Result<(), ConvertError> {
+        let (blobs, digest) = (self.store.blobs().clone(), blob.digest.clone());
+        let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
+        let opened = opened.map_err(|_| ConvertError::Interrupted)??;
+        let Some(file) = opened else {
+            self.to
+                .blob_size(self.repo, &blob.digest, &Authorization::Own)
+                .await?;
+            self.summary.count(Pushed::Present, 0);
+            return Ok(());
+        };
+        let bytes = BlobSource::File(file.path());
+        self.upload(&blob.digest, file.size(), &bytes).await
+    }
+
+    async fn upload(
+        &mut self,
+        digest: &Digest,
+        size: u64,
+        bytes: &BlobSource,
+    ) -> Result<(), ConvertError> {
+        let own = &Authorization::Own;
+        let pushed = self
+            .to
+            .push_blob(self.repo, digest, size, bytes, own)
+            .await?;
+        self.summary.count(pushed, size);
+        Ok(())
+    }
+
+    /// Copies a manifest of the source with all that it names.
+    async fn copy(&mut self, root: Descriptor) -> Result<(), ConvertError> {
+        // Depth first, children before what names them.
+        let mut open = vec![(root, 0)];
+        let mut named: Vec<(Descriptor, String, Bytes)> = Vec::new();
+        while let Some((descriptor, depth)) = open.pop() {
+            let selector = Selector::Digest(descriptor.digest.clone());
+            let there = self
+                .to
+                .head_manifest(self.repo, &selector, &Authorization::Own)
+                .await;
+            match there {
+                Ok(_) => continue,
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Source {
+                upstream,
+                repo,
+                authorization,
+            } = self.source;
+            let raw = upstream.manifest(repo, &selector, authorization).await?;
+            match Manifest::parse(&raw.media_type, &raw.bytes) {
+                Ok(Manifest::Image(image)) => {
+                    for blob in image.layers.iter().chain([&image.config]) {
+                        self.copy_blob(blob).await?;
+                    }
+                }
+                Ok(Manifest::Index(index)) if depth < MAX_DEPTH => {
+                    let children = index.manifests.into_iter();
+                    open.extend(children.map(|child| (child, depth + 1)));
+                }
+                Ok(Manifest::Index(_)) => {
+                    return Err(ConvertError::Document {
+                        what: "index",
+                        digest: raw.digest,
+                        cause: format!("is nested more than {MAX_DEPTH} deep"),
+                    });
+                }
+                // Of a kind that names no blobs that are known of.
+                Err(error) => {
+                    return Err(ConvertError::Document {
+                        what: "manifest",
+                        digest: raw.digest,
+                        cause: error.to_string(),
+                    });
+                }
+            }
+            named.push((descriptor, raw.media_type, raw.bytes));
+        }
+        for (descriptor, media_type, bytes) in named.into_iter().rev() {
+            let selector = Selector::Digest(descriptor.digest);
+            self.manifest(&selector, &media_type, bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies a blob of the source: mounted where that goes, else through a temporary file.
+    async fn copy_blob(&mut self, blob: &Descriptor) -> Result<(), ConvertError> {
+        let own = &Authorization::Own;
+        match self.to.blob_size(self.repo, &blob.digest, own).await {
+            Ok(_) => {
+                self.summary.count(Pushed::Present, 0);
+                return Ok(());
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let from = self.source;
+        if from.upstream.host() == self.to.host()
+            && self
+                .to
+                .mount_blob(self.repo, &blob.digest, &from.repo, own)
+                .await?
+        {
+            self.summary.count(Pushed::Present, 0);
+            return Ok(());
+        }
+        let mut stream = from
+            .upstream
+            .blob(&from.repo, &blob.digest, blob.size, &from.authorization)
+            .await?;
+        let temp = self.store.blobs().begin()?;
+        let mut hasher = Hasher::like(&blob.digest);
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            hasher.update(&chunk);
+            let mut file = temp
+                .file()
+                .try_clone()
+                .map_err(|cause| Error::io(temp.path(), &cause))?;
+            let written = tokio::task::spawn_blocking(move || file.write_all(&chunk)).await;
+            written
+                .map_err(|_| ConvertError::Interrupted)?
+                .map_err(|cause| Error::io(temp.path(), &cause))?;
+        }
+        let found = hasher.finish();
+        if found != blob.digest {
+            return Err(ConvertError::Document {
+                what: "blob",
+                digest: blob.digest.clone(),
+                cause: format!("the upstream sends other bytes: {found}"),
+            });
+        }
+        let bytes = BlobSource::File(temp.path().to_owned());
+        self.upload(&blob.digest, blob.size, &bytes).await
+    }
+}

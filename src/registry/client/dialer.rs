@@ -1,0 +1,249 @@
+//! Requests sent to where they lead: guarded, redirects followed, secrets kept at home.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use url::Url;
+
+use super::answer::Answer;
+use super::dial::{Guard, is_loopback, shown};
+use super::payload::Payload;
+use super::retry::Failure;
+use super::tls;
+use super::transport::Transport;
+use crate::registry::{Body, DialOptions, Error, Timeouts, TlsOptions};
+
+/// Redirects followed, as many as clients of registries follow.
+const MAX_REDIRECTS: usize = 10;
+
+/// A request that can be sent again.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+}
+
+/// What one registry's host is reached by.
+pub(super) struct Dialer {
+    /// The registry's own address.
+    pub(super) origin: Url,
+    guard: Arc<Guard>,
+    own: Transport,
+    /// The same without our certificate, for where we are led.
+    foreign: Transport,
+    pub(super) timeouts: Timeouts,
+    /// Sent to the registry, and to nobody else.
+    extra: HeaderMap,
+}
+
+/// Whether scheme, host and port are the same.
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && a.host_str() == b.host_str()
+        && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Method and address, for errors.
+pub(super) fn place(method: &Method, url: &Url) -> String {
+    format!("{method} {}", shown(url))
+}
+
+impl Dialer {
+    pub(super) fn new(
+        origin: Url,
+        tls: &TlsOptions,
+        dial: &DialOptions,
+        timeouts: Timeouts,
+        extra: HeaderMap,
+    ) -> Result<Self, Error> {
+        let guard = Arc::new(Guard::new(&origin, dial));
+        let own = Transport::new(tls::config(tls)?, Arc::clone(&guard), timeouts);
+        let foreign = if tls.client.is_none() {
+            own.clone()
+        } else {
+            let tls = TlsOptions {
+                client: None,
+                ..tls.clone()
+            };
+            Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
+        };
+        Ok(Self {
+            origin,
+            guard,
+            own,
+            foreign,
+            timeouts,
+            extra,
+        })
+    }
+
+    /// Whether a token may be asked for at `realm`, which is shown our credentials: never
+    /// in the clear, unless the registry itself is or it all stays on this machine.
+    pub(super) fn check_realm(&self, place: &str, realm: &Url) -> Result<(), Error> {
+        let stays = is_loopback(&self.origin) && is_loopback(realm);
+        if realm.scheme() == "http" && self.origin.scheme() != "http" && !stays {
+            return Err(Error::Refused {
+                place: place.to_owned(),
+                target: shown(realm),
+                why: "a token's realm must be https".to_owned(),
+            });
+        }
+        self.guard.check(place, realm)
+    }
+
+    /// One exchange with the registry itself; `uri` is as it goes out.
+    pub(super) async fn send(
+        &self,
+        place: String,
+        uri: Uri,
+        mut request: Request<Body>,
+    ) -> Result<Answer, Failure> {
+        *request.uri_mut() = uri;
+        self.add_extra(request.headers_mut());
+        let response = self.own.exchange(&place, request).await?;
+        Ok(Answer {
+            response,
+            place,
+            url: self.origin.clone(),
+            at_home: true,
+            timeouts: self.timeouts,
+        })
+    }
+
+    /// Sends a request and follows redirects. `authorization` goes to the origin of the
+    /// request's own address only, and no further once a redirect has led away from it.
+    pub(super) async fn follow(
+        &self,
+        outgoing: &Outgoing,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let home = outgoing.url.clone();
+        let mut url = outgoing.url.clone();
+        let mut at_home = true;
+        let mut method = outgoing.method.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let place = place(&method, &url);
+            let is_registry = same_origin(&url, &self.origin);
+            if !is_registry {
+                self.guard.check(&place, &url)?;
+            }
+            let mut request = Request::builder()
+                .method(method.clone())
+                .uri(to_uri(&url, &place)?)
+                .body(outgoing.payload.body())
+                .map_err(|error| Error::invalid(&place, error.to_string()))?;
+            let headers = request.headers_mut();
+            headers.clone_from(&outgoing.headers);
+            if !at_home {
+                headers.remove(header::COOKIE);
+            }
+            if method != Method::GET && method != Method::HEAD {
+                headers.insert(header::CONTENT_LENGTH, outgoing.payload.length().into());
+            }
+            if is_registry && at_home {
+                self.add_extra(headers);
+            }
+            if let Some(value) = authorization
+                && at_home
+            {
+                headers.insert(header::AUTHORIZATION, value.clone());
+            }
+            headers
+                .entry(header::USER_AGENT)
+                .or_insert(HeaderValue::from_static(USER_AGENT));
+            let transport = if is_registry {
+                &self.own
+            } else {
+                &self.foreign
+            };
+            let response = transport.exchange(&place, request).await?;
+            let answer = Answer {
+                response,
+                place,
+                url: url.clone(),
+                at_home,
+                timeouts: self.timeouts,
+            };
+            let Some(target) = redirect(&answer)? else {
+                return Ok(answer);
+            };
+            self.guard.check(&answer.place, &target)?;
+            let stays = same_origin(&target, &url);
+            match answer.status().as_u16() {
+                _ if method == Method::GET || method == Method::HEAD => {}
+                // Bodies go where they were addressed to, and on within the same origin only.
+                307 | 308 if stays => {}
+                _ => return Err(answer.final_failure().await),
+            }
+            at_home &= same_origin(&target, &home);
+            tracing::debug!(from = %answer.place, to = %shown(&target), "following a redirect");
+            answer.drain().await;
+            url = target;
+            method = outgoing.method.clone();
+        }
+        let place = place(&method, &home);
+        let detail = format!("more than {MAX_REDIRECTS} redirects, as in a loop");
+        Err(Error::Invalid { place, detail }.into())
+    }
+
+    fn add_extra(&self, headers: &mut HeaderMap) {
+        for name in self.extra.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in &self.extra {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+const USER_AGENT: &str = concat!("overlaybd-proxy/", env!("CARGO_PKG_VERSION"));
+
+/// Where a redirect leads to.
+fn redirect(answer: &Answer) -> Result<Option<Url>, Error> {
+    let is_redirect = matches!(
+        answer.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    if !is_redirect {
+        return Ok(None);
+    }
+    match location(answer)? {
+        Some(target) => Ok(Some(target)),
+        None => Err(answer.invalid("a redirect without Location")),
+    }
+}
+
+/// The address in `Location`, which may be relative.
+pub(super) fn location(answer: &Answer) -> Result<Option<Url>, Error> {
+    let Some(value) = answer.response.headers().get(header::LOCATION) else {
+        return Ok(None);
+    };
+    let mut target = value
+        .to_str()
+        .ok()
+        .and_then(|text| answer.url.join(text).ok())
+        .ok_or_else(|| answer.invalid("Location is no address"))?;
+    // A registry behind a proxy that ends TLS may not know that it is spoken to securely.
+    let is_same_host = target.host_str() == answer.url.host_str() && target.port().is_none();
+    if is_same_host && answer.url.scheme() == "https" && target.scheme() == "http" {
+        let port = answer.url.port();
+        if target.set_scheme("https").is_err() || target.set_port(port).is_err() {
+            return Err(answer.invalid("Location is no address"));
+        }
+    }
+    Ok(Some(target))
+}
+
+fn to_uri(url: &Url, place: &str) -> Result<Uri, Error> {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    url.as_str()
+        .parse()
+        .map_err(|_| Error::invalid(place, "the address cannot be requested"))
+}

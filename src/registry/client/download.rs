@@ -1,0 +1,400 @@
+//! Blobs: streamed, resumed where a connection broke, by range.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::try_unfold;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+
+use super::answer::{Answer, short};
+use super::dialer::place;
+use super::endpoint::Endpoint;
+use super::retry::{Attempts, Failure, PROGRESS};
+use super::scope::Scopes;
+use super::watch::Stalling;
+use super::{Need, Registry, call};
+use crate::oci::{Digest, RepoName};
+use crate::registry::{Authorization, BlobStream, Error};
+
+/// So many bytes are thrown away to come to a range of a server that does not know ranges.
+const MAX_SKIP: u64 = 16 << 20;
+
+/// The bytes of a part of a blob, as they come.
+struct Download {
+    /// Those not given up yet, the current one first.
+    endpoints: std::collections::VecDeque<Arc<Endpoint>>,
+    attempts: Attempts,
+    repo: RepoName,
+    digest: Digest,
+    authorization: Authorization,
+    /// The next byte wanted, and the first one no more wanted.
+    offset: u64,
+    end: u64,
+    /// The blob's length, where it is known.
+    size: Option<u64>,
+    /// Where `offset` was at the last failure.
+    failed_at: u64,
+    body: Option<Reading>,
+}
+
+/// A response's body that is being read.
+struct Reading {
+    body: Stalling,
+    place: String,
+    /// Bytes before the wanted ones that the server sends nevertheless.
+    skip: u64,
+    /// Whether bytes behind the wanted ones are an error.
+    exact: bool,
+}
+
+/// What `Content-Range` says (RFC 9110 § 14.4): first and last byte, whole length.
+fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes")?.trim_start().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let fits = first <= last && total.is_none_or(|total| last < total);
+    fits.then_some((first, last, total))
+}
+
+impl Download {
+    fn endpoint(&self) -> Result<Arc<Endpoint>, Error> {
+        self.endpoints
+            .front()
+            .cloned()
+            .ok_or_else(|| Error::Configuration("there is no endpoint".to_owned()))
+    }
+
+    /// Waits for another attempt, goes on to the next endpoint, or gives up.
+    async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
+        self.body = None;
+        if self.offset.saturating_sub(self.failed_at) >= PROGRESS {
+            self.attempts.reset();
+        }
+        self.failed_at = self.offset;
+        let Err(error) = self.attempts.pause(failure).await else {
+            return Ok(());
+        };
+        self.endpoints.pop_front();
+        match self.endpoints.front() {
+            None => Err(error),
+            Some(next) => {
+                tracing::debug!(%error, "the next host is asked");
+                self.attempts = next.attempts();
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the body, by whichever attempt succeeds.
+    async fn open(&mut self) -> Result<(), Error> {
+        while self.body.is_none() {
+            match self.ask().await {
+                Ok(reading) => self.body = Some(reading),
+                Err(failure) => self.recover(failure).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self) -> Result<Reading, Failure> {
+        let endpoint = self.endpoint()?;
+        let url = endpoint.url(&format!("{}/blobs/{}", self.repo, self.digest));
+        let mut headers = HeaderMap::new();
+        let whole = self.offset == 0 && self.size == Some(self.end);
+        if !whole {
+            let last = self.end.saturating_sub(1);
+            let range = format!("bytes={}-{last}", self.offset);
+            let value = HeaderValue::from_str(&range)
+                .map_err(|error| Error::Configuration(error.to_string()))?;
+            headers.insert(header::RANGE, value);
+        }
+        let scopes = Scopes::pull(&self.repo);
+        let call = call(Method::GET, url, headers, scopes, &self.authorization);
+        let answer = endpoint.call(&call).await?;
+        match answer.status() {
+            StatusCode::PARTIAL_CONTENT if !whole => self.partial(answer),
+            StatusCode::OK => self.complete(answer, whole),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let found = answer
+                    .header(header::CONTENT_RANGE)
+                    .and_then(|text| text.rsplit_once('/'))
+                    .and_then(|(_, total)| total.trim().parse::<u64>().ok());
+                let found = found.map_or("less".to_owned(), |total| format!("{total} bytes"));
+                Err(self.wrong_length(&answer.place, &found).into())
+            }
+            _ => Err(answer.failure().await),
+        }
+    }
+
+    fn wrong_length(&self, place: &str, found: &str) -> Error {
+        Error::Mismatch {
+            place: place.to_owned(),
+            what: "blob's length",
+            expected: match self.size {
+                Some(size) => format!("{size} bytes"),
+                None => format!("at least {} bytes", self.end),
+            },
+            found: found.to_owned(),
+        }
+    }
+
+    /// An answer that keeps to the range.
+    fn partial(&self, answer: Answer) -> Result<Reading, Failure> {
+        check_encoding(&answer)?;
+        let text = answer.header(header::CONTENT_RANGE).unwrap_or_default();
+        let Some((first, last, total)) = content_range(text) else {
+            let detail = format!("status 206 with Content-Range {:?}", short(text));
+            return Err(answer.invalid(detail).into());
+        };
+        if let (Some(total), Some(size)) = (total, self.size)
+            && total != size
+        {
+            let found = format!("{total} bytes");
+            return Err(self.wrong_length(&answer.place, &found).into());
+        }
+        // A shorter part is allowed: the rest is asked for when it ends.
+        let length_fits = answer.length().is_none_or(|length| {
+            last.checked_sub(first).and_then(|n| n.checked_add(1)) == Some(length)
+        });
+        if first != self.offset || last >= self.end || !length_fits {
+            let wanted = format!("{}-{}", self.offset, self.end.saturating_sub(1));
+            let detail = format!(
+                "bytes {wanted} were asked for, Content-Range is {:?}",
+                short(text)
+            );
+            return Err(answer.invalid(detail).into());
+        }
+        Ok(Reading {
+            place: answer.place.clone(),
+            body: answer.into_body(),
+            skip: 0,
+            exact: true,
+        })
+    }
+
+    /// The whole blob, asked for or not.
+    fn complete(&self, answer: Answer, asked: bool) -> Result<Reading, Failure> {
+        check_encoding(&answer)?;
+        if let Some(length) = answer.length() {
+            let fits = match self.size {
+                Some(size) => length == size,
+                None => length >= self.end,
+            };
+            if !fits {
+                let found = format!("{length} bytes");
+                return Err(self.wrong_length(&answer.place, &found).into());
+            }
+        }
+        // What has come once may come again; to go far for a small range is not worth it.
+        let most = if self.size.is_some() {
+            u64::MAX
+        } else {
+            MAX_SKIP
+        };
+        if !asked && self.offset > most {
+            let place = answer.place.clone();
+            let detail = "the upstream does not know ranges of blobs".to_owned();
+            return Err(Error::Unsupported { place, detail }.into());
+        }
+        Ok(Reading {
+            place: answer.place.clone(),
+            body: answer.into_body(),
+            skip: self.offset,
+            exact: self.size == Some(self.end),
+        })
+    }
+
+    /// The next bytes; `None` when all have come.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            self.open().await?;
+            match self.read().await {
+                Ok(Some(bytes)) if bytes.is_empty() => {}
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => self.recover(failure).await?,
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(reading) = &mut self.body else {
+            return Ok(Some(Bytes::new()));
+        };
+        let left = self.end.saturating_sub(self.offset);
+        if left == 0 && !reading.exact {
+            return Ok(None);
+        }
+        let data = match reading.body.frame().await {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            // All is there; how the connection ends is of no interest.
+            Some(Err(_)) | None if left == 0 => return Ok(None),
+            Some(Err(error)) => return Err(Failure::passing(error)),
+            None => {
+                return Err(Failure::passing(Error::Unreachable {
+                    place: reading.place.clone(),
+                    cause: format!("the body ends {left} bytes early"),
+                }));
+            }
+        };
+        let skipped = reading.skip.min(data.len() as u64);
+        reading.skip = reading.skip.saturating_sub(skipped);
+        let mut data = data.slice(
+            usize::try_from(skipped)
+                .unwrap_or(usize::MAX)
+                .min(data.len())..,
+        );
+        if data.len() as u64 > left {
+            if reading.exact {
+                let place = reading.place.clone();
+                return Err(self.wrong_length(&place, "more").into());
+            }
+            data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        self.offset = self.offset.saturating_add(data.len() as u64);
+        Ok(Some(data))
+    }
+}
+
+fn check_encoding(answer: &Answer) -> Result<(), Error> {
+    match answer.header(header::CONTENT_ENCODING) {
+        None | Some("" | "identity") => Ok(()),
+        Some(encoding) => Err(answer.invalid(format!(
+            "the blob is encoded once more ({}), which nobody asked for",
+            short(encoding)
+        ))),
+    }
+}
+
+impl Registry {
+    fn download(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        range: Range<u64>,
+        size: Option<u64>,
+        authorization: &Authorization,
+    ) -> Result<Download, Error> {
+        let endpoints = self.endpoints(Need::Pull, authorization)?;
+        let attempts = endpoints
+            .first()
+            .map_or_else(|| Attempts::new(self.0.config.retry), |e| e.attempts());
+        Ok(Download {
+            endpoints: endpoints.into(),
+            attempts,
+            repo: repo.clone(),
+            digest: digest.clone(),
+            authorization: authorization.clone(),
+            offset: range.start,
+            end: range.end,
+            size,
+            failed_at: range.start,
+            body: None,
+        })
+    }
+
+    pub(in crate::registry) async fn blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        size: u64,
+        authorization: &Authorization,
+    ) -> Result<BlobStream, Error> {
+        let mut download = self.download(repo, digest, 0..size, Some(size), authorization)?;
+        // What is not there is said at once, not in the stream.
+        download.open().await?;
+        let stream = try_unfold(download, |mut download| async move {
+            let bytes = download.next().await?;
+            Ok(bytes.map(|bytes| (bytes, download)))
+        });
+        Ok(BlobStream {
+            inner: Box::pin(stream),
+        })
+    }
+
+    pub(in crate::registry) async fn blob_range(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        range: Range<u64>,
+        authorization: &Authorization,
+    ) -> Result<Bytes, Error> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut download = self.download(repo, digest, range, None, authorization)?;
+        let mut whole = BytesMut::new();
+        while let Some(bytes) = download.next().await? {
+            if whole.is_empty() && download.offset == download.end {
+                return Ok(bytes);
+            }
+            whole.extend_from_slice(&bytes);
+            if download.offset == download.end {
+                break;
+            }
+        }
+        Ok(whole.freeze())
+    }
+
+    pub(in crate::registry) async fn blob_size(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<u64, Error> {
+        self.first(Need::Pull, authorization, |endpoint| async move {
+            let scopes = Scopes::pull(repo);
+            endpoint
+                .blob_size(repo, digest, scopes, authorization)
+                .await
+        })
+        .await
+    }
+}
+
+impl Endpoint {
+    pub(super) async fn blob_size(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        scopes: Scopes,
+        authorization: &Authorization,
+    ) -> Result<u64, Failure> {
+        let url = self.url(&format!("{repo}/blobs/{digest}"));
+        let headers = HeaderMap::new();
+        let call = call(Method::HEAD, url, headers, scopes, authorization);
+        let answer = self.call(&call).await?.expect(&[StatusCode::OK]).await?;
+        answer.length().ok_or_else(|| {
+            let place = place(&Method::HEAD, &answer.url);
+            let detail = "the answer does not say how long the blob is".to_owned();
+            Error::Invalid { place, detail }.into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read_and_impossible_ones_are_not() {
+        assert_eq!(content_range("bytes 0-9/10"), Some((0, 9, Some(10))));
+        assert_eq!(content_range("bytes 5-5/*"), Some((5, 5, None)));
+        for bad in [
+            "",
+            "bytes */10",
+            "bytes 0-10/10",
+            "bytes 9-0/10",
+            "bytes -1-2/10",
+            "bytes 0-99999999999999999999/*",
+            "items 0-1/2",
+        ] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One host that answers for the registry: the registry itself, or a mirror of it.
+
+use http::{HeaderMap, Method, StatusCode};
+use url::Url;
+
+use super::answer::Answer;
+use super::auth::{Auth, Presented};
+use super::credentials::Keeper;
+use super::dial::is_loopback;
+use super::dialer::{Dialer, Outgoing, same_origin};
+use super::hosts_dir::{self, Capabilities, HostEntry};
+use super::payload::Payload;
+use super::retry::{Attempts, Failure};
+use super::scope::Scopes;
+use crate::oci::reference;
+use crate::registry::{Authorization, Credentials, Error, RegistryConfig, RetryPolicy, TlsOptions};
+
+/// A host and how it is spoken to.
+pub(super) struct Endpoint {
+    /// Address of the API: up to and with `/v2`, without a slash at its end.
+    base: Url,
+    pub(super) dialer: Dialer,
+    pub(super) auth: Auth,
+    pub(super) can: Capabilities,
+    /// Whether it is the registry itself, which alone is shown clients' credentials.
+    pub(super) is_registry: bool,
+    /// The registry that it stands for, told to mirrors as containerd does.
+    namespace: Option<String>,
+    pub(super) retry: RetryPolicy,
+}
+
+/// A request to an endpoint.
+pub(super) struct Call<'a> {
+    pub(super) outgoing: Outgoing,
+    pub(super) scopes: Scopes,
+    pub(super) authorization: &'a Authorization,
+}
+
+/// The endpoints for a registry, in the order in which they are asked.
+pub(super) fn endpoints(host: &str, config: &RegistryConfig) -> Result<Vec<Endpoint>, Error> {
+    let directory = hosts_dir::find(&config.hosts_dirs, host)?;
+    let has_directory = directory.is_some();
+    let entries = directory.unwrap_or_else(|| vec![HostEntry::registry()]);
+    entries
+        .iter()
+        .map(|entry| Endpoint::new(host, entry, has_directory, config))
+        .collect()
+}
+
+/// The address of a registry that is known by its host only.
+fn default_base(host: &str, has_directory: bool, config: &RegistryConfig) -> Result<Url, Error> {
+    let parse = |scheme: &str| -> Result<Url, Error> {
+        format!("{scheme}://{}/v2", reference::api_host(host))
+            .parse()
+            .map_err(|error| Error::Configuration(format!("registry {host:?}: {error}")))
+    };
+    let url = parse("https")?;
+    let plain_unasked = is_loopback(&url)
+        && url.port_or_known_default() != Some(443)
+        && config.tls == TlsOptions::default()
+        && !has_directory;
+    // A port written as 443 is gone from an https address, and would be again.
+    if config.plain_http || plain_unasked {
+        parse("http")
+    } else {
+        Ok(url)
+    }
+}
+
+impl Endpoint {
+    fn new(
+        host: &str,
+        entry: &HostEntry,
+        has_directory: bool,
+        config: &RegistryConfig,
+    ) -> Result<Self, Error> {
+        let base = match &entry.base {
+            Some(base) => base.clone(),
+            None => default_base(host, has_directory, config)?,
+        };
+        let tls = TlsOptions {
+            extra_roots: [config.tls.extra_roots.as_slice(), &entry.roots].concat(),
+            client: entry.client.clone().or_else(|| config.tls.client.clone()),
+            skip_verify: entry.skip_verify.unwrap_or(config.tls.skip_verify),
+            system_roots: config.tls.system_roots,
+        };
+        let mut timeouts = config.timeouts;
+        timeouts.connect = entry.dial_timeout.unwrap_or(timeouts.connect);
+        let credentials = match &config.credentials {
+            // A password or token that was given for the registry is no mirror's business.
+            Credentials::Basic { .. } | Credentials::RefreshToken(_) if !entry.is_registry => {
+                Credentials::Anonymous
+            }
+            credentials => credentials.clone(),
+        };
+        let known_as = if entry.is_registry {
+            host.to_owned()
+        } else {
+            let name = base.host_str().unwrap_or_default();
+            base.port()
+                .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+        };
+        let keeper = Keeper::new(credentials, &known_as, timeouts.helper);
+        let headers = entry.headers.clone();
+        Ok(Self {
+            dialer: Dialer::new(base.clone(), &tls, &config.dial, timeouts, headers)?,
+            base,
+            auth: Auth::new(keeper),
+            can: entry.can,
+            is_registry: entry.is_registry,
+            namespace: (!entry.is_registry).then(|| reference::index_host(host).to_owned()),
+            retry: config.retry,
+        })
+    }
+
+    /// The address of something behind `/v2/`.
+    pub(super) fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!(
+            "{}/{path}",
+            self.base.path().trim_end_matches('/')
+        ));
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        url
+    }
+
+    /// A path and query that begin with `/v2` as they are on this endpoint.
+    pub(super) fn path_and_query(&self, below: &str, query: Option<&str>) -> String {
+        let mut text = format!("{}{below}", self.base.path().trim_end_matches('/'));
+        let mut separator = '?';
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(query);
+            separator = '&';
+        }
+        let asked = |query: &str| query.split('&').any(|pair| pair.starts_with("ns="));
+        if let Some(namespace) = &self.namespace
+            && !query.is_some_and(asked)
+        {
+            let namespace: String =
+                url::form_urlencoded::byte_serialize(namespace.as_bytes()).collect();
+            text.push(separator);
+            text.push_str("ns=");
+            text.push_str(&namespace);
+        }
+        text
+    }
+
+    /// The attempts at one thing here: several at the registry, one at a mirror.
+    pub(super) fn attempts(&self) -> Attempts {
+        if self.is_registry {
+            Attempts::new(self.retry)
+        } else {
+            Attempts::once(self.retry)
+        }
+    }
+
+    /// Sends a request once, with its credentials; a challenge is answered.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let at_home = same_origin(&call.outgoing.url, &self.base);
+        if let Authorization::Client(header) = call.authorization {
+            let header = header.as_ref().filter(|_| at_home && self.is_registry);
+            return self.dialer.follow(&call.outgoing, header).await;
+        }
+        if !at_home {
+            // An upload's location elsewhere: it is signed, or it is not for us.
+            return self.dialer.follow(&call.outgoing, None).await;
+        }
+        let presented = self.present(&call.scopes).await?;
+        let header = presented.as_ref().map(|presented| &presented.header);
+        let answer = self.dialer.follow(&call.outgoing, header).await?;
+        // A challenge of where a redirect led to is not the registry's.
+        if answer.status() != StatusCode::UNAUTHORIZED || !answer.at_home {
+            return Ok(answer);
+        }
+        match self
+            .answer(&answer, presented.as_ref(), &call.scopes)
+            .await?
+        {
+            None => Ok(answer),
+            Some(presented) => {
+                answer.drain().await;
+                let header = Some(&presented.header);
+                self.dialer.follow(&call.outgoing, header).await
+            }
+        }
+    }
+
+    /// What to present for these scopes, by what is known so far.
+    pub(super) async fn present(&self, scopes: &Scopes) -> Result<Option<Presented>, Error> {
+        self.auth.present(scopes, &self.dialer, self.retry).await
+    }
+
+    /// What to present after a 401, if there is anything else.
+    pub(super) async fn answer(
+        &self,
+        answer: &Answer,
+        refused: Option<&Presented>,
+        scopes: &Scopes,
+    ) -> Result<Option<Presented>, Error> {
+        self.auth
+            .answer(
+                &answer.place,
+                answer.response.headers(),
+                refused,
+                scopes,
+                &self.dialer,
+                self.retry,
+            )
+            .await
+    }
+
+    /// Finds out how the endpoint authenticates, before a body is sent that could not be
+    /// sent again.
+    pub(super) async fn learn(&self) -> Result<(), Failure> {
+        if !self.auth.is_unknown() {
+            return Ok(());
+        }
+        let outgoing = Outgoing {
+            method: Method::GET,
+            url: self.url(""),
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+        };
+        let answer = self.dialer.follow(&outgoing, None).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED && answer.at_home {
+            let headers = answer.response.headers();
+            self.auth
+                .learn_challenge(&answer.place, headers, &self.dialer)?;
+        } else if answer.status().is_success() {
+            self.auth.learn_open();
+        }
+        answer.drain().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! What a token must allow: `repository:NAME:ACTIONS` (Docker's token scope grammar).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Method;
+
+use crate::oci::RepoName;
+
+/// Resources and what is to be done with each.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Scopes(BTreeMap<String, BTreeSet<String>>);
+
+impl Scopes {
+    pub(super) fn pull(repo: &RepoName) -> Self {
+        Self::default().with(&format!("repository:{repo}"), &["pull"])
+    }
+
+    pub(super) fn push(repo: &RepoName) -> Self {
+        Self::default().with(&format!("repository:{repo}"), &["pull", "push"])
+    }
+
+    pub(super) fn and(mut self, other: Self) -> Self {
+        for (resource, actions) in other.0 {
+            self.0.entry(resource).or_default().extend(actions);
+        }
+        self
+    }
+
+    fn with(mut self, resource: &str, actions: &[&str]) -> Self {
+        self.0
+            .entry(resource.to_owned())
+            .or_default()
+            .extend(actions.iter().map(|&action| action.to_owned()));
+        self
+    }
+
+    /// Reads the `scope` of a challenge: scopes between spaces.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut scopes = Self::default();
+        for scope in text.split_ascii_whitespace() {
+            // The name may hold colons (a port), the actions do not.
+            if let Some((resource, actions)) = scope.rsplit_once(':') {
+                let actions: Vec<&str> = actions.split(',').filter(|a| !a.is_empty()).collect();
+                scopes = scopes.with(resource, &actions);
+            }
+        }
+        scopes
+    }
+
+    /// The scopes as texts, in one order.
+    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(resource, actions)| {
+            let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+            format!("{resource}:{}", actions.join(","))
+        })
+    }
+
+    /// What a request of the distribution API needs, by its path behind `/v2/`.
+    pub(super) fn of_request(method: &Method, path: &str, query: &str) -> Self {
+        let scopes = Self::default();
+        if path == "_catalog" {
+            return scopes.with("registry:catalog", &["*"]);
+        }
+        let Some((repo, kind)) = split(path) else {
+            return scopes;
+        };
+        let repo = format!("repository:{repo}");
+        let is_upload = kind.starts_with("blobs/uploads");
+        let actions: &[&str] = match *method {
+            Method::GET | Method::HEAD if !is_upload => &["pull"],
+            Method::DELETE if !is_upload => &["delete"],
+            _ => &["pull", "push"],
+        };
+        let mut scopes = scopes.with(&repo, actions);
+        for (name, from) in url::form_urlencoded::parse(query.as_bytes()) {
+            if is_upload && name == "from" && from.parse::<RepoName>().is_ok() {
+                scopes = scopes.with(&format!("repository:{from}"), &["pull"]);
+            }
+        }
+        scopes
+    }
+}
+
+/// Repository and what is behind it. A repository may have a component `blobs`,
+/// so what is behind is looked for from the end.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let ends = [
+        "/blobs/uploads",
+        "/tags/list",
+        "/manifests/",
+        "/blobs/",
+        "/referrers/",
+    ];
+    ends.iter()
+        .filter_map(|end| path.rfind(end))
+        .max()
+        .map(|at| {
+            // `NAME/blobs/uploads/ID` also has no other ending behind it.
+            let (repo, kind) = path.split_at(at);
+            (repo, kind.trim_start_matches('/'))
+        })
+        .filter(|(repo, _)| repo.parse::<RepoName>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &Method, path: &str, query: &str) -> Vec<String> {
+        Scopes::of_request(method, path, query).texts().collect()
+    }
+
+    #[test]
+    fn a_request_needs_what_it_does() {
+        let digest = "sha256:00";
+        let blob = format!("a/b/blobs/{digest}");
+        assert_eq!(of(&Method::GET, &blob, ""), ["repository:a/b:pull"]);
+        assert_eq!(of(&Method::DELETE, &blob, ""), ["repository:a/b:delete"]);
+        assert_eq!(
+            of(&Method::GET, "a/tags/list", "n=1"),
+            ["repository:a:pull"]
+        );
+        assert_eq!(
+            of(&Method::PATCH, "a/blobs/uploads/some-id", "_state=x"),
+            ["repository:a:pull,push"]
+        );
+        assert_eq!(
+            of(&Method::POST, "a/blobs/uploads/", "mount=x&from=c%2Fd"),
+            ["repository:a:pull,push", "repository:c/d:pull"]
+        );
+        assert_eq!(
+            of(&Method::GET, "blobs/manifests/latest", ""),
+            ["repository:blobs:pull"]
+        );
+        assert_eq!(of(&Method::GET, "_catalog", ""), ["registry:catalog:*"]);
+        assert!(of(&Method::GET, "", "").is_empty());
+        assert!(of(&Method::GET, "A/manifests/x", "").is_empty());
+    }
+
+    #[test]
+    fn a_challenges_scopes_are_read_and_joined() {
+        let read = Scopes::parse("repository:host:5000/a:pull repository:b:push,pull bad");
+        let joined = read.and(Scopes::push(&"b".parse().unwrap()));
+        let texts: Vec<_> = joined.texts().collect();
+        assert_eq!(
+            texts,
+            ["repository:b:pull,push", "repository:host:5000/a:pull"]
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Bodies that are watched: whether they move, and how long they stand still.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+
+use crate::registry::{Body, BoxError, Error, Timeouts};
+
+/// How far the sending of a request is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    state: Mutex<State>,
+    /// A step further, which may bring the deadline nearer.
+    step: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// There is no connection yet.
+    Waiting(Instant),
+    /// The body is on its way; something last moved then.
+    Sending(Instant),
+    /// All is sent.
+    Sent(Instant),
+}
+
+impl Progress {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State::Waiting(Instant::now())),
+            step: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        let before = std::mem::replace(&mut *self.state(), state);
+        if std::mem::discriminant(&before) != std::mem::discriminant(&state) {
+            self.step.notify_one();
+        }
+    }
+
+    /// Waits until the sending is a step further.
+    pub(super) async fn stepped(&self) {
+        self.step.notified().await;
+    }
+
+    /// Until when what must happen.
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Instant, &'static str, Duration) {
+        let state = *self.state();
+        let (since, what, after) = match state {
+            // The connecting has its own limit; this one is for what goes wrong beside it.
+            State::Waiting(since) => {
+                let after = timeouts.connect.saturating_add(timeouts.response);
+                (since, "connection", after)
+            }
+            State::Sending(since) => (since, "progress of the request's body", timeouts.stall),
+            State::Sent(since) => (since, "response", timeouts.response),
+        };
+        (later(since, after), what, after)
+    }
+}
+
+/// The instant after a limit; one beyond the clock's range is none.
+fn later(since: Instant, limit: Duration) -> Instant {
+    let never = Duration::from_hours(30 * 365 * 24);
+    since.checked_add(limit).unwrap_or(since + never)
+}
+
+/// A request's body that tells its progress.
+pub(super) struct Watched {
+    inner: Body,
+    progress: Arc<Progress>,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Body, progress: Arc<Progress>) -> Self {
+        Self { inner, progress }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let state = *self.progress.state();
+        if polled.is_ready() || !matches!(state, State::Sending(_)) {
+            self.progress.set(State::Sending(Instant::now()));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    // The connection lets go of a body when it has been sent, which may be without
+    // asking for its end where its length is known.
+    fn drop(&mut self) {
+        self.progress.set(State::Sent(Instant::now()));
+    }
+}
+
+/// A response's body that fails when nothing comes for too long.
+pub(super) struct Stalling {
+    inner: Incoming,
+    limit: Duration,
+    place: String,
+    alarm: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Stalling {
+    pub(super) fn new(inner: Incoming, place: String, limit: Duration) -> Self {
+        Self {
+            inner,
+            limit,
+            place,
+            alarm: Box::pin(tokio::time::sleep(limit)),
+            waiting: false,
+        }
+    }
+}
+
+impl HttpBody for Stalling {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            this.waiting = false;
+            let broken = |error| Error::unreachable(&this.place, &error);
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
+        }
+        if !std::mem::replace(&mut this.waiting, true) {
+            let deadline = later(Instant::now(), this.limit);
+            this.alarm.as_mut().reset(deadline);
+        }
+        match this.alarm.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Some(Err(Error::TimedOut {
+                place: this.place.clone(),
+                what: "more of the body",
+                after: this.limit,
+            }))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

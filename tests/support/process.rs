@@ -1,0 +1,115 @@
+//! Servers that end with the test that started them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running server. Killed when dropped.
+pub struct Process {
+    child: Child,
+    name: String,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with both of its outputs in the file `output`.
+    pub fn start(mut command: Command, output: &Path) -> Self {
+        let file = File::create(output).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
+        // A test that is killed must not leave its servers behind.
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        Self {
+            child,
+            name,
+            output: output.to_owned(),
+        }
+    }
+
+    /// What it has said so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap()).into_owned()
+    }
+
+    /// Waits until a line says `prefix` and gives what follows it, up to the next blank.
+    #[track_caller]
+    pub fn wait_for(&mut self, prefix: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            let output = self.output();
+            if let Some(at) = output.find(prefix) {
+                let rest = &output[at + prefix.len()..];
+                if let Some(end) = rest.find(['\n', ' ', '"']) {
+                    return rest[..end].to_owned();
+                }
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!(
+                    "{} ended ({status}) instead of saying {prefix:?}: {output}",
+                    self.name
+                );
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(30),
+                "{} does not say {prefix:?}: {output}",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
+    }
+
+    /// Asks it to end and waits until it has.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(40),
+                "{} does not stop: {}",
+                self.name,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {} said:\n{}", self.name, self.output());
+        }
+    }
+}

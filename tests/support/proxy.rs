@@ -1,0 +1,147 @@
+//! The real program, serving.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::http;
+use super::process::Process;
+
+/// A running proxy. Killed when dropped; its data directory is the test's.
+pub struct Proxy {
+    process: Process,
+    url: String,
+    admin: String,
+    logs: tempfile::TempDir,
+}
+
+/// The program under test.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overlaybd-proxy"));
+    // Whatever the machine is set to, a test says what it means.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OVERLAYBD_PROXY_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("DOCKER_CONFIG", "/nonexistent");
+    command
+}
+
+impl Proxy {
+    /// `serve` before `upstream`, with further arguments.
+    #[track_caller]
+    pub fn start(upstream: &str, data_dir: &Path, more: &[&str]) -> Self {
+        let logs = tempfile::tempdir().unwrap();
+        let mut command = program();
+        command
+            .args(["serve", "--upstream", upstream, "--listen", "127.0.0.1:0"])
+            .args(["--admin", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(more);
+        let mut process = Process::start(command, &logs.path().join("log"));
+        let url = process.wait_for("listening on ");
+        let admin = process.wait_for("admin on ");
+        Self {
+            process,
+            url,
+            admin,
+            logs,
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn host(&self) -> &str {
+        self.url.split_once("//").unwrap().1
+    }
+
+    /// skopeo's name of an image behind it.
+    pub fn image(&self, repo: &str, tag: &str) -> String {
+        format!("docker://{}/{repo}:{tag}", self.host())
+    }
+
+    /// Asks for `path` below `/v2/`.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> http::Answer {
+        http::get(&format!("{}/v2/{path}", self.url))
+    }
+
+    /// The sum of a metric over its labels; `None` if nothing is counted by that name.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let answer = http::get(&format!("{}/metrics", self.admin));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = answer.text();
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let rest = match rest.strip_prefix('{') {
+                Some(labels) => labels.split_once("} ")?.1,
+                None => rest.strip_prefix(' ')?,
+            };
+            rest.split(' ').next()?.parse::<f64>().ok()
+        });
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Asks it to end; it must do so well.
+    #[track_caller]
+    pub fn stop(mut self) {
+        let status = self.process.stop();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+}
+
+/// Everything in a data directory that is a blob or could become one.
+pub fn blobs(data_dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut todo = vec![data_dir.join("blobs"), data_dir.join("tmp")];
+    while let Some(path) = todo.pop() {
+        for child in std::fs::read_dir(&path).into_iter().flatten() {
+            let path = child.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// How many rows the index's table has.
+pub fn rows(data_dir: &Path, table: &str) -> usize {
+    let index = rusqlite::Connection::open_with_flags(
+        data_dir.join("index.sqlite"),
+        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+    )
+    .unwrap();
+    let count: i64 = index
+        .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    usize::try_from(count).unwrap()
+}

@@ -1,0 +1,172 @@
+//! What the layers of an image come to, by programs that have nothing to do with this one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use filetime::FileTime;
+
+use super::walk::Tree;
+
+/// The tree that umoci makes of an image in a layout. Umoci reads gzip and plain layers.
+///
+/// Directories that no layer has an entry for get the time of the unpacking.
+#[track_caller]
+pub fn umoci(layout: &Path, tag: &str) -> Tree {
+    let scratch = tempfile::tempdir().unwrap();
+    let rootfs = scratch.path().join("rootfs");
+    let image = format!("{}:{tag}", layout.display());
+    let mut command = super::command("umoci");
+    super::run(
+        command
+            .args(["raw", "unpack", "--image", &image])
+            .arg(&rootfs),
+    );
+    Tree::of(&rootfs)
+}
+
+/// The tree that GNU tar makes of layer tars, bottom first, whiteouts done by hand.
+///
+/// Follows symbolic links on the way to an entry as the kernel does, so layers whose entries
+/// go through absolute ones are refused. Directories that no layer has an entry for get
+/// 0755, root and 1970.
+#[track_caller]
+pub fn gnu_tar(tars: &[PathBuf]) -> Tree {
+    let scratch = tempfile::tempdir().unwrap();
+    let rootfs = scratch.path().join("rootfs");
+    fs::create_dir(&rootfs).unwrap();
+    implicit(&rootfs);
+    for tar in tars {
+        apply(tar, &rootfs);
+    }
+    Tree::of(&rootfs)
+}
+
+fn implicit(directory: &Path) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    filetime::set_file_mtime(directory, FileTime::zero()).unwrap();
+}
+
+fn apply(tar: &Path, rootfs: &Path) {
+    let listing = super::run(
+        super::command("tar")
+            .args([
+                "--list",
+                "--quoting-style=literal",
+                "--show-transformed-names",
+                "-f",
+            ])
+            .arg(tar),
+    );
+    let names: Vec<PathBuf> = String::from_utf8(listing.stdout)
+        .unwrap()
+        .lines()
+        .map(|name| Path::new(name).components().collect())
+        .map(|name: PathBuf| name.strip_prefix("./").map_or(name.clone(), Path::to_owned))
+        .collect();
+    for name in &names {
+        refuse_absolute_links(rootfs, name);
+    }
+
+    let before = directory_times(rootfs);
+    for name in &names {
+        whiteout(rootfs, name);
+    }
+    super::run(
+        super::command("tar")
+            .args([
+                "--extract",
+                "--preserve-permissions",
+                "--same-owner",
+                "--numeric-owner",
+            ])
+            .args([
+                "--xattrs",
+                "--xattrs-include=*",
+                "--acls",
+                "--recursive-unlink",
+            ])
+            .args([
+                "--wildcards",
+                "--exclude=.wh.*",
+                "--exclude=*/.wh.*",
+                "--warning=no-timestamp",
+            ])
+            .arg("-f")
+            .arg(tar)
+            .arg("-C")
+            .arg(rootfs),
+    );
+    // Making and removing entries is no change of the directory's own.
+    let named: BTreeSet<_> = names.iter().map(|name| rootfs.join(name)).collect();
+    for directory in directory_times(rootfs).into_keys() {
+        if named.contains(&directory)
+            || (names.contains(&PathBuf::from(".")) && directory == rootfs)
+        {
+            continue;
+        }
+        match before.get(&directory) {
+            Some(time) => filetime::set_file_mtime(&directory, *time).unwrap(),
+            None => implicit(&directory),
+        }
+    }
+}
+
+fn refuse_absolute_links(rootfs: &Path, name: &Path) {
+    let mut path = rootfs.to_owned();
+    for component in name.parent().into_iter().flat_map(Path::components) {
+        assert!(
+            !matches!(component, Component::ParentDir | Component::RootDir),
+            "{} is not for this judge",
+            name.display()
+        );
+        path.push(component);
+        if let Ok(target) = fs::read_link(&path) {
+            assert!(
+                target.is_relative(),
+                "{} goes through {}: not for this judge",
+                name.display(),
+                path.display()
+            );
+        }
+    }
+}
+
+fn directory_times(root: &Path) -> BTreeMap<PathBuf, FileTime> {
+    let mut times = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            todo.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            times.insert(path, FileTime::from_last_modification_time(&metadata));
+        }
+    }
+    times
+}
+
+fn whiteout(rootfs: &Path, name: &Path) {
+    let Some(last) = name.file_name() else { return };
+    let parent = rootfs.join(name.parent().unwrap());
+    if last == ".wh..wh..opq" {
+        for child in fs::read_dir(&parent).into_iter().flatten() {
+            remove(&child.unwrap().path());
+        }
+    } else if let Some(hidden) = last.as_bytes().strip_prefix(b".wh.") {
+        remove(&parent.join(std::ffi::OsStr::from_bytes(hidden)));
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).unwrap(),
+        Ok(_) => fs::remove_file(path).unwrap(),
+        Err(_) => {}
+    }
+}

@@ -100,9 +100,9 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            response: Duration::from_secs(60),
-            stall: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
+            response: Duration::from_mins(1),
+            stall: Duration::from_mins(1),
+            idle: Duration::from_mins(1),
             helper: Duration::from_secs(15),
         }
     }
@@ -146,7 +146,7 @@ pub struct DialOptions {
 pub enum UploadMode {
     /// POST, then one PUT with all bytes.
     Monolithic,
-    /// POST, PATCHes of at most so many bytes, then an empty PUT.
+    /// POST, `PATCH` by `PATCH` of at most so many bytes, then an empty PUT.
     Chunked(u64),
 }
 

@@ -153,7 +153,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::RateLimited { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Upstream { status, .. } => matches!(status, 500 | 502..=504),
+            Self::Upstream { status, .. } => matches!(status, 408 | 500 | 502..=504),
             _ => false,
         }
     }

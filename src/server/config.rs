@@ -127,6 +127,39 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Pattern {
+    /// Whether `text` is of this pattern.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let pattern: Vec<char> = self.0.chars().collect();
+        let text: Vec<char> = text.chars().collect();
+        let (mut at, mut place) = (0, 0);
+        // Where the last star was, and how far its text went: one star is enough to return to.
+        let mut star: Option<(usize, usize)> = None;
+        while place < text.len() {
+            match pattern.get(at) {
+                Some('*') => {
+                    star = Some((at, place));
+                    at += 1;
+                }
+                Some(c) if *c == '?' || text.get(place) == Some(c) => {
+                    at += 1;
+                    place += 1;
+                }
+                _ => {
+                    let Some((star_at, taken)) = star else {
+                        return false;
+                    };
+                    star = Some((star_at, taken + 1));
+                    at = star_at + 1;
+                    place = taken + 1;
+                }
+            }
+        }
+        pattern.iter().skip(at).all(|c| *c == '*')
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -137,6 +170,31 @@ impl Default for Limits {
             idle: Duration::from_secs(120),
             stall: Duration::from_secs(60),
             drain: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, text, is_match) in [
+            ("*", "library/redis:7", true),
+            ("library/redis:*", "library/redis:7", true),
+            ("library/redis:*", "library/redis2:7", false),
+            ("*/redis:?", "library/redis:7", true),
+            ("*/redis:?", "library/redis:77", false),
+            ("*a*b*c", "xaxxbxcxbxc", true),
+            ("*a*b*c", "xaxxbxcxb", false),
+            ("", "", true),
+            ("", "a", false),
+            ("a", "", false),
+            ("**", "", true),
+        ] {
+            let found = Pattern(pattern.to_owned()).matches(text);
+            assert_eq!(found, is_match, "{pattern} {text}");
         }
     }
 }

@@ -1,6 +1,40 @@
 //! HTTP in front: accept, TLS, routes, the interception, drain.
+//!
+//! ```text
+//! accept ─ tls ─ activity        a connection, within its limits
+//!   front ─ route, upstreams     a request: who, where, what
+//!     manifest, blob             converted content: permission, then the store
+//!     forward ─ rewrite          everything else
+//!   respond                      whatever went wrong, as a status
+//!   record ─ metrics             what is told of it
+//! ```
 
+mod accept;
+mod access;
+mod activity;
+mod admin;
+mod blob;
+mod body;
+mod buffers;
 pub mod config;
+mod converted;
+mod files;
+mod forward;
+mod front;
+mod manifest;
+mod metrics;
+mod permission;
+mod pieces;
+mod prepare;
+mod ranges;
+mod record;
+mod respond;
+mod rewrite;
+mod route;
+mod shelf;
+mod tags;
+mod tls;
+mod upstreams;
 
 pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
@@ -8,8 +42,22 @@ pub use config::{
 };
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
 
 use crate::convert::Converter;
+use accept::Door;
+use admin::AdminDoor;
+use front::{Front, FrontDoor};
+use tls::Tls;
+
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: u32 = 4096;
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +77,14 @@ pub enum ServerError {
 }
 
 /// A server that listens and does not answer yet.
-pub struct Server {}
+pub struct Server {
+    front: Arc<Front>,
+    tls: Option<Arc<Tls>>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+}
 
 impl Server {
     /// Listens on the configured addresses.
@@ -38,25 +93,118 @@ impl Server {
     /// When an address is taken, or a file that the configuration names cannot be used.
     #[allow(clippy::unused_async)]
     pub async fn bind(config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
-        let _ = (config, converter);
-        Err(ServerError::Configuration("not built yet".to_owned()))
+        let tls = config.tls.as_ref().map(Tls::open).transpose();
+        let tls = tls.map_err(ServerError::Configuration)?;
+        let (listener, local_addr) = listen(config.listen)?;
+        let (admin, admin_addr) = match config.admin {
+            Some(address) => {
+                let (listener, address) = listen(address)?;
+                (Some(listener), Some(address))
+            }
+            None => (None, None),
+        };
+        Ok(Self {
+            front: Arc::new(Front::new(config, converter)?),
+            tls: tls.map(Arc::new),
+            listener,
+            admin,
+            local_addr,
+            admin_addr,
+        })
     }
 
     /// Where registry clients are answered.
     pub fn local_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+        self.local_addr
     }
 
     /// Where operators are answered, if anywhere.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        None
+        self.admin_addr
     }
 
     /// Answers until `shutdown` comes, then drains: no new connections, open requests are
     /// finished within [`Limits::drain`]. `true` when all of them were.
-    #[allow(clippy::unused_async)]
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> bool {
-        let _ = shutdown;
-        true
+        let limits = self.front.config.limits.clone();
+        let upkeep = tokio::spawn(upkeep(Arc::clone(&self.front), self.tls.clone()));
+        let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+        let admin = self.admin.map(|listener| {
+            let door = Door {
+                listener,
+                tls: None,
+                limits: Limits {
+                    connections: 64,
+                    drain: Duration::from_secs(1),
+                    ..limits.clone()
+                },
+                connections: Gauge::default(),
+                handler: AdminDoor(Arc::clone(&self.front)),
+            };
+            tokio::spawn(async move {
+                let stopped = async {
+                    let _ = admin_stopped.await;
+                };
+                door.open(stopped).await.leave().await
+            })
+        });
+        let door = Door {
+            listener: self.listener,
+            tls: self.tls,
+            limits,
+            connections: self.front.metrics.connections.clone(),
+            handler: FrontDoor(Arc::clone(&self.front)),
+        };
+        let guests = door.open(shutdown).await;
+        self.front.is_draining.store(true, Ordering::Relaxed);
+        let all_finished = guests.leave().await;
+        // Operators are answered to the end: they see what the drain waits for.
+        drop(stop_admin);
+        if let Some(admin) = admin {
+            let _ = admin.await;
+        }
+        upkeep.abort();
+        all_finished
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart need not wait for the last connections' remains.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    };
+    listen().map_err(|cause| ServerError::Listen { address, cause })
+}
+
+/// What is looked after as time goes by.
+async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
+    let mut turns: u32 = 0;
+    loop {
+        tokio::time::sleep(files::INTERVAL / 2).await;
+        turns = turns.wrapping_add(1);
+        let (front, tls) = (Arc::clone(&front), tls.clone());
+        // All of it asks the disk.
+        let work = tokio::task::spawn_blocking(move || {
+            front.shelf.close_stale();
+            if turns % 2 == 0 {
+                if let Some(tls) = tls {
+                    tls.refresh();
+                }
+                if let Some(users) = &front.users {
+                    users.refresh();
+                }
+            }
+        });
+        if let Err(error) = work.await {
+            tracing::error!(%error, "the upkeep failed");
+        }
     }
 }

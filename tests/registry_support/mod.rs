@@ -119,6 +119,18 @@ impl DockerRegistry {
         panic!("docker-registry does not start");
     }
 
+    /// Uploads that were begun and neither ended nor cancelled.
+    pub fn open_uploads(&self, repo: &str) -> usize {
+        let storage = self.directory.path().join("storage/docker/registry/v2");
+        let uploads = storage.join(format!("repositories/{repo}/_uploads"));
+        // The registry leaves directories of cancelled uploads behind, but not this file.
+        fs::read_dir(uploads).map_or(0, |entries| {
+            entries
+                .filter(|entry| entry.as_ref().unwrap().path().join("startedat").exists())
+                .count()
+        })
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -151,20 +163,16 @@ fn try_start(program: &Path, directory: &Path, settings: &Settings) -> Option<(C
         .spawn()
         .unwrap();
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(20) {
-        if child.try_wait().unwrap().is_some() {
-            eprintln!(
-                "{}",
-                fs::read_to_string(directory.join("log")).unwrap_or_default()
-            );
-            return None;
-        }
+    while begin.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
         if is_listening(port) {
             return Some((child, port));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     let _ = child.kill();
+    let _ = child.wait();
+    let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+    eprintln!("docker-registry has not come up:\n{log}");
     None
 }
 

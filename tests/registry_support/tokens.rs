@@ -3,7 +3,7 @@
 //! Tokens are JWTs by RS256, signed with `openssl`; the registry trusts the certificate.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,7 @@ pub type Rights = Vec<(
 
 /// The token server's state.
 pub struct Tokens {
+    directory: tempfile::TempDir,
     key: PathBuf,
     certificate: String,
     pub rights: Mutex<Rights>,
@@ -46,10 +47,11 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Makes key and certificate in `directory`.
-    pub fn new(directory: &Path, rights: Rights) -> Arc<Self> {
-        let key = directory.join("token.key");
-        let certificate = directory.join("token.crt");
+    /// Makes a key and a certificate.
+    pub fn new(rights: Rights) -> Arc<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("token.key");
+        let certificate = directory.path().join("token.crt");
         super::run(
             Command::new("openssl")
                 .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256"])
@@ -64,6 +66,7 @@ impl Tokens {
             .filter(|line| !line.starts_with("---"))
             .collect();
         Arc::new(Self {
+            directory,
             key,
             certificate: body,
             rights: Mutex::new(rights),
@@ -74,8 +77,8 @@ impl Tokens {
     }
 
     /// The registry's settings for tokens from `realm`.
-    pub fn settings(directory: &Path, realm: &str) -> super::Settings {
-        let bundle = directory.join("token.crt");
+    pub fn settings(&self, realm: &str) -> super::Settings {
+        let bundle = self.directory.path().join("token.crt");
         super::Settings {
             auth: format!(
                 "  token:\n    realm: {realm}\n    service: {SERVICE}\n    issuer: {ISSUER}\n    \
@@ -110,12 +113,11 @@ impl Tokens {
                     .ok()
             })
             .and_then(|text| String::from_utf8(STANDARD.decode(text).ok()?).ok());
-        let text = match request.uri().query() {
-            Some(query) => query.to_owned(),
-            None => {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                String::from_utf8_lossy(&body).into_owned()
-            }
+        let text = if let Some(query) = request.uri().query() {
+            query.to_owned()
+        } else {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            String::from_utf8_lossy(&body).into_owned()
         };
         self.asked
             .lock()

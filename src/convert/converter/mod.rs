@@ -118,6 +118,14 @@ impl Converter {
         &self.inner.store
     }
 
+    /// The registry and the repository that the parts of an image from `source` are pushed to,
+    /// if they are: what is not in the store is there. It is asked with the proxy's own
+    /// credentials.
+    pub fn pushed_to(&self, source: &Source) -> Option<(Upstream, RepoName)> {
+        let home = self.home(source);
+        home.is_pushed.then_some((home.upstream, home.repo))
+    }
+
     /// Whether finished images are pushed to a registry, so that a blob may be there that is
     /// not in the store.
     pub fn is_pushing(&self) -> bool {

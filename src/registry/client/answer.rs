@@ -167,6 +167,11 @@ impl Answer {
     }
 }
 
+/// A foreign text, as much of it as fits into an error.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn body_error(error: Error) -> crate::registry::BoxError {
     error.into()
 }

@@ -1,5 +1,6 @@
 //! The `Authorization` of our own requests to one endpoint.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
@@ -18,7 +19,12 @@ pub(super) struct Auth {
     keeper: Keeper,
     tokens: Tokens,
     known: Mutex<Option<Known>>,
+    /// Scopes that were not enough, and those that the endpoint asked for then.
+    wider: Mutex<HashMap<Scopes, Scopes>>,
 }
+
+/// Most scopes remembered.
+const MAX_WIDER: usize = 10_000;
 
 /// What the endpoint asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,7 @@ impl Auth {
             keeper,
             tokens: Tokens::new(),
             known: Mutex::new(None),
+            wider: Mutex::new(HashMap::new()),
         }
     }
 
@@ -73,6 +80,23 @@ impl Auth {
         }
     }
 
+    /// These scopes, and what the endpoint is known to want besides.
+    fn widened(&self, scopes: &Scopes) -> Scopes {
+        let wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+        wider.get(scopes).unwrap_or(scopes).clone()
+    }
+
+    fn widen(&self, scopes: &Scopes, asked: Scopes) {
+        let joined = scopes.clone().and(asked);
+        if joined != *scopes {
+            let mut wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+            if wider.len() >= MAX_WIDER {
+                wider.clear();
+            }
+            wider.insert(scopes.clone(), joined);
+        }
+    }
+
     /// What to present, by what is known.
     pub(super) async fn present(
         &self,
@@ -95,7 +119,7 @@ impl Auth {
                 let key = TokenKey {
                     realm,
                     service,
-                    scopes: scopes.clone(),
+                    scopes: self.widened(scopes),
                     login: login.clone(),
                 };
                 let header = self.tokens.get(&key, dialer, retry).await?;
@@ -128,8 +152,8 @@ impl Auth {
             }
         }
         self.learn(known);
-        let scopes = scopes.clone().and(asked);
-        let presented = self.present(&scopes, dialer, retry).await?;
+        self.widen(scopes, asked);
+        let presented = self.present(scopes, dialer, retry).await?;
         Ok(presented.filter(|new| refused.is_none_or(|old| old.header != new.header)))
     }
 

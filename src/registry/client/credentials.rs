@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::oci::reference;
 use crate::registry::{Credentials, Error, Secret};
 
 /// How long an answer of the configuration or a helper is used without asking again.
-const KEPT: Duration = Duration::from_secs(300);
+const KEPT: Duration = Duration::from_mins(5);
 
 /// Longest `config.json` that is read, in bytes.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -51,12 +50,12 @@ pub(super) struct Keeper {
     source: Credentials,
     host: String,
     limit: Duration,
-    known: Mutex<Option<(Instant, Login)>>,
-    /// Held by the one who asks.
-    asking: tokio::sync::Mutex<()>,
-    /// A helper that did not answer in time may still be running.
-    running: Arc<AtomicBool>,
+    known: Arc<Mutex<Remembered>>,
+    /// Held while a helper runs, which goes on when nobody waits for it any more.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
+
+type Remembered = Option<(Instant, Login)>;
 
 impl Keeper {
     /// `host` is as users write it; `limit` is the time for a helper.
@@ -65,9 +64,8 @@ impl Keeper {
             source,
             host: host.to_owned(),
             limit,
-            known: Mutex::new(None),
-            asking: tokio::sync::Mutex::new(()),
-            running: Arc::new(AtomicBool::new(false)),
+            known: Arc::default(),
+            asking: Arc::default(),
         }
     }
 
@@ -91,55 +89,9 @@ impl Keeper {
         if let Some(login) = self.remembered() {
             return Ok(login);
         }
-        let _asking = self.asking.lock().await;
-        if let Some(login) = self.remembered() {
-            return Ok(login);
-        }
-        let login = self.ask(path).await?;
-        *self.lock() = Some((Instant::now(), login.clone()));
-        Ok(login)
-    }
-
-    /// Forgets credentials that were refused, so that they are asked for anew.
-    pub(super) fn forget(&self, refused: &Login) {
-        let mut known = self.lock();
-        if known.as_ref().is_some_and(|(_, login)| login == refused) {
-            *known = None;
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Login)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remembered(&self) -> Option<Login> {
-        match &*self.lock() {
-            Some((since, login)) if since.elapsed() < KEPT => Some(login.clone()),
-            _ => None,
-        }
-    }
-
-    // A thread for the blocking call, which cannot be stopped: one at a time.
-    async fn ask(&self, path: Option<PathBuf>) -> Result<Login, Error> {
-        if self.running.swap(true, Ordering::AcqRel) {
-            return Err(self.error("a credential helper is still running since the last request"));
-        }
-        let running = Arc::clone(&self.running);
-        let key = if reference::is_docker_hub(&self.host) {
-            // Docker Hub's key since its first days.
-            "https://index.docker.io/v1/".to_owned()
-        } else {
-            self.host.clone()
-        };
-        let reading = tokio::task::spawn_blocking(move || {
-            let login = read(path.as_deref(), &key);
-            running.store(false, Ordering::Release);
-            login
-        });
-        match tokio::time::timeout(self.limit, reading).await {
-            Ok(Ok(Ok(login))) => Ok(login),
-            Ok(Ok(Err(detail))) => Err(self.error(&detail)),
-            Ok(Err(_)) => Err(self.error("the reading of config.json failed")),
+        match tokio::time::timeout(self.limit, self.ask(path)).await {
+            Ok(Ok(login)) => Ok(login),
+            Ok(Err(detail)) => Err(self.error(&detail)),
             Err(_) => {
                 let after = self.limit;
                 Err(self.error(&format!(
@@ -149,12 +101,55 @@ impl Keeper {
         }
     }
 
+    /// Forgets credentials that were refused, so that they are asked for anew.
+    pub(super) fn forget(&self, refused: &Login) {
+        let mut known = lock(&self.known);
+        if known.as_ref().is_some_and(|(_, login)| login == refused) {
+            *known = None;
+        }
+    }
+
+    fn remembered(&self) -> Option<Login> {
+        match &*lock(&self.known) {
+            Some((since, login)) if since.elapsed() < KEPT => Some(login.clone()),
+            _ => None,
+        }
+    }
+
+    // The call blocks and cannot be stopped, so that one at a time is made: others wait
+    // for the lock, which the thread lets go.
+    async fn ask(&self, path: Option<PathBuf>) -> Result<Login, String> {
+        let asking = Arc::clone(&self.asking).lock_owned().await;
+        if let Some(login) = self.remembered() {
+            return Ok(login);
+        }
+        let key = if reference::is_docker_hub(&self.host) {
+            // Docker Hub's key since its first days.
+            "https://index.docker.io/v1/".to_owned()
+        } else {
+            self.host.clone()
+        };
+        let known = Arc::clone(&self.known);
+        tokio::task::spawn_blocking(move || {
+            let login = read(path.as_deref(), &key)?;
+            *lock(&known) = Some((Instant::now(), login.clone()));
+            drop(asking);
+            Ok(login)
+        })
+        .await
+        .unwrap_or_else(|_| Err("the reading of config.json failed".to_owned()))
+    }
+
     fn error(&self, detail: &str) -> Error {
         Error::Credentials {
             host: self.host.clone(),
             detail: detail.to_owned(),
         }
     }
+}
+
+fn lock(known: &Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn default_path() -> Option<PathBuf> {
@@ -195,6 +190,9 @@ fn read(path: Option<&Path>, key: &str) -> Result<Login, String> {
         // A helper's output may hold secrets, so it is not repeated.
         Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(format!(
             "{helper} fails (named in {shown}): run `{helper} get` to see why"
+        )),
+        Err(error @ CredentialRetrievalError::HelperCommunicationError) => Err(format!(
+            "{shown}: {error}: is the docker-credential-… that it names in PATH?"
         )),
         Err(error) => Err(format!("{shown}: {error}")),
     }

@@ -23,6 +23,8 @@ pub(super) struct Guard {
     own: String,
     /// Whether the registry itself is spoken to in the clear.
     plain: bool,
+    /// Whether the registry is on this machine.
+    loopback: bool,
     options: DialOptions,
 }
 
@@ -39,6 +41,7 @@ impl Guard {
         Self {
             own: own.host_str().map(normal).unwrap_or_default(),
             plain: own.scheme() == "http",
+            loopback: is_loopback(own),
             options: options.clone(),
         }
     }
@@ -68,6 +71,8 @@ impl Guard {
         match target.scheme() {
             "https" => {}
             "http" if self.plain || self.options.allow_downgrade => {}
+            // It does not leave this machine.
+            "http" if self.loopback && is_loopback(target) => {}
             "http" => return Err(refused("it is plain http, the registry is not")),
             _ => return Err(refused("it is neither https nor http")),
         }
@@ -88,6 +93,19 @@ impl Guard {
     }
 }
 
+/// Whether an address is this machine's by what is written.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Longest address that is shown, in characters.
+const SHOWN: usize = 500;
+
 /// An address without query, fragment and credentials: what may be shown.
 pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -96,7 +114,7 @@ pub(super) fn shown(url: &Url) -> String {
     // These fail only for addresses that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
-    url.into()
+    url.as_str().chars().take(SHOWN).collect()
 }
 
 fn normal(host: &str) -> String {
@@ -131,23 +149,25 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let [a, b, c, d, e, f, g, h] = segments;
     let embedded = |high: u16, low: u16| {
         is_public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
     };
-    match (a, b) {
-        // ::/96 holds ::, ::1 and the old IPv4-compatible addresses; ::ffff:0:0/96 IPv4.
-        (0, 0) if [c, d, e] == [0; 3] && f == 0xffff => embedded(g, h),
-        (0, _) => false,
-        // NAT64 and 6to4 lead to an IPv4 address.
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => embedded(g, h),
-        (0x64, 0xff9b) => false,
-        (0x2002, _) => embedded(b, c),
-        (0x100, _) => false,
-        // 2001::/23: Teredo, ORCHID and other protocols; 2001:db8::/32: documentation.
-        (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, 0..=0xfff) => false,
-        _ => a & 0xfe00 != 0xfc00 && a & 0xffc0 != 0xfe80 && a & 0xffc0 != 0xfec0 && a < 0xff00,
+    match address.segments() {
+        // IPv4-mapped addresses and NAT64 lead to an IPv4 address, as does 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            embedded(high, low)
+        }
+        [0x2002, high, low, ..] => embedded(high, low),
+        // 2001::/23: Teredo, ORCHID and other protocols; two ranges for documentation.
+        [0x2001, second, ..] => second > 0x1ff && second != 0xdb8,
+        [0x3fff, second, ..] => second > 0xfff,
+        // ::, ::1 and IPv4-compatible addresses; local NAT64; discard-only; unique local;
+        // link-local and site-local; multicast.
+        [
+            0 | 0x64 | 0x100 | 0xfc00..=0xfdff | 0xfe80..=0xfeff | 0xff00..=0xffff,
+            ..,
+        ] => false,
+        _ => true,
     }
 }
 
@@ -259,6 +279,14 @@ mod tests {
     fn a_secure_registry_leads_to_no_plain_http() {
         assert!(!goes(&guard("https://r.io", &[]), "http://cdn.example/"));
         assert!(goes(&guard("http://r.io", &[]), "http://cdn.example/"));
+        assert!(goes(
+            &guard("https://localhost", &[]),
+            "http://localhost:1/"
+        ));
+        assert!(!goes(
+            &guard("https://localhost", &[]),
+            "http://cdn.example/"
+        ));
         assert!(!goes(&guard("https://r.io", &[]), "ftp://cdn.example/"));
         assert!(!goes(
             &guard("https://r.io", &[]),

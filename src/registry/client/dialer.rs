@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use url::Url;
 
 use super::answer::Answer;
-use super::dial::{Guard, shown};
+use super::dial::{Guard, is_loopback, shown};
 use super::payload::Payload;
 use super::retry::Failure;
 use super::tls;
@@ -60,15 +60,14 @@ impl Dialer {
     ) -> Result<Self, Error> {
         let guard = Arc::new(Guard::new(&origin, dial));
         let own = Transport::new(tls::config(tls)?, Arc::clone(&guard), timeouts);
-        let foreign = match &tls.client {
-            None => own.clone(),
-            Some(_) => {
-                let tls = TlsOptions {
-                    client: None,
-                    ..tls.clone()
-                };
-                Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
-            }
+        let foreign = if tls.client.is_none() {
+            own.clone()
+        } else {
+            let tls = TlsOptions {
+                client: None,
+                ..tls.clone()
+            };
+            Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
         };
         Ok(Self {
             origin,
@@ -80,10 +79,11 @@ impl Dialer {
         })
     }
 
-    /// Whether a token may be asked for at `realm`, which is shown our credentials:
-    /// never in the clear, unless the registry itself is.
+    /// Whether a token may be asked for at `realm`, which is shown our credentials: never
+    /// in the clear, unless the registry itself is or it all stays on this machine.
     pub(super) fn check_realm(&self, place: &str, realm: &Url) -> Result<(), Error> {
-        if realm.scheme() == "http" && self.origin.scheme() != "http" {
+        let stays = is_loopback(&self.origin) && is_loopback(realm);
+        if realm.scheme() == "http" && self.origin.scheme() != "http" && !stays {
             return Err(Error::Refused {
                 place: place.to_owned(),
                 target: shown(realm),
@@ -136,6 +136,9 @@ impl Dialer {
                 .map_err(|error| Error::invalid(&place, error.to_string()))?;
             let headers = request.headers_mut();
             headers.clone_from(&outgoing.headers);
+            if !at_home {
+                headers.remove(header::COOKIE);
+            }
             if method != Method::GET && method != Method::HEAD {
                 headers.insert(header::CONTENT_LENGTH, outgoing.payload.length().into());
             }
@@ -221,11 +224,19 @@ pub(super) fn location(answer: &Answer) -> Result<Option<Url>, Error> {
     let Some(value) = answer.response.headers().get(header::LOCATION) else {
         return Ok(None);
     };
-    let target = value
+    let mut target = value
         .to_str()
         .ok()
         .and_then(|text| answer.url.join(text).ok())
         .ok_or_else(|| answer.invalid("Location is no address"))?;
+    // A registry behind a proxy that ends TLS may not know that it is spoken to securely.
+    let is_same_host = target.host_str() == answer.url.host_str() && target.port().is_none();
+    if is_same_host && answer.url.scheme() == "https" && target.scheme() == "http" {
+        let port = answer.url.port();
+        if target.set_scheme("https").is_err() || target.set_port(port).is_err() {
+            return Err(answer.invalid("Location is no address"));
+        }
+    }
     Ok(Some(target))
 }
 

@@ -8,10 +8,10 @@ use futures_util::stream::try_unfold;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 
-use super::answer::Answer;
+use super::answer::{Answer, short};
 use super::dialer::place;
 use super::endpoint::Endpoint;
-use super::retry::{Attempts, Failure};
+use super::retry::{Attempts, Failure, PROGRESS};
 use super::scope::Scopes;
 use super::watch::Stalling;
 use super::{Need, Registry, call};
@@ -20,8 +20,6 @@ use crate::registry::{Authorization, BlobStream, Error};
 
 /// So many bytes are thrown away to come to a range of a server that does not know ranges.
 const MAX_SKIP: u64 = 16 << 20;
-/// So many bytes between two failures count as progress: attempts are counted anew.
-const PROGRESS: u64 = 64 << 10;
 
 /// The bytes of a part of a blob, as they come.
 struct Download {
@@ -151,7 +149,7 @@ impl Download {
         check_encoding(&answer)?;
         let text = answer.header(header::CONTENT_RANGE).unwrap_or_default();
         let Some((first, last, total)) = content_range(text) else {
-            let detail = format!("status 206 with Content-Range {text:?}");
+            let detail = format!("status 206 with Content-Range {:?}", short(text));
             return Err(answer.invalid(detail).into());
         };
         if let (Some(total), Some(size)) = (total, self.size)
@@ -166,7 +164,10 @@ impl Download {
         });
         if first != self.offset || last >= self.end || !length_fits {
             let wanted = format!("{}-{}", self.offset, self.end.saturating_sub(1));
-            let detail = format!("bytes {wanted} were asked for, Content-Range is {text:?}");
+            let detail = format!(
+                "bytes {wanted} were asked for, Content-Range is {:?}",
+                short(text)
+            );
             return Err(answer.invalid(detail).into());
         }
         Ok(Reading {
@@ -264,7 +265,8 @@ fn check_encoding(answer: &Answer) -> Result<(), Error> {
     match answer.header(header::CONTENT_ENCODING) {
         None | Some("" | "identity") => Ok(()),
         Some(encoding) => Err(answer.invalid(format!(
-            "the blob is encoded once more ({encoding:.20}), which nobody asked for"
+            "the blob is encoded once more ({}), which nobody asked for",
+            short(encoding)
         ))),
     }
 }
@@ -346,7 +348,10 @@ impl Registry {
         authorization: &Authorization,
     ) -> Result<u64, Error> {
         self.first(Need::Pull, authorization, |endpoint| async move {
-            endpoint.blob_size(repo, digest, authorization).await
+            let scopes = Scopes::pull(repo);
+            endpoint
+                .blob_size(repo, digest, scopes, authorization)
+                .await
         })
         .await
     }
@@ -357,21 +362,18 @@ impl Endpoint {
         &self,
         repo: &RepoName,
         digest: &Digest,
+        scopes: Scopes,
         authorization: &Authorization,
     ) -> Result<u64, Failure> {
         let url = self.url(&format!("{repo}/blobs/{digest}"));
-        let scopes = Scopes::pull(repo);
         let headers = HeaderMap::new();
         let call = call(Method::HEAD, url, headers, scopes, authorization);
         let answer = self.call(&call).await?.expect(&[StatusCode::OK]).await?;
-        match answer.length() {
-            Some(length) => Ok(length),
-            None => {
-                let place = place(&Method::HEAD, &answer.url);
-                let detail = "the answer does not say how long the blob is".to_owned();
-                Err(Error::Invalid { place, detail }.into())
-            }
-        }
+        answer.length().ok_or_else(|| {
+            let place = place(&Method::HEAD, &answer.url);
+            let detail = "the answer does not say how long the blob is".to_owned();
+            Error::Invalid { place, detail }.into()
+        })
     }
 }
 

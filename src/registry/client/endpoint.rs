@@ -6,6 +6,7 @@ use url::Url;
 use super::answer::Answer;
 use super::auth::{Auth, Presented};
 use super::credentials::Keeper;
+use super::dial::is_loopback;
 use super::dialer::{Dialer, Outgoing, same_origin};
 use super::hosts_dir::{self, Capabilities, HostEntry};
 use super::payload::Payload;
@@ -44,16 +45,6 @@ pub(super) fn endpoints(host: &str, config: &RegistryConfig) -> Result<Vec<Endpo
         .iter()
         .map(|entry| Endpoint::new(host, entry, has_directory, config))
         .collect()
-}
-
-/// Whether a host is this machine by its name.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 /// The address of a registry that is known by its host only.

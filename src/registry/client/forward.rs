@@ -12,7 +12,7 @@ use super::auth::Presented;
 use super::dialer::{Outgoing, place};
 use super::endpoint::Endpoint;
 use super::payload::Payload;
-use super::retry::Failure;
+use super::retry::{Again, Failure};
 use super::scope::Scopes;
 use super::{Need, Registry};
 use crate::registry::{Authorization, Body, Error, ForwardOptions, body};
@@ -220,7 +220,17 @@ impl Registry {
         }
         let mut last = None;
         for endpoint in &endpoints {
-            match passing.authorized(endpoint, None).await {
+            let mut answered = passing.authorized(endpoint, None).await;
+            // A connection that was kept may have been closed meanwhile; nothing is done
+            // twice by asking twice.
+            if let Err(Failure {
+                error: Error::Unreachable { .. },
+                again: Again::Later,
+            }) = &answered
+            {
+                answered = passing.authorized(endpoint, None).await;
+            }
+            match answered {
                 // A mirror that does not have it, or will not give it, is no answer.
                 Ok(answer) if !endpoint.is_registry && answer.status().as_u16() >= 400 => {
                     let status = answer.status();

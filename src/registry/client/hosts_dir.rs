@@ -61,28 +61,29 @@ impl HostEntry {
 
 /// What the first directory that has the host says; the registry itself comes last.
 pub(super) fn find(directories: &[PathBuf], host: &str) -> Result<Option<Vec<HostEntry>>, Error> {
-    for directory in directories {
-        for name in names(host) {
-            let path = directory.join(name);
-            if path.is_dir() {
-                return read(&path).map(Some);
+    let own = names(host);
+    // containerd's `_default` is for hosts without a directory of their own.
+    for names in [own.as_slice(), &["_default".to_owned()]] {
+        for directory in directories {
+            for name in names {
+                let path = directory.join(name);
+                if path.is_dir() {
+                    return read(&path).map(Some);
+                }
             }
         }
     }
     Ok(None)
 }
 
-/// A host's directory may have several names; containerd's `_default` is for all others.
+/// The names that a host's directory may have.
 fn names(host: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    if let Some((name, port)) = host.rsplit_once(':')
-        && !port.ends_with(']')
-    {
-        names.push(format!("{name}_{port}_"));
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            vec![format!("{name}_{port}_"), host.to_owned()]
+        }
+        _ => vec![host.to_owned()],
     }
-    names.push(host.to_owned());
-    names.push("_default".to_owned());
-    names
 }
 
 fn read(directory: &Path) -> Result<Vec<HostEntry>, Error> {
@@ -418,6 +419,13 @@ mod tests {
         let client = entries[0].client.as_ref().unwrap();
         assert_eq!(client.key, directory.join("client.key"));
         assert!(find(&roots, "r.io").unwrap().is_none());
+        let default = root.path().join("_default");
+        std::fs::create_dir(&default).unwrap();
+        std::fs::write(default.join("hosts.toml"), "skip_verify = true").unwrap();
+        let others = find(&roots, "r.io").unwrap().unwrap();
+        assert_eq!(others[0].skip_verify, Some(true));
+        let own = find(&roots, "r.io:5000").unwrap().unwrap();
+        assert_eq!(own[0].skip_verify, None);
         std::fs::write(directory.join("other.cert"), "").unwrap();
         assert!(find(&roots, "r.io:5000").is_err());
     }

@@ -1,5 +1,7 @@
 //! Manifests: fetched, resolved, stored.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -32,10 +34,11 @@ pub(super) fn digest_like(like: &Digest, bytes: &[u8]) -> Result<Digest, Error> 
     if like.algorithm() == "sha256" {
         return Ok(Digest::of(bytes));
     }
-    let hash = sha2::Sha512::digest(bytes);
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha512:{hex}")
-        .parse()
+    let mut text = "sha512:".to_owned();
+    for byte in sha2::Sha512::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.parse()
         .map_err(|error| Error::Configuration(format!("{error}")))
 }
 

@@ -59,6 +59,8 @@ struct Inner {
     /// In the order in which they are asked; the registry itself is the last.
     endpoints: Vec<Arc<Endpoint>>,
     config: RegistryConfig,
+    /// Held while a list of referrers is read, changed and written.
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Registry {
@@ -96,6 +98,7 @@ impl Registry {
             host,
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             config: config.clone(),
+            listing: tokio::sync::Mutex::new(()),
         })))
     }
 
@@ -186,13 +189,13 @@ where
 }
 
 /// A request without a body.
-fn call<'a>(
+fn call(
     method: Method,
     url: url::Url,
     headers: HeaderMap,
     scopes: Scopes,
-    authorization: &'a Authorization,
-) -> Call<'a> {
+    authorization: &Authorization,
+) -> Call<'_> {
     Call {
         outgoing: dialer::Outgoing {
             method,

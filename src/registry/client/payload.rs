@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::registry::{BlobSource, Body, Error, body};
 
-const CHUNK: u64 = 128 << 10;
+const CHUNK: usize = 128 << 10;
 
 /// What a request carries.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ fn file_part(path: PathBuf, offset: u64, length: u64) -> Body {
                 Some(file) => file,
                 None => open_at(&path, offset).await?,
             };
-            let wanted = usize::try_from(left.min(CHUNK)).unwrap_or_default();
+            let wanted = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
             let mut chunk = BytesMut::with_capacity(wanted);
             let read = (&mut file)
                 .take(wanted as u64)
@@ -94,7 +94,7 @@ fn file_part(path: PathBuf, offset: u64, length: u64) -> Body {
 async fn open_at(path: &Path, offset: u64) -> Result<tokio::fs::File, Error> {
     let open = async {
         let mut file = tokio::fs::File::open(path).await?;
-        file.set_max_buf_size(CHUNK as usize);
+        file.set_max_buf_size(CHUNK);
         file.seek(std::io::SeekFrom::Start(offset)).await?;
         Ok(file)
     };

@@ -142,8 +142,10 @@ impl Registry {
         };
         let tag = fallback_tag(&subject)?;
         let place = format!("{repo}:{tag}");
-        // Nothing keeps others from writing between our reading and our writing, so the
-        // list is read once more behind it.
+        // Nothing keeps other processes from writing between our reading and our writing,
+        // so the list is read once more behind it. This does not catch every such case, and
+        // the specification has nothing better.
+        let _listing = self.0.listing.lock().await;
         for writes in 0..=MAX_WRITES {
             let before = match self.written_manifest(repo, &tag, authorization).await {
                 Ok(list) => Some(list.bytes),

@@ -6,6 +6,9 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::registry::{Error, RetryPolicy};
 
+/// So many bytes between two failures count as progress: attempts are counted anew.
+pub(super) const PROGRESS: u64 = 64 << 10;
+
 /// A failed attempt.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -135,9 +138,9 @@ mod tests {
         assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
         let past = "Wed, 21 Oct 2015 07:28:00 GMT";
         assert_eq!(retry_after(&headers(past)), Some(Duration::ZERO));
-        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_mins(1));
         let wait = retry_after(&headers(&soon)).unwrap();
-        assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60));
+        assert!(wait > Duration::from_secs(50) && wait <= Duration::from_mins(1));
         assert_eq!(retry_after(&headers("-1")), None);
         assert_eq!(retry_after(&headers("soon")), None);
     }
@@ -160,7 +163,7 @@ mod tests {
         assert!(attempts.pause(failure).await.is_err());
         let mut attempts = Attempts::new(RetryPolicy::default());
         let failure = Failure {
-            again: Again::After(Duration::from_secs(3600)),
+            again: Again::After(Duration::from_hours(1)),
             error: Error::Configuration("busy".to_owned()),
         };
         assert!(attempts.pause(failure).await.is_err());

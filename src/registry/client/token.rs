@@ -20,9 +20,9 @@ use crate::registry::{Error, RetryPolicy};
 /// Longest answer of a token server, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 /// What a token lives when its server does not say: the least that the specification allows.
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 /// Longer than this no token is kept.
-const MAX_LIFE: Duration = Duration::from_secs(3600);
+const MAX_LIFE: Duration = Duration::from_hours(1);
 /// Most tokens kept.
 const MAX_TOKENS: u64 = 10_000;
 
@@ -235,7 +235,8 @@ mod tests {
         assert_eq!(life(r#"{"access_token":"x","expires_in":300}"#), 270);
         assert_eq!(life(r#"{"token":"x","expires_in":"300"}"#), 270);
         assert_eq!(life(r#"{"token":"x","expires_in":-1}"#), 48);
-        assert_eq!(life(r#"{"token":"x","expires_in":1e300}"#), 3570);
+        assert_eq!(life(r#"{"token":"x","expires_in":1e9}"#), 3570);
+        assert_eq!(life(r#"{"token":"x","expires_in":1e300}"#), 48);
     }
 
     #[test]

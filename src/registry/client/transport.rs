@@ -21,6 +21,9 @@ use super::retry::Failure;
 use super::watch::{Progress, Watched};
 use crate::registry::{Body, BoxError, Error, Timeouts};
 
+/// Most connections to a host that are kept for the next request.
+const MAX_IDLE: usize = 256;
+
 /// Connections with one set of TLS settings, kept for the next request.
 #[derive(Clone)]
 pub(super) struct Transport {
@@ -43,6 +46,7 @@ impl Transport {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.idle)
+            .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
         Self { client, timeouts }
     }
@@ -67,6 +71,7 @@ impl Transport {
                     }
                     return response.map_err(|error| explain(place, &error));
                 }
+                () = progress.stepped() => {}
                 () = tokio::time::sleep_until(deadline) => {
                     // There may have been progress meanwhile, which moves it.
                     if progress.deadline(&self.timeouts).0 <= tokio::time::Instant::now() {

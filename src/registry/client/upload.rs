@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
-use super::answer::Answer;
+use super::answer::{Answer, short};
 use super::dialer::{Outgoing, location, place};
 use super::endpoint::{Call, Endpoint};
 use super::payload::Payload;
-use super::retry::{Again, Failure};
+use super::retry::{Again, Failure, PROGRESS};
 use super::scope::Scopes;
 use super::{Registry, repeated};
 use crate::oci::{Digest, RepoName};
@@ -27,6 +27,8 @@ struct Upload<'a> {
     authorization: &'a Authorization,
     mode: UploadMode,
     session: Option<Session>,
+    /// How far it was at the last failure.
+    failed_at: u64,
 }
 
 /// What the upstream has begun to take.
@@ -75,7 +77,7 @@ fn received(answer: &Answer) -> Result<u64, Error> {
     {
         Some(("0", Ok(0))) => Ok(0),
         Some(("0", Ok(last))) => Ok(last.saturating_add(1)),
-        _ => Err(answer.invalid(format!("Range of an upload is {text:?}"))),
+        _ => Err(answer.invalid(format!("Range of an upload is {:?}", short(text)))),
     }
 }
 
@@ -120,9 +122,11 @@ impl Upload<'_> {
 
     /// Whether the blob is there, in its length.
     async fn is_there(&self) -> Result<bool, Failure> {
+        // One token for all of the upload.
+        let scopes = Scopes::push(self.repo);
         let size = self
             .endpoint
-            .blob_size(self.repo, self.digest, self.authorization)
+            .blob_size(self.repo, self.digest, scopes, self.authorization)
             .await;
         match size {
             Ok(size) => Ok(size == self.size),
@@ -343,6 +347,7 @@ impl Registry {
             authorization,
             mode: self.0.config.upload,
             session: None,
+            failed_at: 0,
         };
         if repeated(&endpoint, || upload.is_there()).await? {
             return Ok(Pushed::Present);
@@ -352,6 +357,11 @@ impl Registry {
             let Err(failure) = upload.attempt().await else {
                 return Ok(Pushed::Uploaded);
             };
+            let offset = upload.session.as_ref().map_or(0, |session| session.offset);
+            if offset.saturating_sub(upload.failed_at) >= PROGRESS {
+                attempts.reset();
+            }
+            upload.failed_at = offset;
             if let Err(error) = attempts.pause(failure).await {
                 if let Some(session) = upload.session.take() {
                     upload.cancel(session.location).await;
@@ -378,6 +388,7 @@ impl Registry {
             authorization,
             mode: self.0.config.upload,
             session: None,
+            failed_at: 0,
         };
         let mut url = upload.uploads();
         url.query_pairs_mut()

@@ -9,13 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::registry::{Body, BoxError, Error, Timeouts};
 
 /// How far the sending of a request is.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<State>);
+pub(super) struct Progress {
+    state: Mutex<State>,
+    /// A step further, which may bring the deadline nearer.
+    step: Notify,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -29,16 +34,31 @@ enum State {
 
 impl Progress {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State::Waiting(Instant::now()))))
+        Arc::new(Self {
+            state: Mutex::new(State::Waiting(Instant::now())),
+            step: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, state: State) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        let before = std::mem::replace(&mut *self.state(), state);
+        if std::mem::discriminant(&before) != std::mem::discriminant(&state) {
+            self.step.notify_one();
+        }
+    }
+
+    /// Waits until the sending is a step further.
+    pub(super) async fn stepped(&self) {
+        self.step.notified().await;
     }
 
     /// Until when what must happen.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Instant, &'static str, Duration) {
-        let state = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = *self.state();
         let (since, what, after) = match state {
             // The connecting has its own limit; this one is for what goes wrong beside it.
             State::Waiting(since) => {
@@ -48,11 +68,14 @@ impl Progress {
             State::Sending(since) => (since, "progress of the request's body", timeouts.stall),
             State::Sent(since) => (since, "response", timeouts.response),
         };
-        // A limit beyond the clock's range is none.
-        let never = Duration::from_secs(30 * 365 * 86_400);
-        let deadline = since.checked_add(after).unwrap_or(since + never);
-        (deadline, what, after)
+        (later(since, after), what, after)
     }
+}
+
+/// The instant after a limit; one beyond the clock's range is none.
+fn later(since: Instant, limit: Duration) -> Instant {
+    let never = Duration::from_hours(30 * 365 * 24);
+    since.checked_add(limit).unwrap_or(since + never)
 }
 
 /// A request's body that tells its progress.
@@ -76,10 +99,9 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        let state = self.progress.0.lock().map(|state| *state);
-        match (&polled, state) {
-            (Poll::Pending, Ok(State::Sending(_))) => {}
-            _ => self.progress.set(State::Sending(Instant::now())),
+        let state = *self.progress.state();
+        if polled.is_ready() || !matches!(state, State::Sending(_)) {
+            self.progress.set(State::Sending(Instant::now()));
         }
         polled
     }
@@ -137,7 +159,8 @@ impl HttpBody for Stalling {
             return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
         }
         if !std::mem::replace(&mut this.waiting, true) {
-            this.alarm = Box::pin(tokio::time::sleep(this.limit));
+            let deadline = later(Instant::now(), this.limit);
+            this.alarm.as_mut().reset(deadline);
         }
         match this.alarm.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,

@@ -1,0 +1,245 @@
+//! Connections: accepted within bounds, answered, drained.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::activity::{Activity, Noted, Overdue};
+use super::body::Served;
+use super::config::Limits;
+use super::tls::Tls;
+
+/// What answers requests.
+pub(super) trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request; has no other way to fail.
+    fn answer(
+        &self,
+        client: SocketAddr,
+        activity: &Arc<Activity>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Served>> + Send + 'static;
+}
+
+/// A listener and what answers behind it.
+pub(super) struct Door<H> {
+    pub listener: TcpListener,
+    pub tls: Option<Arc<Tls>>,
+    pub limits: Limits,
+    pub connections: Gauge,
+    pub handler: H,
+}
+
+/// The connections that are left when nobody is accepted any more.
+pub(super) struct Guests {
+    tasks: JoinSet<()>,
+    closing: watch::Sender<bool>,
+    limit: Duration,
+}
+
+impl<H: Handler> Door<H> {
+    /// Accepts connections until `shutdown` comes.
+    pub async fn open(self, shutdown: impl Future<Output = ()>) -> Guests {
+        let permits = Arc::new(Semaphore::new(self.limits.connections.max(1)));
+        let (closing, is_closing) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            // The permit comes first: who is not accepted waits in the kernel, and costs nothing.
+            let accepted = async {
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, self.listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                accepted = accepted => accepted,
+            };
+            while tasks.try_join_next().is_some() {}
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: a loop would only make it worse.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let guest = Guest {
+                client,
+                limits: self.limits.clone(),
+                handler: self.handler.clone(),
+                closing: is_closing.clone(),
+            };
+            let tls = self.tls.clone();
+            let open = Open::new(&self.connections);
+            tasks.spawn(async move {
+                let _held = (permit, open);
+                guest.greet(stream, tls).await;
+            });
+        }
+        Guests {
+            tasks,
+            closing,
+            limit: self.limits.drain,
+        }
+    }
+}
+
+impl Guests {
+    /// Lets open requests come to their end, and tells whether all did in time.
+    pub async fn leave(mut self) -> bool {
+        let _ = self.closing.send(true);
+        let tasks = &mut self.tasks;
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if timeout(self.limit, all).await.is_ok() {
+            return true;
+        }
+        tracing::warn!(
+            connections = self.tasks.len(),
+            "connections are cut: their requests did not end in time"
+        );
+        self.tasks.shutdown().await;
+        false
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Guest<H> {
+    client: SocketAddr,
+    limits: Limits,
+    handler: H,
+    closing: watch::Receiver<bool>,
+}
+
+impl<H: Handler> Guest<H> {
+    async fn greet(mut self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        // Ranges are small, and each is a whole answer.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else {
+            return self.talk(stream).await;
+        };
+        let handshake = timeout(self.limits.head_timeout, tls.acceptor().accept(stream));
+        let stream = tokio::select! {
+            stream = handshake => stream,
+            _ = self.closing.wait_for(|closing| *closing) => return,
+        };
+        match stream {
+            Ok(Ok(stream)) => self.talk(stream).await,
+            Ok(Err(error)) => {
+                tracing::debug!(client = %self.client, %error, "the TLS handshake failed");
+            }
+            Err(_) => {
+                tracing::debug!(client = %self.client, "the TLS handshake took too long");
+            }
+        }
+    }
+
+    async fn talk<S>(mut self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new();
+        let stream = TokioIo::new(Noted::new(stream, Arc::clone(&activity)));
+        let service = service_fn(|request| {
+            let answer = self.handler.answer(self.client, &activity, request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        // hyper's own time limit for heads covers idle connections too: ours tells them apart.
+        let mut connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(self.limits.head_bytes.max(8192))
+            .serve_connection(stream, service);
+        let mut is_told = false;
+        let end = loop {
+            tokio::select! {
+                result = &mut connection => break End::Came(result),
+                overdue = activity.overdue(&self.limits) => break End::Overdue(overdue),
+                _ = self.closing.wait_for(|closing| *closing), if !is_told => {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    is_told = true;
+                }
+            }
+        };
+        let stream = connection.into_parts().io.into_inner().into_inner();
+        match end {
+            End::Came(Ok(())) => {}
+            End::Came(Err(error)) => {
+                tracing::debug!(client = %self.client, error = %chain(&error), "the connection ended");
+                if error.is_parse() {
+                    hang_up(stream, b"").await;
+                }
+            }
+            End::Overdue(overdue) => {
+                tracing::debug!(client = %self.client, ?overdue, "hung up");
+                if overdue == Overdue::Head {
+                    hang_up(stream, REQUEST_TIMEOUT).await;
+                }
+            }
+        }
+    }
+}
+
+enum End {
+    Came(hyper::Result<()>),
+    Overdue(Overdue),
+}
+
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Says the last word and waits a little for the client to hear it: closing a connection with
+/// unread bytes in it would take the word back.
+async fn hang_up<S>(mut stream: S, word: &[u8])
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let farewell = async {
+        stream.write_all(word).await?;
+        stream.shutdown().await?;
+        let mut ignored = vec![0; 16 << 10];
+        let mut left: usize = 4 << 20;
+        while left > 0 {
+            let read = stream.read(&mut ignored).await?;
+            if read == 0 {
+                break;
+            }
+            left = left.saturating_sub(read);
+        }
+        io::Result::Ok(())
+    };
+    let _ = timeout(Duration::from_secs(2), farewell).await;
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::registry::error::chain(error)
+}

@@ -1,0 +1,362 @@
+//! What is known of converted images, and the wait for those that are not converted yet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::future::Cache;
+use tokio::time::timeout;
+
+use super::config::OnTimeout;
+use super::front::Call;
+use super::metrics::CacheName;
+use super::respond::Failure;
+use super::shelf::off_thread;
+use crate::convert::{ConvertedImage, Converter, Source, StoredManifest};
+use crate::oci::{Digest, ManifestKind, RepoName, Selector};
+use crate::registry::{self, Authorization, Upstream};
+use crate::store::{BlobFile, IndexError, Store};
+
+/// Sources that are tried for one converted blob.
+const MOST_SOURCES: usize = 16;
+/// Most bytes of documents in memory.
+const MOST_BYTES: u64 = 64 << 20;
+/// How long a document is kept in memory after its last use.
+const IDLE: Duration = Duration::from_mins(10);
+/// How long a blob that was seen in a registry is taken to be there.
+const SEEN: Duration = Duration::from_mins(1);
+/// The longest converted manifest: as long as a source may be, and then some.
+const LONGEST_MANIFEST: u64 = 32 << 20;
+
+type RepoKey = (usize, RepoName, Digest);
+
+/// The converter, and what the store said lately. Everything remembered here is of the kind that does
+/// not change: none of it is a permission.
+pub(super) struct Converted {
+    pub converter: Converter,
+    sources: Cache<RepoKey, Arc<[Digest]>>,
+    documents: Cache<Digest, Arc<StoredManifest>>,
+    /// Blobs that were seen in the registry they are pushed to.
+    pushed: Cache<RepoKey, ()>,
+}
+
+/// Where a digest belongs.
+pub(super) enum Belongs {
+    /// To what this source became, and the client may have it.
+    Here(Digest),
+    /// Not to anything converted: the upstream may know it.
+    Upstream,
+    /// The index does not tell: the upstream may know it, but its no is not the last word.
+    Unknown(IndexError),
+}
+
+impl Converted {
+    pub fn new(converter: Converter) -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            converter,
+            sources: Cache::builder()
+                .max_capacity(MOST_BYTES)
+                .weigher(move |_, sources: &Arc<[Digest]>| weight(512 + 128 * sources.len()))
+                .time_to_idle(IDLE)
+                .build(),
+            documents: Cache::builder()
+                .max_capacity(MOST_BYTES)
+                .weigher(move |_, document: &Arc<StoredManifest>| {
+                    weight(512 + document.bytes.len())
+                })
+                .time_to_idle(IDLE)
+                .build(),
+            pushed: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(SEEN)
+                .build(),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        self.converter.store()
+    }
+
+    async fn sources(
+        &self,
+        place: usize,
+        host: &str,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Arc<[Digest]>, IndexError> {
+        let key = (place, repo.clone(), digest.clone());
+        if let Some(sources) = self.sources.get(&key).await {
+            return Ok(sources);
+        }
+        let found = self.store().index().sources(host, repo, digest).await?;
+        let sources: Arc<[Digest]> = found.into();
+        // That there are none may change at any time.
+        if !sources.is_empty() {
+            self.sources.insert(key, Arc::clone(&sources)).await;
+        }
+        Ok(sources)
+    }
+}
+
+impl Call<'_> {
+    /// The source of a conversion for this request.
+    pub fn source(&self, repo: &RepoName) -> Source {
+        Source {
+            upstream: self.chosen.upstream.clone(),
+            repo: repo.clone(),
+            authorization: self.authorization.clone(),
+        }
+    }
+
+    /// The head of a manifest at the upstream, which is the permission to have what it became.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn ask(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<registry::ManifestHead, registry::Error> {
+        let started = Instant::now();
+        let front = self.front;
+        let asked = front
+            .permissions
+            .head(&self.chosen, repo, selector, &self.authorization);
+        let answer = asked.await;
+        let is_remembered = matches!(answer, Ok((_, super::permission::Remembered::Yes)));
+        front.metrics.lookup(CacheName::Permission, is_remembered);
+        if !is_remembered {
+            front
+                .metrics
+                .call("head", answer.is_ok(), started.elapsed());
+        }
+        answer.map(|(head, _)| head)
+    }
+
+    /// Where a digest belongs, and whether this client may have it from there.
+    ///
+    /// # Errors
+    /// The upstream's no to these credentials.
+    pub async fn belongs(&self, repo: &RepoName, digest: &Digest) -> Result<Belongs, Failure> {
+        let host = self.chosen.upstream.host();
+        let converted = &self.front.converted;
+        let sources = match converted
+            .sources(self.chosen.place, host, repo, digest)
+            .await
+        {
+            Ok(sources) => sources,
+            Err(error) => {
+                tracing::warn!(%error, %digest, "the index does not tell where this belongs");
+                return Ok(Belongs::Unknown(error));
+            }
+        };
+        for source in sources.iter().take(MOST_SOURCES) {
+            match self.ask(repo, &Selector::Digest(source.clone())).await {
+                Ok(_) => return Ok(Belongs::Here(source.clone())),
+                // This source is gone; another may have become the same.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(Failure::upstream(&error, self.front.is_own())),
+            }
+        }
+        Ok(Belongs::Upstream)
+    }
+
+    /// Waits for a conversion as long as requests may.
+    ///
+    /// # Errors
+    /// [`Waited::TooLong`], or why there is no such image.
+    pub async fn wait(
+        &self,
+        repo: &RepoName,
+        source: &Digest,
+    ) -> Result<Arc<ConvertedImage>, Waited> {
+        let front = self.front;
+        let started = Instant::now();
+        let from = self.source(repo);
+        let conversion = front.converted.converter.convert(&from, source, None);
+        let result = timeout(front.config.hold, conversion).await;
+        let outcome = match &result {
+            Ok(Ok(_)) => "done",
+            Ok(Err(_)) => "failed",
+            Err(_) => "timeout",
+        };
+        front.metrics.waited(outcome, started.elapsed());
+        match result {
+            Ok(Ok(image)) => Ok(image),
+            Ok(Err(error)) => Err(Waited::Failed(Failure::conversion(&error, front.is_own()))),
+            Err(_) => Err(Waited::TooLong),
+        }
+    }
+
+    /// Where the bytes of a converted blob are; what was evicted is made again.
+    ///
+    /// # Errors
+    /// When they cannot be had, or not yet.
+    pub async fn find(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        source: &Digest,
+    ) -> Result<Found, Failure> {
+        let shelf = &self.front.shelf;
+        let found = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
+        self.front.metrics.lookup(CacheName::Blob, found.is_some());
+        if let Some(file) = found {
+            return Ok(Found::File(file));
+        }
+        let converter = &self.front.converted.converter;
+        let pushed_to = converter.pushed_to(&self.source(repo));
+        if let Some((upstream, repo)) = &pushed_to {
+            let pushed = &self.front.converted.pushed;
+            let key = (self.chosen.place, repo.clone(), digest.clone());
+            if pushed.contains_key(&key) {
+                return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+            }
+            let size = upstream.blob_size(repo, digest, &Authorization::Own).await;
+            match size {
+                Ok(_) => {
+                    pushed.insert(key, ()).await;
+                    return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+                }
+                // Where it cannot be told, it is made again.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
+            }
+        }
+        tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
+        match self.wait(repo, source).await {
+            Ok(_) => {}
+            Err(Waited::Failed(failure)) => return Err(failure),
+            Err(Waited::TooLong) => return Err(self.later()),
+        }
+        let made = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
+        match (made, pushed_to) {
+            (Some(file), _) => Ok(Found::File(file)),
+            (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),
+            (None, None) => {
+                tracing::warn!(
+                    %digest, %source,
+                    "the source becomes other blobs now: an earlier version made this one"
+                );
+                Err(Failure::unknown_blob(digest))
+            }
+        }
+    }
+
+    /// What a request for converted content gets when its hold is over.
+    pub fn later(&self) -> Failure {
+        match self.front.config.on_timeout {
+            OnTimeout::Wait => Failure::wait(self.address()),
+            OnTimeout::Busy | OnTimeout::Original => Failure::converting(),
+        }
+    }
+
+    /// A converted manifest by its digest.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is none.
+    pub async fn document(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        source: &Digest,
+    ) -> Result<Arc<StoredManifest>, Failure> {
+        let documents = &self.front.converted.documents;
+        if let Some(document) = documents.get(digest).await {
+            return Ok(document);
+        }
+        let file = match self.find(repo, digest, source).await? {
+            Found::File(file) => file,
+            Found::Pushed(upstream, repo) => {
+                let selector = Selector::Digest(digest.clone());
+                let fetched = upstream.manifest(&repo, &selector, &Authorization::Own);
+                let raw = fetched.await.map_err(|e| Failure::upstream(&e, true))?;
+                return Ok(Arc::new(StoredManifest {
+                    digest: raw.digest,
+                    media_type: raw.media_type,
+                    bytes: raw.bytes,
+                }));
+            }
+        };
+        if file.size() > LONGEST_MANIFEST {
+            return Err(Failure::unknown_manifest(digest));
+        }
+        let read = off_thread(move || Ok(read_whole(&file))).await;
+        let bytes = read
+            .map_err(|error| Failure::from(&error))?
+            .map_err(Failure::internal)?;
+        // Configs and layers are linked to repositories too, and are no manifests.
+        let media_type = media_type(&bytes).ok_or_else(|| Failure::unknown_manifest(digest))?;
+        let document = Arc::new(StoredManifest {
+            digest: digest.clone(),
+            media_type,
+            bytes: bytes.into(),
+        });
+        documents
+            .insert(digest.clone(), Arc::clone(&document))
+            .await;
+        Ok(document)
+    }
+}
+
+/// Where the bytes of a converted blob are.
+pub(super) enum Found {
+    /// In the store.
+    File(Arc<BlobFile>),
+    /// In this repository, as the proxy's own credentials may have it.
+    Pushed(Upstream, RepoName),
+}
+
+/// Why a wait brought no image.
+pub(super) enum Waited {
+    /// It takes longer than requests wait; it goes on.
+    TooLong,
+    /// There will be none.
+    Failed(Failure),
+}
+
+fn read_whole(file: &BlobFile) -> std::io::Result<Vec<u8>> {
+    let size = usize::try_from(file.size()).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0)?;
+    if Digest::of(&bytes) == *file.digest() {
+        Ok(bytes)
+    } else {
+        let text = format!("the file of {} has other bytes", file.digest());
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
+    }
+}
+
+/// What a document calls itself, if it is a manifest.
+fn media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(rename = "mediaType")]
+        media_type: String,
+    }
+    let document: Document = serde_json::from_slice(bytes).ok()?;
+    ManifestKind::from_media_type(&document.media_type)?;
+    Some(document.media_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_manifests_have_a_manifests_media_type() {
+        let manifest = br#"{"mediaType":"application/vnd.oci.image.index.v1+json"}"#;
+        assert_eq!(
+            media_type(manifest).as_deref(),
+            Some("application/vnd.oci.image.index.v1+json")
+        );
+        for other in [
+            &br#"{"mediaType":"text/html"}"#[..],
+            b"{}",
+            b"\x1f\x8b",
+            b"[]",
+        ] {
+            assert_eq!(media_type(other), None);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Blob files that are being read stay open for a while.
+//!
+//! A node reads one blob in thousands of small ranges; opening and locking the file for each
+//! would cost more than the range. An open file is pinned against eviction, so none is kept
+//! open for long after its last use, nor, lest a removed blob be served forever, in all.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::buffers::Buffers;
+use crate::oci::Digest;
+use crate::store::{BlobError, BlobFile, BlobStore};
+
+/// How long a file stays open after its last use.
+const IDLE: Duration = Duration::from_secs(3);
+/// How long a file stays open whatever its use.
+const LONGEST: Duration = Duration::from_secs(30);
+const SHARDS: usize = 16;
+/// Most files that stay open in each shard.
+const MOST: usize = if cfg!(test) { 3 } else { 64 };
+
+/// The blobs, and those of their files that are open.
+pub(super) struct Shelf {
+    blobs: BlobStore,
+    /// Buffers for what is read from them.
+    pub buffers: Buffers,
+    shards: [Mutex<HashMap<Digest, Open>>; SHARDS],
+    hasher: RandomState,
+}
+
+struct Open {
+    file: Arc<BlobFile>,
+    opened: Instant,
+    used: Instant,
+}
+
+impl Open {
+    fn is_stale(&self, now: Instant) -> bool {
+        now.duration_since(self.used) > IDLE || now.duration_since(self.opened) > LONGEST
+    }
+}
+
+impl Shelf {
+    pub fn new(blobs: BlobStore) -> Self {
+        Self {
+            blobs,
+            buffers: Buffers::default(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn shard(&self, digest: &Digest) -> &Mutex<HashMap<Digest, Open>> {
+        let hash = self.hasher.hash_one(digest);
+        let place = usize::try_from(hash % 16).unwrap_or_default();
+        &self.shards[place]
+    }
+
+    /// The blob, open; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn open(&self, digest: &Digest) -> Result<Option<Arc<BlobFile>>, BlobError> {
+        let now = Instant::now();
+        if let Some(open) = lock(self.shard(digest)).get_mut(digest)
+            && !open.is_stale(now)
+        {
+            open.used = now;
+            return Ok(Some(Arc::clone(&open.file)));
+        }
+        let (blobs, wanted) = (self.blobs.clone(), digest.clone());
+        let file = off_thread(move || blobs.open(&wanted)).await?;
+        Ok(file.map(|file| self.keep(file, now)))
+    }
+
+    fn keep(&self, file: BlobFile, now: Instant) -> Arc<BlobFile> {
+        let digest = file.digest().clone();
+        let file = Arc::new(file);
+        let open = Open {
+            file: Arc::clone(&file),
+            opened: now,
+            used: now,
+        };
+        let mut shard = lock(self.shard(&digest));
+        if shard.len() >= MOST {
+            let oldest = shard.iter().min_by_key(|(_, open)| open.used);
+            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
+                shard.remove(&oldest);
+            }
+        }
+        shard.insert(digest, open);
+        file
+    }
+
+    /// Closes what was not used for a while; to be called every second or so.
+    pub fn close_stale(&self) {
+        let now = Instant::now();
+        for shard in &self.shards {
+            let stale: Vec<Open> = {
+                let mut shard = lock(shard);
+                shard
+                    .extract_if(|_, open| open.is_stale(now))
+                    .map(|(_, open)| open)
+                    .collect()
+            };
+            // Closing writes the time of use: not under the lock.
+            drop(stale);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what blocks on the disk where it may.
+///
+/// # Errors
+/// Its own, or that it did not come to an end.
+pub(super) async fn off_thread<T, F>(work: F) -> Result<T, BlobError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, BlobError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(BlobError::Io {
+            what: "working in",
+            path: std::path::PathBuf::from("the data directory"),
+            source: std::io::Error::other(panic),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_stays_open_for_a_while_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
+        let digest = Digest::of(b"x");
+        drop(blobs.put_bytes(&digest, b"x").unwrap());
+        let shelf = Shelf::new(blobs.clone());
+        let first = shelf.open(&digest).await.unwrap().unwrap();
+        let second = shelf.open(&digest).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(shelf.open(&Digest::of(b"y")).await.unwrap().is_none());
+        drop((first, second));
+        shelf.close_stale();
+        let count = |shelf: &Shelf| shelf.shards.iter().map(|s| lock(s).len()).sum::<usize>();
+        assert_eq!(count(&shelf), 1);
+        for shard in &shelf.shards {
+            for open in lock(shard).values_mut() {
+                open.used = Instant::now().checked_sub(IDLE * 2).unwrap();
+            }
+        }
+        shelf.close_stale();
+        assert_eq!(count(&shelf), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_files_stay_open_than_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
+        let shelf = Shelf::new(blobs.clone());
+        for n in 0..SHARDS * MOST + 20 {
+            let bytes = n.to_le_bytes();
+            let digest = Digest::of(&bytes);
+            drop(blobs.put_bytes(&digest, &bytes).unwrap());
+            assert!(shelf.open(&digest).await.unwrap().is_some());
+        }
+        assert!(shelf.shards.iter().all(|shard| lock(shard).len() <= MOST));
+    }
+}

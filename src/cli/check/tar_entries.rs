@@ -186,12 +186,16 @@ impl<R: Read> Entries<R> {
                 nanos: 0,
             },
         };
-        let mode = number(&old.mode)?;
+        let mut mode = u16::try_from(number(&old.mode)? & 0o7777).unwrap_or(0);
+        let list = record(b"SCHILY.acl.access").and_then(|text| acl::value(text, false));
+        if let Some(list) = list {
+            mode = mode & 0o7000 | acl::mode(&list);
+        }
         Ok(Entry {
             path,
             made,
             attributes: Attributes {
-                mode: u16::try_from(mode & 0o7777).unwrap_or(0),
+                mode,
                 uid: id(or(b"uid", &old.uid)?, "uid")?,
                 gid: id(or(b"gid", &old.gid)?, "gid")?,
                 mtime: mtime.kept(),

@@ -1,0 +1,344 @@
+//! A root filesystem from the tars of its layers, by the rules of OCI image-spec `layer.md`.
+//!
+//! Written to be seen through, not to be fast: for each layer all entries are read, then what
+//! its whiteouts name is taken out of the tree below, then the entries are put in, in order.
+//! Where the specification is silent, the rules are those of containerd's `pkg/archive`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+
+use super::tar_entries::{Entries, Entry, Made};
+use super::tree::{Attributes, Kind, NodeId, ROOT, Tree};
+
+/// Symbolic links that are followed for one name.
+const MAX_LINKS: usize = 255;
+
+/// Why a layer cannot be extracted.
+#[derive(Debug, thiserror::Error)]
+#[error("layer {layer} from the bottom{}: {problem}", within(.entry))]
+pub struct ExtractError {
+    layer: usize,
+    entry: Option<Vec<u8>>,
+    problem: String,
+}
+
+fn within(entry: &Option<Vec<u8>>) -> String {
+    match entry {
+        Some(entry) => format!(", entry {:?}", String::from_utf8_lossy(entry)),
+        None => String::new(),
+    }
+}
+
+/// What a name in a layer means, its path split.
+enum Name {
+    Root,
+    Made(Vec<Vec<u8>>, Vec<u8>),
+    Hidden(Vec<Vec<u8>>, Vec<u8>),
+    Opaque(Vec<Vec<u8>>),
+    Ignored,
+}
+
+impl Tree {
+    /// The root filesystem that these uncompressed layers make, bottom first.
+    ///
+    /// # Errors
+    /// When a layer cannot be read, or one of its entries cannot be applied.
+    pub fn from_layers<I>(layers: I) -> Result<Self, ExtractError>
+    where
+        I: IntoIterator,
+        I::Item: Read,
+    {
+        let mut tree = Self::new(Attributes::implicit());
+        for (layer, stream) in layers.into_iter().enumerate() {
+            tree.apply(stream)
+                .map_err(|(entry, problem)| ExtractError {
+                    layer,
+                    entry,
+                    problem,
+                })?;
+        }
+        Ok(tree)
+    }
+
+    fn apply(&mut self, stream: impl Read) -> Result<(), (Option<Vec<u8>>, String)> {
+        let mut entries = Entries::new(stream);
+        let mut layer: Vec<Entry> = Vec::new();
+        let at = |layer: &[Entry], error: io::Error| {
+            let last = layer
+                .last()
+                .map(|entry| String::from_utf8_lossy(&entry.path).into_owned());
+            let place = last.map_or("at the start".into(), |last| format!("behind {last:?}"));
+            (None, format!("{place}: {error}"))
+        };
+        while let Some(entry) = entries.next().map_err(|error| at(&layer, error))? {
+            layer.push(entry);
+        }
+        let mut made = Vec::new();
+        let mut directories: HashSet<Vec<Vec<u8>>> = HashSet::new();
+        let mut hidden = Vec::new();
+        for entry in layer {
+            let name = name(&entry.path).map_err(|problem| (Some(entry.path.clone()), problem))?;
+            match name {
+                Name::Hidden(parents, name) => hidden.push((entry.path, parents, Some(name))),
+                Name::Opaque(directory) => hidden.push((entry.path, directory, None)),
+                Name::Ignored => {}
+                Name::Root => made.push((entry, None)),
+                Name::Made(parents, name) => {
+                    if matches!(&entry.made, Made::Node(kind) if kind.is_directory()) {
+                        directories.insert([&parents[..], std::slice::from_ref(&name)].concat());
+                    }
+                    made.push((entry, Some((parents, name))));
+                }
+            }
+        }
+        for (path, parents, name) in hidden {
+            self.hide(&parents, name.as_deref(), &directories)
+                .map_err(|problem| (Some(path), problem))?;
+        }
+        for (entry, name) in made {
+            let path = entry.path.clone();
+            match name {
+                None => self.set_root(entry),
+                Some((parents, name)) => self
+                    .make(entry, &parents, &name)
+                    .map_err(|problem| (Some(path), problem))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a name of the lower layers away, or all of a directory's.
+    fn hide(
+        &mut self,
+        parents: &[Vec<u8>],
+        name: Option<&[u8]>,
+        made: &HashSet<Vec<Vec<u8>>>,
+    ) -> Result<(), String> {
+        // Where this layer makes a directory and lower ones have something else, there is
+        // nothing of theirs below it.
+        let mut depth = ROOT;
+        for (count, part) in parents.iter().enumerate() {
+            match self.lookup(depth, part) {
+                None => break,
+                Some(next) if self.entries(next).is_some() => depth = next,
+                Some(_) if made.contains(parents.get(..=count).unwrap_or_default()) => {
+                    return Ok(());
+                }
+                Some(_) => break,
+            }
+        }
+        let Some(parent) = self.resolve(parents, false)? else {
+            return Ok(());
+        };
+        if let Some(entries) = self.entries_mut(parent) {
+            match name {
+                Some(name) => drop(entries.remove(name)),
+                None => entries.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_root(&mut self, entry: Entry) {
+        if let Made::Node(kind) = &entry.made
+            && kind.is_directory()
+            && let Some(root) = self.node_mut(ROOT)
+        {
+            root.attributes = suited(entry.attributes, kind);
+        }
+    }
+
+    fn make(&mut self, entry: Entry, parents: &[Vec<u8>], name: &[u8]) -> Result<(), String> {
+        let parent = self.resolve(parents, true)?;
+        let parent = parent.ok_or("its parent cannot be made")?;
+        let there = self.lookup(parent, name);
+        match entry.made {
+            Made::HardLink(target) => {
+                let id = self.target(&target)?;
+                if there != Some(id) {
+                    if let Some(entries) = self.entries_mut(parent) {
+                        entries.remove(name);
+                    }
+                    // It may have been below what was just replaced.
+                    let id = self.target(&target)?;
+                    self.link(parent, name, id);
+                }
+                if let Some(node) = self.node_mut(id) {
+                    let mut attributes = suited(entry.attributes, &node.kind);
+                    let old = std::mem::take(&mut node.attributes.xattrs);
+                    let mut xattrs = old;
+                    xattrs.append(&mut attributes.xattrs);
+                    node.attributes = Attributes {
+                        xattrs,
+                        ..attributes
+                    };
+                }
+            }
+            Made::Node(kind) => {
+                if let Kind::Symlink(target) = &kind
+                    && target.is_empty()
+                {
+                    return Err("a symbolic link to nothing".to_owned());
+                }
+                let attributes = suited(entry.attributes, &kind);
+                match there {
+                    Some(id) if kind.is_directory() && self.entries(id).is_some() => {
+                        if let Some(node) = self.node_mut(id) {
+                            node.attributes = attributes;
+                        }
+                    }
+                    _ => {
+                        let id = self.add(kind, attributes);
+                        self.link(parent, name, id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a hard link's target names; links in its last part are not followed.
+    fn target(&self, path: &[u8]) -> Result<NodeId, String> {
+        let shown = String::from_utf8_lossy(path);
+        let missing = || format!("its hard link target {shown:?} is not there");
+        let mut parents = split(path)?;
+        let name = parents.pop().ok_or_else(missing)?;
+        let parent = self.walk(&parents)?.ok_or_else(missing)?;
+        let id = self.lookup(parent, &name).ok_or_else(missing)?;
+        match self.entries(id) {
+            Some(_) => Err(format!("its hard link target {shown:?} is a directory")),
+            None => Ok(id),
+        }
+    }
+
+    fn walk(&self, parents: &[Vec<u8>]) -> Result<Option<NodeId>, String> {
+        match self.steps(parents)? {
+            (trail, ahead) if ahead.is_empty() => Ok(trail.last().copied()),
+            _ => Ok(None),
+        }
+    }
+
+    /// The directory that a path leads to, through links, within the root.
+    fn resolve(&mut self, parents: &[Vec<u8>], make: bool) -> Result<Option<NodeId>, String> {
+        loop {
+            let (trail, mut ahead) = self.steps(parents)?;
+            let here = trail.last().copied().unwrap_or(ROOT);
+            let Some(part) = ahead.pop() else {
+                return Ok(Some(here));
+            };
+            if !make {
+                return Ok(None);
+            }
+            if self.lookup(here, &part).is_some() {
+                let part = String::from_utf8_lossy(&part);
+                return Err(format!("its parent {part:?} is no directory"));
+            }
+            let kind = Kind::Directory(BTreeMap::new());
+            let id = self.add(kind, Attributes::implicit());
+            self.link(here, &part, id);
+        }
+    }
+
+    /// How far a path leads: the directories on the way, and what is ahead, last part first.
+    #[allow(clippy::type_complexity)]
+    fn steps(&self, parents: &[Vec<u8>]) -> Result<(Vec<NodeId>, Vec<Vec<u8>>), String> {
+        let mut trail = vec![ROOT];
+        let mut ahead: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
+        let mut links = 0;
+        while let Some(part) = ahead.pop() {
+            let here = trail.last().copied().unwrap_or(ROOT);
+            if part == b".." {
+                // The root is its own parent.
+                if trail.len() > 1 {
+                    trail.pop();
+                }
+                continue;
+            }
+            if part.is_empty() || part == b"." {
+                continue;
+            }
+            let found = self.lookup(here, &part);
+            match found.and_then(|id| Some((id, &self.node(id)?.kind))) {
+                Some((id, Kind::Directory(_))) => trail.push(id),
+                Some((_, Kind::Symlink(target))) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err("its parent leads through a loop of symbolic links".into());
+                    }
+                    if target.starts_with(b"/") {
+                        trail.truncate(1);
+                    }
+                    ahead.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+                }
+                _ => {
+                    ahead.push(part);
+                    break;
+                }
+            }
+        }
+        Ok((trail, ahead))
+    }
+}
+
+/// A path in parts, cleaned as text: no links are looked at.
+fn split(path: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                let path = String::from_utf8_lossy(path);
+                parts
+                    .pop()
+                    .ok_or_else(|| format!("{path:?} leads out of the image"))?;
+            }
+            part => parts.push(part.to_vec()),
+        }
+    }
+    Ok(parts)
+}
+
+fn name(path: &[u8]) -> Result<Name, String> {
+    let mut parents = split(path)?;
+    let Some(name) = parents.pop() else {
+        return Ok(Name::Root);
+    };
+    // aufs kept its own files beside whiteouts, and layers of its days still have them.
+    if parents.iter().any(|part| part.starts_with(b".wh..wh.")) {
+        return Ok(Name::Ignored);
+    }
+    if name == b".wh..wh..opq" {
+        return Ok(Name::Opaque(parents));
+    }
+    if name.starts_with(b".wh..wh.") {
+        return Ok(Name::Ignored);
+    }
+    match name.strip_prefix(b".wh.") {
+        Some(b"" | b"." | b"..") => Err("a whiteout of nothing".to_owned()),
+        Some(hidden) => Ok(Name::Hidden(parents, hidden.to_vec())),
+        None => Ok(Name::Made(parents, name)),
+    }
+}
+
+/// The attributes that Linux lets an inode of this kind have.
+fn suited(mut attributes: Attributes, kind: &Kind) -> Attributes {
+    let is_link = matches!(kind, Kind::Symlink(_));
+    let has_user = matches!(kind, Kind::File(_) | Kind::Directory(_));
+    attributes.xattrs.retain(|name, _| {
+        let (space, rest) = match name.iter().position(|byte| *byte == b'.') {
+            Some(dot) => (name.get(..dot), name.get(dot + 1..)),
+            None => (None, None),
+        };
+        match (space, rest) {
+            (Some(b"system"), Some(b"posix_acl_access")) => !is_link,
+            (Some(b"system"), Some(b"posix_acl_default")) => kind.is_directory(),
+            (Some(b"trusted" | b"security"), Some(rest)) => !rest.is_empty(),
+            (Some(b"user"), Some(rest)) => has_user && !rest.is_empty(),
+            _ => false,
+        }
+    });
+    if is_link {
+        attributes.mode = 0o777;
+    }
+    attributes
+}

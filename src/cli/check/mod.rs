@@ -1,0 +1,18 @@
+//! Is a converted image what its source is? Answered for someone who does not believe us.
+//!
+//! The source's layers are put on each other by code that shares nothing with the conversion
+//! ([`Tree::from_layers`]), the converted image's disk is read by code that shares nothing
+//! with what wrote it, and the two are compared, inode by inode ([`Tree::differences`]). Only
+//! metadata is kept in memory: of a file's content its length and its digest.
+
+mod acl;
+mod compare;
+mod extract;
+mod tar_entries;
+mod tree;
+mod walk;
+
+pub use compare::{Difference, What};
+pub use extract::ExtractError;
+pub use tree::Tree;
+pub use walk::WalkError;

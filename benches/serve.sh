@@ -21,7 +21,7 @@ proxy=${CARGO_TARGET_DIR:-target}/release/overlaybd-proxy
 scratch=$(mktemp -d)
 pids=()
 clean() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}" $(cat "$scratch"/*.pid 2>/dev/null); do kill "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     rm -rf "$scratch"
 }
@@ -81,7 +81,8 @@ skopeo copy --quiet --dest-tls-verify=false "oci:$layout:latest" "docker://127.0
 start_proxy() { # NAME UPSTREAM-PORT: prints the proxy's address
     "$proxy" serve --upstream "http://127.0.0.1:$2" --listen 127.0.0.1:0 \
         --data-dir "$scratch/$1" --auth-cache-ttl 1h --log-level warn >"$scratch/$1.log" 2>&1 &
-    pids+=($!)
+    # This runs in a subshell, whose variables are gone with it.
+    echo $! >"$scratch/$1.pid"
     for _ in $(seq 200); do
         grep -ho 'http://127.0.0.1:[0-9]*' "$scratch/$1.log" | head -n 1 | grep . && return
         sleep 0.05
@@ -116,7 +117,6 @@ events { worker_connections 4096; }
 http {
     access_log off;
     sendfile on;
-    tcp_nopush on;
     keepalive_requests 1000000;
     client_body_temp_path $scratch/body;
     proxy_temp_path $scratch/proxy;

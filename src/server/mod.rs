@@ -96,6 +96,7 @@ impl Server {
     /// When an address is taken, or a file that the configuration names cannot be used.
     #[allow(clippy::unused_async)]
     pub async fn bind(config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
+        raise_open_files();
         let tls = config.tls.as_ref().map(Tls::open).transpose();
         let tls = tls.map_err(ServerError::Configuration)?;
         let (listener, local_addr) = listen(config.listen)?;
@@ -185,6 +186,22 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
         Ok((listener, local))
     };
     listen().map_err(|cause| ServerError::Listen { address, cause })
+}
+
+/// Lets this process open as many files as it may be allowed: each connection is one, and the
+/// usual limit of 1024 is there for programs that know no better.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        } else {
+            Ok(())
+        }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// What is looked after as time goes by.

@@ -15,6 +15,10 @@ use super::buffers::{Buffer, Buffers, LARGEST};
 use super::shelf::OpenBlob;
 use crate::store::BlobFile;
 
+/// Bytes taken from the page cache at once. Larger ones were no faster, and each answer that
+/// waits for its client holds one.
+const CACHED: usize = 64 << 10;
+
 /// Ranges of one file, with other bytes between them.
 pub(super) struct Pieces {
     blob: Arc<OpenBlob>,
@@ -82,7 +86,7 @@ impl Pieces {
                     self.given(bytes.len());
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Piece::File(range)) => (self.buffers.take(length_of(range)), range.start),
+                Some(Piece::File(range)) => (self.buffers.take(length_of(range, CACHED)), range.start),
             };
             match read_cached(&self.blob.file, buffer, offset) {
                 Ok(Some(bytes)) => {
@@ -116,7 +120,7 @@ impl Pieces {
         let Some(Piece::File(range)) = self.queue.front() else {
             return;
         };
-        let (length, offset) = (length_of(range), range.start);
+        let (length, offset) = (length_of(range, LARGEST), range.start);
         let blob = Arc::clone(&self.blob);
         let mut buffer = self.buffers.take(length);
         self.reading = Some(tokio::task::spawn_blocking(move || {
@@ -127,15 +131,15 @@ impl Pieces {
     }
 }
 
-fn length_of(range: &Range<u64>) -> usize {
+fn length_of(range: &Range<u64>, most: usize) -> usize {
     let length = range.end.saturating_sub(range.start);
-    usize::try_from(length).map_or(LARGEST, |length| length.min(LARGEST))
+    usize::try_from(length).map_or(most, |length| length.min(most))
 }
 
 /// A range, if it is small and the page cache has all of it.
 pub(super) fn small(file: &BlobFile, buffers: &Buffers, range: &Range<u64>) -> Option<Bytes> {
     let length = usize::try_from(range.end.saturating_sub(range.start)).ok()?;
-    if length == 0 || length > LARGEST {
+    if length == 0 || length > CACHED {
         return None;
     }
     // Whatever goes wrong goes wrong again, and is told, where it is read in pieces.

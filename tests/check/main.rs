@@ -3,5 +3,6 @@
 
 mod differences;
 mod extraction;
+mod filesystem;
 mod layers;
 mod support;

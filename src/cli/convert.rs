@@ -10,7 +10,7 @@ use super::exit::ExitStatus;
 use super::image;
 use super::output::{self, size};
 use super::progress::{Detail, ImageProgress, ProgressOptions, Terminal};
-use super::push::{Destination, deliver};
+use super::push::Destination;
 use super::signals;
 use super::standalone::{StandaloneOptions, usage};
 use crate::config::options::{
@@ -18,7 +18,7 @@ use crate::config::options::{
 };
 use crate::config::{Mistakes, Origin, Text};
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
-use crate::oci::{ImageReference, Selector};
+use crate::oci::{ImageReference, ManifestKind, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
 use crate::store::{Store, StoreConfig};
@@ -99,7 +99,7 @@ pub struct ConvertArgs {
 struct Plan {
     source: ImageReference,
     upstream: Upstream,
-    destination: Option<(ImageReference, Upstream)>,
+    destination: Option<Destination>,
     converter: ConverterConfig,
     store: StoreConfig,
     /// Holds the store, if it is not to outlive the command.
@@ -177,12 +177,16 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     let (store, converter, config) = found.none_or(combine(store, converter, config))?;
     let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
     let destination = match destination.zip(destination_config) {
-        Some((image, config)) => {
-            let upstream =
-                Upstream::destination(&image, &config).with_context(|| image.to_string())?;
-            Some((image, upstream))
-        }
+        Some((image, config)) => Some(Destination {
+            upstream: Upstream::destination(&image, &config).with_context(|| image.to_string())?,
+            repo: image.repo().clone(),
+            selector: image.selector(),
+        }),
         None => None,
+    };
+    let converter = ConverterConfig {
+        push: destination.as_ref().and_then(Destination::target),
+        ..converter
     };
     Ok(Plan {
         source,
@@ -303,16 +307,10 @@ async fn convert(
         dump(&store, &converted, &directory)
             .with_context(|| format!("manifests in {}", directory.display()))?;
     }
-    if let Some((image, upstream)) = plan.destination {
-        let destination = Destination {
-            upstream,
-            repo: image.repo().clone(),
-            selector: image.selector(),
-        };
-        terminal.tell(format_args!("putting it to {image}"));
-        deliver(&store, &converted, &source, &destination)
-            .await
-            .with_context(|| format!("putting the image to {image}"))?;
+    let mut pushed = None;
+    if let Some(destination) = &plan.destination {
+        let summary = destination.take(&store, &converted, &source).await;
+        pushed = Some(summary.context("putting the converted image where it belongs")?);
     }
     let tally = progress.tally();
     let layers: usize = converted
@@ -320,6 +318,8 @@ async fn convert(
         .iter()
         .map(|made| made.layers.len())
         .sum();
+    // Of an image that is known as a whole, no layer is looked at.
+    let found = (layers as u64).saturating_sub(tally.converted);
     terminal.event(&json!({
         "event": "done",
         "image": name,
@@ -329,17 +329,23 @@ async fn convert(
         "manifests": converted.manifests.len(),
         "layers": layers,
         "converted": tally.converted,
-        "found": tally.found,
+        "found": found,
         "blob_bytes": tally.blob_bytes,
+        "uploaded": pushed.map(|summary| summary.uploaded),
+        "uploaded_bytes": pushed.map(|summary| summary.uploaded_bytes),
+        "present": pushed.map(|summary| summary.present),
     }));
     if !terminal.is_json() {
         output::line(&converted.root.digest)?;
-        terminal.tell(format_args!(
-            "{layers} layers: {} converted ({}), {} found",
-            tally.converted,
-            size(tally.blob_bytes),
-            tally.found
-        ));
+        if converted.root.digest == digest {
+            terminal.tell("it is in overlaybd format already");
+        } else {
+            terminal.tell(format_args!(
+                "{layers} layers: {} converted ({}), {found} found",
+                tally.converted,
+                size(tally.blob_bytes),
+            ));
+        }
     }
     drop(plan.temporary);
     Ok(ExitStatus::Ok)
@@ -348,12 +354,12 @@ async fn convert(
 /// Writes the documents of a converted image into a directory.
 fn dump(store: &Store, image: &ConvertedImage, directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let is_index = image
-        .manifests
-        .first()
-        .is_none_or(|made| made.manifest.digest != image.root.digest);
+    let kind = ManifestKind::from_media_type(&image.root.media_type);
+    let is_index = kind.is_some_and(ManifestKind::is_index);
     if is_index {
         std::fs::write(directory.join("index.json"), &image.root.bytes)?;
+    } else if image.manifests.is_empty() {
+        std::fs::write(directory.join("manifest.json"), &image.root.bytes)?;
     }
     for made in &image.manifests {
         let platform = made.platform.as_ref().filter(|_| is_index);

@@ -79,7 +79,7 @@ impl Found {
         let upstream = mistakes.none_or(target)?.open()?;
         Self::fetch(upstream, image.repo().clone(), &image.selector())
             .await
-            .with_context(|| format!("image {image}"))
+            .with_context(|| format!("image {image} (there is no file of this name)"))
     }
 
     async fn fetch(

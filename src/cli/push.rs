@@ -1,6 +1,7 @@
 //! The one place where a finished image leaves for its destination.
 
-use crate::convert::{ConvertedImage, Source};
+use crate::convert::push::{PushSummary, push};
+use crate::convert::{ConvertError, ConvertedImage, PushTarget, Source};
 use crate::oci::{RepoName, Selector};
 use crate::registry::Upstream;
 use crate::store::Store;
@@ -15,14 +16,38 @@ pub struct Destination {
     pub selector: Selector,
 }
 
-/// Brings a converted image, and what its index keeps unconverted, to its destination.
-pub async fn deliver(
-    store: &Store,
-    image: &ConvertedImage,
-    source: &Source,
-    destination: &Destination,
-) -> anyhow::Result<()> {
-    let _ = (store, image, source);
-    destination.upstream.finish().await?;
-    anyhow::bail!("pushing is not built yet")
+impl Destination {
+    /// Where the converter itself puts each layer as soon as it is made, so that the database
+    /// names it there and the next run finds it; `None` where nothing is found again.
+    pub fn target(&self) -> Option<PushTarget> {
+        let is_registry = matches!(self.upstream, Upstream::Registry(_));
+        is_registry.then(|| PushTarget {
+            upstream: Some(self.upstream.clone()),
+            repo: Some(self.repo.clone()),
+            suffix: String::new(),
+        })
+    }
+
+    /// Brings a converted image, and what its index keeps unconverted, there.
+    ///
+    /// # Errors
+    /// When a part cannot be had, or is not taken.
+    pub async fn take(
+        &self,
+        store: &Store,
+        image: &ConvertedImage,
+        source: &Source,
+    ) -> Result<PushSummary, ConvertError> {
+        let summary = push(
+            store,
+            image,
+            source,
+            &self.upstream,
+            &self.repo,
+            &self.selector,
+        )
+        .await?;
+        self.upstream.finish().await?;
+        Ok(summary)
+    }
 }

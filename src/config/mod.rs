@@ -25,3 +25,6 @@ pub use scalar::{boolean, bytes, duration, gibibytes, number};
 pub use serve::{ServeConfig, ServeOptions};
 pub use show::show;
 pub use text::Text;
+
+#[cfg(test)]
+mod tests;

@@ -71,12 +71,12 @@ impl Direct {
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let source = self.source(place)?;
-        let digest = match selector {
-            Selector::Digest(digest) => digest,
+        let digest = match &selector {
+            Selector::Digest(digest) => digest.clone(),
             tag @ Selector::Tag(_) => {
                 let head = source
                     .upstream
-                    .head_manifest(&source.repo, &tag, &source.authorization);
+                    .head_manifest(&source.repo, tag, &source.authorization);
                 head.await?.digest
             }
         };
@@ -88,6 +88,9 @@ impl Direct {
             .map_err(Into::into);
         progress.clear();
         let image: Arc<_> = made?;
+        if let Selector::Tag(tag) = &selector {
+            self.converter.push_tag(&source, &image, tag).await?;
+        }
         let outcome = match progress.tally().converted {
             0 => Outcome::Found,
             _ => Outcome::Converted,

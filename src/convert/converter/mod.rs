@@ -294,11 +294,15 @@ fn image_variant(layers: &str, config: &ConverterConfig) -> String {
         }
     };
     let style = &config.style;
-    let text = format!(
+    let mut text = format!(
         "{layers} oci={} referrer={} platforms={platforms}",
         u8::from(style.force_oci),
         u8::from(style.referrer)
     );
+    if let Some(fs_type) = &style.fs_type {
+        text.push_str(" fs=");
+        text.push_str(fs_type);
+    }
     if text.len() <= 200 && text.is_ascii() {
         text
     } else {

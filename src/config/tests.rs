@@ -1,0 +1,543 @@
+//! Every option reaches the setting that it names.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::{Args as _, Command, FromArgMatches as _};
+
+use super::layers::keys;
+use super::options::LogOptions;
+use super::{Layers, Mistakes, ServeOptions, decorate, origins};
+use crate::oci::Platform;
+
+/// The settings that a command line comes to, shown, or its mistakes.
+fn settings(arguments: &[&str]) -> Result<String, Mistakes> {
+    settings_with(None, arguments)
+}
+
+fn settings_with(file: Option<&Path>, arguments: &[&str]) -> Result<String, Mistakes> {
+    let command = ServeOptions::augment_args(Command::new("serve"));
+    let command = decorate(LogOptions::augment_args(command));
+    let matches = command
+        .try_get_matches_from(std::iter::once(&"serve").chain(arguments))
+        .unwrap();
+    let options = ServeOptions::from_arg_matches(&matches).unwrap();
+    let log = LogOptions::from_arg_matches(&matches).unwrap();
+    let (mut layers, mut mistakes) = Layers::read(file, origins(&matches));
+    let options = options.effective(&mut layers, &mut mistakes);
+    let log = layers.effective(&log, &mut mistakes);
+    // An opened registry does not show its settings.
+    let mut unheard = Mistakes::default();
+    let (upstreams, _) = options.upstream.config(&options.registry, &mut unheard);
+    let config = options.config(&log, mistakes)?;
+    let mut text = String::new();
+    let _ = write!(text, "{config:?} {upstreams:?}");
+    Ok(text)
+}
+
+/// Files that options name.
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/make.sh");
+        let made = std::process::Command::new(script)
+            .arg(directory.path().join("pki"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let files = Self { directory };
+        std::fs::create_dir(files.path("certs")).unwrap();
+        for (from, to) in [
+            ("ca.crt", "ca.crt"),
+            ("client.crt", "c.cert"),
+            ("client.key", "c.key"),
+        ] {
+            let pki = files.directory.path().join("pki");
+            std::fs::copy(
+                pki.join(from),
+                files.directory.path().join("certs").join(to),
+            )
+            .unwrap();
+        }
+        std::fs::write(files.path("password"), "from-a-file\nrest\n").unwrap();
+        std::fs::write(files.path("docker.json"), "{}").unwrap();
+        std::fs::write(files.path("htpasswd"), "").unwrap();
+        files
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+}
+
+#[test]
+fn each_option_reaches_the_setting_that_it_names() {
+    let files = Files::new();
+    let path = |name: &str| files.path(name);
+    let (ca, cert, key) = (
+        path("pki/ca.crt"),
+        path("pki/client.crt"),
+        path("pki/client.key"),
+    );
+    let other = if Platform::host().architecture == "arm64" {
+        "amd64"
+    } else {
+        "arm64"
+    };
+    let platform = format!("linux/{other}");
+    let one = |value: &str| vec![value.to_owned()];
+    // The key, its value, other flags that it needs, and what is to be seen of it.
+    let table: Vec<(&str, String, Vec<String>, String)> = vec![
+        (
+            "admin",
+            "127.0.0.1:9".into(),
+            vec![],
+            "admin: Some(127.0.0.1:9)".into(),
+        ),
+        ("algorithm", "zstd".into(), vec![], "algorithm: Zstd".into()),
+        (
+            "allow-downgrade",
+            "true".into(),
+            vec![],
+            "allow_downgrade: true".into(),
+        ),
+        (
+            "allow-host",
+            "*.x.io".into(),
+            vec![],
+            r#"allow_hosts: ["*.x.io"]"#.into(),
+        ),
+        ("attempts", "7".into(), vec![], "attempts: 7".into()),
+        (
+            "auth-cache-ttl",
+            "3s".into(),
+            vec![],
+            "auth_cache_ttl: 3s".into(),
+        ),
+        (
+            "bs",
+            "16".into(),
+            vec![],
+            "block_size: BlockSize(16384)".into(),
+        ),
+        (
+            "cache-size",
+            "5MiB".into(),
+            vec![],
+            "cache_size: Some(5242880)".into(),
+        ),
+        ("cert-dir", path("certs"), vec![], "certs/c.key".into()),
+        ("connect-timeout", "3s".into(), vec![], "connect: 3s".into()),
+        (
+            "conversions",
+            "0".into(),
+            vec![],
+            "conversions: 4096".into(),
+        ),
+        (
+            "convert-on-pull",
+            "a/*".into(),
+            vec![],
+            r#"Pattern("a/*:*")"#.into(),
+        ),
+        ("data-dir", "/d".into(), vec![], r#"data_dir: "/d""#.into()),
+        (
+            "db-ca",
+            ca.clone(),
+            one("--dbstr=u:p@tcp(h:1)/d?tls=custom"),
+            "pki/ca.crt".into(),
+        ),
+        (
+            "db-create",
+            "true".into(),
+            one("--dbstr=u:p@tcp(h:1)/d"),
+            "create_tables: true".into(),
+        ),
+        (
+            "dbstr",
+            "u:p@tcp(h:1)/d".into(),
+            vec![],
+            "MySQL u@tcp(h:1)/d".into(),
+        ),
+        (
+            "docker-config",
+            path("docker.json"),
+            vec![],
+            "docker.json".into(),
+        ),
+        ("drain", "3s".into(), vec![], "drain: 3s".into()),
+        (
+            "follow-redirects",
+            "true".into(),
+            vec![],
+            "follow_redirects: true".into(),
+        ),
+        (
+            "fstype",
+            "ext4;noload".into(),
+            vec![],
+            r#"fs_type: Some("ext4;noload")"#.into(),
+        ),
+        (
+            "head-timeout",
+            "3s".into(),
+            vec![],
+            "head_timeout: 3s".into(),
+        ),
+        ("hold", "3s".into(), vec![], "hold: 3s".into()),
+        (
+            "hosts-dir",
+            "/h".into(),
+            vec![],
+            r#"hosts_dirs: ["/h"]"#.into(),
+        ),
+        (
+            "htpasswd",
+            path("htpasswd"),
+            vec![],
+            "access: Own { htpasswd: Some(".into(),
+        ),
+        ("idle-timeout", "3s".into(), vec![], "idle: 3s".into()),
+        ("keep", "3s".into(), vec![], "keep: 3s".into()),
+        ("lease-ttl", "5s".into(), vec![], "lease_ttl: 5s".into()),
+        ("listen", ":81".into(), vec![], "listen: [::]:81".into()),
+        ("log-format", "json".into(), vec![], "format: Json".into()),
+        ("log-level", "debug".into(), vec![], "DEBUG".into()),
+        (
+            "max-connections",
+            "7".into(),
+            vec![],
+            "connections: 7".into(),
+        ),
+        (
+            "max-head-size",
+            "16KiB".into(),
+            vec![],
+            "head_bytes: 16384".into(),
+        ),
+        (
+            "max-layer-size",
+            "1GiB".into(),
+            vec![],
+            "max_layer_size: 1073741824".into(),
+        ),
+        (
+            "max-manifest-size",
+            "1MiB".into(),
+            vec![],
+            "manifest_limit: 1048576".into(),
+        ),
+        ("max-requests", "7".into(), vec![], "requests: 7".into()),
+        ("oci", "true".into(), vec![], "force_oci: true".into()),
+        (
+            "on-timeout",
+            "busy".into(),
+            vec![],
+            "on_timeout: Busy".into(),
+        ),
+        (
+            "own-credentials",
+            "true".into(),
+            vec![],
+            "access: Own { htpasswd: None }".into(),
+        ),
+        (
+            "password-file",
+            path("password"),
+            one("--user=me"),
+            r#"username: "me""#.into(),
+        ),
+        (
+            "plain-http",
+            "true".into(),
+            vec![],
+            "plain_http: true".into(),
+        ),
+        (
+            "platform",
+            platform,
+            vec![],
+            format!(r#"architecture: "{other}""#),
+        ),
+        (
+            "push",
+            "true".into(),
+            vec![],
+            "push: Some(PushTarget { upstream: None, repo: None".into(),
+        ),
+        (
+            "push-repo",
+            "r.io/x".into(),
+            vec![],
+            r#"repo: Some(RepoName("x"))"#.into(),
+        ),
+        (
+            "push-user",
+            "me:pw".into(),
+            one("--push-repo=r.io/x"),
+            r#"Registry("r.io")"#.into(),
+        ),
+        ("read-only", "true".into(), vec![], "read_only: true".into()),
+        ("referrers", "true".into(), vec![], "referrer: true".into()),
+        (
+            "refresh",
+            "token".into(),
+            vec![],
+            "credentials: RefreshToken(***)".into(),
+        ),
+        (
+            "response-timeout",
+            "3s".into(),
+            vec![],
+            "response: 3s".into(),
+        ),
+        (
+            "skip-verify",
+            "true".into(),
+            vec![],
+            "skip_verify: true".into(),
+        ),
+        (
+            "stall-timeout",
+            "3s".into(),
+            vec![],
+            "stall: 3s, drain".into(),
+        ),
+        ("suffix", "-x".into(), vec![], r#"suffix: "-x""#.into()),
+        (
+            "system-roots",
+            "false".into(),
+            one(&format!("--upstream-ca={ca}")),
+            "system_roots: false".into(),
+        ),
+        ("threads", "7".into(), vec![], "threads: 7".into()),
+        (
+            "tls-cert",
+            cert.clone(),
+            one(&format!("--tls-key={key}")),
+            "tls: Some(TlsConfig".into(),
+        ),
+        (
+            "tls-client-auth",
+            "optional".into(),
+            vec![
+                format!("--tls-cert={cert}"),
+                format!("--tls-key={key}"),
+                format!("--tls-client-ca={ca}"),
+            ],
+            "clients: Optional(".into(),
+        ),
+        (
+            "tls-client-ca",
+            ca.clone(),
+            vec![format!("--tls-cert={cert}"), format!("--tls-key={key}")],
+            "clients: Required(".into(),
+        ),
+        (
+            "tls-key",
+            key.clone(),
+            one(&format!("--tls-cert={cert}")),
+            "tls: Some(TlsConfig".into(),
+        ),
+        (
+            "trust-foreign-layers",
+            "true".into(),
+            vec![],
+            "trust_foreign_layers: true".into(),
+        ),
+        (
+            "upload-chunk",
+            "1MiB".into(),
+            vec![],
+            "upload: Chunked(1048576)".into(),
+        ),
+        (
+            "upstream",
+            "r.io,ns=a,ns=b,hosts=h,path-prefix=p,attempts=3".into(),
+            vec![],
+            r#"namespaces: ["a", "b"], hosts: ["h"], path_prefix: Some("p")"#.into(),
+        ),
+        ("upstream-ca", ca.clone(), vec![], "pki/ca.crt".into()),
+        (
+            "upstream-cert",
+            cert.clone(),
+            one(&format!("--upstream-key={key}")),
+            "pki/client.crt".into(),
+        ),
+        (
+            "upstream-key",
+            key.clone(),
+            one(&format!("--upstream-cert={cert}")),
+            "pki/client.key".into(),
+        ),
+        ("user", "me:pw".into(), vec![], r#"username: "me""#.into()),
+        (
+            "vsize",
+            "2".into(),
+            vec![],
+            "virtual_size: 2147483648".into(),
+        ),
+    ];
+    let listed: BTreeSet<&str> = table.iter().map(|(key, ..)| *key).collect();
+    let known: BTreeSet<&str> = keys().keys().map(String::as_str).collect();
+    assert_eq!(listed, known, "every key is in the table");
+    let default = settings(&[]).unwrap();
+    for (key, value, more, seen) in &table {
+        let flag = format!("--{key}={value}");
+        let mut arguments: Vec<&str> = vec![&flag];
+        arguments.extend(more.iter().map(String::as_str));
+        let text = settings(&arguments).unwrap_or_else(|error| panic!("{flag}: {error}"));
+        assert!(
+            !default.contains(seen.as_str()),
+            "{key}: {seen} is the default"
+        );
+        assert!(text.contains(seen.as_str()), "{key}: {seen} in {text}");
+
+        // The same from a file.
+        let config = files.directory.path().join("config.toml");
+        let mut lines = format!("{key} = {value:?}\n");
+        for flag in more {
+            let (key, value) = flag.trim_start_matches("--").split_once('=').unwrap();
+            let _ = writeln!(lines, "{key} = {value:?}");
+        }
+        std::fs::write(&config, lines).unwrap();
+        let from_file = settings_with(Some(&config), &[]).unwrap();
+        assert!(from_file.contains(seen.as_str()), "{key} in a file");
+    }
+}
+
+#[test]
+fn a_switch_stands_alone_or_says_yes_or_no() {
+    for (flag, expected) in [
+        ("--read-only", true),
+        ("--read-only=true", true),
+        ("--read-only=false", false),
+    ] {
+        let text = settings(&[flag]).unwrap();
+        assert_eq!(text.contains("read_only: true"), expected, "{flag}");
+    }
+}
+
+#[test]
+fn the_reference_s_names_mean_the_same() {
+    let files = Files::new();
+    for (theirs, ours) in [
+        ("--db-str=u:p@tcp(h:1)/d", "--dbstr=u:p@tcp(h:1)/d"),
+        ("--concurrency-limit=3", "--conversions=3"),
+        ("--referrer", "--referrers"),
+        ("--insecure", "--skip-verify"),
+        ("-k", "--skip-verify"),
+        ("--plain", "--plain-http"),
+        ("--username=me:pw", "--user=me:pw"),
+        ("-ume:pw", "--user=me:pw"),
+        ("--bs=0", "--bs=4"),
+        ("--algorithm=", "--algorithm=lz4"),
+        ("--dbstr=", "--hold=25s"),
+        ("--vsize=64", "--vsize=64GiB"),
+    ] {
+        let (theirs_read, ours_read) = (settings(&[theirs]).unwrap(), settings(&[ours]).unwrap());
+        assert_eq!(theirs_read, ours_read, "{theirs}");
+    }
+    let ca = files.path("pki/ca.crt");
+    for name in ["tlscacert", "root-ca"] {
+        let text = settings(&[&format!("--{name}={ca}")]).unwrap();
+        assert!(text.contains("extra_roots: [\""), "{name}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_together_is_a_mistake() {
+    let files = Files::new();
+    let ca = format!("--tls-client-ca={}", files.path("pki/ca.crt"));
+    let cert = format!("--tls-cert={}", files.path("pki/client.crt"));
+    let own_cert = format!("--upstream-cert={}", files.path("pki/client.crt"));
+    let htpasswd = format!("--htpasswd={}", files.path("htpasswd"));
+    let password = format!("--password-file={}", files.path("password"));
+    for (arguments, named) in [
+        (vec![ca.as_str()], "--tls-cert and --tls-key"),
+        (vec![cert.as_str()], "--tls-key"),
+        (vec![own_cert.as_str()], "--upstream-key"),
+        (vec!["--tls-client-auth=required"], "--tls-client-ca"),
+        (
+            vec![htpasswd.as_str(), "--own-credentials=false"],
+            "leave one out",
+        ),
+        (vec![password.as_str()], "--user"),
+        (vec![password.as_str(), "--user=a:b"], "drop one"),
+        (vec!["--user=me"], "password is missing"),
+        (vec!["--user=me:"], "a name and a password"),
+        (vec!["--user=a:b", "--refresh=t"], "leave one out"),
+        (vec!["--push-user=a:b"], "--push-repo"),
+        (
+            vec!["--push-repo=x", "--push-user=a:b"],
+            "HOST of --push-repo",
+        ),
+        (vec!["--push=false", "--push-repo=x"], "--push-repo"),
+        (vec!["--platform=all,linux/arm64"], "leave the others out"),
+        (vec!["--upstream=a.io;b.io", "--user=a:b"], "[[upstream]]"),
+        (vec!["--upstream=a.io;a.io"], "two upstreams have ns"),
+        (
+            vec!["--upstream=a.io,path-prefix=x;b.io,path-prefix=x"],
+            "path-prefix",
+        ),
+        (vec!["--upstream=ftp://a.io"], "no scheme of a registry"),
+        (
+            vec!["--upstream=https://me:pw@a.io"],
+            "do not belong into an address",
+        ),
+        (vec!["--upstream=https://a.io/path"], "is no upstream"),
+        (vec!["--upstream=oci:"], "names no path"),
+        (vec!["--upstream=a.io,colour=red"], "\"colour\""),
+        (vec!["--allow-host=a.io:5000"], "without a port"),
+        (vec!["--vsize=1GB"], "whole blocks"),
+        (vec!["--vsize=0"], "16MiB to 16TiB"),
+        (vec!["--vsize=99999999999999999999"], "vsize"),
+        (vec!["--convert-on-pull=:::"], "matches no image"),
+        (vec!["--suffix=/x"], "cannot end a tag"),
+        (vec!["--lease-ttl=1s"], "dead one"),
+        (vec!["--listen=8480"], "is not an address"),
+        (vec!["--max-layer-size=0"], "max-layer-size"),
+        (vec!["--log-level=[["], "is no level"),
+        (
+            vec!["--tls-cert=/nowhere", "--tls-key=/nowhere"],
+            "/nowhere cannot be read",
+        ),
+    ] {
+        let error = settings(&arguments).unwrap_err().to_string();
+        assert!(error.contains(named), "{arguments:?}: {named} in {error}");
+    }
+}
+
+#[test]
+fn one_upstream_s_credentials_are_not_another_s() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(
+        &path,
+        "[[upstream]]\nurl = 'https://a.io'\nuser = 'me:secret'\nattempts = 2\n\
+         [[upstream]]\nurl = 'b.io'\n",
+    )
+    .unwrap();
+    let text = settings_with(Some(&path), &[]).unwrap();
+    assert_eq!(text.matches("Basic {").count(), 1, "{text}");
+    let (a, b) = text.split_at(text.rfind("host: \"b.io\"").unwrap());
+    assert!(a.contains("attempts: 2") && b.contains("attempts: 5"));
+    assert!(b.contains("credentials: DockerConfig { path: None }"));
+    assert!(!text.contains("secret"), "{text}");
+    // `user` for one upstream alone is that one's.
+    let text = settings(&["--upstream=b.io", "--user=me:secret"]).unwrap();
+    assert!(text.contains("username: \"me\""));
+}
+
+#[test]
+fn an_upstream_answers_for_its_own_name() {
+    let text = settings(&["--upstream=registry-1.docker.io;http://localhost:5000/"]).unwrap();
+    assert!(text.contains(r#"namespaces: ["docker.io"]"#), "{text}");
+    assert!(text.contains(r#"namespaces: ["localhost:5000"]"#), "{text}");
+    assert_eq!(text.matches("plain_http: true").count(), 1);
+}

@@ -49,27 +49,35 @@ pub enum What {
     Xattr(Vec<u8>),
 }
 
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Type => "type",
+            Self::Mode => "mode",
+            Self::Uid => "owner",
+            Self::Gid => "group",
+            Self::Mtime => "mtime",
+            Self::Size => "size",
+            Self::Content => "content",
+            Self::Target => "link target",
+            Self::Device => "device number",
+            Self::HardLinks => "hard link",
+            Self::Xattr(name) => return write!(f, "xattr {}", shown(name)),
+        })
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.what {
-            What::Missing => return write!(f, "{}: {} is missing", self.shown(), self.expected),
-            What::Extra => {
-                return write!(f, "{}: {} should not be there", self.shown(), self.found);
-            }
-            What::Type => "type",
-            What::Mode => "mode",
-            What::Uid => "owner",
-            What::Gid => "group",
-            What::Mtime => "mtime",
-            What::Size => "size",
-            What::Content => "content",
-            What::Target => "link target",
-            What::Device => "device number",
-            What::HardLinks => "hard link",
-            What::Xattr(name) => &format!("xattr {}", shown(name)),
-        };
+        let (path, what) = (self.shown(), &self.what);
         let (expected, found) = (&self.expected, &self.found);
-        write!(f, "{}: the {what} is {found}, not {expected}", self.shown())
+        match what {
+            What::Missing => write!(f, "{path}: {expected} is missing"),
+            What::Extra => write!(f, "{path}: {found} should not be there"),
+            _ => write!(f, "{path}: the {what} is {found}, not {expected}"),
+        }
     }
 }
 

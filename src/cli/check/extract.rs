@@ -48,16 +48,29 @@ impl Tree {
         I: IntoIterator,
         I::Item: Read,
     {
-        let mut tree = Self::new(Attributes::implicit());
+        let mut tree = Self::bare();
         for (layer, stream) in layers.into_iter().enumerate() {
-            tree.apply(stream)
-                .map_err(|(entry, problem)| ExtractError {
-                    layer,
-                    entry,
-                    problem,
-                })?;
+            tree.add_layer(layer, stream)?;
         }
         Ok(tree)
+    }
+
+    /// The root filesystem of no layers.
+    pub(super) fn bare() -> Self {
+        Self::new(Attributes::implicit())
+    }
+
+    /// Puts a layer on top, which is the one with this number from the bottom.
+    pub(super) fn add_layer(
+        &mut self,
+        layer: usize,
+        stream: impl Read,
+    ) -> Result<(), ExtractError> {
+        self.apply(stream).map_err(|(entry, problem)| ExtractError {
+            layer,
+            entry,
+            problem,
+        })
     }
 
     fn apply(&mut self, stream: impl Read) -> Result<(), (Option<Vec<u8>>, String)> {

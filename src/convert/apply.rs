@@ -15,7 +15,6 @@
 
 mod data;
 mod names;
-pub mod pending;
 mod resolve;
 mod whiteout;
 
@@ -23,16 +22,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use crate::format::block::BlockDeviceMut;
-use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
-use pending::{
-    self as ext4, Attributes, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
+use crate::format::ext4::{
+    self, Attributes, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
 };
+use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
 
 use names::Name;
 use resolve::Missing;
 
-/// Bytes of a filesystem block.
-const BLOCK: u64 = 4096;
 /// Blocks written to the disk at once.
 const SLICE: u64 = 64;
 /// What ext4 keeps in 34 bits of seconds around 1970 (kernel, `fs/ext4/ext4.h`).

@@ -3,8 +3,8 @@
 use std::io;
 
 use super::apply::ApplyError;
-use super::apply::pending as ext4;
 use crate::format::blob::{BlobError, StackError, WriterError};
+use crate::format::ext4;
 use crate::format::tar::{Problem, TarError};
 use crate::oci::digest::{DiffId, Digest};
 

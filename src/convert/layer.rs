@@ -16,12 +16,12 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 
-use super::apply::pending::{Filesystem, FormatOptions};
 use super::apply::{apply, implicit};
 use super::disk::Disk;
 use super::tag::{UserTag, layer_uuid};
 use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
 use crate::format::block::{BlockDevice as _, FileDevice};
+use crate::format::ext4::{Filesystem, FormatOptions};
 use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 

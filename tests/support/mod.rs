@@ -10,6 +10,7 @@ pub mod judge;
 pub mod layout;
 pub mod process;
 pub mod proxy;
+pub mod pulled;
 pub mod registry;
 pub mod skopeo;
 pub mod tar;

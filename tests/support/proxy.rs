@@ -72,9 +72,9 @@ impl Proxy {
         http::get(&format!("{}/v2/{path}", self.url))
     }
 
-    /// The sum of a metric over its labels; `None` if nothing is counted by that name.
+    /// The sum of a counter over its labels; `None` if nothing is counted by that name.
     #[track_caller]
-    pub fn metric(&self, name: &str) -> Option<f64> {
+    pub fn metric(&self, name: &str) -> Option<u64> {
         let answer = http::get(&format!("{}/metrics", self.admin));
         assert_eq!(answer.status, 200, "{answer:?}");
         let text = answer.text();
@@ -84,9 +84,9 @@ impl Proxy {
                 Some(labels) => labels.split_once("} ")?.1,
                 None => rest.strip_prefix(' ')?,
             };
-            rest.split(' ').next()?.parse::<f64>().ok()
+            rest.split(' ').next()?.parse::<u64>().ok()
         });
-        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
     }
 
     pub fn admin(&self) -> &str {
@@ -144,4 +144,17 @@ pub fn rows(data_dir: &Path, table: &str) -> usize {
         })
         .unwrap();
     usize::try_from(count).unwrap()
+}
+
+/// The rows of all of the index's tables together.
+pub fn all_rows(data_dir: &Path) -> usize {
+    let tables = [
+        "overlaybd_layers",
+        "overlaybd_manifests",
+        "overlaybd_proxy_chains",
+        "overlaybd_proxy_layers",
+        "overlaybd_proxy_manifests",
+        "overlaybd_proxy_leases",
+    ];
+    tables.map(|table| rows(data_dir, table)).iter().sum()
 }

@@ -39,6 +39,18 @@ pub(super) fn value(text: &[u8], is_default: bool) -> Option<Vec<u8>> {
     Some(head.into_iter().chain(entries).collect())
 }
 
+/// The permissions that a file with this list has, by the list's value: whoever restores a
+/// list so restores the mode with it, and bsdtar relies on that.
+pub(super) fn mode(value: &[u8]) -> u16 {
+    let (entries, _) = value.get(4..).unwrap_or_default().as_chunks::<8>();
+    let permissions = |wanted: u8| {
+        let entry = entries.iter().find(|entry| entry[0] == wanted)?;
+        Some(u16::from(entry[2]) & 7)
+    };
+    let group = permissions(16).or(permissions(4)).unwrap_or(0);
+    permissions(1).unwrap_or(0) << 6 | group << 3 | permissions(32).unwrap_or(0)
+}
+
 fn parse(line: &str) -> Option<(Key, u16)> {
     let fields: Vec<&str> = line.split(':').map(str::trim).collect();
     // `other:r--` for `other::r--`; a fourth field is the number of the name in the second.
@@ -76,16 +88,17 @@ fn parse(line: &str) -> Option<(Key, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
     fn a_list_takes_the_kernels_form() {
         let text = b"user::rwx\nuser:lisa:r-x:1000\ngroup::r-x\nmask::r-x\nother::---\n";
-        let hex: String = value(text, false)
-            .unwrap()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut hex = String::new();
+        for byte in value(text, false).unwrap() {
+            write!(hex, "{byte:02x}").unwrap();
+        }
         // As `getfattr -e hex` shows it after the `setfacl` of the same.
         assert_eq!(
             hex,
@@ -96,6 +109,15 @@ mod tests {
              10000500ffffffff\
              20000000ffffffff"
         );
+    }
+
+    #[test]
+    fn the_mask_is_the_modes_group() {
+        let list = value(
+            b"user::rw-,user:7:rwx,group::r--,mask::rwx,other::---",
+            false,
+        );
+        assert_eq!(mode(&list.unwrap()), 0o670);
     }
 
     #[test]

@@ -147,12 +147,11 @@ impl Comparison<'_> {
             }
             // The last is taken first.
             for (name, &id) in from.iter().rev() {
-                match to.get(name) {
-                    Some(&other) => ahead.push((below(name), id, other)),
-                    None => {
-                        let kind = kind_of(self.expected, id);
-                        self.add(&below(name), What::Missing, kind, String::new());
-                    }
+                if let Some(&other) = to.get(name) {
+                    ahead.push((below(name), id, other));
+                } else {
+                    let kind = kind_of(self.expected, id);
+                    self.add(&below(name), What::Missing, kind, String::new());
                 }
             }
         }
@@ -170,8 +169,9 @@ impl Comparison<'_> {
             (Kind::File(from), Kind::File(to)) if from.size != to.size => {
                 self.add(path, What::Size, from.size.to_string(), to.size.to_string());
             }
-            (Kind::File(from), Kind::File(to)) if from.sha256 != to.sha256 => {
-                self.add(path, What::Content, hex(&from.sha256), hex(&to.sha256));
+            (Kind::File(from), Kind::File(to)) if from.digest != to.digest => {
+                let (from, to) = ("the source's", "other bytes");
+                self.add(path, What::Content, from.into(), to.into());
             }
             (Kind::Symlink(from), Kind::Symlink(to)) if from != to => {
                 self.add(path, What::Target, shown(from), shown(to));
@@ -278,10 +278,6 @@ fn excerpt(value: &[u8]) -> String {
     let start = value.get(..LIMIT).unwrap_or(value);
     let more = if value.len() > LIMIT { "…" } else { "" };
     format!("{}{more}", shown(start))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for Time {

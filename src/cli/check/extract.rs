@@ -15,14 +15,14 @@ const MAX_LINKS: usize = 255;
 
 /// Why a layer cannot be extracted.
 #[derive(Debug, thiserror::Error)]
-#[error("layer {layer} from the bottom{}: {problem}", within(.entry))]
+#[error("layer {layer} from the bottom{}: {problem}", within(.entry.as_deref()))]
 pub struct ExtractError {
     layer: usize,
     entry: Option<Vec<u8>>,
     problem: String,
 }
 
-fn within(entry: &Option<Vec<u8>>) -> String {
+fn within(entry: Option<&[u8]>) -> String {
     match entry {
         Some(entry) => format!(", entry {:?}", String::from_utf8_lossy(entry)),
         None => String::new(),
@@ -119,12 +119,11 @@ impl Tree {
         let mut depth = ROOT;
         for (count, part) in parents.iter().enumerate() {
             match self.lookup(depth, part) {
-                None => break,
                 Some(next) if self.entries(next).is_some() => depth = next,
                 Some(_) if made.contains(parents.get(..=count).unwrap_or_default()) => {
                     return Ok(());
                 }
-                Some(_) => break,
+                _ => break,
             }
         }
         let Some(parent) = self.resolve(parents, false)? else {

@@ -6,13 +6,18 @@
 //! metadata is kept in memory: of a file's content its length and its digest.
 
 mod acl;
+mod bytes;
 mod compare;
+mod ext4;
+mod ext4_xattrs;
 mod extract;
+mod filesystem;
 mod tar_entries;
 mod tree;
 mod walk;
 
 pub use compare::{Difference, What};
 pub use extract::ExtractError;
+pub use filesystem::FilesystemError;
 pub use tree::Tree;
 pub use walk::WalkError;

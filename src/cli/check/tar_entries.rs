@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use tar::Header;
 
 use super::acl;
-use super::tree::{Attributes, Content, Hasher, Kind, Time};
+use super::tree::{Attributes, Content, Hasher, Kind, Time, Xattrs};
 
 const BLOCK: usize = 512;
 /// Most bytes of an extension header.
@@ -186,12 +186,16 @@ impl<R: Read> Entries<R> {
                 nanos: 0,
             },
         };
-        let mode = number(&old.mode)?;
+        let mut mode = u16::try_from(number(&old.mode)? & 0o7777).unwrap_or(0);
+        let list = record(b"SCHILY.acl.access").and_then(|text| acl::value(text, false));
+        if let Some(list) = list {
+            mode = mode & 0o7000 | acl::mode(&list);
+        }
         Ok(Entry {
             path,
             made,
             attributes: Attributes {
-                mode: u16::try_from(mode & 0o7777).unwrap_or(0),
+                mode,
                 uid: id(or(b"uid", &old.uid)?, "uid")?,
                 gid: id(or(b"gid", &old.gid)?, "gid")?,
                 mtime: mtime.kept(),
@@ -246,7 +250,7 @@ impl<R: Read> Entries<R> {
             return self.sparse_1_0(size, real);
         }
         let numbers: Vec<u64> = match value(b"GNU.sparse.map") {
-            Some(map) if map.is_empty() => Vec::new(),
+            Some(b"") => Vec::new(),
             Some(map) => map
                 .split(|byte| *byte == b',')
                 .map(|text| length(decimal(text)?))
@@ -516,12 +520,12 @@ fn pax(mut bytes: &[u8]) -> io::Result<Records> {
 }
 
 /// Attributes as `SCHILY.xattr.NAME` has them, or else `LIBARCHIVE.xattr.NAME`, and lists.
-fn xattrs(records: &Records) -> io::Result<BTreeMap<Box<[u8]>, Box<[u8]>>> {
+fn xattrs(records: &Records) -> io::Result<Xattrs> {
     let engine = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let mut xattrs: BTreeMap<Box<[u8]>, Box<[u8]>> = BTreeMap::new();
+    let mut xattrs: Xattrs = BTreeMap::new();
     for (key, value) in records {
         let (name, is_default): (&[u8], _) = match key.as_slice() {
             b"SCHILY.acl.access" => (b"system.posix_acl_access", false),

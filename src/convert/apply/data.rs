@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{
-    Attributes, BLOCK, Entry, FileExtent, FileType, Ino, Layer, NodeKind, Problem, SLICE,
+    Attributes, Entry, FileExtent, FileType, Ino, Layer, NodeKind, Problem, SLICE,
     TarReader, ext4,
 };
 use crate::format::block::BlockDeviceMut;
@@ -16,6 +16,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         extents: &[FileExtent],
         tar: &mut TarReader<R>,
     ) -> Result<(), Problem> {
+        let block_size = u64::from(self.filesystem.block_size());
         let mut ranges = entry.data.iter().cloned();
         let mut range = ranges.next();
         for extent in extents {
@@ -23,8 +24,8 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             let blocks = u64::from(extent.blocks);
             while done < blocks {
                 let count = SLICE.min(blocks - done);
-                let start = (u64::from(extent.logical_block) + done) * BLOCK;
-                let end = start + count * BLOCK;
+                let start = (u64::from(extent.logical_block) + done) * block_size;
+                let end = start + count * block_size;
                 self.slice.clear();
                 while let Some(next) = range.clone().filter(|next| next.start < end) {
                     self.pad(next.start - start);
@@ -42,7 +43,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
                 self.pad(end - start);
                 self.filesystem
                     .device_mut()
-                    .write_at((extent.physical_block + done) * BLOCK, &self.slice)
+                    .write_at((extent.physical_block + done) * block_size, &self.slice)
                     .map_err(Problem::Write)?;
                 done += count;
             }
@@ -93,21 +94,22 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         if metadata.file_type != FileType::File {
             return Ok(copy);
         }
+        let block_size = u64::from(self.filesystem.block_size());
         let whole = (metadata.size > 0).then_some(0..metadata.size);
         let extents = self
             .filesystem
             .allocate(copy, metadata.size, whole.as_slice())?;
         for extent in extents {
             for block in 0..u64::from(extent.blocks) {
-                let start = (u64::from(extent.logical_block) + block) * BLOCK;
-                let length = BLOCK.min(metadata.size.saturating_sub(start));
+                let start = (u64::from(extent.logical_block) + block) * block_size;
+                let length = block_size.min(metadata.size.saturating_sub(start));
                 self.slice.clear();
                 self.pad(length);
                 self.filesystem.read_file(ino, start, &mut self.slice)?;
-                self.pad(BLOCK);
+                self.pad(block_size);
                 self.filesystem
                     .device_mut()
-                    .write_at((extent.physical_block + block) * BLOCK, &self.slice)
+                    .write_at((extent.physical_block + block) * block_size, &self.slice)
                     .map_err(Problem::Write)?;
             }
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::format::block::{BlockDevice, check_range};
-use pending::FormatOptions;
+use crate::format::ext4::FormatOptions;
 
 /// A small disk in memory.
 struct Disk(Vec<u8>);

@@ -1,0 +1,8 @@
+//! The judge of conversions, judged: against GNU tar, against the kernel, and against
+//! differences that it must find.
+
+mod differences;
+mod extraction;
+mod filesystem;
+mod layers;
+mod support;

@@ -20,7 +20,7 @@ pub fn show(layers: &Layers) -> String {
             continue;
         };
         if let Some(entries) = value.as_array().filter(|_| key == "upstream") {
-            upstreams = entries.clone();
+            upstreams.clone_from(entries);
             continue;
         }
         let _ = write!(text, "{key} = {value}");

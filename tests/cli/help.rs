@@ -132,9 +132,9 @@ fn a_reader_that_has_enough_is_no_failure() {
     let blobs = golden("lz4-4");
     let mut command = program(&["inspect", "--mappings"]);
     // More than a pipe holds.
-    (0..2000).for_each(|n| {
+    for n in 0..2000 {
         command.arg(&blobs[n % 3]);
-    });
+    }
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -87,7 +87,9 @@ impl Demo {
                 .finish(),
         ];
         let image = Image::gzip(&tars).platform("linux", architecture()).seal();
-        tags.iter().for_each(|tag| layout.add(tag, &image));
+        for tag in tags {
+            layout.add(tag, &image);
+        }
         Self { directory }
     }
 

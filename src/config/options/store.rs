@@ -1,4 +1,6 @@
 //! Where results are kept.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 

@@ -72,3 +72,52 @@ fn random_layers_on_our_own_filesystem_are_clean_and_as_expected() {
         random_layers(&disk, seed, 4, 80, false);
     }
 }
+
+/// What others make filesystems with: features, block and inode sizes, hashes.
+const MADE: &[&[&str]] = &[
+    &["-t", "ext4", "-O", "^has_journal,sparse_super,flex_bg", "-G", "1"],
+    &["-t", "ext4", "-b", "4096", "-O", "^has_journal"],
+    &["-t", "ext4", "-b", "4096", "-O", "^has_journal,^metadata_csum,^64bit"],
+    &["-t", "ext4", "-b", "1024", "-O", "^has_journal,metadata_csum_seed"],
+    &["-t", "ext4", "-b", "1024", "-O", "^has_journal,^metadata_csum,uninit_bg,^64bit"],
+    &["-t", "ext4", "-b", "4096", "-O", "^has_journal,^metadata_csum,uninit_bg,64bit"],
+    &["-t", "ext4", "-b", "4096"],
+    &["-t", "ext4", "-b", "2048", "-O", "large_dir"],
+    &["-t", "ext4", "-b", "1024", "-O", "^flex_bg,^resize_inode"],
+    &["-t", "ext4", "-b", "1024", "-O", "^dir_index,^filetype,^has_journal"],
+    &["-t", "ext4", "-b", "4096", "-I", "512", "-O", "sparse_super2,^sparse_super,^resize_inode"],
+    &["-t", "ext4", "-b", "1024", "-g", "1024", "-N", "4096"],
+    &["-t", "ext4", "-b", "1024", "-g", "2048", "-G", "4", "-O", "^metadata_csum,uninit_bg"],
+    &["-t", "ext2", "-b", "1024", "-I", "256"],
+    &["-t", "ext3", "-b", "4096"],
+];
+
+#[test]
+fn random_layers_on_filesystems_that_mke2fs_made_are_clean_and_as_expected() {
+    for (seed, options) in (100..).zip(MADE) {
+        println!("{options:?}");
+        let disk = Lab::new().mke2fs(64 << 20, options);
+        random_layers(&disk, seed, 2, 60, false);
+    }
+}
+
+#[test]
+fn every_way_to_hash_names_is_the_kernels() {
+    let lab = Lab::new();
+    for (seed, flags) in (150..).zip([1, 2]) {
+        for version in 0..3 {
+            let disk = lab.mke2fs(64 << 20, &["-t", "ext4", "-b", "1024"]);
+            let commands = format!("ssv def_hash_version {version}\nssv flags {flags}\n");
+            let (disk, said) = lab.debugfs(&disk, &commands);
+            assert!(!said.contains("fail"), "{said}");
+            random_layers(&disk, seed, 2, 60, false);
+        }
+    }
+}
+
+#[test]
+fn random_layers_on_small_inodes_are_clean_and_as_expected() {
+    let options = ["-t", "ext4", "-b", "1024", "-I", "128", "-O", "^has_journal"];
+    let disk = Lab::new().mke2fs(64 << 20, &options);
+    random_layers(&disk, 200, 3, 60, true);
+}

@@ -18,7 +18,7 @@ use crate::config::options::{
 };
 use crate::config::{Mistakes, Origin, Text};
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
-use crate::oci::{ImageReference, Selector};
+use crate::oci::{ImageReference, ManifestKind, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
 use crate::store::{Store, StoreConfig};
@@ -318,6 +318,8 @@ async fn convert(
         .iter()
         .map(|made| made.layers.len())
         .sum();
+    // Of an image that is known as a whole, no layer is looked at.
+    let found = (layers as u64).saturating_sub(tally.converted);
     terminal.event(&json!({
         "event": "done",
         "image": name,
@@ -327,7 +329,7 @@ async fn convert(
         "manifests": converted.manifests.len(),
         "layers": layers,
         "converted": tally.converted,
-        "found": tally.found,
+        "found": found,
         "blob_bytes": tally.blob_bytes,
         "uploaded": pushed.map(|summary| summary.uploaded),
         "uploaded_bytes": pushed.map(|summary| summary.uploaded_bytes),
@@ -335,12 +337,15 @@ async fn convert(
     }));
     if !terminal.is_json() {
         output::line(&converted.root.digest)?;
-        terminal.tell(format_args!(
-            "{layers} layers: {} converted ({}), {} found",
-            tally.converted,
-            size(tally.blob_bytes),
-            tally.found
-        ));
+        if converted.root.digest == digest {
+            terminal.tell("it is in overlaybd format already");
+        } else {
+            terminal.tell(format_args!(
+                "{layers} layers: {} converted ({}), {found} found",
+                tally.converted,
+                size(tally.blob_bytes),
+            ));
+        }
     }
     drop(plan.temporary);
     Ok(ExitStatus::Ok)
@@ -349,12 +354,12 @@ async fn convert(
 /// Writes the documents of a converted image into a directory.
 fn dump(store: &Store, image: &ConvertedImage, directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let is_index = image
-        .manifests
-        .first()
-        .is_none_or(|made| made.manifest.digest != image.root.digest);
+    let kind = ManifestKind::from_media_type(&image.root.media_type);
+    let is_index = kind.is_some_and(ManifestKind::is_index);
     if is_index {
         std::fs::write(directory.join("index.json"), &image.root.bytes)?;
+    } else if image.manifests.is_empty() {
+        std::fs::write(directory.join("manifest.json"), &image.root.bytes)?;
     }
     for made in &image.manifests {
         let platform = made.platform.as_ref().filter(|_| is_index);

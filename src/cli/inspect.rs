@@ -270,6 +270,7 @@ fn print_image(report: &ImageReport) -> anyhow::Result<()> {
             None => output::line("  not in overlaybd format")?,
         }
         match layer.fits {
+            Some(true) if number == 0 => output::line("  chain        made as the bottom layer")?,
             Some(true) => output::line("  chain        made on top of the layer below")?,
             Some(false) => output::line("  chain        MADE ON TOP OF ANOTHER LAYER")?,
             None => {}

@@ -152,8 +152,6 @@ pub enum Detail {
 pub struct Tally {
     /// Layers that were converted now.
     pub converted: u64,
-    /// Layers that had been converted before.
-    pub found: u64,
     /// Bytes of the converted layers' blobs.
     pub blob_bytes: u64,
 }
@@ -341,10 +339,7 @@ impl ImageProgress {
                 state.tally.blob_bytes += blob_size;
                 "converted"
             }
-            Outcome::Found => {
-                state.tally.found += 1;
-                "found"
-            }
+            Outcome::Found => "found",
         };
         let State { layers, whole, .. } = &mut *state;
         let line = layers.get_mut(chain).map(|layer| {

@@ -78,7 +78,10 @@ async fn a_megabyte_of_head_is_431() {
     let (proxy, _served, ..) = proxy_with(Limits::default()).await;
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
-    let text = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Long: {}", "x".repeat(1 << 20));
+    let text = format!(
+        "GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Long: {}",
+        "x".repeat(1 << 20)
+    );
     let writer = tokio::spawn(async move {
         let _ = writing.write_all(text.as_bytes()).await;
         writing
@@ -90,7 +93,11 @@ async fn a_megabyte_of_head_is_431() {
     drop(writer.await);
     // Many small ones are as bad.
     let lines: String = (0..500).map(|n| format!("X-{n}: y\r\n")).collect();
-    let mut stream = write(&proxy, &format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{lines}\r\n")).await;
+    let mut stream = write(
+        &proxy,
+        &format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{lines}\r\n"),
+    )
+    .await;
     let text = read_all(&mut stream).await;
     assert!(text.starts_with(b"HTTP/1.1 431 "));
     assert_eq!(proxy.get("/v2/").await.status, StatusCode::OK);
@@ -108,12 +115,17 @@ async fn a_head_that_does_not_end_is_408_and_an_idle_connection_is_closed() {
     let mut slow = write(&proxy, "GET /v2/ HTTP/1.1\r\nHost: x\r\n").await;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        if slow.write_all(b"X-A: b\r\n").await.is_err() || begun.elapsed() > Duration::from_secs(1) {
+        if slow.write_all(b"X-A: b\r\n").await.is_err() || begun.elapsed() > Duration::from_secs(1)
+        {
             break;
         }
     }
     let text = read_all(&mut slow).await;
-    assert!(text.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&text));
+    assert!(
+        text.starts_with(b"HTTP/1.1 408 "),
+        "{:?}",
+        String::from_utf8_lossy(&text)
+    );
     assert!(begun.elapsed() < Duration::from_secs(4));
 
     let begun = Instant::now();
@@ -121,7 +133,10 @@ async fn a_head_that_does_not_end_is_408_and_an_idle_connection_is_closed() {
     let text = read_all(&mut idle).await;
     assert!(text.starts_with(b"HTTP/1.1 200 "));
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(800) && took < Duration::from_secs(3), "{took:?}");
+    assert!(
+        took > Duration::from_millis(800) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
 }
 
 #[tokio::test]
@@ -292,7 +307,10 @@ async fn a_drain_has_an_end_and_says_so() {
 #[tokio::test]
 async fn an_upstream_that_breaks_off_breaks_the_answer_off() {
     let served = scripted::serve(|_| {
-        let chunks = [Ok(Bytes::from_static(b"half")), Err(BoxError::from("broken"))];
+        let chunks = [
+            Ok(Bytes::from_static(b"half")),
+            Err(BoxError::from("broken")),
+        ];
         let stream = futures_util::stream::iter(chunks).then(|chunk| async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             chunk
@@ -366,12 +384,14 @@ async fn upstreams_that_are_slow_gone_or_senseless_have_their_status() {
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_cost_the_others_nothing() {
-    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .unwrap();
+    let (limit, _) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     // Both ends are in this process.
     let count = 10_000.min(usize::try_from(limit / 2).unwrap().saturating_sub(500));
     if count < 10_000 {
-        skip(&format!("only {count} idle connections: the limit of open files is {limit}"));
+        skip(&format!(
+            "only {count} idle connections: the limit of open files is {limit}"
+        ));
     }
     let (proxy, _served, path, content) = proxy_with(Limits::default()).await;
     let mut idle = Vec::with_capacity(count);

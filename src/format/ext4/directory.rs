@@ -205,7 +205,11 @@ impl<D: BlockDevice> Filesystem<D> {
         let has_tail = self.sb.checksums.all().is_some();
         let kind = self.kind_code(FileType::Directory);
         let entries = [(dir.ino, &b"."[..], kind), (parent, &b".."[..], kind)];
-        dirblock::fill(self.cache.write(block, seal)?, has_tail, entries.into_iter());
+        dirblock::fill(
+            self.cache.write(block, seal)?,
+            has_tail,
+            entries.into_iter(),
+        );
         Ok(())
     }
 

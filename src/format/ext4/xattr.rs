@@ -55,9 +55,10 @@ impl Stored<'_> {
 
     /// The hash of name and value.
     fn hash(&self) -> u32 {
-        let name = self.suffix.iter().fold(0_u32, |hash, byte| {
-            hash.rotate_left(5) ^ u32::from(*byte)
-        });
+        let name = self
+            .suffix
+            .iter()
+            .fold(0_u32, |hash, byte| hash.rotate_left(5) ^ u32::from(*byte));
         self.value.chunks(4).fold(name, |hash, bytes| {
             let mut word = [0; 4];
             word[..bytes.len()].copy_from_slice(bytes);
@@ -112,7 +113,9 @@ fn read(area: &[u8], first: usize, base: usize, into: &mut Vec<Pair>) -> Result<
         let size = get32(head, 8) as usize;
         let value = match size {
             0 => &[][..],
-            _ => area.get(start..start.saturating_add(size)).ok_or_else(wrong)?,
+            _ => area
+                .get(start..start.saturating_add(size))
+                .ok_or_else(wrong)?,
         };
         let known = PREFIXES.iter().find(|(known, _)| *known == index);
         let Some((_, prefix)) = known else {
@@ -195,11 +198,7 @@ impl<D: BlockDeviceMut> Filesystem<D> {
         let users = get32(block, REFCOUNT);
         let number = inode.xattr_block();
         if users > 1 {
-            put32(
-                self.cache.write(number, Seal::Xattrs)?,
-                REFCOUNT,
-                users - 1,
-            );
+            put32(self.cache.write(number, Seal::Xattrs)?, REFCOUNT, users - 1);
         } else {
             self.free_blocks(number, 1)?;
         }

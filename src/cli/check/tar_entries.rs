@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use tar::Header;
 
 use super::acl;
-use super::tree::{Attributes, Content, Hasher, Kind, Time};
+use super::tree::{Attributes, Content, Hasher, Kind, Time, Xattrs};
 
 const BLOCK: usize = 512;
 /// Most bytes of an extension header.
@@ -250,7 +250,7 @@ impl<R: Read> Entries<R> {
             return self.sparse_1_0(size, real);
         }
         let numbers: Vec<u64> = match value(b"GNU.sparse.map") {
-            Some(map) if map.is_empty() => Vec::new(),
+            Some(b"") => Vec::new(),
             Some(map) => map
                 .split(|byte| *byte == b',')
                 .map(|text| length(decimal(text)?))
@@ -520,12 +520,12 @@ fn pax(mut bytes: &[u8]) -> io::Result<Records> {
 }
 
 /// Attributes as `SCHILY.xattr.NAME` has them, or else `LIBARCHIVE.xattr.NAME`, and lists.
-fn xattrs(records: &Records) -> io::Result<BTreeMap<Box<[u8]>, Box<[u8]>>> {
+fn xattrs(records: &Records) -> io::Result<Xattrs> {
     let engine = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let mut xattrs: BTreeMap<Box<[u8]>, Box<[u8]>> = BTreeMap::new();
+    let mut xattrs: Xattrs = BTreeMap::new();
     for (key, value) in records {
         let (name, is_default): (&[u8], _) = match key.as_slice() {
             b"SCHILY.acl.access" => (b"system.posix_acl_access", false),

@@ -38,16 +38,15 @@ async fn without_rights_nothing_of_a_private_repository_is_had_by_any_name() {
     if find("openssl").is_none() {
         return skip("openssl is not installed: apt-get install openssl");
     }
-    let directory = tempfile::tempdir().unwrap();
     let rights = vec![
         ("ann", "a", "team/", &["pull", "push"][..]),
         ("bob", "b", "public/", &["pull", "push"][..]),
         ("", "", "public/", &["pull"][..]),
     ];
-    let tokens = Tokens::new(directory.path(), rights);
+    let tokens = Tokens::new(rights);
     let realm = tokens.serve().await;
     let address = format!("http://{}/token", realm.host());
-    let started = DockerRegistry::start_with(|_| Tokens::settings(directory.path(), &address));
+    let started = DockerRegistry::start_with(|_| tokens.settings(&address));
     let Some(registry) = started else { return };
     let ann = RegistryConfig {
         credentials: Credentials::Basic {

@@ -335,6 +335,7 @@ async fn an_upstream_that_breaks_off_breaks_the_answer_off() {
 async fn upstreams_that_are_slow_gone_or_senseless_have_their_status() {
     let config_of = |response: Duration| RegistryConfig {
         timeouts: Timeouts {
+            connect: response,
             response,
             ..Timeouts::default()
         },

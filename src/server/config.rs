@@ -167,8 +167,8 @@ impl Default for Limits {
             requests: 4_096,
             head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(30),
-            idle: Duration::from_secs(120),
-            stall: Duration::from_secs(60),
+            idle: Duration::from_mins(2),
+            stall: Duration::from_mins(1),
             drain: Duration::from_secs(30),
         }
     }

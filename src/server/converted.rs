@@ -173,7 +173,7 @@ impl Call<'_> {
         let front = self.front;
         let started = Instant::now();
         let from = self.source(repo);
-        let conversion = front.converted.converter.convert(&from, source, None);
+        let conversion = Box::pin(front.converted.converter.convert(&from, source, None));
         let result = timeout(front.config.hold, conversion).await;
         let outcome = match &result {
             Ok(Ok(_)) => "done",
@@ -212,7 +212,7 @@ impl Call<'_> {
             if pushed.contains_key(&key) {
                 return Ok(Found::Pushed(upstream.clone(), repo.clone()));
             }
-            let size = upstream.blob_size(repo, digest, &Authorization::Own).await;
+            let size = Box::pin(upstream.blob_size(repo, digest, &Authorization::Own)).await;
             match size {
                 Ok(_) => {
                     pushed.insert(key, ()).await;
@@ -270,7 +270,9 @@ impl Call<'_> {
             Found::Pushed(upstream, repo) => {
                 let selector = Selector::Digest(digest.clone());
                 let fetched = upstream.manifest(&repo, &selector, &Authorization::Own);
-                let raw = fetched.await.map_err(|e| Failure::upstream(&e, true))?;
+                let raw = Box::pin(fetched)
+                    .await
+                    .map_err(|e| Failure::upstream(&e, true))?;
                 return Ok(Arc::new(StoredManifest {
                     digest: raw.digest,
                     media_type: raw.media_type,

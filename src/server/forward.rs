@@ -92,7 +92,8 @@ async fn send(
         follow_redirects: front.config.follow_redirects,
     };
     let started = Instant::now();
-    let answer = to.upstream.forward(request, options).await;
+    // On the heap, because it is large, and what is converted never gets here.
+    let answer = Box::pin(to.upstream.forward(request, options)).await;
     front
         .metrics
         .call("forward", answer.is_ok(), started.elapsed());

@@ -1,4 +1,4 @@
-//! What is counted. The format is Prometheus's own, by OpenMetrics.
+//! What is counted, told in Prometheus's format.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;

@@ -194,7 +194,7 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
         // All of it asks the disk.
         let work = tokio::task::spawn_blocking(move || {
             front.shelf.close_stale();
-            if turns % 2 == 0 {
+            if turns.is_multiple_of(2) {
                 if let Some(tls) = tls {
                     tls.refresh();
                 }

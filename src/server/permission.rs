@@ -1,6 +1,5 @@
 //! Who may: an upstream's yes to somebody's credentials, remembered for seconds.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -42,19 +41,26 @@ impl Permissions {
         selector: &Selector,
         authorization: &Authorization,
     ) -> Result<(ManifestHead, Remembered), registry::Error> {
+        let cache = self.cache.as_ref();
+        let cache =
+            cache.map(|cache| (cache, self.key(chosen.place, repo, selector, authorization)));
+        if let Some((cache, key)) = &cache
+            && let Some(head) = cache.get(key).await
+        {
+            return Ok((head, Remembered::Yes));
+        }
         let mut remembered = Remembered::Yes;
-        let ask = async {
+        // On the heap, because it is large and seldom needed.
+        let ask = Box::pin(async {
             remembered = Remembered::No;
             let upstream = chosen.upstream;
             upstream.head_manifest(repo, selector, authorization).await
-        };
-        let head = match &self.cache {
+        });
+        let head = match cache {
             None => ask.await?,
-            Some(cache) => {
-                let key = self.key(chosen.place, repo, selector, authorization);
-                let head = cache.try_get_with(key, ask).await;
-                head.map_err(|error: Arc<registry::Error>| (*error).clone())?
-            }
+            Some((cache, key)) => Box::pin(cache.try_get_with(key, ask))
+                .await
+                .map_err(|error| (*error).clone())?,
         };
         Ok((head, remembered))
     }

@@ -159,13 +159,11 @@ mod tests {
         let mut given = Vec::new();
         loop {
             let left = pieces.left();
-            match poll_fn(|context| pieces.poll_next(context)).await {
-                Some(bytes) => given.extend_from_slice(&bytes.unwrap()),
-                None => {
-                    assert_eq!(left, 0);
-                    return given;
-                }
-            }
+            let Some(bytes) = poll_fn(|context| pieces.poll_next(context)).await else {
+                assert_eq!(left, 0);
+                return given;
+            };
+            given.extend_from_slice(&bytes.unwrap());
         }
     }
 

@@ -173,7 +173,7 @@ mod tests {
             parse("bytes=900-999,500-504,0-9,505-600", 10_000),
             Wanted::Several(vec![900..1000, 500..601, 0..10])
         );
-        let abuse = format!("bytes={}", vec!["0-"; 10].join(","));
+        let abuse = format!("bytes={}", ["0-"; 10].join(","));
         assert_eq!(parse(&abuse, 10_000), Wanted::Nothing);
         let many: Vec<String> = (0..65)
             .map(|n| format!("{}-{}", n * 100, n * 100))

@@ -31,7 +31,10 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// What a client is told instead of what it asked for.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
+pub(super) struct Failure(Box<Told>);
+
+#[derive(Debug, Clone)]
+struct Told {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -40,20 +43,20 @@ pub(super) struct Failure {
 
 impl Failure {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Told {
             status,
             code,
             message: message.into(),
             headers: HeaderMap::new(),
-        }
+        }))
     }
 
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.0.headers.append(name, value);
         self
     }
 
@@ -219,13 +222,13 @@ impl Failure {
     /// The answer. `HEAD` has none of the text, but its length.
     pub fn into_response(self, is_head: bool) -> Response<Served> {
         let document = json!({
-            "errors": [{ "code": self.code, "message": self.message, "detail": null }]
+            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
         });
         let text = document.to_string();
         let mut response = Response::new(Served::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
-        *headers = self.headers;
+        *headers = self.0.headers;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(API_VERSION, REGISTRY_2);
@@ -444,7 +447,7 @@ mod tests {
         for (error, status, code) in cases {
             let failure = Failure::from(&error);
             assert_eq!(
-                (failure.status.as_u16(), failure.code),
+                (failure.0.status.as_u16(), failure.0.code),
                 (status, code),
                 "{error}"
             );
@@ -460,10 +463,10 @@ mod tests {
             detail: String::new(),
         };
         let failure = Failure::upstream(&error, false);
-        assert_eq!(failure.headers.get(WWW_AUTHENTICATE), Some(&challenge));
+        assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), Some(&challenge));
         let failure = Failure::upstream(&error, true);
-        assert_eq!(failure.status, StatusCode::FORBIDDEN);
-        assert_eq!(failure.headers.get(WWW_AUTHENTICATE), None);
+        assert_eq!(failure.0.status, StatusCode::FORBIDDEN);
+        assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), None);
     }
 
     #[test]
@@ -474,8 +477,8 @@ mod tests {
             detail: String::new(),
         };
         let failure = Failure::from(&error);
-        assert_eq!(failure.status, StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(failure.headers[RETRY_AFTER], "77");
+        assert_eq!(failure.0.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(failure.0.headers[RETRY_AFTER], "77");
     }
 
     #[test]
@@ -487,17 +490,17 @@ mod tests {
         };
         let failure = Failure::from(&broken);
         assert_eq!(
-            (failure.status.as_u16(), failure.code),
+            (failure.0.status.as_u16(), failure.0.code),
             (400, "MANIFEST_INVALID")
         );
-        assert!(failure.message.contains("no JSON"));
+        assert!(failure.0.message.contains("no JSON"));
         let full = ConvertError::Blobs(Arc::new(BlobError::NoSpace {
             what: "writing",
             path: PathBuf::from("/secret/path"),
         }));
         let failure = Failure::from(&full);
-        assert_eq!(failure.status, StatusCode::INSUFFICIENT_STORAGE);
-        assert!(!failure.message.contains("/secret"));
+        assert_eq!(failure.0.status, StatusCode::INSUFFICIENT_STORAGE);
+        assert!(!failure.0.message.contains("/secret"));
     }
 
     #[test]
@@ -508,8 +511,8 @@ mod tests {
             known: "y",
         };
         let failure = Failure::from(&error);
-        assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(!failure.message.contains("/secret"));
+        assert_eq!(failure.0.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!failure.0.message.contains("/secret"));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use overlaybd_proxy::convert::layer::Settings;
-use overlaybd_proxy::convert::{Converter, ConverterConfig, Platforms};
+use overlaybd_proxy::convert::{Converter, ConverterConfig, Platforms, PushTarget};
 use overlaybd_proxy::format::zfile::{Algorithm, BlockSize};
 use overlaybd_proxy::oci::{Digest, RepoName};
 use overlaybd_proxy::registry::Upstream;
@@ -77,6 +77,10 @@ pub async fn store(directory: &Path) -> Store {
 }
 
 pub fn converter(store: Store) -> Converter {
+    converter_that_pushes(store, None)
+}
+
+pub fn converter_that_pushes(store: Store, push: Option<PushTarget>) -> Converter {
     let config = ConverterConfig {
         settings: Settings {
             algorithm: Algorithm::Lz4,
@@ -90,16 +94,20 @@ pub fn converter(store: Store) -> Converter {
         conversions: 2,
         trust_foreign_layers: false,
         lease_ttl: Duration::from_secs(30),
-        push: None,
+        push,
     };
     Converter::new(store, config).unwrap()
 }
 
 impl Proxy {
     pub async fn start(config: ServerConfig) -> Self {
+        Self::that_pushes(config, None).await
+    }
+
+    pub async fn that_pushes(config: ServerConfig, push: Option<PushTarget>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path()).await;
-        let converter = converter(store.clone());
+        let converter = converter_that_pushes(store.clone(), push);
         let server = Server::bind(config, converter).await.unwrap();
         let (address, admin) = (server.local_addr(), server.admin_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

@@ -409,7 +409,7 @@ fn headers_of_every_make_are_read() {
         .entry(Entry::new(tar::FILE, "pax-ids").owner(3_000_000_000, 4_000_000_000))
         .entry(
             Entry::new(tar::FILE, "short")
-                .pax("path", &long[..40])
+                .pax("path", "renamed/by/pax")
                 .data(b"renamed by pax"),
         )
         .entry(
@@ -486,7 +486,7 @@ fn headers_of_every_make_are_read() {
         (1_700_000_000, 123_456_789)
     );
     assert_eq!(found.node("/pax-ids").uid, 3_000_000_000);
-    file(&format!("/{}", &long[..39]), b"renamed by pax");
+    file("/renamed/by/pax", b"renamed by pax");
     assert_eq!(found.node("/pax-link").kind, Kind::Symlink(target));
     file("/pax-size", b"four");
     assert_eq!(found.node("/attrs").xattrs["user.b"], "\\x00\\x01\\xff");
@@ -537,6 +537,7 @@ fn rules() -> (Vec<Vec<u8>>, Vec<(&'static str, &'static str)>) {
         .file("linked", "linked")
         .hard("linked-too", "linked")
         .soft("link-source", "dangling")
+        .entry(Entry::new(tar::CHAR, "null").device(1, 3).mode(0o666))
         .file("wh-then-new", "x")
         .file("new-then-wh", "x")
         .file("back/and/forth", "x")
@@ -569,6 +570,7 @@ fn rules() -> (Vec<Vec<u8>>, Vec<(&'static str, &'static str)>) {
         // Links across layers; to a symbolic link; one whose attributes count.
         .hard("data/linked", "linked")
         .hard("data/soft-again", "link-source")
+        .entry(Entry::new(tar::HARD, "data/null").link("null").mode(0o666))
         .file("first", "first")
         .entry(
             Entry::new(tar::HARD, "second")
@@ -677,6 +679,8 @@ fn layers_over_each_other_follow_the_image_spec_s_rules() {
     assert_eq!(group("/linked-too"), group("/data/linked"));
     assert_eq!(group("/linked"), Some("/data/linked".to_owned()));
     assert_eq!(group("/data/soft-again"), group("/link-source"));
+    assert_eq!(group("/data/null"), group("/null"));
+    assert!(group("/null").is_some());
     assert!(group("/link-source").is_some());
     let implicit = found.node("/implicit/parents");
     assert_eq!((implicit.mode, implicit.mtime), (0o755, (0, 0)));

@@ -42,7 +42,12 @@ fn layers() -> Vec<Vec<u8>> {
                 .mode(0o4755)
                 .data(&noise(1, 70_000)),
         )
-        .hard("usr/bin/sudo", "usr/bin/su")
+        // As tars have it: a hard link's mode is the file's.
+        .entry(
+            Entry::new(tar::HARD, "usr/bin/sudo")
+                .link("usr/bin/su")
+                .mode(0o4755),
+        )
         .entry(Entry::new(tar::CHAR, "null").device(1, 3).mode(0o666))
         .dir("cache/")
         .file("cache/old", noise(2, 300_000))

@@ -60,8 +60,9 @@ fn apply(tar: &Path, rootfs: &Path) {
             ])
             .arg(tar),
     );
-    let names: Vec<PathBuf> = String::from_utf8(listing.stdout)
-        .unwrap()
+    let listing = String::from_utf8(listing.stdout).unwrap();
+    let root = listing.lines().find(|name| matches!(*name, "." | "./"));
+    let names: Vec<PathBuf> = listing
         .lines()
         .map(|name| Path::new(name).components().collect())
         .map(|name: PathBuf| name.strip_prefix("./").map_or(name.clone(), Path::to_owned))
@@ -99,6 +100,18 @@ fn apply(tar: &Path, rootfs: &Path) {
             .arg("-C")
             .arg(rootfs),
     );
+    // With --recursive-unlink, tar forgets the root's own time.
+    if let Some(root) = root {
+        super::run(
+            super::command("tar")
+                .args(["--extract", "--preserve-permissions", "--same-owner"])
+                .args(["--numeric-owner", "--no-recursion", "--file"])
+                .arg(tar)
+                .arg("-C")
+                .arg(rootfs)
+                .arg(root),
+        );
+    }
     // Making and removing entries is no change of the directory's own.
     let named: BTreeSet<_> = names.iter().map(|name| rootfs.join(name)).collect();
     for directory in directory_times(rootfs).into_keys() {

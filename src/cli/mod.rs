@@ -81,6 +81,8 @@ enum Command {
     Warm(Box<warm::WarmArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Export(Box<export::ExportArgs>),
+    /// Verify a converted image against its source
+    Check(Box<check::CheckArgs>),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -117,6 +119,7 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
         Command::Warm(args) => Box::pin(warm::run(*args, context)).await,
         Command::Inspect(args) => Box::pin(inspect::run(*args, context)).await,
         Command::Export(args) => Box::pin(export::run(*args, context)).await,
+        Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Config(args) => config::run(args, &context),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

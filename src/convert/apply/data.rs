@@ -3,8 +3,7 @@
 use std::io::Read;
 
 use super::{
-    Attributes, Entry, FileExtent, FileType, Ino, Layer, NodeKind, Problem, SLICE,
-    TarReader, ext4,
+    Attributes, Entry, FileExtent, FileType, Ino, Layer, NodeKind, Problem, SLICE, TarReader, ext4,
 };
 use crate::format::block::BlockDeviceMut;
 

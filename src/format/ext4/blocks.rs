@@ -149,11 +149,7 @@ impl<D: BlockDevice> Filesystem<D> {
     }
 
     /// Takes `count` blocks, in as few runs as there can be without looking everywhere.
-    pub(super) fn take_blocks(
-        &mut self,
-        count: u64,
-        purpose: Purpose,
-    ) -> Result<Vec<(u64, u64)>> {
+    pub(super) fn take_blocks(&mut self, count: u64, purpose: Purpose) -> Result<Vec<(u64, u64)>> {
         let full = Error::NoSpace {
             disk: self.sb.geometry.size(),
         };
@@ -208,7 +204,11 @@ impl<D: BlockDevice> Filesystem<D> {
             return corrupt(format!(
                 "blocks {start} to {} hold the filesystem's own tables, and are {}",
                 start + count,
-                if used { "said to be free" } else { "a file's too" }
+                if used {
+                    "said to be free"
+                } else {
+                    "a file's too"
+                }
             ));
         }
         let (mut at, end) = (start, start + count);

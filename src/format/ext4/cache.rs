@@ -111,9 +111,8 @@ impl<D: BlockDevice> Cache<D> {
             block.used &= !block.is_clean();
             keep
         });
-        let count = |blocks: &HashMap<u64, Block>| {
-            blocks.values().filter(|block| block.is_clean()).count()
-        };
+        let count =
+            |blocks: &HashMap<u64, Block>| blocks.values().filter(|block| block.is_clean()).count();
         if count(&self.blocks) > MAX_CLEAN / 2 {
             self.blocks.retain(|_, block| !block.is_clean());
         }
@@ -131,9 +130,7 @@ impl<D: BlockDevice> Cache<D> {
         let block = self.entry(number)?;
         if block.is_clean() && block.seal != seal {
             if !checksums.is_right(&block.data, number, seal) {
-                return super::error::corrupt(format!(
-                    "block {number} does not have its checksum"
-                ));
+                return super::error::corrupt(format!("block {number} does not have its checksum"));
             }
             block.seal = seal;
         }

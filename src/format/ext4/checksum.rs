@@ -52,10 +52,7 @@ impl Checksums {
     /// What checksums that belong to an inode start from.
     pub(super) fn inode_seed(self, ino: u32, generation: u32) -> u32 {
         let seed = self.all().unwrap_or_default();
-        crc32c(
-            crc32c(seed, &ino.to_le_bytes()),
-            &generation.to_le_bytes(),
-        )
+        crc32c(crc32c(seed, &ino.to_le_bytes()), &generation.to_le_bytes())
     }
 
     /// The checksum of a group's descriptor; `None` where there is none.

@@ -192,7 +192,9 @@ impl<D: BlockDevice> Filesystem<D> {
                     return Ok(Some(run));
                 }
                 Step::Down(block, depth) => {
-                    self.sb.geometry.check("a node of an extent tree", block, 1)?;
+                    self.sb
+                        .geometry
+                        .check("a node of an extent tree", block, 1)?;
                     let node = self.cache.read_sealed(block, seal)?;
                     next = step(node, logical, Some(depth))?;
                 }
@@ -348,7 +350,9 @@ impl<D: BlockDevice> Filesystem<D> {
                 return corrupt("an extent tree has an empty node");
             };
             let block = child(entry(&node, index));
-            self.sb.geometry.check("a node of an extent tree", block, 1)?;
+            self.sb
+                .geometry
+                .check("a node of an extent tree", block, 1)?;
             node = self.cache.read_sealed(block, seal)?.to_vec();
             let below = header(&node)?;
             if below.depth + 1 != depth {

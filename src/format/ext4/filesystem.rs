@@ -551,9 +551,7 @@ impl<D: BlockDeviceMut> Filesystem<D> {
     fn release(&mut self, mut inode: Inode) -> Result<()> {
         let has_blocks = match inode.file_type() {
             Some(FileType::File | FileType::Directory) => true,
-            Some(FileType::Symlink) => {
-                inode.size() >= ino::BLOCK_LEN as u64 || inode.has_extents()
-            }
+            Some(FileType::Symlink) => inode.size() >= ino::BLOCK_LEN as u64 || inode.has_extents(),
             _ => false,
         };
         if has_blocks {

@@ -2,7 +2,7 @@
 
 use super::checksum::Checksums;
 use super::error::{Result, corrupt};
-use super::layout::{gd, get16, get_split, put16, put_split};
+use super::layout::{gd, get_split, get16, put_split, put16};
 use super::superblock::Geometry;
 
 /// What a group's descriptor says.

@@ -101,9 +101,9 @@ impl Hasher {
         let mut words = [pad; N];
         let taken = &name[..name.len().min(N * 4)];
         for (word, bytes) in words.iter_mut().zip(taken.chunks(4)) {
-            *word = bytes.iter().fold(pad, |word, byte| {
-                self.value(*byte).wrapping_add(word << 8)
-            });
+            *word = bytes
+                .iter()
+                .fold(pad, |word, byte| self.value(*byte).wrapping_add(word << 8));
         }
         words
     }
@@ -114,22 +114,30 @@ fn half_md4(state: &mut [u32; 4], words: &[u32; 8]) {
     let choose = |x: u32, y: u32, z: u32| z ^ (x & (y ^ z));
     let majority = |x: u32, y: u32, z: u32| (x & y).wrapping_add((x ^ y) & z);
     let parity = |x: u32, y: u32, z: u32| x ^ y ^ z;
-    let mut round = |f: &dyn Fn(u32, u32, u32) -> u32,
-                     constant: u32,
-                     order: [usize; 8],
-                     shifts: [u32; 4]| {
-        for (step, word) in order.into_iter().enumerate() {
-            let mixed = a
-                .wrapping_add(f(b, c, d))
-                .wrapping_add(words[word])
-                .wrapping_add(constant)
-                .rotate_left(shifts[step % 4]);
-            (a, b, c, d) = (d, mixed, b, c);
-        }
-    };
+    let mut round =
+        |f: &dyn Fn(u32, u32, u32) -> u32, constant: u32, order: [usize; 8], shifts: [u32; 4]| {
+            for (step, word) in order.into_iter().enumerate() {
+                let mixed = a
+                    .wrapping_add(f(b, c, d))
+                    .wrapping_add(words[word])
+                    .wrapping_add(constant)
+                    .rotate_left(shifts[step % 4]);
+                (a, b, c, d) = (d, mixed, b, c);
+            }
+        };
     round(&choose, 0, [0, 1, 2, 3, 4, 5, 6, 7], [3, 7, 11, 19]);
-    round(&majority, 0x5a82_7999, [1, 3, 5, 7, 0, 2, 4, 6], [3, 5, 9, 13]);
-    round(&parity, 0x6ed9_eba1, [3, 7, 2, 6, 1, 5, 0, 4], [3, 9, 11, 15]);
+    round(
+        &majority,
+        0x5a82_7999,
+        [1, 3, 5, 7, 0, 2, 4, 6],
+        [3, 5, 9, 13],
+    );
+    round(
+        &parity,
+        0x6ed9_eba1,
+        [3, 7, 2, 6, 1, 5, 0, 4],
+        [3, 9, 11, 15],
+    );
     for (word, mixed) in state.iter_mut().zip([a, b, c, d]) {
         *word = word.wrapping_add(mixed);
     }

@@ -41,7 +41,9 @@ fn frame(block: &[u8], number: u64, at: usize, hash: u32) -> Result<Frame> {
     let limit = usize::from(get16(block, at));
     let count = usize::from(get16(block, at + 2));
     if index_at(block) != at || count == 0 || count > limit || at + limit * ENTRY > block.len() {
-        return corrupt(format!("block {number} of a directory's index cannot be right"));
+        return corrupt(format!(
+            "block {number} of a directory's index cannot be right"
+        ));
     }
     let (mut low, mut high) = (1, count);
     while low < high {
@@ -98,7 +100,10 @@ impl<D: BlockDevice> Filesystem<D> {
         let info = &block[INFO..ROOT_AT];
         let (version, length, levels) = (info[4], info[5], usize::from(info[6]) + 1);
         if length != INFO_LENGTH || levels > self.max_levels() {
-            return corrupt(format!("the index of directory {} cannot be right", dir.ino));
+            return corrupt(format!(
+                "the index of directory {} cannot be right",
+                dir.ino
+            ));
         }
         Ok((self.hasher(version)?, levels))
     }
@@ -257,9 +262,10 @@ impl<D: BlockDevice> Filesystem<D> {
         if split == 0 || split == slots.len() {
             split = slots.len() / 2;
         }
-        let (Some((before, _)), Some((hash, _))) =
-            (split.checked_sub(1).and_then(|n| slots.get(n)), slots.get(split))
-        else {
+        let (Some((before, _)), Some((hash, _))) = (
+            split.checked_sub(1).and_then(|n| slots.get(n)),
+            slots.get(split),
+        ) else {
             return corrupt(format!("block {number} of a directory cannot be split"));
         };
         // Names with one hash in two blocks: the second says so.
@@ -269,7 +275,9 @@ impl<D: BlockDevice> Filesystem<D> {
         let (lower, upper) = slots.split_at(split);
         for (target, part) in [(number, lower), (new, upper)] {
             let block = self.cache.write(target, seal)?;
-            let entries = part.iter().map(|(_, slot)| (slot.ino, slot.name, slot.kind));
+            let entries = part
+                .iter()
+                .map(|(_, slot)| (slot.ino, slot.name, slot.kind));
             dirblock::fill(block, has_tail, entries);
         }
         let seal = self.index_seal(dir);
@@ -291,8 +299,7 @@ impl<D: BlockDevice> Filesystem<D> {
                 let moved = full.count - keep;
                 let (logical, new) = self.add_directory_block(dir, seal)?;
                 let from = full.at + keep * ENTRY;
-                let entries =
-                    self.cache.read(full.block)?[from..from + moved * ENTRY].to_vec();
+                let entries = self.cache.read(full.block)?[from..from + moved * ENTRY].to_vec();
                 self.fill_node(new, seal, &entries)?;
                 let block = self.cache.write(full.block, seal)?;
                 put16(block, full.at + 2, keep as u16);
@@ -352,7 +359,10 @@ impl<D: BlockDevice> Filesystem<D> {
             return corrupt(format!("directory {} has no \"..\"", dir.ino));
         };
         if dot.name != b"." || dot_dot.name != b".." {
-            return corrupt(format!("directory {} does not begin with \".\" and \"..\"", dir.ino));
+            return corrupt(format!(
+                "directory {} does not begin with \".\" and \"..\"",
+                dir.ino
+            ));
         }
         let (logical, leaf) = self.add_directory_block(dir, seal)?;
         let has_tail = self.sb.checksums.all().is_some();

@@ -36,13 +36,17 @@ impl<D: BlockDevice> Filesystem<D> {
             }
         }
         let Some((mut block, level)) = found else {
-            return corrupt(format!("block {logical} is beyond what a block map reaches"));
+            return corrupt(format!(
+                "block {logical} is beyond what a block map reaches"
+            ));
         };
         for below in (0..level).rev() {
             if block == 0 {
                 return Ok(None);
             }
-            self.sb.geometry.check("an indirect block", u64::from(block), 1)?;
+            self.sb
+                .geometry
+                .check("an indirect block", u64::from(block), 1)?;
             let index = rest / per_block.pow(below) % per_block;
             block = get32(self.cache.read(u64::from(block))?, index as usize * 4);
         }

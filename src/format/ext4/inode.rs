@@ -3,7 +3,7 @@
 use super::checksum::Seal;
 use super::error::{Result, corrupt};
 use super::filesystem::Filesystem;
-use super::layout::{get16, get32, get_split, ino, incompat, put16, put32, ro_compat, sb};
+use super::layout::{get_split, get16, get32, incompat, ino, put16, put32, ro_compat, sb};
 use super::types::{Attributes, FileType, Ino, Timestamp};
 use crate::format::block::BlockDevice;
 use crate::format::crc::crc32c;
@@ -159,14 +159,21 @@ impl Inode {
         Timestamp {
             secs: low + (i64::from(extra & 3) << 32),
             // What is no number of nanoseconds is none.
-            nanos: Some(extra >> 2).filter(|nanos| *nanos < 1_000_000_000).unwrap_or(0),
+            nanos: Some(extra >> 2)
+                .filter(|nanos| *nanos < 1_000_000_000)
+                .unwrap_or(0),
         }
     }
 
     fn set_time(&mut self, at: usize, extra_at: usize, time: Timestamp) {
         let has_extra = self.has_field(extra_at + 4);
         let earliest = i64::from(i32::MIN);
-        let latest = earliest + if has_extra { (1 << 34) - 1 } else { (1 << 32) - 1 };
+        let latest = earliest
+            + if has_extra {
+                (1 << 34) - 1
+            } else {
+                (1 << 32) - 1
+            };
         let secs = time.secs.clamp(earliest, latest);
         put32(&mut self.raw, at, secs as u32);
         if has_extra {
@@ -288,10 +295,7 @@ impl<D: BlockDevice> Filesystem<D> {
     /// What checksums of an inode's blocks start from.
     pub(super) fn inode_seed(&self, inode: &Inode) -> u32 {
         match self.sb.checksums.all() {
-            Some(_) => self
-                .sb
-                .checksums
-                .inode_seed(inode.ino, inode.generation()),
+            Some(_) => self.sb.checksums.inode_seed(inode.ino, inode.generation()),
             None => 0,
         }
     }

@@ -39,7 +39,11 @@ impl<D: BlockDevice> Filesystem<D> {
         let geometry = self.sb.geometry;
         let per_group = geometry.inodes_per_group;
         for trust_counts in [true, false] {
-            let from = if trust_counts { self.free_inodes_from } else { 0 };
+            let from = if trust_counts {
+                self.free_inodes_from
+            } else {
+                0
+            };
             for number in from..geometry.groups {
                 if trust_counts && self.group(number)?.free_inodes == 0 {
                     continue;

@@ -11,8 +11,8 @@ use super::error::{Error, Result};
 use super::filesystem::Filesystem;
 use super::groups::Group;
 use super::layout::{
-    FIRST_INODE, MAGIC, ROOT, SUPERBLOCK_LEN, compat, gd, incompat, ino, put16,
-    put32, put_split, ro_compat, sb,
+    FIRST_INODE, MAGIC, ROOT, SUPERBLOCK_LEN, compat, gd, incompat, ino, put_split, put16, put32,
+    ro_compat, sb,
 };
 use super::superblock::{Geometry, MAX_GROUPS, Superblock};
 use super::types::{Attributes, FileType};

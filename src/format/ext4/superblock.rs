@@ -106,9 +106,7 @@ impl Superblock {
         }
         check_features(&raw)?;
         let checksums = checksums(&raw);
-        if checksums.all().is_some()
-            && get32(&raw, sb::CHECKSUM) != checksum::superblock(&raw)
-        {
+        if checksums.all().is_some() && get32(&raw, sb::CHECKSUM) != checksum::superblock(&raw) {
             return corrupt("the superblock does not have its checksum");
         }
         if get32(&raw, sb::LAST_ORPHAN) != 0 {
@@ -306,7 +304,10 @@ fn geometry(raw: &[u8], size: u64) -> Result<Geometry> {
     if blocks <= first_block + 1 {
         return wrong("number of blocks");
     }
-    if blocks.checked_mul(u64::from(block_size)).is_none_or(|bytes| bytes > size) {
+    if blocks
+        .checked_mul(u64::from(block_size))
+        .is_none_or(|bytes| bytes > size)
+    {
         return corrupt(format!(
             "it has {blocks} blocks of {block_size} bytes, and its disk {size} bytes"
         ));

@@ -6,7 +6,7 @@ use super::checksum::Seal;
 use super::error::{Error, Result, corrupt};
 use super::filesystem::Filesystem;
 use super::inode::Inode;
-use super::layout::{compat, get16, get32, put16, put32, sb};
+use super::layout::{MAX_NAME, compat, get16, get32, put16, put32, sb};
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
 const MAGIC: u32 = 0xea02_0000;
@@ -55,9 +55,10 @@ impl Stored<'_> {
 
     /// The hash of name and value.
     fn hash(&self) -> u32 {
-        let name = self.suffix.iter().fold(0_u32, |hash, byte| {
-            hash.rotate_left(5) ^ u32::from(*byte)
-        });
+        let name = self
+            .suffix
+            .iter()
+            .fold(0_u32, |hash, byte| hash.rotate_left(5) ^ u32::from(*byte));
         self.value.chunks(4).fold(name, |hash, bytes| {
             let mut word = [0; 4];
             word[..bytes.len()].copy_from_slice(bytes);
@@ -76,8 +77,12 @@ fn to_stored<'a>((name, value): &'a Pair) -> Result<Stored<'a>> {
         .find_map(|(index, prefix)| Some((*index, name.strip_prefix(*prefix)?)))
         .ok_or_else(|| wrong("its name begins in no way that ext4 knows"))?;
     let is_acl = index == ACL_ACCESS || index == ACL_DEFAULT;
-    if is_acl != suffix.is_empty() || suffix.len() > 255 || suffix.contains(&0) {
+    if is_acl != suffix.is_empty() || suffix.contains(&0) {
         return Err(wrong("its name cannot be one"));
+    }
+    // The kernel would not give a longer one back.
+    if name.len() > MAX_NAME {
+        return Err(wrong("its name is longer than 255 bytes"));
     }
     let value = if is_acl {
         acl::to_stored(value).map_err(wrong)?
@@ -112,7 +117,9 @@ fn read(area: &[u8], first: usize, base: usize, into: &mut Vec<Pair>) -> Result<
         let size = get32(head, 8) as usize;
         let value = match size {
             0 => &[][..],
-            _ => area.get(start..start.saturating_add(size)).ok_or_else(wrong)?,
+            _ => area
+                .get(start..start.saturating_add(size))
+                .ok_or_else(wrong)?,
         };
         let known = PREFIXES.iter().find(|(known, _)| *known == index);
         let Some((_, prefix)) = known else {
@@ -195,11 +202,7 @@ impl<D: BlockDeviceMut> Filesystem<D> {
         let users = get32(block, REFCOUNT);
         let number = inode.xattr_block();
         if users > 1 {
-            put32(
-                self.cache.write(number, Seal::Xattrs)?,
-                REFCOUNT,
-                users - 1,
-            );
+            put32(self.cache.write(number, Seal::Xattrs)?, REFCOUNT, users - 1);
         } else {
             self.free_blocks(number, 1)?;
         }

@@ -232,7 +232,7 @@ async fn a_decision_is_for_one_clients_credentials_only() {
 }
 
 #[tokio::test]
-async fn a_thousand_questions_at_once_are_one() {
+async fn two_hundred_questions_at_once_are_one() {
     let judge = judge().await;
     let upstream = Upstream::registry(&judge.served.host(), &quick()).unwrap();
     let proxy = Arc::new(Proxy::before(&upstream).await);

@@ -92,7 +92,8 @@ async fn a_megabyte_of_head_is_431() {
     assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
     drop(writer.await);
     // Many small ones are as bad.
-    let lines: String = (0..500).map(|n| format!("X-{n}: y\r\n")).collect();
+    let lines: Vec<String> = (0..500).map(|n| format!("X-{n}: y\r\n")).collect();
+    let lines = lines.concat();
     let mut stream = write(
         &proxy,
         &format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{lines}\r\n"),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
+    IF_RANGE, RANGE,
 };
 use http::{HeaderMap, Response, StatusCode};
 
@@ -16,12 +16,14 @@ use super::buffers::Buffers;
 use super::converted::{Belongs, Found};
 use super::forward;
 use super::front::Call;
-use super::manifest::{CONTENT_DIGEST, matches_etag, pass_unsure};
-use super::pieces::Pieces;
+use super::label::{Label, value};
+use super::manifest::pass_unsure;
+use super::pieces::{self, Pieces};
 use super::ranges::{self, Wanted};
-use super::respond::{API_VERSION, Failure, REGISTRY_2};
+use super::respond::Failure;
+use super::shelf::OpenBlob;
+use super::warm::Content;
 use crate::oci::{Digest, RepoName};
-use crate::store::BlobFile;
 
 /// `GET` or `HEAD` of a blob.
 ///
@@ -33,10 +35,13 @@ pub(super) async fn serve(
     digest: &Digest,
 ) -> Result<Response<Served>, Failure> {
     match call.belongs(repo, digest).await? {
-        Belongs::Here(source) => {
+        Belongs::Here { source, until } => {
             let buffers = &call.front.shelf.buffers;
             match call.find(repo, digest, &source).await? {
-                Found::File(file) => answer(file, buffers, &call.parts.headers, call.is_head()),
+                Found::File(blob) => {
+                    call.keep(Content::Blob(digest.clone()), until);
+                    answer(blob, buffers, &call.parts.headers, call.is_head())
+                }
                 Found::Pushed(upstream, repo) => {
                     let target = format!("/v2/{repo}/blobs/{digest}");
                     forward::fetch(&call, &upstream, &target).await
@@ -48,8 +53,12 @@ pub(super) async fn serve(
     }
 }
 
-fn answer(
-    file: Arc<BlobFile>,
+/// The answer to a request for a blob whose file is open.
+///
+/// # Errors
+/// When the request's conditions or ranges cannot be met.
+pub(super) fn answer(
+    blob: Arc<OpenBlob>,
     buffers: &Buffers,
     asked: &HeaderMap,
     is_head: bool,
@@ -58,75 +67,72 @@ fn answer(
     // What a digest names never changes, but who may have it does: no shared cache keeps it.
     const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-    let size = file.size();
-    let etag = format!("\"{}\"", file.digest());
-    if asked.contains_key(IF_MATCH) && !matches_etag(asked, &IF_MATCH, &etag) {
+    let size = blob.file.size();
+    if blob.label.is_unwanted(asked) {
         return Err(Failure::precondition());
     }
     let mut response = Response::new(Served::empty());
     let headers = response.headers_mut();
-    headers.reserve(9);
-    headers.insert(CONTENT_DIGEST, value(file.digest().as_str()));
-    headers.insert(ETAG, value(&etag));
+    headers.reserve(10);
+    blob.label.put(headers);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CACHE_CONTROL, FOREVER);
-    headers.insert(API_VERSION, REGISTRY_2);
-    if matches_etag(asked, &IF_NONE_MATCH, &etag) {
+    if blob.label.is_known(asked) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let wanted = if is_head {
-        // A range is of a GET only (RFC 9110 § 14.2).
-        Wanted::Whole
-    } else {
-        wanted(asked, &etag, size)
-    };
-    let mut pieces = Pieces::new(file, buffers.clone());
-    let content_type = match wanted {
+    headers.insert(CONTENT_TYPE, OCTETS);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    // A range is of a GET only (RFC 9110 § 14.2).
+    if is_head {
+        return Ok(response);
+    }
+    let body = match wanted(asked, &blob.label, size) {
         Wanted::Nothing => return Err(Failure::not_satisfiable(size)),
         Wanted::Whole => {
-            pieces.push_range(0..size);
-            OCTETS
+            *response.body_mut() = one(blob, buffers, 0..size);
+            return Ok(response);
         }
         Wanted::One(range) => {
             headers.insert(CONTENT_RANGE, value(&content_range(&range, size)));
-            pieces.push_range(range);
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            OCTETS
+            let length = range.end.saturating_sub(range.start);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            one(blob, buffers, range)
         }
         Wanted::Several(ranges) => {
             let boundary = format!("{:032x}", rand::random::<u128>());
-            parts(&mut pieces, &ranges, size, &boundary);
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            value(&format!("multipart/byteranges; boundary={boundary}"))
+            let content_type = format!("multipart/byteranges; boundary={boundary}");
+            headers.insert(CONTENT_TYPE, value(&content_type));
+            let pieces = Pieces::new(blob, buffers.clone());
+            let pieces = parts(pieces, &ranges, size, &boundary);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(pieces.left()));
+            Served::pieces(pieces)
         }
     };
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(pieces.left()));
-    if !is_head {
-        *response.body_mut() = Served::pieces(pieces);
-    }
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    *response.body_mut() = body;
     Ok(response)
 }
 
-fn wanted(asked: &HeaderMap, etag: &str, size: u64) -> Wanted {
-    let Some(range) = asked.get(RANGE).and_then(|range| range.to_str().ok()) else {
-        return Wanted::Whole;
-    };
-    // Compared strongly; a date never matches, because blobs have none (RFC 9110 § 13.1.5).
-    let is_current = asked
-        .get(IF_RANGE)
-        .is_none_or(|condition| condition.as_bytes() == etag.as_bytes());
-    if is_current {
-        ranges::parse(range, size)
-    } else {
-        Wanted::Whole
+/// The body of one range.
+fn one(blob: Arc<OpenBlob>, buffers: &Buffers, range: Range<u64>) -> Served {
+    if let Some(bytes) = pieces::small(&blob.file, buffers, &range) {
+        return Served::bytes(bytes);
+    }
+    let mut pieces = Pieces::new(blob, buffers.clone());
+    pieces.push_range(range);
+    Served::pieces(pieces)
+}
+
+fn wanted(asked: &HeaderMap, label: &Label, size: u64) -> Wanted {
+    match asked.get(RANGE).and_then(|range| range.to_str().ok()) {
+        Some(range) if label.is_current(asked.get(IF_RANGE)) => ranges::parse(range, size),
+        _ => Wanted::Whole,
     }
 }
 
 /// The body of a `multipart/byteranges` (RFC 9110 § 14.6).
-fn parts(pieces: &mut Pieces, ranges: &[Range<u64>], size: u64, boundary: &str) {
+fn parts(mut pieces: Pieces, ranges: &[Range<u64>], size: u64, boundary: &str) -> Pieces {
     for (place, range) in ranges.iter().enumerate() {
         let line_end = if place == 0 { "" } else { "\r\n" };
         let content_range = content_range(range, size);
@@ -137,6 +143,7 @@ fn parts(pieces: &mut Pieces, ranges: &[Range<u64>], size: u64, boundary: &str) 
         pieces.push_range(range.clone());
     }
     pieces.push_bytes(Bytes::from(format!("\r\n--{boundary}--\r\n")));
+    pieces
 }
 
 fn content_range(range: &Range<u64>, size: u64) -> String {
@@ -145,9 +152,4 @@ fn content_range(range: &Range<u64>, size: u64) -> String {
         range.start,
         range.end.saturating_sub(1)
     )
-}
-
-/// A header's value of characters that every value may have.
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }

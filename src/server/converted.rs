@@ -8,9 +8,10 @@ use tokio::time::timeout;
 
 use super::config::OnTimeout;
 use super::front::Call;
+use super::manifest::Document;
 use super::metrics::CacheName;
 use super::respond::Failure;
-use super::shelf::off_thread;
+use super::shelf::{OpenBlob, off_thread};
 use crate::convert::{ConvertedImage, Converter, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
@@ -34,15 +35,15 @@ type RepoKey = (usize, RepoName, Digest);
 pub(super) struct Converted {
     pub converter: Converter,
     sources: Cache<RepoKey, Arc<[Digest]>>,
-    documents: Cache<Digest, Arc<StoredManifest>>,
+    documents: Cache<Digest, Arc<Document>>,
     /// Blobs that were seen in the registry they are pushed to.
     pushed: Cache<RepoKey, ()>,
 }
 
 /// Where a digest belongs.
 pub(super) enum Belongs {
-    /// To what this source became, and the client may have it.
-    Here(Digest),
+    /// To what this source became, and the client may have it until then.
+    Here { source: Digest, until: Instant },
     /// Not to anything converted: the upstream may know it.
     Upstream,
     /// The index does not tell: the upstream may know it, but its no is not the last word.
@@ -61,9 +62,7 @@ impl Converted {
                 .build(),
             documents: Cache::builder()
                 .max_capacity(MOST_BYTES)
-                .weigher(move |_, document: &Arc<StoredManifest>| {
-                    weight(512 + document.bytes.len())
-                })
+                .weigher(move |_, document: &Arc<Document>| weight(512 + document.size()))
                 .time_to_idle(IDLE)
                 .build(),
             pushed: Cache::builder()
@@ -116,7 +115,7 @@ impl Call<'_> {
         &self,
         repo: &RepoName,
         selector: &Selector,
-    ) -> Result<registry::ManifestHead, registry::Error> {
+    ) -> Result<(registry::ManifestHead, Instant), registry::Error> {
         let started = Instant::now();
         let front = self.front;
         let asked = front
@@ -130,7 +129,7 @@ impl Call<'_> {
                 .metrics
                 .call("head", answer.is_ok(), started.elapsed());
         }
-        answer.map(|(head, _)| head)
+        answer.map(|(allowed, _)| (allowed.head, allowed.until))
     }
 
     /// Where a digest belongs, and whether this client may have it from there.
@@ -152,7 +151,10 @@ impl Call<'_> {
         };
         for source in sources.iter().take(MOST_SOURCES) {
             match self.ask(repo, &Selector::Digest(source.clone())).await {
-                Ok(_) => return Ok(Belongs::Here(source.clone())),
+                Ok((_, until)) => {
+                    let source = source.clone();
+                    return Ok(Belongs::Here { source, until });
+                }
                 // This source is gone; another may have become the same.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(Failure::upstream(&error, self.front.is_own())),
@@ -260,40 +262,40 @@ impl Call<'_> {
         repo: &RepoName,
         digest: &Digest,
         source: &Digest,
-    ) -> Result<Arc<StoredManifest>, Failure> {
+    ) -> Result<Arc<Document>, Failure> {
         let documents = &self.front.converted.documents;
         if let Some(document) = documents.get(digest).await {
             return Ok(document);
         }
-        let file = match self.find(repo, digest, source).await? {
-            Found::File(file) => file,
+        let blob = match self.find(repo, digest, source).await? {
+            Found::File(blob) => blob,
             Found::Pushed(upstream, repo) => {
                 let selector = Selector::Digest(digest.clone());
                 let fetched = upstream.manifest(&repo, &selector, &Authorization::Own);
                 let raw = Box::pin(fetched)
                     .await
                     .map_err(|e| Failure::upstream(&e, true))?;
-                return Ok(Arc::new(StoredManifest {
+                return Ok(Arc::new(Document::new(&StoredManifest {
                     digest: raw.digest,
                     media_type: raw.media_type,
                     bytes: raw.bytes,
-                }));
+                })));
             }
         };
-        if file.size() > LONGEST_MANIFEST {
+        if blob.file.size() > LONGEST_MANIFEST {
             return Err(Failure::unknown_manifest(digest));
         }
-        let read = off_thread(move || Ok(read_whole(&file))).await;
+        let read = off_thread(move || Ok(read_whole(&blob.file))).await;
         let bytes = read
             .map_err(|error| Failure::from(&error))?
             .map_err(Failure::internal)?;
         // Configs and layers are linked to repositories too, and are no manifests.
         let media_type = media_type(&bytes).ok_or_else(|| Failure::unknown_manifest(digest))?;
-        let document = Arc::new(StoredManifest {
+        let document = Arc::new(Document::new(&StoredManifest {
             digest: digest.clone(),
             media_type,
             bytes: bytes.into(),
-        });
+        }));
         documents
             .insert(digest.clone(), Arc::clone(&document))
             .await;
@@ -304,7 +306,7 @@ impl Call<'_> {
 /// Where the bytes of a converted blob are.
 pub(super) enum Found {
     /// In the store.
-    File(Arc<BlobFile>),
+    File(Arc<OpenBlob>),
     /// In this repository, as the proxy's own credentials may have it.
     Pushed(Upstream, RepoName),
 }

@@ -1,9 +1,13 @@
 //! One request: who asks, which upstream, what about, and what answers.
 
+use std::any::Any;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -18,7 +22,7 @@ use super::activity::{Activity, Busy};
 use super::body::Served;
 use super::config::{Access, ServerConfig};
 use super::converted::Converted;
-use super::metrics::Metrics;
+use super::metrics::{CacheName, Metrics};
 use super::permission::Permissions;
 use super::prepare::Prepare;
 use super::record::{REQUEST_ID, Record, request_id};
@@ -27,6 +31,7 @@ use super::route::{Kind, Route};
 use super::shelf::Shelf;
 use super::tags::Tags;
 use super::upstreams::{Chosen, Upstreams};
+use super::warm::{Answers, Content, Warm};
 use super::{ServerError, blob, forward, manifest};
 use crate::convert::Converter;
 use crate::oci::Selector;
@@ -45,6 +50,7 @@ pub(super) struct Front {
     pub users: Option<Users>,
     pub prepare: Prepare,
     pub tags: Tags,
+    pub warm: Answers,
     pub metrics: Arc<Metrics>,
     pub is_draining: AtomicBool,
     requests: Arc<Semaphore>,
@@ -58,6 +64,10 @@ pub(super) struct Call<'a> {
     pub body: Incoming,
     /// With whose credentials the upstream is asked.
     pub authorization: Authorization,
+    /// What it is about.
+    kind: Kind,
+    /// For which registry the answer stands.
+    namespace: Option<HeaderValue>,
 }
 
 impl Call<'_> {
@@ -71,6 +81,68 @@ impl Call<'_> {
             .uri
             .path_and_query()
             .map_or("/v2/", http::uri::PathAndQuery::as_str)
+    }
+
+    /// Keeps the answer for those that ask the same until then.
+    pub fn keep(&self, content: Content, until: Instant) {
+        let key = self.front.warm.key(&self.parts.uri, &self.parts.headers);
+        let warm = Warm {
+            content,
+            kind: self.kind,
+            namespace: self.namespace.clone(),
+            until,
+        };
+        self.front.warm.keep(key, warm);
+    }
+}
+
+/// What ends every answer.
+struct Ending {
+    id: HeaderValue,
+    is_head: bool,
+    record: Record,
+}
+
+impl Ending {
+    fn end(mut self, mut response: Response<Served>) -> Response<Served> {
+        response.headers_mut().insert(REQUEST_ID, self.id);
+        let has_body = !self.is_head && !response.body().is_end_stream();
+        self.record.answered(response.status(), has_body);
+        response.map(|body| body.recorded(self.record))
+    }
+
+    fn fail(self, failure: Failure) -> Response<Served> {
+        tracing::debug!(status = failure.status().as_u16(), "refused");
+        let response = failure.into_response(self.is_head);
+        self.end(response)
+    }
+}
+
+fn of_panic(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Failure::internal(format!("a panic: {}", text.unwrap_or("of an unknown kind")))
+}
+
+/// An answer that is there, or comes.
+// One that is there goes straight on: a box for it would be made and broken at once.
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Answering {
+    Now(Option<Response<Served>>),
+    Later(Pin<Box<dyn Future<Output = Response<Served>> + Send>>),
+}
+
+impl Future for Answering {
+    type Output = Response<Served>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response<Served>> {
+        match self.get_mut() {
+            // A future is not polled after its end.
+            Self::Now(response) => response.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Later(answer) => answer.as_mut().poll(context),
+        }
     }
 }
 
@@ -96,6 +168,7 @@ impl Front {
             users,
             prepare: Prepare::new(&config.convert_on_pull),
             tags: Tags::new(),
+            warm: Answers::new(),
             metrics: Arc::new(Metrics::new()),
             is_draining: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(config.limits.requests.max(1))),
@@ -108,49 +181,89 @@ impl Front {
         matches!(self.config.access, Access::Own { .. })
     }
 
-    async fn answer(
-        self: Arc<Self>,
+    fn answer(
+        self: &Arc<Self>,
         client: SocketAddr,
         busy: Busy,
         mut request: Request<Incoming>,
-    ) -> Response<Served> {
+    ) -> Answering {
         let id = request_id(request.headers());
         let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-        request.headers_mut().insert(REQUEST_ID, id.clone());
-        let is_head = request.method() == Method::HEAD;
         let permit = Arc::clone(&self.requests).try_acquire_owned();
         let is_let_in = permit.is_ok();
-        let mut record = self.record(client, &request, &span, busy, permit.ok());
-        let answer = async {
-            if !is_let_in {
-                return Err(Failure::too_many_requests());
-            }
-            self.plan_and_serve(request, &mut record.route).await
+        let mut ending = Ending {
+            is_head: request.method() == Method::HEAD,
+            record: self.record(client, &request, &span, busy, permit.ok()),
+            id,
         };
-        let caught = AssertUnwindSafe(answer.instrument(span.clone()))
-            .catch_unwind()
-            .await;
-        let entered = span.enter();
-        let mut response = match caught {
-            Ok(Ok(response)) => response,
-            Ok(Err(failure)) => {
-                tracing::debug!(status = failure.status().as_u16(), "refused");
-                failure.into_response(is_head)
+        if is_let_in {
+            let caught = catch_unwind(AssertUnwindSafe(|| self.answer_warm(&request)));
+            match caught {
+                Ok(None) => {}
+                Ok(Some((kind, response))) => {
+                    ending.record.route = kind;
+                    return Answering::Now(Some(ending.end(response)));
+                }
+                Err(panic) => {
+                    let failure = span.in_scope(|| of_panic(panic.as_ref()));
+                    return Answering::Now(Some(ending.fail(failure)));
+                }
             }
-            Err(panic) => {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .copied()
-                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                Failure::internal(format!("a panic: {}", text.unwrap_or("of an unknown kind")))
-                    .into_response(is_head)
+        }
+        request.headers_mut().insert(REQUEST_ID, ending.id.clone());
+        let front = Arc::clone(self);
+        Answering::Later(Box::pin(
+            async move {
+                let answer = async {
+                    if !is_let_in {
+                        return Err(Failure::too_many_requests());
+                    }
+                    front
+                        .plan_and_serve(request, &mut ending.record.route)
+                        .await
+                };
+                let caught = AssertUnwindSafe(answer).catch_unwind().await;
+                match caught {
+                    Ok(Ok(response)) => ending.end(response),
+                    Ok(Err(failure)) => ending.fail(failure),
+                    Err(panic) => ending.fail(of_panic(panic.as_ref())),
+                }
+            }
+            .instrument(span),
+        ))
+    }
+
+    /// The answer to a question that was answered a moment ago, if it was and that still holds.
+    fn answer_warm(&self, request: &Request<Incoming>) -> Option<(Kind, Response<Served>)> {
+        let is_head = *request.method() == Method::HEAD;
+        // Users of our own are checked anew each time.
+        if self.users.is_some() || !(is_head || *request.method() == Method::GET) {
+            return None;
+        }
+        let asked = request.headers();
+        let warm = self.warm.get(&self.warm.key(request.uri(), asked))?;
+        let mut response = match &warm.content {
+            Content::Document(document) => {
+                self.metrics.lookup(CacheName::Image, true);
+                let mut response = document.answer(asked, is_head);
+                let found = HeaderValue::from_static("found");
+                response.headers_mut().insert(manifest::OUTCOME, found);
+                response
+            }
+            Content::Blob(digest) => {
+                let blob = self.shelf.get(digest)?;
+                self.metrics.lookup(CacheName::Blob, true);
+                blob::answer(blob, &self.shelf.buffers, asked, is_head)
+                    .unwrap_or_else(|failure| failure.into_response(is_head))
             }
         };
-        drop(entered);
-        response.headers_mut().insert(REQUEST_ID, id);
-        let has_body = !is_head && !response.body().is_end_stream();
-        record.answered(response.status(), has_body);
-        response.map(|body| body.recorded(record))
+        self.metrics.lookup(CacheName::Permission, true);
+        if let Some(namespace) = &warm.namespace {
+            response
+                .headers_mut()
+                .insert(OCI_NAMESPACE, namespace.clone());
+        }
+        Some((warm.kind, response))
     }
 
     fn record(
@@ -179,7 +292,8 @@ impl Front {
         let chosen = self.upstreams.choose(&parts)?;
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
-        let namespace = chosen.mount.namespace.clone();
+        let namespace = chosen.mount.namespace.as_deref();
+        let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = self.admit(&parts.headers).await?;
         let call = Call {
             front: self,
@@ -187,9 +301,11 @@ impl Front {
             parts,
             body,
             authorization,
+            kind: *kind,
+            namespace: namespace.clone(),
         };
         let mut response = self.serve(call, route).await?;
-        if let Some(namespace) = namespace.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        if let Some(namespace) = namespace {
             response.headers_mut().insert(OCI_NAMESPACE, namespace);
         }
         Ok(response)
@@ -249,6 +365,6 @@ impl Handler for FrontDoor {
         activity: &Arc<Activity>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Served>> + Send + 'static {
-        Arc::clone(&self.0).answer(client, activity.begin(), request)
+        self.0.answer(client, activity.begin(), request)
     }
 }

@@ -1,6 +1,9 @@
 //! Manifests: which are intercepted, and the answer.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::Served;
@@ -8,13 +11,12 @@ use super::config::OnTimeout;
 use super::converted::{Belongs, Waited};
 use super::forward;
 use super::front::Call;
+use super::label::{CONTENT_DIGEST, Label, value};
 use super::metrics::CacheName;
-use super::respond::{API_VERSION, Failure, REGISTRY_2};
+use super::respond::Failure;
+use super::warm::Content;
 use crate::convert::StoredManifest;
 use crate::oci::{Digest, RepoName, Selector, Tag};
-
-/// `Docker-Content-Digest`.
-pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Whether an image was there when it was asked for, or was converted for the asking: what
 /// `warm` tells of it.
@@ -42,8 +44,8 @@ pub(super) async fn by_tag(
     };
     let front = call.front;
     // This resolves the tag, and is the permission to have what it became.
-    let head = match call.ask(repo, &Selector::Tag(plain.clone())).await {
-        Ok(head) => head,
+    let (head, until) = match call.ask(repo, &Selector::Tag(plain.clone())).await {
+        Ok(answer) => answer,
         // A tag of the upstream's own may end like ours.
         Err(error) if error.is_not_found() => return forward::pass(call).await,
         Err(error) => return Err(Failure::upstream(&error, front.is_own())),
@@ -66,7 +68,9 @@ pub(super) async fn by_tag(
             Err(Waited::TooLong) => return too_long(call, repo, &head.digest).await,
         },
     };
-    let mut response = answer(&image.root, &call.parts.headers, call.is_head());
+    let document = Arc::new(Document::new(&image.root));
+    call.keep(Content::Document(Arc::clone(&document)), until);
+    let mut response = document.answer(&call.parts.headers, call.is_head());
     let outcome = HeaderValue::from_static(outcome);
     response.headers_mut().insert(OUTCOME, outcome);
     Ok(response)
@@ -120,9 +124,10 @@ pub(super) async fn by_digest(
     digest: &Digest,
 ) -> Result<Response<Served>, Failure> {
     match call.belongs(repo, digest).await? {
-        Belongs::Here(source) => {
+        Belongs::Here { source, until } => {
             let document = call.document(repo, digest, &source).await?;
-            Ok(answer(&document, &call.parts.headers, call.is_head()))
+            call.keep(Content::Document(Arc::clone(&document)), until);
+            Ok(document.answer(&call.parts.headers, call.is_head()))
         }
         Belongs::Upstream => forward::pass(call).await,
         Belongs::Unknown(error) => pass_unsure(call, &error).await,
@@ -145,42 +150,45 @@ pub(super) async fn pass_unsure(
     Ok(response)
 }
 
-fn answer(document: &StoredManifest, asked: &HeaderMap, is_head: bool) -> Response<Served> {
-    let mut response = Response::new(Served::empty());
-    let etag = format!("\"{}\"", document.digest);
-    let is_known = matches_etag(asked, &IF_NONE_MATCH, &etag);
-    let headers = response.headers_mut();
-    let mut text = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    text(ETAG, &etag);
-    text(CONTENT_DIGEST, document.digest.as_str());
-    if is_known {
-        headers.insert(API_VERSION, REGISTRY_2);
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return response;
-    }
-    text(CONTENT_TYPE, &document.media_type);
-    headers.insert(API_VERSION, REGISTRY_2);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(document.bytes.len()));
-    if !is_head {
-        *response.body_mut() = Served::bytes(document.bytes.clone());
-    }
-    response
+/// A manifest as it is served.
+#[derive(Debug)]
+pub(super) struct Document {
+    bytes: Bytes,
+    media_type: HeaderValue,
+    label: Label,
 }
 
-/// Whether a list of entity tags has this one, compared weakly (RFC 9110 § 8.8.3.2).
-pub(super) fn matches_etag(headers: &HeaderMap, name: &HeaderName, etag: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        // A digest holds no comma, so neither does a tag that could match.
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+impl Document {
+    pub fn new(stored: &StoredManifest) -> Self {
+        Self {
+            bytes: stored.bytes.clone(),
+            media_type: value(&stored.media_type),
+            label: Label::new(&stored.digest),
+        }
+    }
+
+    /// Its bytes' number.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The answer to a request for it.
+    pub fn answer(&self, asked: &HeaderMap, is_head: bool) -> Response<Served> {
+        let mut response = Response::new(Served::empty());
+        let headers = response.headers_mut();
+        headers.reserve(8);
+        self.label.put(headers);
+        if self.label.is_known(asked) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        headers.insert(CONTENT_TYPE, self.media_type.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.bytes.len()));
+        if !is_head {
+            *response.body_mut() = Served::bytes(self.bytes.clone());
+        }
+        response
+    }
 }
 
 #[cfg(test)]
@@ -198,19 +206,5 @@ mod tests {
         for (tag, suffix) in [("_obd", "_obd"), ("7", "_obd"), ("7_obd", "")] {
             assert_eq!(plain_of(tag, suffix), None, "{tag}");
         }
-    }
-
-    #[test]
-    fn entity_tags_are_compared_in_lists() {
-        let matches = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.append(IF_NONE_MATCH, HeaderValue::from_static(value));
-            matches_etag(&headers, &IF_NONE_MATCH, "\"sha256:1\"")
-        };
-        assert!(matches("\"sha256:1\""));
-        assert!(matches("\"a\" , W/\"sha256:1\""));
-        assert!(matches("*"));
-        assert!(!matches("sha256:1"));
-        assert!(!matches("\"sha256:11\""));
     }
 }

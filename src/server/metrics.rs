@@ -54,6 +54,19 @@ pub(super) enum CacheName {
     Blob,
 }
 
+impl CacheName {
+    /// All of them, in their order.
+    const ALL: [Self; 3] = [Self::Permission, Self::Image, Self::Blob];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Permission => "permission",
+            Self::Image => "image",
+            Self::Blob => "blob",
+        }
+    }
+}
+
 /// What is known only when it is asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Snapshot {
@@ -76,7 +89,11 @@ pub(super) struct Metrics {
     requests: Family<RequestLabels, Total>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     sent: Family<RouteLabels, Total>,
+    /// Those of each kind of route, found without a lookup.
+    routes: Vec<(Histogram, Total)>,
     caches: Family<CacheLabels, Total>,
+    /// Misses and hits of each cache, likewise.
+    lookups: Vec<[Total; 2]>,
     calls: Family<CallLabels, Total>,
     call_durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     conversions: Family<ResultLabels, Total>,
@@ -115,7 +132,9 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(seconds),
             sent: Family::default(),
+            routes: Vec::new(),
             caches: Family::default(),
+            lookups: Vec::new(),
             calls: Family::default(),
             call_durations: Family::new_with_constructor(seconds),
             conversions: Family::default(),
@@ -135,6 +154,20 @@ impl Metrics {
             index_up: Level::default(),
         };
         metrics.register();
+        for route in Kind::ALL.map(Kind::name) {
+            let labels = RouteLabels { route };
+            let durations = metrics.durations.get_or_create(&labels).clone();
+            let sent = metrics.sent.get_or_create(&labels).clone();
+            metrics.routes.push((durations, sent));
+        }
+        for cache in CacheName::ALL.map(CacheName::name) {
+            let total = |result| {
+                let labels = CacheLabels { cache, result };
+                metrics.caches.get_or_create(&labels).clone()
+            };
+            let totals = ["miss", "hit"].map(total);
+            metrics.lookups.push(totals);
+        }
         metrics
     }
 
@@ -228,7 +261,6 @@ impl Metrics {
         took: Duration,
         sent: u64,
     ) {
-        let route = route.name();
         let method = match *method {
             http::Method::GET => "GET",
             http::Method::HEAD => "HEAD",
@@ -240,28 +272,23 @@ impl Metrics {
             _ => "other",
         };
         let labels = RequestLabels {
-            route,
+            route: route.name(),
             method,
             status,
         };
         self.requests.get_or_create(&labels).inc();
-        let labels = RouteLabels { route };
-        let durations = self.durations.get_or_create(&labels);
-        durations.observe(took.as_secs_f64());
-        self.sent.get_or_create(&labels).inc_by(sent);
+        if let Some((durations, total)) = self.routes.get(route as usize) {
+            durations.observe(took.as_secs_f64());
+            total.inc_by(sent);
+        }
     }
 
     /// Something was looked up.
     pub fn lookup(&self, cache: CacheName, is_hit: bool) {
-        let cache = match cache {
-            CacheName::Permission => "permission",
-            CacheName::Image => "image",
-            CacheName::Blob => "blob",
-        };
-        let result = if is_hit { "hit" } else { "miss" };
-        self.caches
-            .get_or_create(&CacheLabels { cache, result })
-            .inc();
+        let totals = self.lookups.get(cache as usize);
+        if let Some(total) = totals.and_then(|totals| totals.get(usize::from(is_hit))) {
+            total.inc();
+        }
     }
 
     /// An upstream was asked.

@@ -4,6 +4,7 @@
 //! accept ─ tls ─ activity        a connection, within its limits
 //!   front ─ route, upstreams     a request: who, where, what
 //!     manifest, blob             converted content: permission, then the store
+//!     warm                       the same again, for as long as the permission holds
 //!     forward ─ rewrite          everything else
 //!   respond                      whatever went wrong, as a status
 //!   record ─ metrics             what is told of it
@@ -21,6 +22,7 @@ mod converted;
 mod files;
 mod forward;
 mod front;
+mod label;
 mod manifest;
 mod metrics;
 mod permission;
@@ -35,6 +37,7 @@ mod shelf;
 mod tags;
 mod tls;
 mod upstreams;
+mod warm;
 
 pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
@@ -194,6 +197,7 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
         // All of it asks the disk.
         let work = tokio::task::spawn_blocking(move || {
             front.shelf.close_stale();
+            front.warm.forget_stale();
             if turns.is_multiple_of(2) {
                 if let Some(tls) = tls {
                     tls.refresh();

@@ -1,6 +1,7 @@
 //! Who may: an upstream's yes to somebody's credentials, remembered for seconds.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
@@ -14,16 +15,27 @@ const MOST: u64 = 100_000;
 
 /// What upstreams allowed, to whom. A no is never remembered.
 pub(super) struct Permissions {
-    cache: Option<Cache<[u8; 32], ManifestHead>>,
+    cache: Cache<[u8; 32], Allowed>,
+    lifetime: Duration,
     /// Of this process only, so that no key tells anything of the credentials behind it.
     secret: [u8; 32],
+}
+
+/// An upstream's yes.
+#[derive(Debug, Clone)]
+pub(super) struct Allowed {
+    /// The manifest that was asked for.
+    pub head: ManifestHead,
+    /// Until when it is a yes: counted from the question.
+    pub until: Instant,
 }
 
 impl Permissions {
     pub fn new(lifetime: Duration) -> Self {
         let cache = Cache::builder().max_capacity(MOST).time_to_live(lifetime);
         Self {
-            cache: (!lifetime.is_zero()).then(|| cache.build()),
+            cache: cache.build(),
+            lifetime,
             secret: rand::random(),
         }
     }
@@ -40,29 +52,32 @@ impl Permissions {
         repo: &RepoName,
         selector: &Selector,
         authorization: &Authorization,
-    ) -> Result<(ManifestHead, Remembered), registry::Error> {
-        let cache = self.cache.as_ref();
-        let cache =
-            cache.map(|cache| (cache, self.key(chosen.place, repo, selector, authorization)));
-        if let Some((cache, key)) = &cache
-            && let Some(head) = cache.get(key).await
+    ) -> Result<(Allowed, Remembered), registry::Error> {
+        let key = self.key(chosen.place, repo, selector, authorization);
+        if let Some(allowed) = self.cache.get(&key).await
+            && allowed.until > Instant::now()
         {
-            return Ok((head, Remembered::Yes));
+            return Ok((allowed, Remembered::Yes));
         }
         let mut remembered = Remembered::Yes;
         // On the heap, because it is large and seldom needed.
         let ask = Box::pin(async {
             remembered = Remembered::No;
+            let until = Instant::now() + self.lifetime;
             let upstream = chosen.upstream;
-            upstream.head_manifest(repo, selector, authorization).await
+            let head = upstream
+                .head_manifest(repo, selector, authorization)
+                .await?;
+            Ok(Allowed { head, until })
         });
-        let head = match cache {
-            None => ask.await?,
-            Some((cache, key)) => Box::pin(cache.try_get_with(key, ask))
+        let allowed = if self.lifetime.is_zero() {
+            ask.await?
+        } else {
+            Box::pin(self.cache.try_get_with(key, ask))
                 .await
-                .map_err(|error| (*error).clone())?,
+                .map_err(|error: Arc<registry::Error>| (*error).clone())?
         };
-        Ok((head, remembered))
+        Ok((allowed, remembered))
     }
 
     fn key(

@@ -12,11 +12,12 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
 use super::buffers::{Buffer, Buffers, LARGEST};
+use super::shelf::OpenBlob;
 use crate::store::BlobFile;
 
 /// Ranges of one file, with other bytes between them.
 pub(super) struct Pieces {
-    file: Arc<BlobFile>,
+    blob: Arc<OpenBlob>,
     buffers: Buffers,
     queue: VecDeque<Piece>,
     /// Bytes that were not given out yet.
@@ -31,9 +32,9 @@ enum Piece {
 }
 
 impl Pieces {
-    pub fn new(file: Arc<BlobFile>, buffers: Buffers) -> Self {
+    pub fn new(blob: Arc<OpenBlob>, buffers: Buffers) -> Self {
         Self {
-            file,
+            blob,
             buffers,
             queue: VecDeque::new(),
             left: 0,
@@ -83,7 +84,7 @@ impl Pieces {
                 }
                 Some(Piece::File(range)) => (self.buffers.take(length_of(range)), range.start),
             };
-            match read_cached(&self.file, buffer, offset) {
+            match read_cached(&self.blob.file, buffer, offset) {
                 Ok(Some(bytes)) => {
                     self.advance(bytes.len());
                     self.given(bytes.len());
@@ -116,10 +117,10 @@ impl Pieces {
             return;
         };
         let (length, offset) = (length_of(range), range.start);
-        let file = Arc::clone(&self.file);
+        let blob = Arc::clone(&self.blob);
         let mut buffer = self.buffers.take(length);
         self.reading = Some(tokio::task::spawn_blocking(move || {
-            file.read_exact_at(buffer.as_mut(), offset)?;
+            blob.file.read_exact_at(buffer.as_mut(), offset)?;
             Ok(buffer.freeze(length))
         }));
         self.advance(length);
@@ -129,6 +130,17 @@ impl Pieces {
 fn length_of(range: &Range<u64>) -> usize {
     let length = range.end.saturating_sub(range.start);
     usize::try_from(length).map_or(LARGEST, |length| length.min(LARGEST))
+}
+
+/// A range, if it is small and the page cache has all of it.
+pub(super) fn small(file: &BlobFile, buffers: &Buffers, range: &Range<u64>) -> Option<Bytes> {
+    let length = usize::try_from(range.end.saturating_sub(range.start)).ok()?;
+    if length == 0 || length > LARGEST {
+        return None;
+    }
+    // Whatever goes wrong goes wrong again, and is told, where it is read in pieces.
+    let read = read_cached(file, buffers.take(length), range.start);
+    read.ok().flatten().filter(|bytes| bytes.len() == length)
 }
 
 /// Reads what the page cache has of a range; `None` when it has nothing, or does not tell.
@@ -155,6 +167,13 @@ mod tests {
     use crate::oci::Digest;
     use crate::store::BlobStore;
 
+    fn open(file: BlobFile) -> Arc<OpenBlob> {
+        Arc::new(OpenBlob {
+            label: crate::server::label::Label::new(file.digest()),
+            file,
+        })
+    }
+
     async fn all(mut pieces: Pieces) -> Vec<u8> {
         let mut given = Vec::new();
         loop {
@@ -176,14 +195,15 @@ mod tests {
             .map(|n| u8::try_from((n * 31 + n / 251) % 256).unwrap())
             .collect();
         let digest = Digest::of(&content);
-        let file = Arc::new(store.put_bytes(&digest, &content).unwrap());
+        let blob = open(store.put_bytes(&digest, &content).unwrap());
         let size = u64::try_from(content.len()).unwrap();
         for is_cached in [true, false] {
             if !is_cached {
                 // Not a promise that nothing is cached, but as near as one gets.
-                rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                rustix::fs::fadvise(blob.file.file(), 0, None, rustix::fs::Advice::DontNeed)
+                    .unwrap();
             }
-            let mut pieces = Pieces::new(Arc::clone(&file), Buffers::default());
+            let mut pieces = Pieces::new(Arc::clone(&blob), Buffers::default());
             pieces.push_bytes(Bytes::from_static(b"head"));
             pieces.push_range(0..size);
             pieces.push_bytes(Bytes::from_static(b"middle"));
@@ -199,8 +219,9 @@ mod tests {
         let store =
             BlobStore::at(directory.path(), None, std::time::Duration::from_secs(9)).unwrap();
         let digest = Digest::of(b"content");
-        let file = Arc::new(store.put_bytes(&digest, b"content").unwrap());
-        let mut pieces = Pieces::new(file, Buffers::default());
+        let blob = open(store.put_bytes(&digest, b"content").unwrap());
+        assert_eq!(small(&blob.file, &Buffers::default(), &(0..9)), None);
+        let mut pieces = Pieces::new(blob, Buffers::default());
         pieces.push_range(0..9);
         let mut given = 0;
         let error = loop {

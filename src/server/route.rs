@@ -58,6 +58,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Ping,
+        Self::Manifest,
+        Self::Blob,
+        Self::Upload,
+        Self::Tags,
+        Self::Catalog,
+        Self::Referrers,
+        Self::Other,
+        Self::Outside,
+    ];
+
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -203,6 +216,13 @@ mod tests {
             ("", Kind::Outside),
         ] {
             assert_eq!(Route::parse(path).kind(), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_listed_in_their_order() {
+        for (place, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
         }
     }
 

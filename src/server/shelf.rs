@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
+use super::label::Label;
 use crate::oci::Digest;
 use crate::store::{BlobError, BlobFile, BlobStore};
 
@@ -30,8 +31,14 @@ pub(super) struct Shelf {
     hasher: RandomState,
 }
 
+/// A blob whose file is open.
+pub(super) struct OpenBlob {
+    pub file: BlobFile,
+    pub label: Label,
+}
+
 struct Open {
-    file: Arc<BlobFile>,
+    blob: Arc<OpenBlob>,
     opened: Instant,
     used: Instant,
 }
@@ -58,28 +65,37 @@ impl Shelf {
         &self.shards[place]
     }
 
+    /// The blob, if its file is open.
+    pub fn get(&self, digest: &Digest) -> Option<Arc<OpenBlob>> {
+        let now = Instant::now();
+        let mut shard = lock(self.shard(digest));
+        let open = shard.get_mut(digest).filter(|open| !open.is_stale(now))?;
+        open.used = now;
+        Some(Arc::clone(&open.blob))
+    }
+
     /// The blob, open; `None` when it is not there.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub async fn open(&self, digest: &Digest) -> Result<Option<Arc<BlobFile>>, BlobError> {
-        let now = Instant::now();
-        if let Some(open) = lock(self.shard(digest)).get_mut(digest)
-            && !open.is_stale(now)
-        {
-            open.used = now;
-            return Ok(Some(Arc::clone(&open.file)));
+    pub async fn open(&self, digest: &Digest) -> Result<Option<Arc<OpenBlob>>, BlobError> {
+        if let Some(blob) = self.get(digest) {
+            return Ok(Some(blob));
         }
         let (blobs, wanted) = (self.blobs.clone(), digest.clone());
         let file = off_thread(move || blobs.open(&wanted)).await?;
-        Ok(file.map(|file| self.keep(file, now)))
+        Ok(file.map(|file| self.keep(file)))
     }
 
-    fn keep(&self, file: BlobFile, now: Instant) -> Arc<BlobFile> {
+    fn keep(&self, file: BlobFile) -> Arc<OpenBlob> {
+        let now = Instant::now();
         let digest = file.digest().clone();
-        let file = Arc::new(file);
+        let blob = Arc::new(OpenBlob {
+            label: Label::new(&digest),
+            file,
+        });
         let open = Open {
-            file: Arc::clone(&file),
+            blob: Arc::clone(&blob),
             opened: now,
             used: now,
         };
@@ -91,7 +107,7 @@ impl Shelf {
             }
         }
         shard.insert(digest, open);
-        file
+        blob
     }
 
     /// Closes what was not used for a while; to be called every second or so.

@@ -70,7 +70,7 @@ pub async fn store(directory: &Path) -> Store {
         data_dir: directory.to_owned(),
         index: IndexConfig::Sqlite,
         cache_size: None,
-        keep: Duration::from_secs(60),
+        keep: Duration::from_mins(1),
     })
     .await
     .unwrap()

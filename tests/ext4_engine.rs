@@ -39,12 +39,19 @@ fn random_layers(base: &MemDevice, seed: u64, layers: u64, changes: u64, small_i
             let data = fs.device_mut().writes.len();
             fs.flush().unwrap();
             let metadata = &fs.device_mut().writes[data..];
-            assert!(metadata.is_sorted_by(|a, b| a.0 + a.1 <= b.0), "seed {seed}");
+            assert!(
+                metadata.is_sorted_by(|a, b| a.0 + a.1 <= b.0),
+                "seed {seed}"
+            );
         }
         let empty = || Layer::over(MemDevice::new(0));
         cold_disk = cold.replace_device(empty()).finish();
         warm_disk = warm.replace_device(empty()).finish();
-        assert_eq!(digest(&cold_disk), digest(&warm_disk), "seed {seed}, layer {layer}");
+        assert_eq!(
+            digest(&cold_disk),
+            digest(&warm_disk),
+            "seed {seed}, layer {layer}"
+        );
         let (code, said) = lab.e2fsck(&cold_disk);
         assert_eq!(code, 0, "seed {seed}, layer {layer}: {said}");
         let mut reread = Filesystem::open(cold_disk.clone()).unwrap();
@@ -75,19 +82,81 @@ fn random_layers_on_our_own_filesystem_are_clean_and_as_expected() {
 
 /// What others make filesystems with: features, block and inode sizes, hashes.
 const MADE: &[&[&str]] = &[
-    &["-t", "ext4", "-O", "^has_journal,sparse_super,flex_bg", "-G", "1"],
+    &[
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal,sparse_super,flex_bg",
+        "-G",
+        "1",
+    ],
     &["-t", "ext4", "-b", "4096", "-O", "^has_journal"],
-    &["-t", "ext4", "-b", "4096", "-O", "^has_journal,^metadata_csum,^64bit"],
-    &["-t", "ext4", "-b", "1024", "-O", "^has_journal,metadata_csum_seed"],
-    &["-t", "ext4", "-b", "1024", "-O", "^has_journal,^metadata_csum,uninit_bg,^64bit"],
-    &["-t", "ext4", "-b", "4096", "-O", "^has_journal,^metadata_csum,uninit_bg,64bit"],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-O",
+        "^has_journal,^metadata_csum,^64bit",
+    ],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-O",
+        "^has_journal,metadata_csum_seed",
+    ],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-O",
+        "^has_journal,^metadata_csum,uninit_bg,^64bit",
+    ],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-O",
+        "^has_journal,^metadata_csum,uninit_bg,64bit",
+    ],
     &["-t", "ext4", "-b", "4096"],
     &["-t", "ext4", "-b", "2048", "-O", "large_dir"],
     &["-t", "ext4", "-b", "1024", "-O", "^flex_bg,^resize_inode"],
-    &["-t", "ext4", "-b", "1024", "-O", "^dir_index,^filetype,^has_journal"],
-    &["-t", "ext4", "-b", "4096", "-I", "512", "-O", "sparse_super2,^sparse_super,^resize_inode"],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-O",
+        "^dir_index,^filetype,^has_journal",
+    ],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-I",
+        "512",
+        "-O",
+        "sparse_super2,^sparse_super,^resize_inode",
+    ],
     &["-t", "ext4", "-b", "1024", "-g", "1024", "-N", "4096"],
-    &["-t", "ext4", "-b", "1024", "-g", "2048", "-G", "4", "-O", "^metadata_csum,uninit_bg"],
+    &[
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-g",
+        "2048",
+        "-G",
+        "4",
+        "-O",
+        "^metadata_csum,uninit_bg",
+    ],
     &["-t", "ext2", "-b", "1024", "-I", "256"],
     &["-t", "ext3", "-b", "4096"],
 ];
@@ -117,7 +186,16 @@ fn every_way_to_hash_names_is_the_kernels() {
 
 #[test]
 fn random_layers_on_small_inodes_are_clean_and_as_expected() {
-    let options = ["-t", "ext4", "-b", "1024", "-I", "128", "-O", "^has_journal"];
+    let options = [
+        "-t",
+        "ext4",
+        "-b",
+        "1024",
+        "-I",
+        "128",
+        "-O",
+        "^has_journal",
+    ];
     let disk = Lab::new().mke2fs(64 << 20, &options);
     random_layers(&disk, 200, 3, 60, true);
 }

@@ -97,7 +97,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         ConverterConfig {
             settings: Settings {
                 algorithm: Algorithm::Lz4,
-                block_size: BlockSize::default(),
+                block_size: BlockSize::KIB_4,
                 virtual_size: 64 << 30,
                 max_layer_size: 1 << 30,
                 threads: std::thread::available_parallelism()?.get(),

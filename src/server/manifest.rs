@@ -16,6 +16,10 @@ use crate::oci::{Digest, RepoName, Selector, Tag};
 /// `Docker-Content-Digest`.
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// Whether an image was there when it was asked for, or was converted for the asking: what
+/// `warm` tells of it.
+pub(super) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
+
 /// The tag of the source where a tag asks for the converted image.
 fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
     if suffix.is_empty() {
@@ -54,15 +58,18 @@ pub(super) async fn by_tag(
         .tags
         .follow(front, place, &source, &plain, &head.digest);
     followed.await;
-    let image = match known {
-        Some(image) => image,
+    let (image, outcome) = match known {
+        Some(image) => (image, "found"),
         None => match call.wait(repo, &head.digest).await {
-            Ok(image) => image,
+            Ok(image) => (image, "converted"),
             Err(Waited::Failed(failure)) => return Err(failure),
             Err(Waited::TooLong) => return too_long(call, repo, &head.digest).await,
         },
     };
-    Ok(answer(&image.root, &call.parts.headers, call.is_head()))
+    let mut response = answer(&image.root, &call.parts.headers, call.is_head());
+    let outcome = HeaderValue::from_static(outcome);
+    response.headers_mut().insert(OUTCOME, outcome);
+    Ok(response)
 }
 
 async fn too_long(

@@ -423,6 +423,8 @@ fn the_source_is_found_by_the_tag_and_all_of_an_index_is_checked() {
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(report["images"].as_array().unwrap().len(), 1);
     assert_eq!(report["kept"], json!([images[0]["digest"]]));
+    let (report, code) = check(&[&layout.at("1_obd"), "--platform", "all"]);
+    assert_eq!((report["images"].as_array().unwrap().len(), code), (2, 0));
     let only = ["--platform", "linux/amd64"];
     let (report, code) = check(&[&[layout.at("1_obd").as_str()], &only[..]].concat());
     assert_eq!(

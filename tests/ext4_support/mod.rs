@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice, check_write};
-use overlaybd_proxy::format::ext4::{
-    Attributes, FileType, Filesystem, Ino, NodeKind, Timestamp,
-};
+use overlaybd_proxy::format::ext4::{Attributes, FileType, Filesystem, Ino, NodeKind, Timestamp};
 use overlaybd_proxy::oci::digest::Digest;
 
 pub mod model;
@@ -64,7 +62,9 @@ impl BlockDevice for Layer {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let sectors = Self::sectors(offset, buf.len() as u64);
         if self.written.range(sectors).next().is_some() {
-            return Err(io::Error::other(format!("{offset} was written by this layer")));
+            return Err(io::Error::other(format!(
+                "{offset} was written by this layer"
+            )));
         }
         self.lower.read_at(offset, buf)
     }
@@ -233,7 +233,10 @@ impl Rng {
         self.below(100) < percent
     }
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(n).collect()
+        (0..n.div_ceil(8))
+            .flat_map(|_| self.next().to_le_bytes())
+            .take(n)
+            .collect()
     }
 }
 
@@ -242,7 +245,10 @@ pub fn plain() -> Attributes {
         mode: 0o644,
         uid: 7,
         gid: 8,
-        mtime: Timestamp { secs: 1_000_000_009, nanos: 5 },
+        mtime: Timestamp {
+            secs: 1_000_000_009,
+            nanos: 5,
+        },
         xattrs: Vec::new(),
     }
 }
@@ -255,7 +261,12 @@ pub fn format(size: u64) -> Filesystem<MemDevice> {
 /// Makes a file with this content.
 pub fn write<D: BlockDeviceMut>(fs: &mut Filesystem<D>, dir: Ino, name: &[u8], data: &[u8]) -> Ino {
     let ino = fs.create(dir, name, &NodeKind::File, &plain()).unwrap();
-    fill(fs, ino, data, &[0..data.len() as u64][usize::from(data.is_empty())..]);
+    fill(
+        fs,
+        ino,
+        data,
+        &[0..data.len() as u64][usize::from(data.is_empty())..],
+    );
     ino
 }
 
@@ -272,7 +283,9 @@ pub fn fill<D: BlockDeviceMut>(
         let length = (u64::from(extent.blocks) * block) as usize;
         let mut piece = data[start..data.len().min(start + length)].to_vec();
         piece.resize(length, 0);
-        fs.device_mut().write_at(extent.physical_block * block, &piece).unwrap();
+        fs.device_mut()
+            .write_at(extent.physical_block * block, &piece)
+            .unwrap();
     }
 }
 
@@ -320,13 +333,23 @@ fn visit<T: Tree + ?Sized>(
     };
     let mut line = format!(
         "{:06o} {}:{} {}.{:09}",
-        kind | a.mode, a.uid, a.gid, a.mtime.secs, a.mtime.nanos
+        kind | a.mode,
+        a.uid,
+        a.gid,
+        a.mtime.secs,
+        a.mtime.nanos
     );
     match has {
         'f' if view.content.len() <= 16 => {
             write!(line, " {:?}", String::from_utf8_lossy(&view.content)).unwrap();
         }
-        'f' => write!(line, " {} {}", view.content.len(), Digest::of(&view.content)).unwrap(),
+        'f' => write!(
+            line,
+            " {} {}",
+            view.content.len(),
+            Digest::of(&view.content)
+        )
+        .unwrap(),
         'l' => write!(line, " -> {}", String::from_utf8_lossy(&view.target)).unwrap(),
         'd' => write!(line, " {},{}", view.rdev.0, view.rdev.1).unwrap(),
         _ => {}
@@ -338,7 +361,13 @@ fn visit<T: Tree + ?Sized>(
     let mut xattrs = a.xattrs.clone();
     xattrs.sort();
     for (name, value) in xattrs {
-        write!(line, " {}={}", String::from_utf8_lossy(&name), value.escape_ascii()).unwrap();
+        write!(
+            line,
+            " {}={}",
+            String::from_utf8_lossy(&name),
+            value.escape_ascii()
+        )
+        .unwrap();
     }
     assert!(lines.insert(name, line).is_none());
     if view.file_type == FileType::Directory {
@@ -386,8 +415,10 @@ impl<D: BlockDeviceMut> Tree for Filesystem<D> {
     fn children(&mut self, dir: Ino) -> BTreeMap<Vec<u8>, Ino> {
         let entries = self.entries(dir).unwrap();
         let count = entries.len();
-        let children: BTreeMap<_, _> =
-            entries.into_iter().map(|entry| (entry.name, entry.ino)).collect();
+        let children: BTreeMap<_, _> = entries
+            .into_iter()
+            .map(|entry| (entry.name, entry.ino))
+            .collect();
         assert_eq!(children.len(), count, "a name is there twice");
         children
     }

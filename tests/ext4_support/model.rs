@@ -83,7 +83,8 @@ impl Model {
         if rng.chance(30) {
             return 2;
         }
-        self.pick(rng, |node| node.kind == NodeKind::Directory).unwrap()
+        self.pick(rng, |node| node.kind == NodeKind::Directory)
+            .unwrap()
     }
 
     fn name_in(&self, rng: &mut Rng, dir: Ino) -> Option<Vec<u8>> {
@@ -215,7 +216,10 @@ impl Model {
             content,
             entries: BTreeMap::new(),
         };
-        assert!(self.nodes.insert(ino, node).is_none(), "inode {ino} is in use");
+        assert!(
+            self.nodes.insert(ino, node).is_none(),
+            "inode {ino} is in use"
+        );
         self.nodes.get_mut(&dir).unwrap().entries.insert(name, ino);
     }
 
@@ -229,7 +233,11 @@ impl Model {
     ) -> Vec<u8> {
         let mut content = vec![0; size];
         let mut ranges = Vec::new();
-        let mut at = if rng.chance(70) { 0 } else { rng.below(9000) as usize };
+        let mut at = if rng.chance(70) {
+            0
+        } else {
+            rng.below(9000) as usize
+        };
         while at < size {
             let length = if rng.chance(50) {
                 size
@@ -290,7 +298,9 @@ impl Model {
                 self.nodes.get_mut(&dir).unwrap().entries.insert(name, ino);
             }
             62..82 => {
-                let Some(name) = self.name_in(rng, dir) else { return };
+                let Some(name) = self.name_in(rng, dir) else {
+                    return;
+                };
                 let ino = self.nodes[&dir].entries[&name];
                 if self.nodes[&ino].kind == NodeKind::Directory {
                     assert!(matches!(fs.unlink(dir, &name), Err(Error::IsADirectory(_))));
@@ -326,7 +336,9 @@ impl Model {
                 self.nodes.get_mut(&ino).unwrap().content = content;
             }
             _ => {
-                let Some(ino) = self.pick(rng, |_| true) else { return };
+                let Some(ino) = self.pick(rng, |_| true) else {
+                    return;
+                };
                 let attributes = self.attributes(rng, &self.nodes[&ino].kind);
                 fs.set_attributes(ino, &attributes).unwrap();
                 self.nodes.get_mut(&ino).unwrap().attributes = attributes;

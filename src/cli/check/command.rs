@@ -38,11 +38,11 @@ pub struct CheckArgs {
     #[arg(long, value_name = "IMAGE")]
     source: Option<String>,
     /// The suffix of converted images' tags
-    #[arg(long, value_name = "SUFFIX", default_value = "_obd")]
-    suffix: String,
-    /// The image of an index that is checked [default: all that were converted]
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<Platform>,
+    #[arg(long, value_name = "TEXT")]
+    suffix: Option<String>,
+    /// The images of an index that are checked, or all [default: all that were converted]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<String>,
     /// Most differences that are listed of an image
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     limit: usize,
@@ -65,16 +65,17 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
         repo: found.repo.clone(),
         authorization: Authorization::Own,
     };
+    let suffix = args.suffix.as_deref().unwrap_or(SUFFIX);
     let (source, source_selector) = match &named {
         Some(named) => {
             let found = Found::look_up(named, &registries).await?;
             (of(&found), Selector::Digest(found.raw.digest))
         }
-        None => (of(&found), derived(&found, &converted, &args.suffix)?),
+        None => (of(&found), derived(&found, &converted, suffix)?),
     };
     let progress = progress(terminal.clone(), args.image.clone());
     let options = Options {
-        platform: args.platform,
+        platforms: platforms(&args.platform)?,
         limit: args.limit,
         progress,
     };
@@ -97,6 +98,19 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
     } else {
         ExitStatus::Different
     })
+}
+
+/// What the suffix is unless it is said otherwise.
+const SUFFIX: &str = "_obd";
+
+/// The platforms that are asked for; none for all of them.
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let named = texts.iter().filter(|text| *text != "all");
+    let platforms: Vec<Platform> = named
+        .filter_map(|text| mistakes.take("platform", text.parse()))
+        .collect();
+    mistakes.none_or(Some(platforms))
 }
 
 /// The source, where none is named.

@@ -16,6 +16,7 @@ mod fetch;
 mod filesystem;
 mod report;
 mod tar_entries;
+mod tar_fields;
 mod tree;
 mod verify;
 mod walk;

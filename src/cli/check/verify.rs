@@ -19,8 +19,8 @@ use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platf
 /// How much is checked.
 #[derive(Clone)]
 pub struct Options {
-    /// The platforms of an index; `None` for all that were converted.
-    pub platform: Option<Platform>,
+    /// The platforms of an index; none for all that were converted.
+    pub platforms: Vec<Platform>,
     /// Most differences that are listed of an image.
     pub limit: usize,
     /// Told of what happens; must be quick.
@@ -157,9 +157,11 @@ async fn pairs(
             });
         }
         (Manifest::Index(from), Manifest::Index(to)) => {
-            let is_wanted = |entry: &Descriptor| match (&options.platform, &entry.platform) {
-                (Some(wanted), Some(platform)) => platform.satisfies(wanted),
-                (wanted, _) => wanted.is_none(),
+            let is_wanted = |entry: &Descriptor| {
+                let mut wanted = options.platforms.iter();
+                let platform = entry.platform.as_ref();
+                options.platforms.is_empty()
+                    || wanted.any(|wanted| platform.is_some_and(|it| it.satisfies(wanted)))
             };
             let images = |entries: &'_ [Descriptor]| -> Vec<Descriptor> {
                 let images = entries.iter().filter(|entry| !entry.is_attestation());

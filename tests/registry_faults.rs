@@ -463,7 +463,6 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, 
             async move {
                 let at = |stored: &Vec<u8>| format!("0-{}", stored.len().saturating_sub(1));
                 match request.method().as_str() {
-                    "HEAD" => with(404, &[], ""),
                     "POST" => {
                         stored.lock().unwrap().clear();
                         with(202, &[("location", "/v2/a/blobs/uploads/1?s=0")], "")
@@ -476,7 +475,7 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, 
                             "",
                         )
                     }
-                    "GET" => with(404, &[], ""),
+                    "GET" | "HEAD" => with(404, &[], ""),
                     method => {
                         let is_put = method == "PUT";
                         while let Some(Ok(frame)) = request.body_mut().frame().await {

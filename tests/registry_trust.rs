@@ -314,3 +314,41 @@ async fn an_upload_that_goes_on_elsewhere_takes_no_credentials_along() {
     assert_eq!(log.header(0, "authorization"), None);
     assert_eq!(log.header(0, "content-length").unwrap(), "1000");
 }
+
+#[tokio::test]
+async fn a_token_that_is_refused_before_its_time_is_replaced() {
+    let log = Log::default();
+    let served = {
+        let log = log.clone();
+        serve(move |request: Request<Incoming>| {
+            let nth = log.add(&request);
+            let host = request.headers()[header::HOST].to_str().unwrap().to_owned();
+            let shown = request.headers().get(header::AUTHORIZATION).cloned();
+            async move {
+                if request.uri().path() == "/token" {
+                    let token = format!(r#"{{"token":"t{nth}","expires_in":3600}}"#);
+                    return with(200, &[], token);
+                }
+                // The first token is taken back after one use.
+                match (nth, shown.as_ref().map(HeaderValue::as_bytes)) {
+                    (3, Some(b"Bearer t2")) | (6, Some(b"Bearer t5")) => {
+                        with(200, &[], r#"{"tags":["one"]}"#)
+                    }
+                    _ => {
+                        let challenge = format!("Bearer realm=\"http://{host}/token\"");
+                        with(401, &[("www-authenticate", &challenge)], "")
+                    }
+                }
+            }
+        })
+        .await
+    };
+    let registry = upstream(&served, &quick());
+    registry.tags(&repo("a"), &OWN).await.unwrap();
+    registry.tags(&repo("a"), &OWN).await.unwrap();
+    assert_eq!(log.all().len(), 6);
+    // Where no token helps it is said, after one more.
+    let error = registry.tags(&repo("a"), &OWN).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
+    assert_eq!(log.all().len(), 9);
+}

@@ -24,6 +24,7 @@ pub struct Model {
     small_inodes: bool,
     /// Bytes of the longest attribute's value: several must fit in a block.
     longest_value: u64,
+    earliest: i64,
 }
 
 impl Model {
@@ -33,6 +34,7 @@ impl Model {
             nodes: BTreeMap::new(),
             small_inodes,
             longest_value: u64::from(fs.block_size()) / 6,
+            earliest: i64::MIN,
         };
         let mut ahead = vec![2];
         while let Some(ino) = ahead.pop() {
@@ -67,6 +69,11 @@ impl Model {
         model
     }
 
+    /// From now on, no times before 1970.
+    pub fn only_after_1970(&mut self) {
+        self.earliest = 0;
+    }
+
     fn pick(&self, rng: &mut Rng, wanted: impl Fn(&Node) -> bool) -> Option<Ino> {
         let all: Vec<Ino> = self
             .nodes
@@ -99,7 +106,8 @@ impl Model {
             1 => (1 << 34) - (1 << 31) - 1,
             2 => -1,
             _ => rng.below(1 << 32) as i64,
-        };
+        }
+        .max(self.earliest);
         let mut mtime = Timestamp {
             secs,
             nanos: rng.below(1_000_000_000) as u32,
@@ -150,12 +158,7 @@ impl Model {
         }
         xattrs.sort();
         Attributes {
-            // The kernel shows links as 0777 whatever their inode says.
-            mode: if matches!(kind, NodeKind::Symlink(_)) {
-                0o777
-            } else {
-                rng.below(0o10_000) as u16
-            },
+            mode: rng.below(0o10_000) as u16,
             uid: rng.next() as u32 >> (rng.below(2) * 16),
             gid: rng.next() as u32 >> (rng.below(2) * 16),
             mtime,
@@ -169,7 +172,17 @@ impl Model {
             4..7 => NodeKind::Directory,
             7 => {
                 let length = [1, 30, 59, 60, 61, 800, 1023][rng.below(7) as usize];
-                NodeKind::Symlink((0..length).map(|n| b'a' + n as u8 % 26).collect())
+                NodeKind::Symlink(
+                    (0..length)
+                        .map(|n: u32| {
+                            if n % 50 == 49 {
+                                b'/'
+                            } else {
+                                b'a' + (n % 26) as u8
+                            }
+                        })
+                        .collect(),
+                )
             }
             8 => NodeKind::CharDevice {
                 major: rng.below(4096) as u32,

@@ -164,13 +164,14 @@ fn a_layer_that_does_not_inflate_is_refused() {
 
 #[test]
 fn bytes_that_are_not_the_manifest_s_are_refused() {
+    type Damage = (&'static str, fn(&mut Vec<u8>));
     let Some(registry) = Registry::start() else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
     let proxy = Proxy::start(&registry.url(), &data, &["--attempts", "2"]);
-    let damage: [(&str, fn(&mut Vec<u8>)); 3] = [
+    let damage: [Damage; 3] = [
         ("other", |bytes| {
             // Well formed, and another.
             *bytes = gzip(&Tar::new().file("file", noise(8, 200_000)).finish());
@@ -313,17 +314,11 @@ fn a_tar_that_leads_out_of_the_image_or_nowhere_is_refused() {
         ),
         (
             "through-file",
-            Tar::new()
-                .file("file", "x")
-                .file("file/below", "y")
-                .soft("z", ""),
-            "",
+            Tar::new().file("file", "x").file("file/below", "y"),
+            "not a directory",
         ),
     ];
     for (tag, tar, part) in cases {
-        if part.is_empty() {
-            continue;
-        }
         let image = one_layer(tar.finish());
         let layer = image.blobs[1].digest();
         let parts = [layer.as_str(), part, "entry"];

@@ -294,26 +294,19 @@ fn a_directory_arrives_as_it_is_whoever_wrote_the_tar() {
         }
         run(tar.arg("--file").arg(&file).arg("-C").arg(root).arg("."));
         let found = converted(&[fs::read(&file).unwrap()], scratch.path());
-        let mut expected = Tree::of(root);
-        if writer == "bsdtar" {
-            without_what_bsdtar_cannot_say(&mut expected, extent);
-        }
+        let odd_times = match (writer, extent) {
+            // libarchive writes the second before 1970 with the fraction of the one after,
+            ("bsdtar", Extent::Full) => &["/file-511"][..],
+            // and cuts times to what 11 octal digits can say.
+            ("bsdtar", Extent::Plain) => &["/file-511", "/file-512", "/file-4096"],
+            _ => &[],
+        };
+        let odd_times = odd_times.iter().map(|&path| path.to_owned()).collect();
         found.assert_is(
-            &expected,
-            &BTreeSet::new(),
+            &Tree::of(root),
+            &odd_times,
             &format!("{writer} {options:?}"),
         );
-    }
-}
-
-/// bsdtar's formats have no room for some of it, so it is not in the tar.
-fn without_what_bsdtar_cannot_say(tree: &mut Tree, extent: Extent) {
-    if extent == Extent::Plain {
-        return;
-    }
-    for node in tree.0.values_mut() {
-        // trusted.* is left out by libarchive.
-        node.xattrs.retain(|name, _| !name.starts_with("trusted."));
     }
 }
 

@@ -140,7 +140,7 @@ fn show(manifest: &Value) {
     for layer in manifest["layers"].as_array().into_iter().flatten() {
         println!(
             "   {:>9} bytes  {:.19}…  {}",
-            layer["size"],
+            layer["size"].as_u64().unwrap_or_default(),
             text(&layer["digest"]),
             text(&layer["mediaType"]),
         );

@@ -101,7 +101,7 @@ fn blob(
     let spec = spec(lower.size(), algorithm, block_size);
     let written = out.try_clone().unwrap();
     let writer = LayerWriter::create(Arc::new(lower.clone()), written, spec, &pool).unwrap();
-    let finished = change(writer).finish("").unwrap();
+    let finished = change(writer).finish("").unwrap().seal().unwrap();
     let device = FileDevice::new(out).unwrap();
     (
         finished.size,

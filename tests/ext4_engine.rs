@@ -20,16 +20,13 @@ fn random_layers(base: &MemDevice, seed: u64, layers: u64, changes: u64, small_i
     for layer in 0..layers {
         let mut cold = Filesystem::open(Layer::over(cold_disk.clone())).unwrap();
         let mut cold_model = Model::of(&mut cold, small_inodes);
-        let (mut warm, mut warm_model) = match from_memory.take() {
-            Some((mut fs, model)) => {
-                fs.replace_device(Layer::over(warm_disk.clone()));
-                (fs, model)
-            }
-            None => {
-                let mut fs = Filesystem::open(Layer::over(warm_disk.clone())).unwrap();
-                let model = Model::of(&mut fs, small_inodes);
-                (fs, model)
-            }
+        let (mut warm, mut warm_model) = if let Some((mut fs, model)) = from_memory.take() {
+            fs.replace_device(Layer::over(warm_disk.clone()));
+            (fs, model)
+        } else {
+            let mut fs = Filesystem::open(Layer::over(warm_disk.clone())).unwrap();
+            let model = Model::of(&mut fs, small_inodes);
+            (fs, model)
         };
         for (fs, model) in [(&mut cold, &mut cold_model), (&mut warm, &mut warm_model)] {
             let mut rng = Rng(seed << 16 | layer);

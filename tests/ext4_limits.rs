@@ -544,7 +544,7 @@ fn a_file_in_many_pieces_has_a_tree_as_deep_as_it_takes() {
                 let size = (pieces * 2 * block) as usize;
                 let data: Vec<u8> = (0..size)
                     .map(|at| {
-                        if at as u64 / block % 2 == 0 {
+                        if (at as u64 / block).is_multiple_of(2) {
                             (at as u64 / block / 2 % 255) as u8 + 1
                         } else {
                             0

@@ -1,4 +1,4 @@
-//! Several replicas before one registry, with MariaDB between them.
+//! Several replicas before one registry, with `MariaDB` between them.
 
 mod store_support;
 mod support;

@@ -214,7 +214,7 @@ pub fn digest(disk: &MemDevice) -> Digest {
     Digest::of(&all)
 }
 
-/// Numbers that look random and are the same each time (SplitMix64).
+/// Numbers that look random and are the same each time (`SplitMix64`).
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -255,7 +255,11 @@ pub fn plain() -> Attributes {
 
 /// A filesystem on an empty disk in memory.
 pub fn format(size: u64) -> Filesystem<MemDevice> {
-    Filesystem::format(MemDevice::new(size), &Default::default()).unwrap()
+    Filesystem::format(
+        MemDevice::new(size),
+        &overlaybd_proxy::format::ext4::FormatOptions::default(),
+    )
+    .unwrap()
 }
 
 /// Makes a file with this content.

@@ -268,7 +268,7 @@ impl<D: BlockDeviceMut> Filesystem<D> {
             let length = count * (2 + plan.table_blocks());
             device.zero_at(start * BLOCK, length * BLOCK)?;
         }
-        let superblock = Superblock::parse(plan.superblock(), device.size())?;
+        let superblock = Superblock::parse(&plan.superblock(), device.size())?;
         let groups = (0..plan.groups).map(|number| plan.group(number)).collect();
         let mut filesystem = Self::assemble(device, superblock, groups);
         filesystem.cache.start_from(Pristine(plan.clone()));

@@ -200,6 +200,8 @@ impl LayerError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Source(_) => Fault::Upstream,
+            Self::Apply(error) if error.is_of_the_disk() => Fault::Local,
+            Self::Filesystem(ext4::Error::Io(_)) => Fault::Local,
             Self::Longer { .. }
             | Self::Shorter { .. }
             | Self::Digest { .. }

@@ -67,7 +67,7 @@ impl Stored<'_> {
     }
 }
 
-fn to_stored<'a>((name, value): &'a Pair) -> Result<Stored<'a>> {
+fn to_stored((name, value): &Pair) -> Result<Stored<'_>> {
     let wrong = |problem| Error::Xattr {
         name: name.clone(),
         problem,

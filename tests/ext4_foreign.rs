@@ -1,5 +1,9 @@
 //! Filesystems that others made or broke: the kernel's, the reference tools', hostile ones.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::single_range_in_vec_init
+)]
 
 mod ext4_support;
 #[path = "layers/judges.rs"]
@@ -39,7 +43,7 @@ fn by_the_kernel(lab: &Lab, options: &[&str]) -> Option<MemDevice> {
     std::fs::create_dir_all(&at).unwrap();
     let (raw, at) = (raw.display(), at.display());
     run(&format!(
-        r#"
+        r"
         mount -o loop,rw {raw} {at}
         trap 'cd /; umount {at}' EXIT
         cd {at}
@@ -54,7 +58,7 @@ fn by_the_kernel(lab: &Lab, options: &[&str]) -> Option<MemDevice> {
         for n in 1 2 3; do touch x$n; setfattr -n user.shared -v $value x$n; done
         setfattr -n trusted.small -v s a; setfacl -m u:1000:rx a/b; setfacl -d -m g:5:r a/b
         chown 70000:80000 x1; chmod 6755 x2; touch -d '1950-01-01 00:00:00.5' x3
-        "#
+        "
     ));
     Some(load(Path::new(&raw.to_string())))
 }

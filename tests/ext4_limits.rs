@@ -1,5 +1,9 @@
 //! The ext4 engine at its limits: sizes, counts, names, and disks that are full.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::single_range_in_vec_init
+)]
 
 mod ext4_support;
 #[path = "layers/judges.rs"]
@@ -591,7 +595,7 @@ fn a_file_in_many_pieces_has_a_tree_as_deep_as_it_takes() {
                 let size = (pieces * 2 * block) as usize;
                 let data: Vec<u8> = (0..size)
                     .map(|at| {
-                        if at as u64 / block % 2 == 0 {
+                        if (at as u64 / block).is_multiple_of(2) {
                             (at as u64 / block / 2 % 255) as u8 + 1
                         } else {
                             0

@@ -201,7 +201,16 @@ impl LayerError {
         match self {
             Self::Source(_) => Fault::Upstream,
             Self::Apply(error) if error.is_of_the_disk() => Fault::Local,
-            Self::Filesystem(ext4::Error::Io(_)) => Fault::Local,
+            Self::Filesystem(ext4::Error::Io(_))
+            | Self::Writer(WriterError::Io(_))
+            | Self::Blob(_)
+            | Self::Output(_)
+            | Self::VirtualSize { .. }
+            | Self::Misplaced { .. }
+            | Self::Thread(_)
+            | Self::Panicked(_)
+            | Self::Abandoned
+            | Self::Broken => Fault::Local,
             Self::Longer { .. }
             | Self::Shorter { .. }
             | Self::Digest { .. }
@@ -212,15 +221,6 @@ impl LayerError {
             | Self::Filesystem(_)
             | Self::Stack(_)
             | Self::Writer(WriterError::TooManyMappings(_)) => Fault::Image,
-            Self::Writer(WriterError::Io(_))
-            | Self::Blob(_)
-            | Self::Output(_)
-            | Self::VirtualSize { .. }
-            | Self::Misplaced { .. }
-            | Self::Thread(_)
-            | Self::Panicked(_)
-            | Self::Abandoned
-            | Self::Broken => Fault::Local,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice, check_write};
-use overlaybd_proxy::format::ext4::{Attributes, FileType, Filesystem, Ino, NodeKind, Timestamp};
+use overlaybd_proxy::format::ext4::{
+    Attributes, FileType, Filesystem, FormatOptions, Ino, NodeKind, Timestamp,
+};
 use overlaybd_proxy::oci::digest::Digest;
 
 pub mod model;
@@ -222,7 +224,7 @@ pub fn digest(disk: &MemDevice) -> Digest {
     Digest::of(&all)
 }
 
-/// Numbers that look random and are the same each time (SplitMix64).
+/// Numbers that look random and are the same each time (`SplitMix64`).
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -263,7 +265,7 @@ pub fn plain() -> Attributes {
 
 /// A filesystem on an empty disk in memory.
 pub fn format(size: u64) -> Filesystem<MemDevice> {
-    Filesystem::format(MemDevice::new(size), &Default::default()).unwrap()
+    Filesystem::format(MemDevice::new(size), &FormatOptions::default()).unwrap()
 }
 
 /// Makes a file with this content.

@@ -105,7 +105,7 @@ impl Model {
             0 => -(1 << 31),
             1 => (1 << 34) - (1 << 31) - 1,
             2 => -1,
-            _ => rng.below(1 << 32) as i64,
+            _ => rng.below(1 << 32).cast_signed(),
         }
         .max(self.earliest);
         let mut mtime = Timestamp {
@@ -220,7 +220,7 @@ impl Model {
                 2 => rng.below(5000),
                 _ => rng.below(100_000),
             };
-            content = self.write(fs, rng, ino, size as usize);
+            content = Self::write(fs, rng, ino, size as usize);
         }
         let node = Node {
             kind,
@@ -238,7 +238,6 @@ impl Model {
 
     /// Writes some ranges of a file of this size.
     fn write<D: BlockDeviceMut>(
-        &self,
         fs: &mut Filesystem<D>,
         rng: &mut Rng,
         ino: Ino,
@@ -345,7 +344,7 @@ impl Model {
                     return;
                 };
                 let size = rng.below(60_000) as usize;
-                let content = self.write(fs, rng, ino, size);
+                let content = Self::write(fs, rng, ino, size);
                 self.nodes.get_mut(&ino).unwrap().content = content;
             }
             _ => {

@@ -1,5 +1,9 @@
 //! The ext4 engine through its front door, judged by e2fsck, the kernel and a second reader.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::single_range_in_vec_init
+)]
 
 mod ext4_support;
 #[path = "layers/judges.rs"]
@@ -20,14 +24,12 @@ fn random_layers(base: &MemDevice, seed: u64, layers: u64, changes: u64, small_i
     for layer in 0..layers {
         let mut cold = Filesystem::open(Layer::over(cold_disk.clone())).unwrap();
         let mut cold_model = Model::of(&mut cold, small_inodes);
-        let (mut warm, mut warm_model) = if let Some((mut fs, model)) = from_memory.take() {
-            fs.replace_device(Layer::over(warm_disk.clone()));
-            (fs, model)
-        } else {
-            let mut fs = Filesystem::open(Layer::over(warm_disk.clone())).unwrap();
+        let (mut warm, mut warm_model) = from_memory.take().unwrap_or_else(|| {
+            let mut fs = Filesystem::open(Layer::over(MemDevice::clone(&warm_disk))).unwrap();
             let model = Model::of(&mut fs, small_inodes);
             (fs, model)
-        };
+        });
+        warm.replace_device(Layer::over(warm_disk.clone()));
         for (fs, model) in [(&mut cold, &mut cold_model), (&mut warm, &mut warm_model)] {
             let mut rng = Rng(seed << 16 | layer);
             for _ in 0..changes {

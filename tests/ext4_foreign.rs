@@ -1,5 +1,9 @@
 //! Filesystems that others made or broke: the kernel's, the reference tools', hostile ones.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::single_range_in_vec_init
+)]
 
 mod ext4_support;
 #[path = "layers/judges.rs"]
@@ -46,7 +50,7 @@ fn by_the_kernel(lab: &Lab, options: &[&str]) -> Option<MemDevice> {
         mkdir -p a/b/c many
         for n in $(seq 800); do echo $n > many/a-rather-long-name-for-a-file-$n; done
         head -c 3000000 /dev/urandom > big
-        for n in $(seq 0 2 160); do dd if=big of=pieces bs=1024 skip=$n seek=$n count=1 conv=notrunc 2>/dev/null; sync pieces; done
+        for n in $(seq 0 2 160); do dd if=big of=pieces bs=1024 skip=$n seek=$n count=1 conv=notrunc 2>/dev/null; done
         truncate -s 90000000 sparse; echo end >> sparse
         ln big a/hard; ln -s short soft; ln -s $(head -c 300 /dev/zero | tr '\0' x) long
         mknod null c 1 3; mknod wide b 300 70000; mkfifo pipe

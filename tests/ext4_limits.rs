@@ -1,5 +1,9 @@
 //! The ext4 engine at its limits: sizes, counts, names, and disks that are full.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::single_range_in_vec_init
+)]
 
 mod ext4_support;
 #[path = "layers/judges.rs"]
@@ -51,6 +55,15 @@ fn a_disk_of_any_size_is_formatted_and_clean() {
         lab.assert_clean(&disk);
         let mut fs = Filesystem::open(disk).unwrap();
         assert_eq!(fs.view(3 + 8).content, [7; 10_000]);
+    }
+    let mut rng = ext4_support::Rng(9);
+    for _ in 0..25 {
+        let scale = 20 + rng.below(13);
+        let size = rng.below(3 << scale) + (1 << 20);
+        let mut fs = format(size);
+        let used = fs.create(2, b"d", &NodeKind::Directory, &plain());
+        assert!(used.is_ok());
+        lab.assert_clean(&finish(fs));
     }
     for (size, expected) in [
         (0, "too small"),
@@ -207,6 +220,41 @@ fn a_hundred_thousand_names_in_one_directory_come_and_go() {
     let disk = fs.replace_device(Layer::over(MemDevice::new(0))).finish();
     lab.assert_clean(&disk);
     println!("and gone: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_layer_of_more_metadata_than_is_kept_as_it_is_comes_out_right() {
+    let lab = Lab::new();
+    let layer = Layer::over(MemDevice::new(64 << 30));
+    let mut fs = Filesystem::format(layer, &FormatOptions::default()).unwrap();
+    let name = |n: u32| format!("n{n}").into_bytes();
+    // Two rounds, so that what was put away is needed again. Each 68,000 inodes are 4,250
+    // blocks.
+    let dirs: Vec<_> = (0..4)
+        .map(|n| {
+            fs.create(2, &name(n), &NodeKind::Directory, &plain())
+                .unwrap()
+        })
+        .collect();
+    for dir in &dirs {
+        for n in 0..68_000 {
+            fs.create(*dir, &name(n), &NodeKind::Fifo, &plain())
+                .unwrap();
+        }
+    }
+    for dir in &dirs {
+        for n in (0..68_000).step_by(5) {
+            fs.unlink(*dir, &name(n)).unwrap();
+        }
+    }
+    fs.flush().unwrap();
+    let disk = fs.replace_device(Layer::over(MemDevice::new(0))).finish();
+    lab.assert_clean(&disk);
+    let mut fs = Filesystem::open(disk).unwrap();
+    for dir in dirs {
+        let names = fs.children(dir);
+        assert!((0..68_000).all(|n| names.contains_key(&name(n)) == (n % 5 != 0)));
+    }
 }
 
 #[test]
@@ -395,6 +443,9 @@ fn attributes_of_any_size_that_fits_are_stored() {
     };
     // What an inode holds beside one entry with a name of one byte: 92 bytes less two ends,
     // an entry of 20. A block: 4096 less 36 and the entry.
+    // The kernel looks into this one: VFS_CAP_REVISION_2, effective, and one bit.
+    let mut capability = vec![1, 0, 0, 2, 0, 4];
+    capability.resize(20, 0);
     let sets = [
         vec![pair("user.a", 0)],
         vec![pair("user.a", 68)],
@@ -403,7 +454,7 @@ fn attributes_of_any_size_that_fits_are_stored() {
         vec![pair("user.a", 4040), pair("user.b", 0), pair("user.c", 20)],
         vec![
             pair("trusted.b", 50),
-            pair("security.capability", 20),
+            (b"security.capability".to_vec(), capability),
             pair("user.c", 3),
         ],
         vec![pair(&format!("user.{}", "n".repeat(250)), 100)],

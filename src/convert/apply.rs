@@ -55,6 +55,19 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// Whether the disk under the filesystem failed, and the layer is not to blame.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Entry {
+                problem: Problem::Write(_) | Problem::Filesystem(ext4::Error::Io(_)),
+                ..
+            }
+        )
+    }
+}
+
 /// Why an entry cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {

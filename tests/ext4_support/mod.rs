@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice, check_write};
-use overlaybd_proxy::format::ext4::{Attributes, FileType, Filesystem, Ino, NodeKind, Timestamp};
+use overlaybd_proxy::format::ext4::{
+    Attributes, FileType, Filesystem, FormatOptions, Ino, NodeKind, Timestamp,
+};
 use overlaybd_proxy::oci::digest::Digest;
 
 pub mod model;
@@ -84,23 +86,25 @@ impl BlockDeviceMut for Layer {
         // Only what is below needs to be hidden; nearly always nothing is.
         self.discard_at(offset, len)?;
         let mut page = [0; 4096];
-        let mut at = offset;
-        let hidden: Vec<u64> = self.lower.pages().map(|(at, _)| at).collect();
-        while at < offset + len {
-            let next = hidden.partition_point(|page| page + 4096 <= at);
-            let Some(start) = hidden.get(next) else { break };
-            at = at.max(*start);
-            if at >= offset + len {
-                break;
-            }
-            let part = (offset + len - at).min(4096 - at % 4096) as usize;
-            self.lower.read_at(at, &mut page[..part])?;
-            if page[..part].iter().any(|byte| *byte != 0) {
-                for sector in Self::sectors(at, part as u64) {
+        let pages: Vec<u64> = if len <= 1 << 20 {
+            (offset / 4096..(offset + len).div_ceil(4096))
+                .map(|page| page * 4096)
+                .collect()
+        } else {
+            self.lower.pages().map(|(at, _)| at).collect()
+        };
+        for start in pages {
+            let (from, to) = (start.max(offset), (start + 4096).min(offset + len));
+            let Some(part) = to.checked_sub(from).filter(|part| *part > 0) else {
+                continue;
+            };
+            let part = &mut page[..part as usize];
+            self.lower.read_at(from, part)?;
+            if part.iter().any(|byte| *byte != 0) {
+                for sector in Self::sectors(from, to - from) {
                     self.written.insert(sector, [0; SECTOR]);
                 }
             }
-            at += part as u64;
         }
         Ok(())
     }
@@ -191,12 +195,18 @@ pub fn load(path: &Path) -> MemDevice {
     let file = File::open(path).unwrap();
     let size = file.metadata().unwrap().len();
     let mut disk = MemDevice::new(size);
-    let mut page = vec![0; 4096];
-    for at in (0..size).step_by(4096) {
-        let part = (size - at).min(4096) as usize;
-        file.read_exact_at(&mut page[..part], at).unwrap();
-        if page[..part].iter().any(|byte| *byte != 0) {
-            disk.write_at(at, &page[..part]).unwrap();
+    let zeros = vec![0; 1 << 20];
+    let mut piece = zeros.clone();
+    for start in (0..size).step_by(zeros.len()) {
+        let part = &mut piece[..(size - start).min(1 << 20) as usize];
+        file.read_exact_at(part, start).unwrap();
+        if part == &zeros[..part.len()] {
+            continue;
+        }
+        for (at, page) in (start..).step_by(4096).zip(part.chunks(4096)) {
+            if page != &zeros[..page.len()] {
+                disk.write_at(at, page).unwrap();
+            }
         }
     }
     disk
@@ -255,11 +265,7 @@ pub fn plain() -> Attributes {
 
 /// A filesystem on an empty disk in memory.
 pub fn format(size: u64) -> Filesystem<MemDevice> {
-    Filesystem::format(
-        MemDevice::new(size),
-        &overlaybd_proxy::format::ext4::FormatOptions::default(),
-    )
-    .unwrap()
+    Filesystem::format(MemDevice::new(size), &FormatOptions::default()).unwrap()
 }
 
 /// Makes a file with this content.

@@ -248,7 +248,7 @@ fn incompressible_data_falls_back_to_blocks_that_the_reference_can_read() {
                 disk.write_at(12 << 20, &vec![8; 512]).unwrap();
             });
             assert_eq!(finished.zfile.block_size, BlockSize::KIB_32);
-            let stack = stack(&[path.clone()]);
+            let stack = stack(std::slice::from_ref(&path));
             let mut read = vec![0; data.len()];
             stack.read_at(0, &mut read).unwrap();
             assert!(read == data);

@@ -243,7 +243,7 @@ async fn more_requests_than_may_be_are_503_with_a_wait() {
 async fn a_connection_too_many_waits_its_turn() {
     let (proxy, _served, ..) = proxy_with(Limits {
         connections: 2,
-        idle: Duration::from_secs(60),
+        idle: Duration::from_mins(1),
         ..Limits::default()
     })
     .await;

@@ -487,37 +487,34 @@ async fn child() {
     };
     let data = Path::new(&data);
     let store = Store::open(config(data)).await.unwrap();
-    match work.as_str() {
-        "hold" => {
+    if work.as_str() == "hold" {
+        let temp = store.blobs().begin().unwrap();
+        let lease = store.acquire("chain", HOUR).await.unwrap();
+        assert!(matches!(lease, Acquired::Mine(_)));
+        temp.file().write_all(b"half").unwrap();
+        let pinned = store.blobs().open(&Digest::of(b"pinned")).unwrap();
+        fs::write(data.join("ready"), "").unwrap();
+        tokio::time::sleep(HOUR).await;
+        drop((temp, pinned));
+    } else {
+        let repo: RepoName = "team/app".parse().unwrap();
+        for n in 0u64.. {
+            let seed: u64 = rand::random();
+            let content = seed.to_le_bytes().repeat(4096);
+            let digest = Digest::of(&content);
             let temp = store.blobs().begin().unwrap();
-            let lease = store.acquire("chain", HOUR).await.unwrap();
-            assert!(matches!(lease, Acquired::Mine(_)));
-            temp.file().write_all(b"half").unwrap();
-            let pinned = store.blobs().open(&Digest::of(b"pinned")).unwrap();
-            fs::write(data.join("ready"), "").unwrap();
-            tokio::time::sleep(HOUR).await;
-            drop((temp, pinned));
-        }
-        _ => {
-            let repo: RepoName = "team/app".parse().unwrap();
-            for n in 0u64.. {
-                let seed: u64 = rand::random();
-                let content = seed.to_le_bytes().repeat(4096);
-                let digest = Digest::of(&content);
-                let temp = store.blobs().begin().unwrap();
-                for part in content.chunks(1000) {
-                    temp.file().write_all(part).unwrap();
-                }
-                let size = u64::try_from(content.len()).unwrap();
-                drop(store.blobs().commit(temp, &digest, size).unwrap());
-                let chain = ChainId(Digest::of(&seed.to_le_bytes()));
-                let put = store
-                    .index()
-                    .put_layer("h", &repo, &chain, &digest, size, "v1");
-                put.await.unwrap();
-                if n == 2 {
-                    fs::write(data.join("ready"), "").unwrap();
-                }
+            for part in content.chunks(1000) {
+                temp.file().write_all(part).unwrap();
+            }
+            let size = u64::try_from(content.len()).unwrap();
+            drop(store.blobs().commit(temp, &digest, size).unwrap());
+            let chain = ChainId(Digest::of(&seed.to_le_bytes()));
+            let put = store
+                .index()
+                .put_layer("h", &repo, &chain, &digest, size, "v1");
+            put.await.unwrap();
+            if n == 2 {
+                fs::write(data.join("ready"), "").unwrap();
             }
         }
     }

@@ -417,7 +417,12 @@ async fn values_that_the_tables_cannot_hold_are_refused(place: Place) {
         .await
         .unwrap();
     index
-        .link(&longest, &repo(&longest), &blob, &[blob.clone()])
+        .link(
+            &longest,
+            &repo(&longest),
+            &blob,
+            std::slice::from_ref(&blob),
+        )
         .await
         .unwrap();
     let result = index

@@ -39,7 +39,7 @@ impl Image {
 }
 
 /// Hashes and counts what is written on.
-struct Hashing<W> {
+pub struct Hashing<W> {
     inner: W,
     hasher: Hasher,
     bytes: u64,
@@ -67,7 +67,7 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-type Tar<'a> = tar::Builder<Hashing<GzEncoder<Hashing<BufWriter<&'a File>>>>>;
+pub type Tar<'a> = tar::Builder<Hashing<GzEncoder<Hashing<BufWriter<&'a File>>>>>;
 
 /// An image being made in a layout.
 pub struct Builder {

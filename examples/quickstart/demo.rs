@@ -92,7 +92,8 @@ fn lower() -> anyhow::Result<Vec<u8>> {
         0o644,
         b"to be removed\n",
     )?;
-    let lines: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let lines: Vec<_> = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let lines = lines.concat();
     add(
         &mut tar,
         EntryType::Regular,

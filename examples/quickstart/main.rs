@@ -97,7 +97,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         ConverterConfig {
             settings: Settings {
                 algorithm: Algorithm::Lz4,
-                block_size: BlockSize::default(),
+                block_size: BlockSize::KIB_4,
                 virtual_size: 64 << 30,
                 max_layer_size: 1 << 30,
                 threads: std::thread::available_parallelism()?.get(),
@@ -140,7 +140,7 @@ fn show(manifest: &Value) {
     for layer in manifest["layers"].as_array().into_iter().flatten() {
         println!(
             "   {:>9} bytes  {:.19}…  {}",
-            layer["size"],
+            layer["size"].as_u64().unwrap_or_default(),
             text(&layer["digest"]),
             text(&layer["mediaType"]),
         );

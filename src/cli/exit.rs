@@ -56,7 +56,7 @@ impl ExitStatus {
     pub fn of(error: &anyhow::Error) -> Self {
         error
             .chain()
-            .find_map(|cause| Self::of_cause(cause))
+            .find_map(Self::of_cause)
             .unwrap_or(Self::Failed)
     }
 

@@ -152,20 +152,18 @@ fn choose<'a>(index: &'a Index, platform: Option<&Platform>) -> anyhow::Result<&
         .iter()
         .filter(|entry| !entry.is_attestation())
         .collect();
-    match (entries.as_slice(), platform) {
-        ([only], None) => Ok(only),
-        _ => {
-            let there: Vec<String> = entries
-                .iter()
-                .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
-                .collect();
-            anyhow::bail!(
-                "there is no image for {}; there is one for {}: choose with --platform",
-                platform.unwrap_or(&host),
-                there.join(", ")
-            )
-        }
+    if let ([only], None) = (entries.as_slice(), platform) {
+        return Ok(only);
     }
+    let there: Vec<String> = entries
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
+        .collect();
+    anyhow::bail!(
+        "there is no image for {}; there is one for {}: choose with --platform",
+        platform.unwrap_or(&host),
+        there.join(", ")
+    )
 }
 
 /// Whether an argument means a file rather than an image.

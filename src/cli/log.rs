@@ -11,7 +11,7 @@ use crate::config::options::{LogConfig, LogFormat};
 pub(super) fn start(config: LogConfig, terminal: Terminal) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(config.filter)
-        .with_ansi(terminal.is_person())
+        .with_ansi(Terminal::is_person())
         .with_writer(terminal);
     // An error means that a log runs already.
     let _ = match config.format {

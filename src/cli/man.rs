@@ -22,17 +22,14 @@ pub struct ManArgs {
 pub fn run(args: &ManArgs) -> anyhow::Result<ExitStatus> {
     let mut command = super::command();
     command.build();
-    match &args.dir {
-        Some(directory) => {
-            std::fs::create_dir_all(directory)
-                .and_then(|()| clap_mangen::generate_to(command, directory))
-                .with_context(|| format!("{} cannot be written to", directory.display()))?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            std::io::stdout().write_all(&page)?;
-        }
+    if let Some(directory) = &args.dir {
+        std::fs::create_dir_all(directory)
+            .and_then(|()| clap_mangen::generate_to(command, directory))
+            .with_context(|| format!("{} cannot be written to", directory.display()))?;
+    } else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        std::io::stdout().write_all(&page)?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -76,11 +76,13 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
-    Convert(convert::ConvertArgs),
-    Warm(warm::WarmArgs),
-    Inspect(inspect::InspectArgs),
-    Export(export::ExportArgs),
+    Serve(Box<serve::ServeArgs>),
+    Convert(Box<convert::ConvertArgs>),
+    Warm(Box<warm::WarmArgs>),
+    Inspect(Box<inspect::InspectArgs>),
+    Export(Box<export::ExportArgs>),
+    /// Verify a converted image against its source
+    Check(Box<check::CheckArgs>),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -112,13 +114,14 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
     let Invocation { cli, matches } = invocation;
     let context = Context::new(cli.config, cli.log, &matches);
     let outcome = match cli.command {
-        Command::Serve(args) => serve::run(args, context).await,
-        Command::Convert(args) => convert::run(args, context).await,
-        Command::Warm(args) => warm::run(args, context).await,
-        Command::Inspect(args) => inspect::run(args, context).await,
-        Command::Export(args) => export::run(args, context).await,
+        Command::Serve(args) => Box::pin(serve::run(*args, context)).await,
+        Command::Convert(args) => Box::pin(convert::run(*args, context)).await,
+        Command::Warm(args) => Box::pin(warm::run(*args, context)).await,
+        Command::Inspect(args) => Box::pin(inspect::run(*args, context)).await,
+        Command::Export(args) => Box::pin(export::run(*args, context)).await,
+        Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Config(args) => config::run(args, &context),
-        Command::Completions(args) => completions::run(args),
+        Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };
     outcome.unwrap_or_else(|error| {

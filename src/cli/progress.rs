@@ -63,7 +63,7 @@ impl Terminal {
     }
 
     /// Whether a person looks at standard error.
-    pub fn is_person(&self) -> bool {
+    pub fn is_person() -> bool {
         io::stderr().is_terminal()
     }
 

@@ -89,12 +89,13 @@ const FLAGS: [&str; 14] = [
 ];
 
 /// Features that the filesystem has.
-const HAS: [&str; 9] = [
+const HAS: [&str; 10] = [
     "64bit",
     "dir_index",
     "dir_nlink",
     "ext_attr",
     "extent",
+    "extents",
     "extra_isize",
     "filetype",
     "huge_file",
@@ -102,8 +103,7 @@ const HAS: [&str; 9] = [
 ];
 
 /// Features about where things that no reader of an image asks for are placed.
-const PLACEMENT: [&str; 6] = [
-    "extents",
+const PLACEMENT: [&str; 5] = [
     "flex_bg",
     "resize_inode",
     "sparse_super",
@@ -330,6 +330,7 @@ mod tests {
             ("ext4;;-b 1024", "\"-b 1024\""),
             ("ext4;;-b1024", "\"-b 1024\""),
             ("ext4;;-O has_journal", "\"-O has_journal\""),
+            ("ext4;;-O ^extents", "\"-O ^extents\""),
             ("ext4;;-O ^filetype", "\"-O ^filetype\""),
             ("ext4;;-O extents,bogus", "\"-O bogus\""),
             ("ext4;;-L name", "\"-L name\""),

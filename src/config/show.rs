@@ -20,7 +20,7 @@ pub fn show(layers: &Layers) -> String {
             continue;
         };
         if let Some(entries) = value.as_array().filter(|_| key == "upstream") {
-            upstreams = entries.clone();
+            upstreams.clone_from(entries);
             continue;
         }
         let _ = write!(text, "{key} = {value}");
@@ -59,6 +59,7 @@ fn redact(key: &str, value: &Value) -> Value {
             None => text.clone().into(),
         },
         ("refresh", _) => HIDDEN.into(),
+        ("url", Value::String(text)) => hide_in_address(text).into(),
         ("dbstr", Value::String(text)) => without_password(text).into(),
         ("upstream", Value::Array(entries)) => entries
             .iter()
@@ -97,7 +98,18 @@ fn hide_in_text(text: &str) -> String {
         Some(("refresh", _)) => format!("refresh={HIDDEN}"),
         _ => part.to_owned(),
     };
-    text.split(',').map(part).collect::<Vec<_>>().join(",")
+    hide_in_address(&text.split(',').map(part).collect::<Vec<_>>().join(","))
+}
+
+/// Credentials do not belong there, but whoever wrote them does not want them shown.
+fn hide_in_address(text: &str) -> String {
+    let address = text.split(',').next().unwrap_or_default();
+    match (text.find("://"), address.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}{HIDDEN}{}", &text[..scheme + 3], &text[at..])
+        }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +134,7 @@ mod tests {
             ),
             ("dbstr", "u:sec/ret@tcp(h)/db", "u:***@tcp(h)/db"),
             ("data-dir", "/a:b@c", "/a:b@c"),
+            ("url", "https://me:secret@c.io", "https://***@c.io"),
         ] {
             assert_eq!(
                 redact(key, &written.into()).as_str(),

@@ -495,7 +495,7 @@ fn what_makes_no_sense_together_is_a_mistake() {
         (vec!["--upstream=a.io,colour=red"], "\"colour\""),
         (vec!["--allow-host=a.io:5000"], "without a port"),
         (vec!["--vsize=1GB"], "whole blocks"),
-        (vec!["--vsize=0"], "16MiB to 16TiB"),
+        (vec!["--vsize=0"], "1MiB to 16TiB"),
         (vec!["--vsize=99999999999999999999"], "vsize"),
         (vec!["--convert-on-pull=:::"], "matches no image"),
         (vec!["--suffix=/x"], "cannot end a tag"),

@@ -25,7 +25,7 @@ use crate::format::block::BlockDeviceMut;
 use crate::format::ext4::{
     self, Attributes, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
 };
-use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
+use crate::format::tar::{Entry, EntryKind, TarError, TarReader, acl};
 
 use names::Name;
 use resolve::Missing;
@@ -53,6 +53,19 @@ pub enum ApplyError {
         #[source]
         problem: Problem,
     },
+}
+
+impl ApplyError {
+    /// Whether the disk under the filesystem failed, and the layer is not to blame.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Entry {
+                problem: Problem::Write(_) | Problem::Filesystem(ext4::Error::Io(_)),
+                ..
+            }
+        )
+    }
 }
 
 /// Why an entry cannot be applied.
@@ -284,6 +297,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             }
         }
         attributes.xattrs.sort_unstable();
+        obey_acl(&mut attributes);
         Ok(self.filesystem.set_attributes(found.ino, &attributes)?)
     }
 }
@@ -320,12 +334,24 @@ fn attributes(entry: &Entry, file_type: FileType) -> Attributes {
         secs => (secs, entry.mtime.nanos),
     };
     let xattrs = entry.xattrs.iter().filter(|(name, _)| kept(name));
-    Attributes {
+    let mut attributes = Attributes {
         mode: if is_link { 0o777 } else { entry.mode },
         uid: entry.uid,
         gid: entry.gid,
         mtime: Timestamp { secs, nanos },
         xattrs: xattrs.cloned().collect(),
+    };
+    obey_acl(&mut attributes);
+    attributes
+}
+
+/// The permission bits of a file with an access list are the list's, as the kernel has it,
+/// whatever the header says: bsdtar writes the group's own instead of the mask.
+fn obey_acl(attributes: &mut Attributes) {
+    let mut xattrs = attributes.xattrs.iter();
+    let acl = xattrs.find(|(name, _)| name == b"system.posix_acl_access");
+    if let Some(permissions) = acl.and_then(|(_, value)| acl::permissions(value)) {
+        attributes.mode = attributes.mode & !0o777 | permissions;
     }
 }
 

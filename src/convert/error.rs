@@ -203,6 +203,17 @@ impl LayerError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Source(_) => Fault::Upstream,
+            Self::Apply(error) if error.is_of_the_disk() => Fault::Local,
+            Self::Filesystem(ext4::Error::Io(_))
+            | Self::Writer(WriterError::Io(_))
+            | Self::Blob(_)
+            | Self::Output(_)
+            | Self::VirtualSize { .. }
+            | Self::Misplaced { .. }
+            | Self::Thread(_)
+            | Self::Panicked(_)
+            | Self::Abandoned
+            | Self::Broken => Fault::Local,
             Self::Longer { .. }
             | Self::Shorter { .. }
             | Self::Digest { .. }
@@ -213,15 +224,6 @@ impl LayerError {
             | Self::Filesystem(_)
             | Self::Stack(_)
             | Self::Writer(WriterError::TooManyMappings(_)) => Fault::Image,
-            Self::Writer(WriterError::Io(_))
-            | Self::Blob(_)
-            | Self::Output(_)
-            | Self::VirtualSize { .. }
-            | Self::Misplaced { .. }
-            | Self::Thread(_)
-            | Self::Panicked(_)
-            | Self::Abandoned
-            | Self::Broken => Fault::Local,
         }
     }
 }

@@ -245,7 +245,10 @@ impl Front {
         let mut response = match &warm.content {
             Content::Document(document) => {
                 self.metrics.lookup(CacheName::Image, true);
-                document.answer(asked, is_head)
+                let mut response = document.answer(asked, is_head);
+                let found = HeaderValue::from_static("found");
+                response.headers_mut().insert(manifest::OUTCOME, found);
+                response
             }
             Content::Blob(digest) => {
                 let blob = self.shelf.get(digest)?;

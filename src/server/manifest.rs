@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::Served;
@@ -17,6 +17,10 @@ use super::respond::Failure;
 use super::warm::Content;
 use crate::convert::StoredManifest;
 use crate::oci::{Digest, RepoName, Selector, Tag};
+
+/// Whether an image was there when it was asked for, or was converted for the asking: what
+/// `warm` tells of it.
+pub(super) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
 
 /// The tag of the source where a tag asks for the converted image.
 fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
@@ -56,17 +60,20 @@ pub(super) async fn by_tag(
         .tags
         .follow(front, place, &source, &plain, &head.digest);
     followed.await;
-    let image = match known {
-        Some(image) => image,
+    let (image, outcome) = match known {
+        Some(image) => (image, "found"),
         None => match call.wait(repo, &head.digest).await {
-            Ok(image) => image,
+            Ok(image) => (image, "converted"),
             Err(Waited::Failed(failure)) => return Err(failure),
             Err(Waited::TooLong) => return too_long(call, repo, &head.digest).await,
         },
     };
     let document = Arc::new(Document::new(&image.root));
     call.keep(Content::Document(Arc::clone(&document)), until);
-    Ok(document.answer(&call.parts.headers, call.is_head()))
+    let mut response = document.answer(&call.parts.headers, call.is_head());
+    let outcome = HeaderValue::from_static(outcome);
+    response.headers_mut().insert(OUTCOME, outcome);
+    Ok(response)
 }
 
 async fn too_long(

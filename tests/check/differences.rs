@@ -199,11 +199,8 @@ fn the_list_of_differences_is_bounded() {
 fn a_directory_deeper_than_the_system_takes_paths_is_walked() {
     let place = tempfile::tempdir().unwrap();
     let name = "d".repeat(250);
-    let mut script = String::from("set -e\n");
-    for _ in 0..40 {
-        script.push_str(&format!("mkdir {name}; cd -P {name}\n"));
-    }
-    script.push_str("echo deep > bottom\n");
+    let down = format!("mkdir {name}; cd -P {name}\n").repeat(40);
+    let script = format!("set -e\n{down}echo deep > bottom\n");
     let output = std::process::Command::new("bash")
         .args(["-c", &script])
         .current_dir(place.path())

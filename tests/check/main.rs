@@ -1,7 +1,9 @@
 //! The judge of conversions, judged: against GNU tar, against the kernel, and against
 //! differences that it must find.
 
+mod command;
 mod differences;
 mod extraction;
+mod filesystem;
 mod layers;
 mod support;

@@ -97,9 +97,10 @@ pub fn everything(root: &Path) {
     }
     sparse.set_len(9_000_001).unwrap();
     let mut many = File::create(root.join("many-holes")).unwrap();
-    for piece in 0..60u64 {
-        many.seek(SeekFrom::Start(piece * 16384 + 8192)).unwrap();
-        many.write_all(&[piece as u8 + 1; 4096]).unwrap();
+    for piece in 0..60u8 {
+        many.seek(SeekFrom::Start(u64::from(piece) * 16384 + 8192))
+            .unwrap();
+        many.write_all(&[piece + 1; 4096]).unwrap();
     }
     File::create(root.join("all-hole"))
         .unwrap()
@@ -115,7 +116,7 @@ pub fn everything(root: &Path) {
         .rev()
     {
         let secs = i64::try_from(old + *number as u64).unwrap();
-        set_mtime(path, secs, 123_456_789 - *number as u32);
+        set_mtime(path, secs, 123_456_789 - u32::try_from(*number).unwrap());
     }
 }
 

@@ -4,6 +4,7 @@
 // Each test binary uses its part of this.
 #![allow(dead_code)]
 
+pub mod faults;
 pub mod scripted;
 pub mod tokens;
 

@@ -49,52 +49,49 @@ fn implicit(directory: &Path) {
     filetime::set_file_mtime(directory, FileTime::zero()).unwrap();
 }
 
+/// The entries of a tar: what is said of each with `options`.
+fn list(tar: &Path, options: &[&str]) -> Vec<String> {
+    let mut command = super::command("tar");
+    command
+        .args(["--list", "--quoting-style=literal"])
+        .args(options);
+    let listing = super::run(command.arg("--file").arg(tar));
+    let text = String::from_utf8(listing.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
 fn apply(tar: &Path, rootfs: &Path) {
-    let listing = super::run(
-        super::command("tar")
-            .args([
-                "--list",
-                "--quoting-style=literal",
-                "--show-transformed-names",
-                "-f",
-            ])
-            .arg(tar),
-    );
-    let names: Vec<PathBuf> = String::from_utf8(listing.stdout)
-        .unwrap()
-        .lines()
-        .map(|name| Path::new(name).components().collect())
-        .map(|name: PathBuf| name.strip_prefix("./").map_or(name.clone(), Path::to_owned))
+    let names: Vec<PathBuf> = list(tar, &[])
+        .iter()
+        .map(|name| Path::new(name).components())
+        .map(|name| name.filter(|part| *part != Component::CurDir).collect())
         .collect();
     for name in &names {
         refuse_absolute_links(rootfs, name);
     }
-
     let before = directory_times(rootfs);
     for name in &names {
         whiteout(rootfs, name);
     }
+    // GNU tar puts nothing in a directory's place, or with --recursive-unlink too much.
+    let kinds = list(tar, &["--verbose"]);
+    assert_eq!(kinds.len(), names.len(), "a name with a newline");
+    for (name, kind) in names.iter().zip(&kinds) {
+        if !kind.starts_with('d') {
+            remove_directory(&rootfs.join(name));
+        }
+    }
     super::run(
         super::command("tar")
+            .args(["--extract", "--preserve-permissions", "--same-owner"])
             .args([
-                "--extract",
-                "--preserve-permissions",
-                "--same-owner",
                 "--numeric-owner",
-            ])
-            .args([
                 "--xattrs",
                 "--xattrs-include=*",
                 "--acls",
-                "--recursive-unlink",
             ])
-            .args([
-                "--wildcards",
-                "--exclude=.wh.*",
-                "--exclude=*/.wh.*",
-                "--warning=no-timestamp",
-            ])
-            .arg("-f")
+            .args(["--wildcards", "--exclude=.wh.*", "--warning=no-timestamp"])
+            .arg("--file")
             .arg(tar)
             .arg("-C")
             .arg(rootfs),
@@ -102,12 +99,8 @@ fn apply(tar: &Path, rootfs: &Path) {
     // Making and removing entries is no change of the directory's own.
     let named: BTreeSet<_> = names.iter().map(|name| rootfs.join(name)).collect();
     for directory in directory_times(rootfs).into_keys() {
-        if named.contains(&directory)
-            || (names.contains(&PathBuf::from(".")) && directory == rootfs)
-        {
-            continue;
-        }
         match before.get(&directory) {
+            _ if named.contains(&directory) => {}
             Some(time) => filetime::set_file_mtime(&directory, *time).unwrap(),
             None => implicit(&directory),
         }
@@ -160,6 +153,13 @@ fn whiteout(rootfs: &Path, name: &Path) {
         }
     } else if let Some(hidden) = last.as_bytes().strip_prefix(b".wh.") {
         remove(&parent.join(std::ffi::OsStr::from_bytes(hidden)));
+    }
+}
+
+/// Removes what is a directory itself, not a link to one.
+fn remove_directory(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        fs::remove_dir_all(path).unwrap();
     }
 }
 

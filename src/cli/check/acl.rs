@@ -88,16 +88,17 @@ fn parse(line: &str) -> Option<(Key, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
     fn a_list_takes_the_kernels_form() {
         let text = b"user::rwx\nuser:lisa:r-x:1000\ngroup::r-x\nmask::r-x\nother::---\n";
-        let hex: String = value(text, false)
-            .unwrap()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut hex = String::new();
+        for byte in value(text, false).unwrap() {
+            write!(hex, "{byte:02x}").unwrap();
+        }
         // As `getfattr -e hex` shows it after the `setfacl` of the same.
         assert_eq!(
             hex,

@@ -49,27 +49,35 @@ pub enum What {
     Xattr(Vec<u8>),
 }
 
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Type => "type",
+            Self::Mode => "mode",
+            Self::Uid => "owner",
+            Self::Gid => "group",
+            Self::Mtime => "mtime",
+            Self::Size => "size",
+            Self::Content => "content",
+            Self::Target => "link target",
+            Self::Device => "device number",
+            Self::HardLinks => "hard link",
+            Self::Xattr(name) => return write!(f, "xattr {}", shown(name)),
+        })
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.what {
-            What::Missing => return write!(f, "{}: {} is missing", self.shown(), self.expected),
-            What::Extra => {
-                return write!(f, "{}: {} should not be there", self.shown(), self.found);
-            }
-            What::Type => "type",
-            What::Mode => "mode",
-            What::Uid => "owner",
-            What::Gid => "group",
-            What::Mtime => "mtime",
-            What::Size => "size",
-            What::Content => "content",
-            What::Target => "link target",
-            What::Device => "device number",
-            What::HardLinks => "hard link",
-            What::Xattr(name) => &format!("xattr {}", shown(name)),
-        };
+        let (path, what) = (self.shown(), &self.what);
         let (expected, found) = (&self.expected, &self.found);
-        write!(f, "{}: the {what} is {found}, not {expected}", self.shown())
+        match what {
+            What::Missing => write!(f, "{path}: {expected} is missing"),
+            What::Extra => write!(f, "{path}: {found} should not be there"),
+            _ => write!(f, "{path}: the {what} is {found}, not {expected}"),
+        }
     }
 }
 
@@ -147,12 +155,11 @@ impl Comparison<'_> {
             }
             // The last is taken first.
             for (name, &id) in from.iter().rev() {
-                match to.get(name) {
-                    Some(&other) => ahead.push((below(name), id, other)),
-                    None => {
-                        let kind = kind_of(self.expected, id);
-                        self.add(&below(name), What::Missing, kind, String::new());
-                    }
+                if let Some(&other) = to.get(name) {
+                    ahead.push((below(name), id, other));
+                } else {
+                    let kind = kind_of(self.expected, id);
+                    self.add(&below(name), What::Missing, kind, String::new());
                 }
             }
         }
@@ -170,8 +177,9 @@ impl Comparison<'_> {
             (Kind::File(from), Kind::File(to)) if from.size != to.size => {
                 self.add(path, What::Size, from.size.to_string(), to.size.to_string());
             }
-            (Kind::File(from), Kind::File(to)) if from.sha256 != to.sha256 => {
-                self.add(path, What::Content, hex(&from.sha256), hex(&to.sha256));
+            (Kind::File(from), Kind::File(to)) if from.digest != to.digest => {
+                let (from, to) = ("the source's", "other bytes");
+                self.add(path, What::Content, from.into(), to.into());
             }
             (Kind::Symlink(from), Kind::Symlink(to)) if from != to => {
                 self.add(path, What::Target, shown(from), shown(to));
@@ -278,10 +286,6 @@ fn excerpt(value: &[u8]) -> String {
     let start = value.get(..LIMIT).unwrap_or(value);
     let more = if value.len() > LIMIT { "…" } else { "" };
     format!("{}{more}", shown(start))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for Time {

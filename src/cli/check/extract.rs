@@ -15,14 +15,14 @@ const MAX_LINKS: usize = 255;
 
 /// Why a layer cannot be extracted.
 #[derive(Debug, thiserror::Error)]
-#[error("layer {layer} from the bottom{}: {problem}", within(.entry))]
+#[error("layer {layer} from the bottom{}: {problem}", within(.entry.as_deref()))]
 pub struct ExtractError {
     layer: usize,
     entry: Option<Vec<u8>>,
     problem: String,
 }
 
-fn within(entry: &Option<Vec<u8>>) -> String {
+fn within(entry: Option<&[u8]>) -> String {
     match entry {
         Some(entry) => format!(", entry {:?}", String::from_utf8_lossy(entry)),
         None => String::new(),
@@ -48,16 +48,29 @@ impl Tree {
         I: IntoIterator,
         I::Item: Read,
     {
-        let mut tree = Self::new(Attributes::implicit());
+        let mut tree = Self::bare();
         for (layer, stream) in layers.into_iter().enumerate() {
-            tree.apply(stream)
-                .map_err(|(entry, problem)| ExtractError {
-                    layer,
-                    entry,
-                    problem,
-                })?;
+            tree.add_layer(layer, stream)?;
         }
         Ok(tree)
+    }
+
+    /// The root filesystem of no layers.
+    pub(super) fn bare() -> Self {
+        Self::new(Attributes::implicit())
+    }
+
+    /// Puts a layer on top, which is the one with this number from the bottom.
+    pub(super) fn add_layer(
+        &mut self,
+        layer: usize,
+        stream: impl Read,
+    ) -> Result<(), ExtractError> {
+        self.apply(stream).map_err(|(entry, problem)| ExtractError {
+            layer,
+            entry,
+            problem,
+        })
     }
 
     fn apply(&mut self, stream: impl Read) -> Result<(), (Option<Vec<u8>>, String)> {
@@ -119,12 +132,11 @@ impl Tree {
         let mut depth = ROOT;
         for (count, part) in parents.iter().enumerate() {
             match self.lookup(depth, part) {
-                None => break,
                 Some(next) if self.entries(next).is_some() => depth = next,
                 Some(_) if made.contains(parents.get(..=count).unwrap_or_default()) => {
                     return Ok(());
                 }
-                Some(_) => break,
+                _ => break,
             }
         }
         let Some(parent) = self.resolve(parents, false)? else {

@@ -6,13 +6,26 @@
 //! metadata is kept in memory: of a file's content its length and its digest.
 
 mod acl;
+mod bytes;
+mod command;
 mod compare;
+mod ext4;
+mod ext4_xattrs;
 mod extract;
+mod fetch;
+mod filesystem;
+mod report;
 mod tar_entries;
+mod tar_fields;
 mod tree;
+mod verify;
 mod walk;
 
+pub(super) use command::{CheckArgs, run};
 pub use compare::{Difference, What};
 pub use extract::ExtractError;
+pub use filesystem::FilesystemError;
+pub use report::{ImageReport, Report};
 pub use tree::Tree;
+pub use verify::{Options, Step, check};
 pub use walk::WalkError;

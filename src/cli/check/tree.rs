@@ -1,7 +1,6 @@
 //! A root filesystem as a tree of metadata: what is compared.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 
 use sha2::Digest as _;
 
@@ -45,8 +44,12 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) size: u64,
-    pub(super) sha256: [u8; 32],
+    /// See [`Hasher`]: no plain SHA-256.
+    pub(super) digest: [u8; 32],
 }
+
+/// Extended attributes by their full names.
+pub(super) type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// What every inode has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,7 @@ pub(super) struct Attributes {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) mtime: Time,
-    pub(super) xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    pub(super) xattrs: Xattrs,
 }
 
 /// A time; `nanos` counts up, also before 1970.
@@ -185,25 +188,60 @@ impl Tree {
     }
 }
 
+/// Bytes of a file that are hashed together, if there is anything but zeros among them.
+const PIECE: usize = 4096;
+static ZEROS: [u8; PIECE] = [0; PIECE];
+
 /// Length and digest of a content as it is read.
-#[derive(Default)]
+///
+/// The digest is of what is not zero: each piece of 4096 bytes that has something, with its
+/// place before it. So a hole of terabytes, which anyone can claim, costs nothing, and equal
+/// contents have equal digests however their zeros came about.
 pub(super) struct Hasher {
     size: u64,
     hash: sha2::Sha256,
+    /// The piece that is not yet full.
+    piece: Vec<u8>,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            hash: sha2::Sha256::default(),
+            piece: Vec::with_capacity(PIECE),
+        }
+    }
 }
 
 impl Hasher {
-    pub(super) fn data(&mut self, bytes: &[u8]) {
-        self.size = self.size.saturating_add(bytes.len() as u64);
-        self.hash.update(bytes);
+    pub(super) fn data(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.piece.is_empty()
+                && let Some((piece, rest)) = bytes.split_first_chunk::<PIECE>()
+            {
+                Self::hash(&mut self.hash, self.size, piece);
+                self.size = self.size.saturating_add(PIECE as u64);
+                bytes = rest;
+                continue;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            self.size = self.size.saturating_add(now.len() as u64);
+            bytes = rest;
+            self.close_if(PIECE);
+        }
     }
 
     /// Zeros up to this length.
     pub(super) fn zeros_to(&mut self, size: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        while self.size < size {
-            let count = usize::try_from(size - self.size).unwrap_or(usize::MAX);
-            self.data(ZEROS.get(..count).unwrap_or(&ZEROS));
+        let room = (PIECE - self.piece.len()) % PIECE;
+        let wanted = usize::try_from(size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        self.data(ZEROS.get(..room.min(wanted)).unwrap_or_default());
+        if self.size < size {
+            let part = usize::try_from(size % PIECE as u64).unwrap_or(0);
+            self.size = size - part as u64;
+            self.data(ZEROS.get(..part).unwrap_or_default());
         }
     }
 
@@ -211,24 +249,84 @@ impl Hasher {
         self.size
     }
 
-    pub(super) fn finish(self) -> Content {
+    pub(super) fn finish(mut self) -> Content {
+        self.close_if(self.piece.len());
         Content {
             size: self.size,
-            sha256: self.hash.finalize().into(),
+            digest: self.hash.finalize().into(),
         }
     }
 
-    /// All of a stream.
-    pub(super) fn read(mut stream: impl Read) -> io::Result<Content> {
-        let mut hasher = Self::default();
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(count) => hasher.data(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    fn close_if(&mut self, len: usize) {
+        if self.piece.len() == len {
+            let start = self.size.saturating_sub(len as u64);
+            Self::hash(&mut self.hash, start, &self.piece);
+            self.piece.clear();
+        }
+    }
+
+    fn hash(hash: &mut sha2::Sha256, start: u64, piece: &[u8]) {
+        if ZEROS.get(..piece.len()) != Some(piece) {
+            hash.update(start.to_le_bytes());
+            hash.update(piece);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plain(bytes: &[u8]) -> Content {
+        let mut hasher = Hasher::default();
+        hasher.data(bytes);
+        hasher.finish()
+    }
+
+    #[test]
+    fn a_hole_of_any_size_costs_nothing() {
+        let mut hasher = Hasher::default();
+        hasher.zeros_to(u64::MAX - 5000);
+        hasher.data(b"x");
+        hasher.zeros_to(u64::MAX - 9);
+        assert_eq!(hasher.finish().size, u64::MAX - 9);
+    }
+
+    #[test]
+    fn a_byte_moved_by_one_is_another_content() {
+        let at = |place: usize| {
+            let mut bytes = [0; 9000];
+            bytes[place] = 1;
+            plain(&bytes)
+        };
+        assert_ne!(at(4095), at(4096));
+        assert_ne!(at(0), at(4096));
+        assert_ne!(plain(&[0; 8192]), plain(&[0; 8193]));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_content_is_given(
+            runs in prop::collection::vec((any::<bool>(), 1..10_000usize), 1..12),
+            cut in 1..5000usize,
+        ) {
+            let mut bytes = Vec::new();
+            let mut by_runs = Hasher::default();
+            for (is_hole, len) in runs {
+                let start = bytes.len();
+                bytes.resize(start + len, if is_hole { 0 } else { 0x5a });
+                if is_hole {
+                    by_runs.zeros_to(bytes.len() as u64);
+                } else {
+                    by_runs.data(&bytes[start..]);
+                }
             }
+            let mut by_parts = Hasher::default();
+            bytes.chunks(cut).for_each(|part| by_parts.data(part));
+            prop_assert_eq!(by_parts.finish(), plain(&bytes));
+            prop_assert_eq!(by_runs.finish(), plain(&bytes));
         }
     }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::sys::stat::{major, minor};
 
-use super::tree::{Attributes, Hasher, Kind, NodeId, ROOT, Time, Tree};
+use super::tree::{Attributes, Content, Hasher, Kind, NodeId, ROOT, Time, Tree, Xattrs};
 
 /// Paths longer than this begin at a directory on the way, because the system takes only
 /// 4096 bytes at once.
@@ -62,13 +62,12 @@ impl Tree {
                 let metadata = fs::symlink_metadata(&path).map_err(failed)?;
                 let inode = (metadata.dev(), metadata.ino());
                 let known = linked.get(&inode).filter(|_| metadata.nlink() > 1).copied();
-                let id = match known {
-                    Some(id) => id,
-                    None => {
-                        let kind = kind(&path, &metadata).map_err(failed)?;
-                        let attributes = attributes(&path, &metadata).map_err(failed)?;
-                        tree.add(kind, attributes)
-                    }
+                let id = if let Some(id) = known {
+                    id
+                } else {
+                    let kind = kind(&path, &metadata).map_err(failed)?;
+                    let attributes = attributes(&path, &metadata).map_err(failed)?;
+                    tree.add(kind, attributes)
                 };
                 tree.link(directory.id, entry.file_name().as_bytes(), id);
                 if metadata.is_dir() {
@@ -104,7 +103,7 @@ fn kind(path: &Path, metadata: &Metadata) -> io::Result<Kind> {
     Ok(if file_type.is_dir() {
         Kind::Directory(BTreeMap::new())
     } else if file_type.is_file() {
-        Kind::File(Hasher::read(File::open(path)?)?)
+        Kind::File(content(&File::open(path)?)?)
     } else if file_type.is_symlink() {
         Kind::Symlink(fs::read_link(path)?.into_os_string().into_vec().into())
     } else if file_type.is_char_device() {
@@ -124,6 +123,35 @@ fn kind(path: &Path, metadata: &Metadata) -> io::Result<Kind> {
     })
 }
 
+/// Reads a file where it has data.
+fn content(file: &File) -> io::Result<Content> {
+    let size = file.metadata()?.len();
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 256 << 10];
+    while hasher.size() < size {
+        hasher.zeros_to(next_data(file, hasher.size())?.unwrap_or(size));
+        // A hole within what is read is read as zeros.
+        let left = usize::try_from(size.saturating_sub(hasher.size())).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let part = buffer.get_mut(..count).unwrap_or_default();
+        file.read_exact_at(part, hasher.size())?;
+        hasher.data(part);
+    }
+    Ok(hasher.finish())
+}
+
+/// Where the next data begins, which may be here; `None` if only a hole follows.
+fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    let from = i64::try_from(at).map_err(io::Error::other)?;
+    match nix::unistd::lseek(file, from, nix::unistd::Whence::SeekData) {
+        Ok(place) => u64::try_from(place).map(Some).map_err(io::Error::other),
+        Err(nix::errno::Errno::ENXIO) => Ok(None),
+        // Not every filesystem knows its holes.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => Ok(Some(at)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn attributes(path: &Path, metadata: &Metadata) -> io::Result<Attributes> {
     Ok(Attributes {
         mode: u16::try_from(metadata.mode() & 0o7777).unwrap_or(0),
@@ -137,7 +165,7 @@ fn attributes(path: &Path, metadata: &Metadata) -> io::Result<Attributes> {
     })
 }
 
-fn xattrs(path: &Path) -> io::Result<BTreeMap<Box<[u8]>, Box<[u8]>>> {
+fn xattrs(path: &Path) -> io::Result<Xattrs> {
     let names = match xattr::list(path) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(BTreeMap::new()),

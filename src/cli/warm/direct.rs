@@ -28,26 +28,27 @@ pub struct Direct {
 impl Direct {
     fn source(&self, place: &Place) -> anyhow::Result<Source> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let upstream = match opened.get(&place.host) {
-            Some(upstream) => upstream.clone(),
-            None => {
-                let upstream = match &place.host {
-                    None => self.default.open()?,
-                    Some(host) => {
-                        let mut mistakes = Mistakes::default();
-                        let upstream = self.registries.dial(host, None, &mut mistakes);
-                        mistakes.none_or(upstream)?
-                    }
-                };
-                opened.insert(place.host.clone(), upstream.clone());
-                upstream
-            }
+        let upstream = if let Some(upstream) = opened.get(&place.host) {
+            upstream.clone()
+        } else {
+            let upstream = self.open(place.host.as_deref())?;
+            opened.insert(place.host.clone(), upstream.clone());
+            upstream
         };
         Ok(Source {
             repo: self.repo(place),
             upstream,
             authorization: Authorization::Own,
         })
+    }
+
+    fn open(&self, host: Option<&str>) -> anyhow::Result<Upstream> {
+        let Some(host) = host else {
+            return Ok(self.default.open()?);
+        };
+        let mut mistakes = Mistakes::default();
+        let upstream = self.registries.dial(host, None, &mut mistakes);
+        Ok(mistakes.none_or(upstream)?)
     }
 
     fn repo(&self, place: &Place) -> RepoName {

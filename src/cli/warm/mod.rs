@@ -166,7 +166,9 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
     let (names, wrong) = names::gather(&args.images, &args.all_tags, &args.file)?;
     if !wrong.is_empty() {
         let mut mistakes = Mistakes::default();
-        wrong.into_iter().for_each(|line| mistakes.add_line(line));
+        for line in wrong {
+            mistakes.add_line(line);
+        }
         return Err(mistakes.into());
     }
     let (way, suffix) = way(&args, &context, &terminal).await?;
@@ -379,11 +381,14 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
         "failed": failures,
     }));
     if !terminal.is_json() {
-        let mut line = format!("{converted} converted, {found} were there");
-        if *ready > 0 {
-            line.push_str(&format!(", {ready} are ready"));
-        }
-        output::line(format_args!("{line}, {} failed", failed.len()))?;
+        let ready = match ready {
+            0 => String::new(),
+            ready => format!(", {ready} are ready"),
+        };
+        let failed = failed.len();
+        output::line(format_args!(
+            "{converted} converted, {found} were there{ready}, {failed} failed"
+        ))?;
     }
     // Elsewhere each was told when it happened.
     for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {

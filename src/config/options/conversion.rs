@@ -1,4 +1,6 @@
 //! How images are converted.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::convert::{ConverterConfig, Platforms, PushTarget};
 /// Whole blocks of the filesystem.
 const BLOCK: u64 = 4096;
 /// Below it there is no room for the filesystem itself.
-const MIN_DISK: u64 = 16 << 20;
+const MIN_DISK: u64 = 1 << 20;
 /// Where the 32-bit block numbers of file extents end.
 const MAX_DISK: u64 = 16 << 40;
 /// What "no limit" on conversions comes to.
@@ -67,7 +69,7 @@ fn disk_size(text: &str) -> Result<u64, String> {
     let size = gibibytes(text)?;
     if !(MIN_DISK..=MAX_DISK).contains(&size) {
         return Err(format!(
-            "a disk of {size} bytes is not supported: 16MiB to 16TiB is"
+            "a disk of {size} bytes is not supported: 1MiB to 16TiB is"
         ));
     }
     if !size.is_multiple_of(BLOCK) {

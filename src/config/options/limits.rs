@@ -1,4 +1,6 @@
 //! Bounds that keep one client from starving the others.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,6 @@
 //! What is told while working.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;

@@ -1,4 +1,6 @@
 //! How converted images are called, and where they are pushed to.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 

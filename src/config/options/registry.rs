@@ -1,4 +1,6 @@
 //! How registries are spoken to.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,6 @@
 //! The server in front.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,6 @@
 //! Where results are kept.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use serde::{Deserialize, Serialize};
 
@@ -43,19 +45,19 @@ impl StoreOptions {
         });
         let create_tables = switch(mistakes, "db-create", self.db_create.as_ref());
         let tls_roots = list(mistakes, "db-ca", &self.db_ca, existing_file);
-        let dsn = match &self.dbstr {
-            Some(text) => Some(mistakes.take("dbstr", text.as_str().parse::<Dsn>())?),
-            None => None,
-        };
+        let read = |text: &str| text.parse::<Dsn>();
+        let dsn = optional(mistakes, "dbstr", self.dbstr.as_ref(), read);
+        let is_mysql = self.dbstr.is_some();
         let cache_size = optional(mistakes, "cache-size", self.cache_size.as_ref(), bytes);
         let keep = required(mistakes, "keep", self.keep.as_ref(), duration);
-        let index = match dsn {
-            Some(dsn) => IndexConfig::Mysql(Box::new(MysqlConfig {
-                dsn,
+        let index = if is_mysql {
+            IndexConfig::Mysql(Box::new(MysqlConfig {
+                dsn: dsn?,
                 create_tables,
                 tls_roots,
-            })),
-            None => IndexConfig::Sqlite,
+            }))
+        } else {
+            IndexConfig::Sqlite
         };
         Some(StoreConfig {
             data_dir: data_dir?,

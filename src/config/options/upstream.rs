@@ -1,4 +1,6 @@
 //! What stands behind the proxy, and the settings of each registry by its host.
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -164,7 +164,7 @@ fn giving_up_early_stops_the_threads() {
 
 #[test]
 fn what_runs_ahead_is_bounded() {
-    let endless = std::iter::repeat_with(|| Ok(Bytes::from_static(&[7; 65_536])));
+    let endless = std::iter::repeat_with(|| Ok(Bytes::from(vec![7; 65_536])));
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
     let mut input = input(b"", b"");

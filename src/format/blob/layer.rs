@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 
 use super::wrapping;
-use crate::format::block::SharedDevice;
+use crate::format::block::{BlockDevice as _, SharedDevice};
 use crate::format::lsmt::{self, Header, LsmtError, Mapping};
 use crate::format::zfile::{Geometry, ZFileError, ZFileReader};
 
@@ -91,6 +91,25 @@ impl LayerBlob {
 
     pub(super) fn layer(&self) -> &lsmt::Layer<ZFileReader> {
         &self.layer
+    }
+
+    /// Reads all of the `ZFile`, also what no mapping leads to, so that every block's CRC is
+    /// compared with its bytes; how many bytes that made.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a block is damaged.
+    pub fn verify(&self) -> io::Result<u64> {
+        let zfile = self.layer.device();
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < zfile.size() {
+            let part = usize::try_from(zfile.size() - at)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            zfile.read_at(at, &mut buffer[..part])?;
+            at += part as u64;
+        }
+        Ok(at)
     }
 
     /// What is in the blob.

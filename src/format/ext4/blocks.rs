@@ -64,7 +64,7 @@ impl<D: BlockDevice> Filesystem<D> {
         if group.flags & gd::BLOCK_UNINIT != 0 && self.sb.checksums.has_uninit() {
             let start = geometry.group_start(number);
             let used = self.system.within(start, start + count as u64);
-            let bits = self.cache.fresh(group.block_bitmap, Seal::Plain);
+            let bits = self.cache.fresh(group.block_bitmap, Seal::Plain)?;
             for (from, to) in used {
                 bitmap::fill(bits, (from - start) as usize, (to - start) as usize, true);
             }
@@ -193,7 +193,7 @@ impl<D: BlockDevice> Filesystem<D> {
         let Some((block, _)) = runs.first() else {
             return corrupt("one block was asked for and none came");
         };
-        self.cache.fresh(*block, seal);
+        self.cache.fresh(*block, seal)?;
         Ok(*block)
     }
 

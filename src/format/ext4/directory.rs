@@ -1,12 +1,12 @@
 //! Directories: names to inodes.
 
-use super::checksum::{self, Seal};
+use super::checksum::Seal;
 use super::dirblock;
 use super::error::{Error, Result, corrupt};
 use super::extents::Run;
 use super::filesystem::Filesystem;
 use super::inode::Inode;
-use super::layout::{MAX_NAME, compat, incompat};
+use super::layout::{MAX_NAME, compat, get16, get32, incompat};
 use super::types::{FileType, Ino, NamedEntry};
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
@@ -74,23 +74,21 @@ impl<D: BlockDevice> Filesystem<D> {
         dir.is_indexed() && self.sb.compat() & compat::DIR_INDEX != 0
     }
 
-    /// What seals a block of a directory that is looked at without the index: blocks of the
-    /// index end in no tail.
-    fn seal_by_sight(&self, dir: &Inode, block: &[u8]) -> Seal {
-        let seed = self.inode_seed(dir);
-        if !self.is_indexed(dir) || checksum::has_tail(block) {
-            Seal::Entries(seed)
-        } else {
-            Seal::Index(seed)
-        }
-    }
-
-    fn checked_block(&mut self, dir: &Inode, number: u64) -> Result<&[u8]> {
+    /// A block of a directory that is looked at without the index. Blocks of the index are
+    /// the first, and those that one entry of nothing fills to the end, over a tail's place.
+    fn checked_block(&mut self, dir: &Inode, number: u64, is_first: bool) -> Result<&[u8]> {
         if self.sb.checksums.all().is_none() {
             return self.cache.read(number);
         }
-        let copy = self.cache.read(number)?.to_vec();
-        let seal = self.seal_by_sight(dir, &copy);
+        let seed = self.inode_seed(dir);
+        let is_indexed = self.is_indexed(dir);
+        let block = self.cache.read(number)?;
+        let is_whole = get32(block, 0) == 0 && usize::from(get16(block, 4)) == block.len();
+        let seal = if is_indexed && (is_first || is_whole) {
+            Seal::Index(seed)
+        } else {
+            Seal::Entries(seed)
+        };
         self.cache.read_sealed(number, seal)
     }
 
@@ -103,8 +101,8 @@ impl<D: BlockDevice> Filesystem<D> {
             self.find_indexed(dir, name)?
         } else {
             let mut found = None;
-            for number in self.directory_blocks(dir)? {
-                let block = self.checked_block(dir, number)?;
+            for (place, number) in self.directory_blocks(dir)?.into_iter().enumerate() {
+                let block = self.checked_block(dir, number, place == 0)?;
                 if let Some(slot) = dirblock::find(block, name)? {
                     found = Some((number, slot.at, slot.ino, slot.kind));
                     break;
@@ -156,8 +154,8 @@ impl<D: BlockDevice> Filesystem<D> {
     /// All names but `.` and `..`, in the disk's order.
     pub(super) fn names(&mut self, dir: &Inode) -> Result<Vec<NamedEntry>> {
         let mut raw = Vec::new();
-        for number in self.directory_blocks(dir)? {
-            for slot in dirblock::slots(self.checked_block(dir, number)?) {
+        for (place, number) in self.directory_blocks(dir)?.into_iter().enumerate() {
+            for slot in dirblock::slots(self.checked_block(dir, number, place == 0)?) {
                 let slot = slot?;
                 if slot.ino != 0 && slot.name != b"." && slot.name != b".." {
                     raw.push((slot.ino, slot.kind, slot.name.to_vec()));

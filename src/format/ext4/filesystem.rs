@@ -275,13 +275,12 @@ impl<D: BlockDevice> Filesystem<D> {
             return Ok(());
         }
         // Too many to count; are they still?
-        let count = match self.crowded.get(&dir.ino) {
-            Some(count) => count.saturating_sub(1),
-            None => {
-                let names = self.names(dir)?;
-                let is_directory = |name: &&NamedEntry| name.file_type == FileType::Directory;
-                names.iter().filter(is_directory).count() as u64
-            }
+        let count = if let Some(count) = self.crowded.get(&dir.ino) {
+            count.saturating_sub(1)
+        } else {
+            let names = self.names(dir)?;
+            let is_directory = |name: &&NamedEntry| name.file_type == FileType::Directory;
+            names.iter().filter(is_directory).count() as u64
         };
         if count + 2 < u64::from(MAX_LINKS) {
             self.crowded.remove(&dir.ino);

@@ -288,44 +288,38 @@ impl<D: BlockDevice> Filesystem<D> {
     /// room above it, or adds a level.
     fn make_room(&mut self, dir: &mut Inode, frames: &[Frame]) -> Result<()> {
         let seal = self.index_seal(dir);
-        let is_full = |frame: &Frame| frame.count >= frame.limit;
-        let above = frames.iter().rposition(|frame| !is_full(frame));
-        match above {
-            Some(level) => {
-                let (Some(parent), Some(full)) = (frames.get(level), frames.get(level + 1)) else {
-                    return corrupt("a directory's index is full and is not");
-                };
-                let keep = full.count / 2;
-                let moved = full.count - keep;
-                let (logical, new) = self.add_directory_block(dir, seal)?;
-                let from = full.at + keep * ENTRY;
-                let entries = self.cache.read(full.block)?[from..from + moved * ENTRY].to_vec();
-                self.fill_node(new, seal, &entries)?;
-                let block = self.cache.write(full.block, seal)?;
-                put16(block, full.at + 2, keep as u16);
-                // So that what is stored does not depend on what was.
-                block[from..from + moved * ENTRY].fill(0);
-                self.insert_entry(seal, *parent, get32(&entries, 0), logical)
-            }
-            None => {
-                if frames.len() >= self.max_levels() {
-                    return Err(Error::DirectoryFull);
-                }
-                let Some(root) = frames.first() else {
-                    return corrupt("a directory's index has no root");
-                };
-                let (logical, new) = self.add_directory_block(dir, seal)?;
-                let end = root.at + root.count * ENTRY;
-                let entries = self.cache.read(root.block)?[root.at..end].to_vec();
-                self.fill_node(new, seal, &entries)?;
-                let block = self.cache.write(root.block, seal)?;
-                block[root.at + ENTRY..end].fill(0);
-                put16(block, root.at + 2, 1);
-                put32(block, root.at + 4, logical);
-                block[INFO + 6] += 1;
-                Ok(())
-            }
+        let above = frames.iter().rposition(|frame| frame.count < frame.limit);
+        if let Some(level) = above {
+            let (Some(parent), Some(full)) = (frames.get(level), frames.get(level + 1)) else {
+                return corrupt("a directory's index is full and is not");
+            };
+            let keep = full.count / 2;
+            let (logical, new) = self.add_directory_block(dir, seal)?;
+            let moved = full.at + keep * ENTRY..full.at + full.count * ENTRY;
+            let entries = self.cache.read(full.block)?[moved.clone()].to_vec();
+            self.fill_node(new, seal, &entries)?;
+            let block = self.cache.write(full.block, seal)?;
+            put16(block, full.at + 2, keep as u16);
+            // So that what is stored does not depend on what was.
+            block[moved].fill(0);
+            return self.insert_entry(seal, *parent, get32(&entries, 0), logical);
         }
+        if frames.len() >= self.max_levels() {
+            return Err(Error::DirectoryFull);
+        }
+        let Some(root) = frames.first() else {
+            return corrupt("a directory's index has no root");
+        };
+        let (logical, new) = self.add_directory_block(dir, seal)?;
+        let end = root.at + root.count * ENTRY;
+        let entries = self.cache.read(root.block)?[root.at..end].to_vec();
+        self.fill_node(new, seal, &entries)?;
+        let block = self.cache.write(root.block, seal)?;
+        block[root.at + ENTRY..end].fill(0);
+        put16(block, root.at + 2, 1);
+        put32(block, root.at + 4, logical);
+        block[INFO + 6] += 1;
+        Ok(())
     }
 
     /// Makes a block of the index below the root, of these entries.

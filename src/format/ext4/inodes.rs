@@ -16,7 +16,7 @@ impl<D: BlockDevice> Filesystem<D> {
         let count = geometry.inodes_per_group as usize;
         let group = self.group(number)?;
         if group.flags & gd::INODE_UNINIT != 0 && self.sb.checksums.has_uninit() {
-            let bits = self.cache.fresh(group.inode_bitmap, Seal::Plain);
+            let bits = self.cache.fresh(group.inode_bitmap, Seal::Plain)?;
             bitmap::fill(bits, count, geometry.block_size as usize * 8, true);
             let group = self.group_mut(number)?;
             group.flags &= !gd::INODE_UNINIT;

@@ -268,13 +268,13 @@ impl<D: BlockDeviceMut> Filesystem<D> {
             let length = count * (2 + plan.table_blocks());
             device.zero_at(start * BLOCK, length * BLOCK)?;
         }
-        let superblock = Superblock::parse(plan.superblock(), device.size())?;
+        let superblock = Superblock::parse(&plan.superblock(), device.size())?;
         let groups = (0..plan.groups).map(|number| plan.group(number)).collect();
         let mut filesystem = Self::assemble(device, superblock, groups);
         filesystem.cache.start_from(Pristine(plan.clone()));
 
         let geometry = filesystem.sb.geometry;
-        filesystem.fresh_tables(&geometry);
+        filesystem.fresh_tables(&geometry)?;
         filesystem.store_groups()?;
         filesystem.store_superblock()?;
         for group in (1..plan.groups).filter(|group| plan.has_copy(*group)) {
@@ -297,10 +297,11 @@ impl<D: BlockDeviceMut> Filesystem<D> {
     }
 
     /// Zeros for superblock and descriptors.
-    fn fresh_tables(&mut self, geometry: &Geometry) {
+    fn fresh_tables(&mut self, geometry: &Geometry) -> Result<()> {
         for block in 0..=u64::from(geometry.gdt_blocks) {
-            self.cache.fresh(block, Seal::Plain);
+            self.cache.fresh(block, Seal::Plain)?;
         }
+        Ok(())
     }
 
     /// A copy of superblock and descriptors at a group's start.
@@ -308,13 +309,13 @@ impl<D: BlockDeviceMut> Filesystem<D> {
         let geometry = self.sb.geometry;
         let start = geometry.group_start(group);
         let copy = self.sb.copy_for(group);
-        let block = self.cache.fresh(start, Seal::Plain);
+        let block = self.cache.fresh(start, Seal::Plain)?;
         // A copy is at its block's start; the first is behind the boot sector.
         block[..copy.raw.len()].copy_from_slice(&copy.raw);
         for block in 1..=u64::from(geometry.gdt_blocks) {
             let table = self.cache.read(block)?.to_vec();
             self.cache
-                .fresh(start + block, Seal::Plain)
+                .fresh(start + block, Seal::Plain)?
                 .copy_from_slice(&table);
         }
         Ok(())

@@ -93,30 +93,30 @@ impl Superblock {
         }
         let mut raw = [0; SUPERBLOCK_LEN];
         device.read_at(SUPERBLOCK_AT, &mut raw)?;
-        Self::parse(raw, size)
+        Self::parse(&raw, size)
     }
 
     /// Checks a superblock against itself and a disk of `size` bytes.
-    pub(super) fn parse(raw: [u8; SUPERBLOCK_LEN], size: u64) -> Result<Self> {
-        let magic = get16(&raw, sb::MAGIC);
+    pub(super) fn parse(raw: &[u8; SUPERBLOCK_LEN], size: u64) -> Result<Self> {
+        let magic = get16(raw, sb::MAGIC);
         if magic != MAGIC {
             return Err(Error::NotExt4(format!(
                 "its magic is {magic:#06x}, not {MAGIC:#06x}"
             )));
         }
-        check_features(&raw)?;
-        let checksums = checksums(&raw);
-        if checksums.all().is_some() && get32(&raw, sb::CHECKSUM) != checksum::superblock(&raw) {
+        check_features(raw)?;
+        let checksums = checksums(raw);
+        if checksums.all().is_some() && get32(raw, sb::CHECKSUM) != checksum::superblock(raw) {
             return corrupt("the superblock does not have its checksum");
         }
-        if get32(&raw, sb::LAST_ORPHAN) != 0 {
+        if get32(raw, sb::LAST_ORPHAN) != 0 {
             return Err(Error::Unsupported(
                 "orphaned inodes (it was not unmounted; run e2fsck)".into(),
             ));
         }
         Ok(Self {
-            geometry: geometry(&raw, size)?,
-            raw,
+            geometry: geometry(raw, size)?,
+            raw: *raw,
             checksums,
         })
     }

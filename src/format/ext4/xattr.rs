@@ -6,7 +6,7 @@ use super::checksum::Seal;
 use super::error::{Error, Result, corrupt};
 use super::filesystem::Filesystem;
 use super::inode::Inode;
-use super::layout::{compat, get16, get32, put16, put32, sb};
+use super::layout::{MAX_NAME, compat, get16, get32, put16, put32, sb};
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
 const MAGIC: u32 = 0xea02_0000;
@@ -67,7 +67,7 @@ impl Stored<'_> {
     }
 }
 
-fn to_stored<'a>((name, value): &'a Pair) -> Result<Stored<'a>> {
+fn to_stored((name, value): &Pair) -> Result<Stored<'_>> {
     let wrong = |problem| Error::Xattr {
         name: name.clone(),
         problem,
@@ -77,8 +77,12 @@ fn to_stored<'a>((name, value): &'a Pair) -> Result<Stored<'a>> {
         .find_map(|(index, prefix)| Some((*index, name.strip_prefix(*prefix)?)))
         .ok_or_else(|| wrong("its name begins in no way that ext4 knows"))?;
     let is_acl = index == ACL_ACCESS || index == ACL_DEFAULT;
-    if is_acl != suffix.is_empty() || suffix.len() > 255 || suffix.contains(&0) {
+    if is_acl != suffix.is_empty() || suffix.contains(&0) {
         return Err(wrong("its name cannot be one"));
+    }
+    // The kernel would not give a longer one back.
+    if name.len() > MAX_NAME {
+        return Err(wrong("its name is longer than 255 bytes"));
     }
     let value = if is_acl {
         acl::to_stored(value).map_err(wrong)?

@@ -92,6 +92,11 @@ impl<D: BlockDevice> Layer<D> {
         &self.header
     }
 
+    /// What the LSMT lies on.
+    pub(crate) fn device(&self) -> &D {
+        &self.device
+    }
+
     /// The mappings, in the disk's order and without overlaps.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings

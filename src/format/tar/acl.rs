@@ -86,9 +86,39 @@ fn entry(line: &str) -> Option<(u16, u32, u16)> {
     Some((tag, id, bits))
 }
 
+/// The permission bits of the mode of a file with this `system.posix_acl_access`: those of
+/// owner, mask (the group where there is none) and others, as the kernel's `posix_acl.c` sets
+/// them. `None` for what is no such list.
+pub fn permissions(value: &[u8]) -> Option<u16> {
+    let (version, entries) = value.split_first_chunk::<4>()?;
+    let (entries, rest) = entries.as_chunks::<8>();
+    if u32::from_le_bytes(*version) != VERSION || !rest.is_empty() {
+        return None;
+    }
+    let of = |wanted: u16| {
+        entries.iter().find_map(|[t0, t1, p0, p1, ..]| {
+            (u16::from_le_bytes([*t0, *t1]) == wanted).then_some(u16::from_le_bytes([*p0, *p1]) & 7)
+        })
+    };
+    let group = of(MASK).or_else(|| of(GROUP_OBJ))?;
+    Some(of(USER_OBJ)? << 6 | group << 3 | of(OTHER)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mode_s_bits_are_those_of_owner_mask_and_others() {
+        let of = |text: &[u8]| permissions(&xattr_value(text, true).unwrap());
+        let named = b"user::rw-,user:7:rwx,group::r--,mask::rwx,other::--x";
+        assert_eq!(of(named), Some(0o671));
+        assert_eq!(of(b"user::rwx,group::r-x,other::---"), Some(0o750));
+        let whole = xattr_value(named, false).unwrap();
+        assert_eq!(permissions(&whole[..whole.len() - 1]), None);
+        assert_eq!(permissions(&whole[..4]), None);
+        assert_eq!(permissions(b""), None);
+    }
 
     #[test]
     fn a_list_becomes_the_kernels_form_in_the_kernels_order() {

@@ -6,7 +6,7 @@
 //! § "Basic Tar Format"; where they leave a choice, Go's `archive/tar` decides, because
 //! that is what containerd unpacks layers with.
 
-mod acl;
+pub mod acl;
 mod entry;
 mod error;
 mod header;

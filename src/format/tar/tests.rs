@@ -67,7 +67,7 @@ fn pax(records: &[(&str, &str)]) -> Vec<u8> {
         while length != rest + length.to_string().len() {
             length += 1;
         }
-        write!(body, "{length} {key}={value}\n").unwrap();
+        writeln!(body, "{length} {key}={value}").unwrap();
     }
     extension(b'x', &body)
 }

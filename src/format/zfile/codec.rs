@@ -200,7 +200,7 @@ mod tests {
         let mut compressor = Compressor::new();
         let zeros = vec![0; 65536];
         let noise: Vec<u8> = (0..65536_u32)
-            .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+            .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
             .collect();
         for algorithm in [Algorithm::Lz4, Algorithm::Zstd] {
             for data in [&zeros, &noise] {

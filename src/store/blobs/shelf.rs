@@ -188,12 +188,15 @@ impl Shelf {
         let mut free = self.bytes_free()?;
         if free < needed {
             let mut held = self.hold()?;
-            let freed = held.evict_bytes(needed - free)?;
-            tracing::info!(
-                freed,
-                "evicted blobs for a conversion: the disk is too full"
-            );
-            free = self.bytes_free()?;
+            // A claim that all blobs together could not meet must not cost any of them.
+            if held.total() >= needed - free {
+                let freed = held.evict_bytes(needed - free)?;
+                tracing::info!(
+                    freed,
+                    "evicted blobs for a conversion: the disk is too full"
+                );
+                free = self.bytes_free()?;
+            }
         }
         if free < needed {
             return Err(BlobError::TooLittleSpace {

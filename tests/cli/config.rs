@@ -1,0 +1,174 @@
+//! `config check`: layers, mistakes, secrets.
+
+use super::{Ran, finish, program};
+
+struct Config {
+    directory: tempfile::TempDir,
+}
+
+impl Config {
+    fn new(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), text).unwrap();
+        Self { directory }
+    }
+
+    fn path(&self) -> String {
+        let path = self.directory.path().join("config.toml");
+        path.display().to_string()
+    }
+
+    /// `config check` with these variables and flags.
+    #[track_caller]
+    fn check(&self, environment: &[(&str, &str)], flags: &[&str]) -> Ran {
+        let path = self.path();
+        let mut command = program(&["--config", &path, "config", "check"]);
+        command.args(flags).envs(environment.iter().copied());
+        finish(command)
+    }
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+    let config = Config::new("hold = '1s'\nkeep = '1m'\ndrain = '1m'\nbs = 16\npush = true\n");
+    let environment = [
+        ("OVERLAYBD_PROXY_HOLD", "2s"),
+        ("OVERLAYBD_PROXY_KEEP", "2m"),
+    ];
+    let ran = config.check(&environment, &["--hold", "3s"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let path = config.path();
+    for line in [
+        "hold = \"3s\"  # flag".to_owned(),
+        "keep = \"2m\"  # environment".to_owned(),
+        format!("drain = \"1m\"  # {path}"),
+        format!("bs = 16  # {path}"),
+        format!("push = true  # {path}"),
+        "suffix = \"_obd\"  # default".to_owned(),
+        "# cache-size = (not set)".to_owned(),
+    ] {
+        assert!(
+            ran.out.lines().any(|shown| shown == line),
+            "{line} in {}",
+            ran.out
+        );
+    }
+}
+
+#[test]
+fn what_is_shown_is_a_configuration_with_the_same_meaning() {
+    let config = Config::new(
+        "hold = '1s'\nplatform = ['all']\n[[upstream]]\nurl = 'r.io'\nhosts = 'x'\nattempts = 2\n",
+    );
+    let first = config.check(&[], &["--cache-size", "5GiB"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let again = Config::new(&first.out);
+    let second = again.check(&[], &[]);
+    assert_eq!(second.code, 0, "{second:?}");
+    let meaning = |text: &str| text.parse::<toml::Table>().unwrap();
+    assert_eq!(meaning(&first.out), meaning(&second.out));
+    assert_eq!(
+        meaning(&first.out)["upstream"][0]["hosts"].as_str(),
+        Some("x")
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_place_and_remedy() {
+    let config = Config::new(
+        "hodl = '1s'\nbs = 5\ncache-size = 'lots'\nlisten = ['x']\n\
+         [[upstream]]\nurl = 'ftp://x'\npath_prefix = 'y'\n",
+    );
+    let environment = [
+        ("OVERLAYBD_PROXY_KEEP", "soon"),
+        ("OVERLAYBD_PROXY_READ_ONLY", "maybe"),
+    ];
+    let ran = config.check(
+        &environment,
+        &[
+            "--fstype",
+            "xfs",
+            "--dbstr",
+            "u:hunter2@tcp(h)/db?bogus=1",
+            "--tls-cert=/none",
+        ],
+    );
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let path = config.path();
+    for part in [
+        format!("`hodl` in {path}: there is no such key; did you mean `hold`?"),
+        format!("`bs` in {path}: \"5\" is not one of 4, 8, 16, 32, 64"),
+        format!("`cache-size` in {path}: \"lots\" is not a size"),
+        format!("`listen` in {path}: a string, a number or a boolean is expected"),
+        format!(
+            "`path_prefix` in [[upstream]] of {path}: there is no such key; did you mean `path-prefix`?"
+        ),
+        format!("`upstream` in {path}: \"ftp\" is no scheme"),
+        "OVERLAYBD_PROXY_KEEP: \"soon\" is not a duration: use for example 25s".to_owned(),
+        "OVERLAYBD_PROXY_READ_ONLY: \"maybe\" is neither true nor false".to_owned(),
+        "--fstype: \"xfs\" is not supported: ext4 is".to_owned(),
+        "--dbstr: ".to_owned(),
+        "\"bogus\"".to_owned(),
+        "--tls-cert: /none cannot be read".to_owned(),
+        "--tls-key: the key of --tls-cert is needed".to_owned(),
+    ] {
+        assert!(ran.err.contains(&part), "{part} in {}", ran.err);
+    }
+    assert!(!ran.err.contains("hunter2") && !ran.out.contains("hunter2"));
+}
+
+#[test]
+fn no_secret_is_printed_wherever_it_comes_from_and_whatever_else_is_wrong() {
+    let config = Config::new(
+        "dbstr = 'obd:hunter2@tcp(db:3306)/obd'\npush-user = 'a:hunter2'\npush-repo = 'r.io/x'\n\
+         [[upstream]]\nurl = 'a.io'\nuser = 'me:hunter2'\n\
+         [[upstream]]\nurl = 'b.io'\nrefresh = 'hunter2'\n",
+    );
+    for flags in [
+        &[][..],
+        &["--hold=wrong"],
+        &["--upstream=c.io,user=me:hunter2"],
+        &["--upstream=c.io,user=me:hunter2,colour=red"],
+        &["--upstream=https://me:hunter2@c.io"],
+        &["--user=me:hunter2"],
+        &["--user=me:hunter2", "--refresh=hunter2"],
+        &["--dbstr=obd:hunter2@tcp(db"],
+    ] {
+        let ran = config.check(&[("OVERLAYBD_PROXY_PUSH_USER", "b:hunter2")], flags);
+        assert!(!ran.out.contains("hunter2"), "{flags:?}: {}", ran.out);
+        assert!(!ran.err.contains("hunter2"), "{flags:?}: {}", ran.err);
+        assert!(ran.out.contains("***"), "{flags:?}: {}", ran.out);
+    }
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there_and_be_toml() {
+    let ran = super::ran(&["--config", "/nowhere.toml", "config", "check"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("/nowhere.toml cannot be read"), "{ran:?}");
+    let ran = Config::new("hold = \n").check(&[], &[]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("is not TOML: line 1"), "{ran:?}");
+    let config = Config::new("hold = '7s'\n");
+    let mut command = program(&["config", "check"]);
+    command.env("OVERLAYBD_PROXY_CONFIG", config.path());
+    assert!(finish(command).out.contains("hold = \"7s\""));
+}
+
+#[test]
+fn serve_tells_the_same_mistakes() {
+    let config = Config::new("hodl = 1\n");
+    let path = config.path();
+    let error = super::bad(2, &["--config", &path, "serve", "--bs", "5"]);
+    assert!(error.contains("2 mistakes"), "{error}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display().to_string();
+    let error = super::bad(1, &["serve", "--listen", &address, "--data-dir", &data]);
+    assert!(error.contains(&address), "{error}");
+}

@@ -1,0 +1,245 @@
+//! `convert` between layouts and archives; what comes of it is judged elsewhere.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::support::registry::Registry;
+use super::{Demo, bad, finish, good, program, ran};
+
+fn events(out: &str) -> Vec<Value> {
+    out.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_person_gets_lines_and_a_program_gets_json() {
+    let demo = Demo::new(&["1"]);
+    let out = format!("oci:{}:1_obd", demo.path("out"));
+    let told = ran(&["convert", &demo.source("1"), &out]);
+    assert_eq!(told.code, 0, "{told:?}");
+    for part in ["2 layers", "layer 1/2", "layer 2/2", "2 converted"] {
+        assert!(told.err.contains(part), "{part} in {}", told.err);
+    }
+    let digest = told.out.trim();
+    let events = events(&good(&["convert", "--json", &demo.source("1"), &out]));
+    assert_eq!(events[0]["event"], "planned");
+    assert_eq!(events[0]["layers"].as_array().unwrap().len(), 2);
+    let done = events.last().unwrap();
+    assert_eq!(done["event"], "done");
+    assert_eq!(done["digest"], digest);
+    // The result is the same and there: nothing is written again.
+    assert_eq!(done["uploaded"], 0);
+    let quiet = ran(&["convert", "--quiet", &demo.source("1"), &out]);
+    assert_eq!((quiet.out.trim(), quiet.err.as_str()), (digest, ""));
+}
+
+#[test]
+fn what_is_kept_in_a_data_directory_is_not_converted_again() {
+    let demo = Demo::new(&["1"]);
+    let (data, archive) = (
+        demo.path("data"),
+        format!("oci-archive:{}:x", demo.path("out.tar")),
+    );
+    let run = || {
+        let out = good(&[
+            "convert",
+            "--json",
+            "--data-dir",
+            &data,
+            &demo.source("1"),
+            &archive,
+        ]);
+        events(&out).pop().unwrap()
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(
+        (&first["converted"], &first["found"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(
+        (&second["converted"], &second["found"]),
+        (&0.into(), &2.into())
+    );
+    assert_eq!(first["digest"], second["digest"]);
+}
+
+#[test]
+fn options_are_seen_in_what_is_made() {
+    let demo = Demo::new(&["1"]);
+    let out = format!("oci:{}:1_obd", demo.path("out"));
+    good(&[
+        "convert",
+        "-q",
+        "--algorithm",
+        "zstd",
+        "--bs",
+        "16",
+        "--vsize",
+        "1",
+        "--fstype",
+        "ext4;noload;-b 4096",
+        "--referrer",
+        &demo.source("1"),
+        &out,
+    ]);
+    let image: Value = serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
+    let source: Value =
+        serde_json::from_str(&good(&["inspect", "--json", &demo.source("1")])).unwrap();
+    let layer = &image["layers"][0];
+    assert_eq!(layer["blob"]["zfile"]["algorithm"], "zstd");
+    assert_eq!(layer["blob"]["zfile"]["block_size"], 16_384);
+    assert_eq!(layer["blob"]["lsmt"]["virtual_size"], 1 << 30);
+    let fs_type = &layer["annotations"]["containerd.io/snapshot/overlaybd/blob-fs-type"];
+    assert_eq!(fs_type, "ext4;noload");
+    assert_eq!(image["subject"], source["digest"]);
+}
+
+#[test]
+fn the_manifests_are_dumped_where_they_are_asked_for_and_nothing_is_uploaded() {
+    let demo = Demo::new(&["1"]);
+    let dump = demo.path("dump");
+    let arguments = ["convert", "--no-upload", "--dump-manifest", "--dir", &dump];
+    let out = good(&[&arguments[..], &[&demo.source("1")]].concat());
+    let manifest = std::fs::read(format!("{dump}/manifest.json")).unwrap();
+    assert_eq!(super::support::sha256(&manifest), out.trim());
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let config = std::fs::read(format!("{dump}/config.json")).unwrap();
+    assert_eq!(
+        manifest["config"]["digest"],
+        super::support::sha256(&config)
+    );
+    // The temporary data was in there too, and is gone.
+    assert_eq!(std::fs::read_dir(&dump).unwrap().count(), 2);
+}
+
+#[test]
+fn what_cannot_be_converted_is_told_before_anything_is_done() {
+    let demo = Demo::new(&["1"]);
+    let (source, out) = (demo.source("1"), format!("oci:{}", demo.path("out")));
+    let by_digest = format!("r.io/x@sha256:{}", "0".repeat(64));
+    for (arguments, named) in [
+        (vec!["convert", "UPPER/case", &out], "UPPER/case"),
+        (vec!["convert", &source, &by_digest], "name a tag instead"),
+        (vec!["convert", &source, &out, "--fstype", "erofs"], "erofs"),
+        (vec!["convert", &source, &out, "--bs", "5"], "--bs"),
+        (
+            vec!["convert", &source, &out, "--dbstr", "nonsense"],
+            "--dbstr",
+        ),
+        (
+            vec!["convert", &source, &out, "--src-user", "a:b"],
+            "wants no credentials",
+        ),
+        (
+            vec!["convert", &source, &out, "--client-cert", "x"],
+            "CERT:KEY",
+        ),
+        (
+            vec!["convert", &source, &out, "--db-type", "redis"],
+            "redis",
+        ),
+        (
+            vec!["convert", &source, &out, "--turboOCI", "x"],
+            "turboOCI",
+        ),
+        (vec!["convert", "-r", "r.io/x"], "--input-tag"),
+        (vec!["convert", "-r", "r.io/x", "-i", "1"], "--output-tag"),
+    ] {
+        let error = bad(2, &arguments);
+        assert!(error.contains(named), "{arguments:?}: {named} in {error}");
+        assert!(!std::path::Path::new(&demo.path("out")).exists());
+    }
+    let error = bad(4, &["convert", &demo.source("2"), &out]);
+    assert!(error.contains(":2"), "{error}");
+    let error = bad(
+        3,
+        &[
+            "convert",
+            &source,
+            &out,
+            "--platform",
+            "linux/s390x",
+            "--max-layer-size",
+            "1KiB",
+        ],
+    );
+    assert!(error.contains("inflates to over 1024 bytes"), "{error}");
+}
+
+#[test]
+fn a_password_may_come_by_standard_input() {
+    let demo = Demo::new(&["1"]);
+    let mut command = program(&[
+        "inspect",
+        "--user",
+        "me",
+        "--password-stdin",
+        &demo.source("1"),
+    ]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"hunter2\n").unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let mut command = program(&["inspect", "--password-stdin", &demo.source("1")]);
+    command.stdin(Stdio::null());
+    let ran = finish(command);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.contains("--password-stdin needs --user NAME"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_registry_s_requests_are_dumped_without_secrets_and_the_standalone_form_works() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let demo = Demo::new(&["1"]);
+    let name = format!("{}/team/app", registry.address());
+    let (plain, converted) = (format!("{name}:1"), format!("{name}:1_obd"));
+    let layout = format!("oci:{}:1", demo.path("source"));
+    // An image that is there already is brought to its destination as it is.
+    good(&["convert", "-q", &layout, &converted]);
+    let direct: Value = serde_json::from_str(&good(&["inspect", "--json", &converted])).unwrap();
+    super::support::skopeo::copied(
+        &format!("oci:{}:1", demo.path("source")),
+        &format!("docker://{plain}"),
+        &["--dest-tls-verify=false"],
+    );
+    let told = ran(&[
+        "convert",
+        "--http-dump",
+        "--http-trace",
+        "-u",
+        "me:hunter2",
+        "-r",
+        &name,
+        "-i",
+        "1",
+        "-o",
+        "2_obd",
+    ]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(!told.err.contains("hunter2"), "{}", told.err);
+    for part in [
+        "> HEAD http://",
+        "< 200 OK",
+        "docker-content-digest: sha256:",
+        "http_trace",
+    ] {
+        assert!(told.err.contains(part), "{part} in {}", told.err);
+    }
+    let second: Value =
+        serde_json::from_str(&good(&["inspect", "--json", &format!("{name}:2_obd")])).unwrap();
+    assert_eq!(direct["layers"], second["layers"]);
+    // Nothing of the like without being asked.
+    let told = ran(&["convert", "-q", &plain, &converted]);
+    assert_eq!(told.err, "");
+}

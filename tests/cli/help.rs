@@ -1,0 +1,150 @@
+//! Help, completions and man pages.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use super::{bad, golden, good, program};
+
+const COMMANDS: [&str; 8] = [
+    "serve",
+    "convert",
+    "warm",
+    "inspect",
+    "export",
+    "config",
+    "completions",
+    "man",
+];
+
+#[test]
+fn help_teaches_each_command_with_examples() {
+    let help = good(&["--help"]);
+    assert!(help.contains("Exit codes:") && help.contains("Examples:"));
+    for command in COMMANDS {
+        assert!(help.contains(command), "{command}");
+        let own = match command {
+            "config" => good(&["config", "check", "--help"]),
+            command => good(&[command, "--help"]),
+        };
+        assert!(own.contains("Examples:"), "{command}: {own}");
+        assert!(own.contains(&format!("overlaybd-proxy {command}")) || command == "config");
+    }
+}
+
+#[test]
+fn help_shows_defaults_and_environment_variables_and_no_value_of_them() {
+    let mut command = program(&["serve", "--help"]);
+    command.env("OVERLAYBD_PROXY_USER", "me:hunter2");
+    let ran = super::finish(command);
+    // Lines are broken anywhere.
+    let help = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "[default: 127.0.0.1:8480]",
+        "OVERLAYBD_PROXY_LISTEN",
+        "[default: _obd]",
+        "--tlscacert",
+    ] {
+        assert!(help.contains(part), "{part} in {help}");
+    }
+    assert!(!help.contains("hunter2"));
+}
+
+#[test]
+fn convert_has_every_option_of_the_reference() {
+    let help = good(&["convert", "--help"]);
+    for option in [
+        "skip-verify",
+        "plain-http",
+        "user",
+        "refresh",
+        "hosts-dir",
+        "tlscacert",
+        "tlscert",
+        "tlskey",
+        "http-dump",
+        "http-trace",
+        "fstype",
+        "dbstr",
+        "algorithm",
+        "bs",
+        "vsize",
+        "oci",
+        "platform",
+        "no-upload",
+        "dump-manifest",
+        "cert-dir",
+        "client-cert",
+        "repository",
+        "input-tag",
+        "input-digest",
+        "output-tag",
+        "dir",
+    ] {
+        assert!(help.contains(&format!("--{option}")), "{option}");
+    }
+    // Names that stand for another are taken, if not shown.
+    for option in [
+        "--referrer",
+        "--concurrency-limit=2",
+        "--root-ca=/x",
+        "--insecure",
+        "-k",
+    ] {
+        let error = bad(2, &["convert", option, "--no-upload", "/not/an/image"]);
+        assert!(!error.contains("unexpected argument"), "{option}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_option_is_told_with_the_right_one() {
+    let error = bad(2, &["serve", "--lisen", "127.0.0.1:0"]);
+    assert!(error.contains("--listen"), "{error}");
+    bad(2, &["convert"]);
+    bad(2, &["warm"]);
+    bad(2, &[]);
+}
+
+#[test]
+fn every_shell_completes_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = good(&["completions", shell]);
+        for command in COMMANDS {
+            assert!(text.contains(command), "{shell}: {command}");
+        }
+        assert!(text.contains("cache-size"), "{shell}");
+    }
+}
+
+#[test]
+fn there_is_a_man_page_for_each_command() {
+    assert!(good(&["man"]).contains(".TH overlaybd-proxy 1"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("man1");
+    good(&["man", "--dir", path.to_str().unwrap()]);
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(path.join(format!("overlaybd-proxy-{command}.1")));
+        assert!(page.unwrap().contains(".SH"), "{command}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let blobs = golden("lz4-4");
+    let mut command = program(&["inspect", "--mappings"]);
+    // More than a pipe holds.
+    for n in 0..2000 {
+        command.arg(&blobs[n % 3]);
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

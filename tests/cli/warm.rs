@@ -1,0 +1,172 @@
+//! `warm`, here and through a proxy.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::support::proxy::Proxy;
+use super::{Demo, bad, good, program, ran};
+
+/// The outcome of each image, and the summary.
+fn outcomes(out: &str) -> (Vec<(String, String)>, Value) {
+    let mut events: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|event: &Value| matches!(event["event"].as_str(), Some("image" | "summary")))
+        .collect();
+    let summary = events.pop().unwrap();
+    assert_eq!(summary["event"], "summary");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut images: Vec<_> = events
+        .iter()
+        .map(|event| (text(&event["image"]), text(&event["outcome"])))
+        .collect();
+    images.sort();
+    (images, summary)
+}
+
+#[test]
+fn what_was_warmed_here_is_not_converted_again_and_is_there_for_a_proxy() {
+    let demo = Demo::new(&["1.0", "1.1", "2.0", "2.0_obd"]);
+    let (upstream, data) = (format!("oci:{}", demo.path("source")), demo.path("data"));
+    let base = [
+        "warm",
+        "--json",
+        "--upstream",
+        &upstream,
+        "--data-dir",
+        &data,
+    ];
+    let warm = |names: &[&str]| outcomes(&good(&[&base[..], names].concat()));
+    let (images, summary) = warm(&["layout:1.*", "-c1"]);
+    assert_eq!(images.len(), 2);
+    assert_eq!(summary["converted"], 1, "the two are one image");
+    assert_eq!(summary["found"], 1);
+    let (images, summary) = warm(&["--all-tags", "layout"]);
+    let found = |name: &str| (name.to_owned(), "found".to_owned());
+    assert_eq!(
+        images,
+        ["layout:1.0", "layout:1.1", "layout:2.0"].map(found)
+    );
+    assert_eq!(summary["converted"], 0);
+    let proxy = Proxy::start(&upstream, demo.directory.path().join("data").as_path(), &[]);
+    let answer = proxy.get("layout/manifests/1.0_obd");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("overlaybd-outcome"), Some("found"));
+    proxy.stop();
+}
+
+#[test]
+fn a_proxy_is_asked_until_it_has_converted() {
+    let demo = Demo::new(&["1", "2"]);
+    let upstream = format!("oci:{}", demo.path("source"));
+    let data = demo.directory.path().join("data");
+    for answer in ["wait", "busy", "original"] {
+        std::fs::remove_dir_all(&data).ok();
+        let proxy = Proxy::start(&upstream, &data, &["--hold", "0", "--on-timeout", answer]);
+        let warm = || {
+            outcomes(&good(&[
+                "warm",
+                "--json",
+                "--proxy",
+                proxy.url(),
+                "layout:1",
+                "layout:2",
+            ]))
+        };
+        let (first, _) = warm();
+        assert!(
+            first.iter().all(|(_, outcome)| outcome == "converted"),
+            "{answer}: {first:?}"
+        );
+        let (second, summary) = warm();
+        assert!(
+            second.iter().all(|(_, outcome)| outcome == "found"),
+            "{answer}: {second:?}"
+        );
+        assert_eq!(summary["failed"].as_array().unwrap().len(), 0);
+        proxy.stop();
+    }
+}
+
+#[test]
+fn what_failed_is_told_with_its_cause_and_the_exit_code_says_how_much() {
+    let demo = Demo::new(&["1"]);
+    let upstream = format!("oci:{}", demo.path("source"));
+    let proxy = Proxy::start(&upstream, demo.directory.path().join("data").as_path(), &[]);
+    let half = ran(&[
+        "warm",
+        "--proxy",
+        proxy.url(),
+        "layout:1",
+        "layout:9",
+        "layout:8*",
+    ]);
+    assert_eq!(half.code, 5, "{half:?}");
+    assert!(
+        half.out.contains("1 converted, 0 were there, 2 failed"),
+        "{half:?}"
+    );
+    assert!(half.err.contains("layout:9: failed"), "{half:?}");
+    assert!(
+        half.err.contains("layout:8*: failed, no tag matches"),
+        "{half:?}"
+    );
+    let none = ran(&["warm", "-q", "--proxy", proxy.url(), "layout:9"]);
+    assert_eq!(none.code, 4, "{none:?}");
+    assert!(none.err.contains("not found"), "{none:?}");
+    let other = ran(&["warm", "-q", "--proxy", proxy.url(), "unknown.example/x:1"]);
+    assert_eq!(other.code, 4, "{other:?}");
+    proxy.stop();
+}
+
+#[test]
+fn lists_come_from_files_and_standard_input() {
+    let demo = Demo::new(&["1", "2"]);
+    let upstream = format!("oci:{}", demo.path("source"));
+    std::fs::write(
+        demo.path("list"),
+        "# ours\nlayout:1\n\nlayout:2 # two\nlayout:1\n",
+    )
+    .unwrap();
+    let proxy = Proxy::start(&upstream, demo.directory.path().join("data").as_path(), &[]);
+    let list = demo.path("list");
+    let (images, _) = outcomes(&good(&[
+        "warm",
+        "--json",
+        "--proxy",
+        proxy.url(),
+        "--file",
+        &list,
+    ]));
+    assert_eq!(images.len(), 2);
+    let mut command = program(&["warm", "--json", "--proxy", proxy.url(), "--file", "-"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"layout:2\n")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (images, _) = outcomes(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(images, [("layout:2".to_owned(), "found".to_owned())]);
+    std::fs::write(&list, "layout:1\nNot An Image\n").unwrap();
+    let error = bad(2, &["warm", "--proxy", proxy.url(), "--file", &list]);
+    assert!(error.contains("line 2"), "{error}");
+    proxy.stop();
+}
+
+#[test]
+fn a_proxy_that_is_not_there_and_one_that_is_none_are_told_apart() {
+    let error = bad(4, &["warm", "-q", "--proxy", "http://127.0.0.1:1", "x"]);
+    assert!(error.contains("cannot be reached"), "{error}");
+    let error = bad(2, &["warm", "-q", "--proxy", "ftp://x", "x"]);
+    assert!(error.contains("--proxy"), "{error}");
+}

@@ -1,0 +1,743 @@
+//! Everything that a layer can contain, however it was written: as GNU tar and bsdtar write a
+//! directory, as Go's archive/tar writes headers, and as nobody should. The directory itself,
+//! umoci and a written list say what must come out.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use filetime::FileTime;
+use support::image::{Flavour, Image, Packing};
+use support::layout::Layout;
+use support::proxy::Proxy;
+use support::pulled::Pulled;
+use support::tar::{self, Entry, TIME, Tar};
+use support::unpack;
+use support::walk::{Kind, Tree};
+use support::{command, noise, run};
+
+fn can_test() -> bool {
+    support::is_root("devices, owners and mounts")
+        && support::have(&[
+            "skopeo", "umoci", "e2fsck", "tar", "bsdtar", "mknod", "setfacl",
+        ])
+}
+
+/// Converts these tars and gives the tree that the kernel mounts; e2fsck has seen each stack.
+fn converted(tars: &[Vec<u8>], scratch: &Path) -> Tree {
+    let source = Layout::create(&scratch.join("source"));
+    let layers: Vec<_> = tars.iter().map(|tar| (&tar[..], Packing::Zstd)).collect();
+    source.add("1", &Image::new(Flavour::Oci, &layers).seal());
+    let upstream = format!("oci:{}", source.path().display());
+    let proxy = Proxy::start(&upstream, &scratch.join("data"), &[]);
+    let out = scratch.join("out");
+    let pulled = Pulled::into_layout(&proxy, "demo", "1_obd", &out);
+    let tree = pulled.tree().unwrap();
+    for directory in ["source", "data", "out"] {
+        fs::remove_dir_all(scratch.join(directory)).unwrap();
+    }
+    tree
+}
+
+fn umoci(tars: &[Vec<u8>]) -> Tree {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    layout.add("1", &Image::gzip(tars).seal());
+    unpack::umoci(layout.path(), "1")
+}
+
+/// What a tar's format can say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Names, links, modes, owners, whole seconds.
+    Plain,
+    /// And nanoseconds, extended attributes, ACLs.
+    Full,
+}
+
+fn touch(path: &Path, seconds: i64, nanos: u32) {
+    let time = FileTime::from_unix_time(seconds, nanos);
+    filetime::set_symlink_file_times(path, time, time).unwrap();
+}
+
+fn sparse(path: &Path, size: u64, pieces: impl IntoIterator<Item = u64>) {
+    let file = File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    for at in pieces {
+        file.write_all_at(&noise(at + 1, 4096), at).unwrap();
+    }
+}
+
+/// Fills a directory with everything that it can hold.
+fn plant(root: &Path, extent: Extent) {
+    let at = |name: &str| root.join(name);
+    fs::create_dir_all(root).unwrap();
+    for (number, size) in [0, 1, 511, 512, 4095, 4096, 4097, 100_000]
+        .into_iter()
+        .enumerate()
+    {
+        fs::write(at(&format!("file-{size}")), noise(number as u64, size)).unwrap();
+    }
+
+    // Names.
+    for name in [
+        &b"with blank"[..],
+        b"with\nnewline",
+        b"with\ttab and \\ and \"",
+        b"not-utf8-\xff\xfe",
+        "von Umlaut \u{e4}\u{f6}\u{fc} \u{1f600}".as_bytes(),
+        &[b'n'; 255],
+        b".hidden",
+        b"-dash",
+        b"...",
+    ] {
+        fs::write(root.join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let mut deep = at("deep");
+    for _ in 0..12 {
+        deep.push("d".repeat(60));
+    }
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "deep").unwrap();
+    fs::create_dir(at("many")).unwrap();
+    for number in 0..3000 {
+        fs::write(at(&format!("many/a-name-of-some-length-{number}")), "").unwrap();
+    }
+    fs::create_dir(at("empty")).unwrap();
+
+    // Links.
+    for length in [1, 59, 60, 61, 99, 100, 101, 1000, 4000, 4095] {
+        let target = "t".repeat(length);
+        std::os::unix::fs::symlink(target, at(&format!("soft-{length}"))).unwrap();
+    }
+    std::os::unix::fs::symlink("/etc/passwd", at("absolute")).unwrap();
+    std::os::unix::fs::symlink("../../..//x/./y/", at("kept to the byte")).unwrap();
+    fs::create_dir(at("links")).unwrap();
+    for name in ["links/a", "links/b", "z-link"] {
+        fs::hard_link(at("file-4097"), at(name)).unwrap();
+    }
+    fs::hard_link(at("absolute"), at("links/to-a-symlink")).unwrap();
+
+    // Devices.
+    for (name, kind, major, minor) in [
+        ("null", "c", 1, 3),
+        ("disk", "b", 8, 1),
+        ("large-minor", "c", 250, 70_000),
+        ("large-major", "b", 4_000, 255),
+    ] {
+        run(command("mknod")
+            .arg(at(name))
+            .args([kind, &major.to_string(), &minor.to_string()]));
+    }
+    run(command("mkfifo").arg(at("fifo")));
+
+    // Holes.
+    sparse(&at("hole"), 3_000_000, []);
+    sparse(&at("two-pieces"), 10_000_000, [0, 5_000_000 / 4096 * 4096]);
+    sparse(&at("ends-with-data"), 1 << 20, [(1 << 20) - 4096]);
+    sparse(&at("ends-with-hole"), (1 << 20) + 77, [0]);
+    sparse(
+        &at("many-pieces"),
+        6_000 * 8192,
+        (0..1500).map(|piece| piece * 32_768),
+    );
+
+    // Modes and owners.
+    for mode in ["0000", "0777", "4755", "2755", "1755", "7777"] {
+        let path = at(&format!("mode-{mode}"));
+        fs::write(&path, mode).unwrap();
+        run(command("chmod").arg(mode).arg(&path));
+        let path = at(&format!("dir-{mode}"));
+        fs::create_dir(&path).unwrap();
+        run(command("chmod").arg(mode).arg(&path));
+    }
+    for owner in [
+        "1:2",
+        "65535:65535",
+        "65536:65537",
+        "2097151:2097152",
+        "4294967294:4294967294",
+    ] {
+        let path = at(&format!("owner-{owner}"));
+        fs::write(&path, owner).unwrap();
+        run(command("chown").arg(owner).arg(&path));
+    }
+    run(command("chown")
+        .args(["-h", "70000:80000"])
+        .arg(at("soft-60")));
+
+    if extent == Extent::Full {
+        for (name, value) in [
+            ("user.small", &b"v"[..]),
+            ("user.empty", b""),
+            ("user.binary", b"\0\xff=\n"),
+        ] {
+            xattr::set(at("file-1"), name, value).unwrap();
+        }
+        xattr::set(at("file-511"), "user.large", &noise(1, 3000)).unwrap();
+        for number in 0..30 {
+            xattr::set(
+                at("file-512"),
+                format!("user.number{number}"),
+                &noise(number, 60),
+            )
+            .unwrap();
+        }
+        xattr::set(at("file-0"), "trusted.secret", b"trusted").unwrap();
+        xattr::set(at("soft-59"), "trusted.link", b"of a link").unwrap();
+        xattr::set(at("empty"), "user.of-a-directory", b"yes").unwrap();
+        // cap_net_raw+ep, as ping has it.
+        let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        xattr::set(at("file-4095"), "security.capability", capability).unwrap();
+        run(command("setfacl")
+            .args(["-m", "u:1000:rwx,g:70000:r-x,m::rwx"])
+            .arg(at("file-4096")));
+        run(command("setfacl")
+            .args(["-d", "-m", "u:33:r-x,g::r-x"])
+            .arg(at("empty")));
+    }
+
+    // Times last.
+    for (name, seconds) in [
+        ("file-0", 0),
+        ("file-1", 1),
+        ("file-511", -1),
+        ("file-512", -2_147_483_648),
+        ("file-4095", 2_147_483_648),
+        ("file-4096", 15_032_385_535),
+        ("soft-60", 1_234_567_890),
+        ("null", 1_234_567_891),
+        ("fifo", 1_234_567_892),
+        ("empty", 86_400),
+    ] {
+        let nanos = if extent == Extent::Full {
+            123_456_789
+        } else {
+            0
+        };
+        touch(
+            &at(name),
+            seconds,
+            if seconds == 15_032_385_535 { 0 } else { nanos },
+        );
+    }
+    if extent == Extent::Plain {
+        let mut todo = vec![root.to_owned()];
+        while let Some(path) = todo.pop() {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let time = FileTime::from_last_modification_time(&metadata);
+            if metadata.is_dir() {
+                todo.extend(
+                    fs::read_dir(&path)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().path()),
+                );
+            }
+            touch(&path, time.unix_seconds(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_directory_arrives_as_it_is_whoever_wrote_the_tar() {
+    if !can_test() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let full = scratch.path().join("full");
+    plant(&full, Extent::Full);
+    let plain = scratch.path().join("plain");
+    plant(&plain, Extent::Plain);
+    let rich = ["--xattrs", "--xattrs-include=*", "--acls"];
+    let writers: [(&str, &[&str], Extent); 8] = [
+        ("tar", &["--format=posix"], Extent::Full),
+        (
+            "tar",
+            &["--format=posix", "--sparse", "--sparse-version=0.0"],
+            Extent::Full,
+        ),
+        (
+            "tar",
+            &["--format=posix", "--sparse", "--sparse-version=0.1"],
+            Extent::Full,
+        ),
+        (
+            "tar",
+            &["--format=posix", "--sparse", "--sparse-version=1.0"],
+            Extent::Full,
+        ),
+        ("tar", &["--format=gnu"], Extent::Plain),
+        ("tar", &["--format=gnu", "--sparse"], Extent::Plain),
+        (
+            "bsdtar",
+            &["--format=pax", "--xattrs", "--acls", "--read-sparse"],
+            Extent::Full,
+        ),
+        ("bsdtar", &["--format=gnutar"], Extent::Plain),
+    ];
+    for (writer, options, extent) in writers {
+        let root = if extent == Extent::Full {
+            &full
+        } else {
+            &plain
+        };
+        let file = scratch.path().join("layer.tar");
+        let mut tar = command(writer);
+        tar.args(["--create", "--numeric-owner"]).args(options);
+        if writer == "tar" && extent == Extent::Full {
+            tar.args(rich);
+        }
+        run(tar.arg("--file").arg(&file).arg("-C").arg(root).arg("."));
+        let found = converted(&[fs::read(&file).unwrap()], scratch.path());
+        let odd_times = match (writer, extent) {
+            // libarchive writes the second before 1970 with the fraction of the one after,
+            ("bsdtar", Extent::Full) => &["/file-511"][..],
+            // and cuts times to what 11 octal digits can say.
+            ("bsdtar", Extent::Plain) => &["/file-511", "/file-512", "/file-4096"],
+            _ => &[],
+        };
+        let odd_times = odd_times.iter().map(|&path| path.to_owned()).collect();
+        found.assert_is(
+            &Tree::of(root),
+            &odd_times,
+            &format!("{writer} {options:?}"),
+        );
+    }
+}
+
+#[test]
+fn a_file_over_4_gib_arrives_whole() {
+    if !can_test() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let large = 9 << 30;
+    sparse(&root.join("large"), large, [0, 5 << 30, large - 4096]);
+    let file = scratch.path().join("layer.tar");
+    run(command("tar")
+        .args([
+            "--create",
+            "--format=posix",
+            "--sparse",
+            "--numeric-owner",
+            "--file",
+        ])
+        .arg(&file)
+        .arg("-C")
+        .arg(&root)
+        .arg("."));
+    let found = converted(&[fs::read(&file).unwrap()], scratch.path());
+    found.assert_is(&Tree::of(&root), &BTreeSet::new(), "9 GiB with holes");
+}
+
+/// A header with a number in GNU's base-256 form.
+fn with_base256(mut entry: Entry<'_>, fields: &[(std::ops::Range<usize>, i64)]) -> Vec<u8> {
+    let data = entry.data;
+    entry.size = Some(data.len() as u64);
+    let mut header = tar::header(&entry);
+    for (field, number) in fields {
+        tar::base256(&mut header[field.clone()], *number);
+    }
+    tar::checksum(&mut header);
+    let mut bytes = header.to_vec();
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn headers_of_every_make_are_read() {
+    if !can_test() {
+        return;
+    }
+    let long = "long/".repeat(30) + "name";
+    let target = "target/".repeat(30);
+    let mut long_name = Entry::new(b'L', "././@LongLink");
+    let terminated = format!("{long}\0");
+    long_name.data = terminated.as_bytes();
+    let mut long_link = Entry::new(b'K', "././@LongLink");
+    let terminated_link = format!("{target}\0");
+    long_link.data = terminated_link.as_bytes();
+
+    let mut gnu = Tar::new();
+    gnu.raw(&long_name);
+    gnu.raw(&Entry::new(tar::FILE, "long/").data(b"gnu long name"));
+    gnu.raw(&long_link);
+    gnu.raw(&Entry::new(tar::SYMLINK, "gnu-long-link").link("target"));
+    let gnu = gnu
+        .bytes(&with_base256(
+            Entry::new(tar::FILE, "base256").data(b"base256"),
+            &[
+                (108..116, 4_000_000_000),
+                (116..124, 3_000_000_000),
+                (124..136, 7),
+                (136..148, -86_400),
+            ],
+        ))
+        .finish();
+
+    let pax = Tar::new()
+        // A global header, as git archive writes it, says nothing of an entry.
+        .bytes(&{
+            let comment = tar::pax_record("comment", b"0123456789abcdef");
+            let mut bytes =
+                tar::header(&Entry::new(b'g', "pax_global_header").data(&comment)).to_vec();
+            bytes.extend(&comment);
+            bytes
+        })
+        .entry(
+            Entry::new(tar::FILE, "pax-times")
+                .pax("mtime", "-1.5")
+                .pax("atime", "1")
+                .data(b"t"),
+        )
+        .entry(Entry::new(tar::FILE, "pax-nano").pax("mtime", "1700000000.000000001"))
+        .entry(Entry::new(tar::FILE, "pax-more-digits").pax("mtime", "1700000000.1234567899"))
+        .entry(Entry::new(tar::FILE, "pax-ids").owner(3_000_000_000, 4_000_000_000))
+        .entry(
+            Entry::new(tar::FILE, "short")
+                .pax("path", "renamed/by/pax")
+                .data(b"renamed by pax"),
+        )
+        .entry(
+            Entry::new(tar::SYMLINK, "pax-link")
+                .link("short")
+                .pax("linkpath", &target),
+        )
+        .entry(
+            Entry::new(tar::FILE, "pax-size")
+                .pax("size", "4")
+                .data(b"four")
+                .size(0),
+        )
+        .entry(
+            Entry::new(tar::FILE, "attrs")
+                .xattr("user.a", "1")
+                .xattr("user.b", b"\0\x01\xff"),
+        )
+        .entry(
+            Entry::new(tar::FILE, "unknown")
+                .pax("VENDOR.thing", "ignored")
+                .data(b"u"),
+        )
+        .finish();
+
+    // Names as some builders write them; old type flags.
+    let mut odd = Tar::new()
+        .dir("./dotted/")
+        .file("./dotted/file", "1")
+        .file("/rooted", "2")
+        .file("doubled//slash", "3")
+        .file("dotted/./inside", "4")
+        .dir("trailing");
+    odd.raw(&Entry::new(0, "old-file").data(b"type flag NUL"));
+    odd.raw(&Entry::new(b'7', "contiguous").data(b"type flag 7"));
+    let odd = odd.finish();
+
+    // No end at all, and no blocks but the end.
+    let endless = Tar::new().file("endless", "no zero blocks").unfinished();
+    let empty = Tar::new().finish();
+
+    let scratch = tempfile::tempdir().unwrap();
+    let layers = vec![gnu, pax, odd, endless, empty];
+    let found = converted(&layers, scratch.path());
+
+    let file = |path: &str, text: &[u8]| {
+        let node = found.node(path);
+        let digest = support::sha256(text)["sha256:".len()..].to_owned();
+        let size = text.len() as u64;
+        assert_eq!(
+            node.kind,
+            Kind::File {
+                size,
+                sha256: digest
+            },
+            "{path}"
+        );
+        node.clone()
+    };
+    file(&format!("/{long}"), b"gnu long name");
+    assert_eq!(
+        found.node("/gnu-long-link").kind,
+        Kind::Symlink(target.clone())
+    );
+    let node = file("/base256", b"base256");
+    assert_eq!(
+        (node.uid, node.gid, node.mtime),
+        (4_000_000_000, 3_000_000_000, (-86_400, 0))
+    );
+    assert_eq!(file("/pax-times", b"t").mtime, (-2, 500_000_000));
+    assert_eq!(found.node("/pax-nano").mtime, (1_700_000_000, 1));
+    assert_eq!(
+        found.node("/pax-more-digits").mtime,
+        (1_700_000_000, 123_456_789)
+    );
+    assert_eq!(found.node("/pax-ids").uid, 3_000_000_000);
+    file("/renamed/by/pax", b"renamed by pax");
+    assert_eq!(found.node("/pax-link").kind, Kind::Symlink(target));
+    file("/pax-size", b"four");
+    assert_eq!(found.node("/attrs").xattrs["user.b"], "\\x00\\x01\\xff");
+    file("/unknown", b"u");
+    file("/dotted/file", b"1");
+    file("/rooted", b"2");
+    file("/doubled/slash", b"3");
+    file("/dotted/inside", b"4");
+    assert_eq!(found.node("/trailing").kind, Kind::Directory);
+    file("/old-file", b"type flag NUL");
+    file("/contiguous", b"type flag 7");
+    file("/endless", b"no zero blocks");
+    assert_eq!(found.node("/").mode, 0o755);
+}
+
+/// Layers upon each other, and what each path must be in the end.
+fn rules() -> (Vec<Vec<u8>>, Vec<(&'static str, &'static str)>) {
+    let lower = Tar::new()
+        .dir("usr/")
+        .dir("usr/bin/")
+        .dir("usr/lib/")
+        .dir("data/")
+        .soft("bin", "usr/bin")
+        .soft("abs", "/usr/lib")
+        .soft("chain", "abs")
+        .file("usr/bin/old", "old")
+        .file("gone", "x")
+        .file("gone-tree/a/b", "x")
+        .file("kept", "kept")
+        .dir("opaque/")
+        .file("opaque/lower", "x")
+        .file("opaque/both", "lower")
+        .dir("opaque-late/")
+        .file("opaque-late/lower", "x")
+        .file("file-to-dir", "x")
+        .file("dir-to-file/below", "x")
+        .file("file-to-soft", "x")
+        .soft("soft-to-file", "kept")
+        .soft("soft-to-dir", "usr")
+        .dir("dir-to-soft/")
+        .file("dir-to-soft/x", "x")
+        .entry(
+            Entry::new(tar::DIRECTORY, "merged/")
+                .mode(0o700)
+                .xattr("user.old", "1"),
+        )
+        .file("merged/lower", "stays")
+        .file("linked", "linked")
+        .hard("linked-too", "linked")
+        .soft("link-source", "dangling")
+        .entry(Entry::new(tar::CHAR, "null").device(1, 3).mode(0o666))
+        .file("wh-then-new", "x")
+        .file("new-then-wh", "x")
+        .file("back/and/forth", "x")
+        .finish();
+    let upper = Tar::new()
+        // Through links: relative, absolute, in a chain.
+        .file("bin/new", "through relative")
+        .file("abs/new", "through absolute")
+        .file("chain/more", "through chain")
+        .file(".wh.gone", "")
+        .file(".wh.gone-tree", "")
+        .file("opaque/.wh..wh..opq", "")
+        .file("opaque/both", "upper")
+        // The mark after what it must not hide.
+        .file("opaque-late/upper", "upper")
+        .file("opaque-late/.wh..wh..opq", "")
+        .dir("file-to-dir/")
+        .file("file-to-dir/below", "below")
+        .file("dir-to-file", "now a file")
+        .soft("file-to-soft", "kept")
+        .file("soft-to-file", "now a file")
+        .dir("soft-to-dir/")
+        .file("soft-to-dir/own", "own")
+        .soft("dir-to-soft", "data")
+        .entry(
+            Entry::new(tar::DIRECTORY, "merged/")
+                .mode(0o755)
+                .owner(5, 6),
+        )
+        // Links across layers; to a symbolic link; one whose attributes count.
+        .hard("data/linked", "linked")
+        .hard("data/soft-again", "link-source")
+        .entry(Entry::new(tar::HARD, "data/null").link("null").mode(0o666))
+        .file("first", "first")
+        .entry(
+            Entry::new(tar::HARD, "second")
+                .link("first")
+                .mode(0o600)
+                .owner(9, 9),
+        )
+        // A whiteout hides lower layers only, whichever comes first.
+        .file(".wh.wh-then-new", "")
+        .file("wh-then-new", "new")
+        .file("new-then-wh", "new")
+        .file(".wh.new-then-wh", "")
+        .file("back/.wh.and", "")
+        .file("twice", "one")
+        .file("twice", "two")
+        .file("implicit/parents/file", "x")
+        .file(".wh.never-was", "")
+        .finish();
+    let top = Tar::new()
+        .file("back", "a file now")
+        .file("file-to-dir/.wh.below", "")
+        .finish();
+    let again = Tar::new()
+        .dir("back/")
+        .file("back/forth", "a directory again")
+        .finish();
+    let expected = vec![
+        ("/usr/bin/new", "through relative"),
+        ("/usr/lib/new", "through absolute"),
+        ("/usr/lib/more", "through chain"),
+        ("/usr/bin/old", "old"),
+        ("/bin", "-> usr/bin"),
+        ("/abs", "-> /usr/lib"),
+        ("/chain", "-> abs"),
+        ("/gone", ""),
+        ("/gone-tree", ""),
+        ("/kept", "kept"),
+        ("/opaque/lower", ""),
+        ("/opaque/both", "upper"),
+        ("/opaque-late/lower", ""),
+        ("/opaque-late/upper", "upper"),
+        ("/file-to-dir", "/"),
+        ("/file-to-dir/below", ""),
+        ("/dir-to-file", "now a file"),
+        ("/file-to-soft", "-> kept"),
+        ("/soft-to-file", "now a file"),
+        ("/soft-to-dir", "/"),
+        ("/soft-to-dir/own", "own"),
+        ("/usr/own", ""),
+        ("/dir-to-soft", "-> data"),
+        ("/data/x", ""),
+        ("/merged", "/"),
+        ("/merged/lower", "stays"),
+        ("/data/linked", "linked"),
+        ("/data/soft-again", "-> dangling"),
+        ("/second", "first"),
+        ("/wh-then-new", "new"),
+        ("/new-then-wh", "new"),
+        ("/back", "/"),
+        ("/back/and", ""),
+        ("/back/forth", "a directory again"),
+        ("/twice", "two"),
+        ("/implicit/parents", "/"),
+        ("/implicit/parents/file", "x"),
+        ("/never-was", ""),
+    ];
+    (vec![lower, upper, top, again], expected)
+}
+
+#[test]
+fn layers_over_each_other_follow_the_image_spec_s_rules() {
+    if !can_test() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (layers, expected) = rules();
+    let found = converted(&layers, scratch.path());
+    for (path, what) in expected {
+        let Some(node) = found.0.get(path) else {
+            assert_eq!(what, "", "{path} is missing");
+            continue;
+        };
+        let is = match (&node.kind, what) {
+            (_, "") => panic!("{path} should not be there: {node}"),
+            (Kind::Directory, "/") => true,
+            (Kind::Symlink(target), what) => what == format!("-> {target}"),
+            (Kind::File { sha256, .. }, what) => {
+                support::sha256(what.as_bytes()) == format!("sha256:{sha256}")
+            }
+            _ => false,
+        };
+        assert!(is, "{path} should be {what:?}: {node}");
+        assert!(!path.contains(".wh."));
+    }
+    assert!(!found.0.keys().any(|path| path.contains(".wh.")));
+
+    let merged = found.node("/merged");
+    assert_eq!((merged.mode, merged.uid, merged.gid), (0o755, 5, 6));
+    let first = found.node("/first");
+    assert_eq!(
+        (first.mode, first.uid),
+        (0o600, 9),
+        "a hard link's attributes count"
+    );
+    let group = |path: &str| found.node(path).links.clone().map(|(first, _)| first);
+    assert_eq!(group("/linked-too"), group("/data/linked"));
+    assert_eq!(group("/linked"), Some("/data/linked".to_owned()));
+    assert_eq!(group("/data/soft-again"), group("/link-source"));
+    assert_eq!(group("/data/null"), group("/null"));
+    assert!(group("/null").is_some());
+    assert!(group("/link-source").is_some());
+    let implicit = found.node("/implicit/parents");
+    assert_eq!((implicit.mode, implicit.mtime), (0o755, (0, 0)));
+    // What was made or removed below a directory is no change of its own.
+    assert_eq!(found.node("/usr/bin").mtime, (TIME, 0));
+
+    // umoci, where it goes by the same rules.
+    let umoci = umoci(&layers);
+    let any_mtime: BTreeSet<String> = ["/", "/implicit", "/implicit/parents", "/gone-tree"]
+        .map(str::to_owned)
+        .into();
+    let lines = found.differences(&umoci, &any_mtime);
+    let told = |line: &&String| {
+        !DIFFERENT
+            .iter()
+            .any(|path| line.starts_with(&format!("{path}:")))
+    };
+    let untold: Vec<_> = lines.iter().filter(told).collect();
+    assert!(untold.is_empty(), "beside umoci: {untold:#?}");
+}
+
+/// Where umoci goes by other rules, which the list above decides instead.
+/// containerd gives a hard link's own mode and owner to the file, umoci does not.
+const DIFFERENT: [&str; 2] = ["/first", "/second"];
+
+#[test]
+fn a_directory_of_100_000_names_arrives_and_loses_some() {
+    if !can_test() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let mut lower = Tar::new().dir("many/");
+    for number in 0..100_000 {
+        lower = lower.file(&format!("many/entry-{number}"), "");
+    }
+    let mut upper = Tar::new();
+    for number in (0..100_000).step_by(997) {
+        upper = upper.file(&format!("many/.wh.entry-{number}"), "");
+    }
+    let found = converted(&[lower.finish(), upper.finish()], scratch.path());
+    let left: BTreeSet<_> = found
+        .0
+        .keys()
+        .filter(|path| path.starts_with("/many/"))
+        .collect();
+    let gone = (0..100_000).step_by(997).count();
+    assert_eq!(left.len(), 100_000 - gone);
+    assert!(!found.0.contains_key("/many/entry-997") && found.0.contains_key("/many/entry-998"));
+}
+
+#[test]
+fn links_beyond_what_ext4_counts_are_answered() {
+    if !can_test() {
+        return;
+    }
+    // ext4 counts to 65,000; one more name is an error that says so, or a file of its own.
+    let scratch = tempfile::tempdir().unwrap();
+    let mut tar = Tar::new().file("file", "linked");
+    for number in 1..65_000 {
+        tar = tar.hard(&format!("links/{number}"), "file");
+    }
+    let found = converted(&[tar.finish()], scratch.path());
+    assert_eq!(
+        found.node("/file").links.as_ref().map(|(_, count)| *count),
+        Some(65_000)
+    );
+}

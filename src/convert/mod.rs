@@ -14,7 +14,7 @@ mod stream;
 pub mod tag;
 
 pub use converter::{
-    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Observer, Outcome,
+    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Outcome,
     PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest,
 };
 pub use error::{ConvertError, Fault};

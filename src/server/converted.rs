@@ -12,7 +12,7 @@ use super::manifest::Document;
 use super::metrics::CacheName;
 use super::respond::Failure;
 use super::shelf::{OpenBlob, off_thread};
-use crate::convert::{ConvertedImage, Converter, Source, StoredManifest};
+use crate::convert::{Converter, Held, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::store::{BlobFile, IndexError, Store};
@@ -163,19 +163,16 @@ impl Call<'_> {
         Ok(Belongs::Upstream)
     }
 
-    /// Waits for a conversion as long as requests may.
+    /// Waits for a conversion as long as requests may; its blobs stay until the answer is
+    /// dropped.
     ///
     /// # Errors
     /// [`Waited::TooLong`], or why there is no such image.
-    pub async fn wait(
-        &self,
-        repo: &RepoName,
-        source: &Digest,
-    ) -> Result<Arc<ConvertedImage>, Waited> {
+    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<Held, Waited> {
         let front = self.front;
         let started = Instant::now();
         let from = self.source(repo);
-        let conversion = Box::pin(front.converted.converter.convert(&from, source, None));
+        let conversion = Box::pin(front.converted.converter.convert_held(&from, source, None));
         let result = timeout(front.config.hold, conversion).await;
         let outcome = match &result {
             Ok(Ok(_)) => "done",
@@ -184,7 +181,7 @@ impl Call<'_> {
         };
         front.metrics.waited(outcome, started.elapsed());
         match result {
-            Ok(Ok(image)) => Ok(image),
+            Ok(Ok(held)) => Ok(held),
             Ok(Err(error)) => Err(Waited::Failed(Failure::conversion(&error, front.is_own()))),
             Err(_) => Err(Waited::TooLong),
         }
@@ -226,12 +223,13 @@ impl Call<'_> {
             }
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
-        match self.wait(repo, source).await {
-            Ok(_) => {}
+        let held = match self.wait(repo, source).await {
+            Ok(held) => held,
             Err(Waited::Failed(failure)) => return Err(failure),
             Err(Waited::TooLong) => return Err(self.later()),
-        }
+        };
         let made = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
+        drop(held);
         match (made, pushed_to) {
             (Some(file), _) => Ok(Found::File(file)),
             (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),

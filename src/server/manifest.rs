@@ -63,7 +63,7 @@ pub(super) async fn by_tag(
     let (image, outcome) = match known {
         Some(image) => (image, "found"),
         None => match call.wait(repo, &head.digest).await {
-            Ok(image) => (image, "converted"),
+            Ok(held) => (held.image, "converted"),
             Err(Waited::Failed(failure)) => return Err(failure),
             Err(Waited::TooLong) => return too_long(call, repo, &head.digest).await,
         },

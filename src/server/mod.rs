@@ -215,6 +215,10 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
         let work = tokio::task::spawn_blocking(move || {
             front.shelf.close_stale();
             front.warm.forget_stale();
+            // Blobs that were pinned when others came, or whose time to be kept is over now.
+            if let Err(error) = front.converted.converter.store().blobs().evict() {
+                tracing::warn!(%error, "the blob cache cannot be kept within its bound");
+            }
             if turns.is_multiple_of(2) {
                 if let Some(tls) = tls {
                     tls.refresh();

@@ -86,7 +86,9 @@ impl Pieces {
                     self.given(bytes.len());
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Piece::File(range)) => (self.buffers.take(length_of(range, CACHED)), range.start),
+                Some(Piece::File(range)) => {
+                    (self.buffers.take(length_of(range, CACHED)), range.start)
+                }
             };
             match read_cached(&self.blob.file, buffer, offset) {
                 Ok(Some(bytes)) => {

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use super::super::image::{self as documents, Document, IndexEntry, LayerBlob, Subject};
 use super::super::plan::{SourceLayer, Step, steps};
 use super::super::push::push;
+use super::found::Layer;
+use super::pins::{Pin, Pins};
 use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
     StoredManifest,
@@ -19,7 +21,11 @@ use crate::store::ManifestKey;
 /// The longest image config taken, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
-fn broken(what: &'static str, digest: &Digest, cause: impl std::fmt::Display) -> ConvertError {
+pub(super) fn broken(
+    what: &'static str,
+    digest: &Digest,
+    cause: impl std::fmt::Display,
+) -> ConvertError {
     ConvertError::Document {
         what,
         digest: digest.clone(),
@@ -32,6 +38,14 @@ fn parse(raw: &RawManifest) -> Result<Manifest, ConvertError> {
         .map_err(|error| broken("manifest", &raw.digest, error))
 }
 
+/// One image being converted: from where, to where, and what is pinned for it.
+pub(super) struct Work<'a> {
+    pub(super) source: &'a Source,
+    pub(super) home: Home,
+    pub(super) observer: Option<&'a Observer>,
+    pub(super) pins: Pins,
+}
+
 /// Whether the image's layers are overlaybd's already.
 fn is_overlaybd(image: &ImageManifest) -> bool {
     let marked = |layer: &Descriptor| layer.annotations.contains_key(documents::BLOB_DIGEST);
@@ -39,139 +53,24 @@ fn is_overlaybd(image: &ImageManifest) -> bool {
 }
 
 impl Converter {
-    /// What the index and the store know of an image, put together again.
-    pub(super) async fn recall(
-        &self,
-        source: &Source,
-        manifest: &Digest,
-    ) -> Result<Option<ConvertedImage>, ConvertError> {
-        let index = self.inner.store.index();
-        let built = index
-            .find_built_manifest(manifest, &self.inner.image_variant)
-            .await?;
-        let Some((media_type, row)) = built else {
-            return Ok(None);
-        };
-        // What is known elsewhere is not yet this repository's: its layers get linked, and
-        // its source's rights checked, by a conversion that finds all of them.
-        let key = ManifestKey {
-            host: source.upstream.host().to_owned(),
-            repo: source.repo.clone(),
-            source: manifest.clone(),
-            media_type: media_type.clone(),
-        };
-        let own = index.find_manifest(&key).await?;
-        if own.is_none_or(|own| own.digest != row.digest) {
-            return Ok(None);
-        }
-        let Some(root) = self.stored(&row.digest, &media_type).await? else {
-            return Ok(None);
-        };
-        self.understand(manifest, root).await
-    }
-
-    /// A converted root with its parts; `None` if a part of an index is not in the store.
-    async fn understand(
-        &self,
-        source: &Digest,
-        root: StoredManifest,
-    ) -> Result<Option<ConvertedImage>, ConvertError> {
-        let parsed = Manifest::parse(&root.media_type, &root.bytes)
-            .map_err(|error| broken("converted manifest", &root.digest, error))?;
-        let mut image = ConvertedImage {
-            source: source.clone(),
-            root,
-            manifests: Vec::new(),
-            kept: Vec::new(),
-        };
-        match parsed {
-            Manifest::Image(parsed) => {
-                let one = converted(source, None, image.root.clone(), parsed);
-                image.manifests.push(one);
-            }
-            Manifest::Index(parsed) => {
-                for entry in parsed.manifests {
-                    let stored = match self.stored(&entry.digest, &entry.media_type).await? {
-                        Some(stored) => stored,
-                        None if self.is_ours(&entry) => return Ok(None),
-                        None => {
-                            image.kept.push(entry);
-                            continue;
-                        }
-                    };
-                    match Manifest::parse(&stored.media_type, &stored.bytes) {
-                        Ok(Manifest::Image(parsed)) => {
-                            let one = converted(source, entry.platform.clone(), stored, parsed);
-                            image.manifests.push(one);
-                        }
-                        _ => image.kept.push(entry),
-                    }
-                }
-            }
-        }
-        Ok(Some(image))
-    }
-
-    /// Whether an entry of a converted index is one that this converter replaces.
-    fn is_ours(&self, entry: &Descriptor) -> bool {
-        entry
-            .platform
-            .as_ref()
-            .is_some_and(|platform| self.wants(platform))
-    }
-
-    async fn stored(
-        &self,
-        digest: &Digest,
-        media_type: &str,
-    ) -> Result<Option<StoredManifest>, ConvertError> {
-        let (blobs, wanted) = (self.inner.store.blobs().clone(), digest.clone());
-        let limit = crate::registry::config::MAX_MANIFEST;
-        let bytes = blocking(move || {
-            let Some(file) = blobs.open(&wanted)? else {
-                return Ok(None);
-            };
-            let Some(size) = usize::try_from(file.size())
-                .ok()
-                .filter(|size| *size <= limit)
-            else {
-                return Ok(None);
-            };
-            let mut bytes = vec![0; size];
-            match file.read_exact_at(&mut bytes, 0) {
-                Ok(()) => Ok(Some(bytes)),
-                Err(cause) => Err(broken("the stored manifest", &wanted, cause)),
-            }
-        })
-        .await?;
-        // Small, and what everything else hangs on: looked at each time.
-        Ok(bytes
-            .filter(|bytes| Digest::of(bytes) == *digest)
-            .map(|bytes| StoredManifest {
-                digest: digest.clone(),
-                media_type: media_type.to_owned(),
-                bytes: Bytes::from(bytes),
-            }))
-    }
-
     /// Converts what is not there yet of an image.
     pub(super) async fn image(
         &self,
-        source: &Source,
+        work: &Work<'_>,
         manifest: &Digest,
-        observer: Option<&Observer>,
     ) -> Result<ConvertedImage, ConvertError> {
-        if let Some(image) = self.recall(source, manifest).await?
-            && self.is_complete(source, &image).await?
+        if let Some(image) = self.recall(work.source, manifest).await?
+            && self.is_complete(work, &image).await?
         {
             return Ok(image);
         }
-        let raw = self.source_manifest(source, manifest).await?;
-        let home = self.home(source);
+        let raw = self.source_manifest(work.source, manifest).await?;
         let style = &self.inner.config.style;
         let image = match parse(&raw)? {
             Manifest::Image(parsed) if is_overlaybd(&parsed) => {
-                let root = self.keep(&raw.bytes, &raw.media_type, &raw.digest).await?;
+                let root = self
+                    .keep(work, &raw.bytes, &raw.media_type, &raw.digest)
+                    .await?;
                 ConvertedImage {
                     source: manifest.clone(),
                     root,
@@ -180,9 +79,7 @@ impl Converter {
                 }
             }
             Manifest::Image(parsed) => {
-                let one = self
-                    .manifest(source, &home, &raw, &parsed, None, observer)
-                    .await?;
+                let one = self.manifest(work, &raw, &parsed, None).await?;
                 ConvertedImage {
                     source: manifest.clone(),
                     root: one.manifest.clone(),
@@ -191,14 +88,13 @@ impl Converter {
                 }
             }
             Manifest::Index(parsed) => {
-                let (entries, manifests, kept) =
-                    self.entries(source, &home, &raw, &parsed, observer).await?;
+                let (entries, manifests, kept) = self.entries(work, &raw, &parsed).await?;
                 let subject = subject_of(&raw);
                 let made =
                     documents::index(&raw.bytes, &raw.media_type, &entries, style, Some(&subject))
                         .map_err(|error| broken("index", &raw.digest, error))?;
                 let root = self
-                    .keep(&made.bytes, &made.media_type, &made.digest)
+                    .keep(work, &made.bytes, &made.media_type, &made.digest)
                     .await?;
                 ConvertedImage {
                     source: manifest.clone(),
@@ -208,50 +104,8 @@ impl Converter {
                 }
             }
         };
-        self.publish(source, &home, &image).await?;
+        self.publish(work.source, &work.home, &image).await?;
         Ok(image)
-    }
-
-    /// Whether every part of a known image is in the store, or the registry it is pushed to.
-    async fn is_complete(
-        &self,
-        source: &Source,
-        image: &ConvertedImage,
-    ) -> Result<bool, ConvertError> {
-        let mut wanted: Vec<Digest> = vec![image.root.digest.clone()];
-        for one in &image.manifests {
-            wanted.push(one.manifest.digest.clone());
-            wanted.push(one.config.digest.clone());
-            wanted.extend(one.layers.iter().map(|layer| layer.digest.clone()));
-        }
-        let blobs = self.inner.store.blobs().clone();
-        let missing = blocking(move || {
-            let mut missing = Vec::new();
-            for digest in wanted {
-                if !blobs.contains(&digest)? {
-                    missing.push(digest);
-                }
-            }
-            Ok(missing)
-        })
-        .await?;
-        let home = self.home(source);
-        if !home.is_pushed {
-            return Ok(missing.is_empty());
-        }
-        let place = home.place(source);
-        for digest in missing {
-            let size = place
-                .upstream
-                .blob_size(&place.repo, &digest, &place.authorization)
-                .await;
-            match size {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
     }
 
     async fn source_manifest(
@@ -269,11 +123,9 @@ impl Converter {
     /// Converts the entries of an index that are wanted.
     async fn entries(
         &self,
-        source: &Source,
-        home: &Home,
+        work: &Work<'_>,
         raw: &RawManifest,
         index: &Index,
-        observer: Option<&Observer>,
     ) -> Result<(Vec<IndexEntry>, Vec<ConvertedManifest>, Vec<Descriptor>), ConvertError> {
         let (mut entries, mut manifests, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut available = Vec::new();
@@ -291,7 +143,7 @@ impl Converter {
                 .as_ref()
                 .is_none_or(|platform| self.wants(platform));
             let converted = if is_wanted {
-                self.entry(source, home, entry, observer).await?
+                self.entry(work, entry).await?
             } else {
                 None
             };
@@ -328,12 +180,10 @@ impl Converter {
     /// Converts one entry of an index; `None` if it is to stay as it is.
     async fn entry(
         &self,
-        source: &Source,
-        home: &Home,
+        work: &Work<'_>,
         entry: &Descriptor,
-        observer: Option<&Observer>,
     ) -> Result<Option<Entry>, ConvertError> {
-        let raw = self.source_manifest(source, &entry.digest).await?;
+        let raw = self.source_manifest(work.source, &entry.digest).await?;
         let Ok(Manifest::Image(parsed)) = parse(&raw) else {
             // An index in an index, or an artifact of some kind.
             return Ok(None);
@@ -342,16 +192,14 @@ impl Converter {
             return Ok(Some(Entry::Already));
         }
         if entry.platform.is_none() {
-            let config = self.config(source, &parsed.config).await?;
+            let config = self.config(work.source, &parsed.config).await?;
             let platform = ImageConfig::parse(&config).ok().and_then(|c| c.platform);
             if !platform.is_some_and(|platform| self.wants(&platform)) {
                 return Ok(None);
             }
         }
         let platform = entry.platform.clone();
-        let one = self
-            .manifest(source, home, &raw, &parsed, platform, observer)
-            .await?;
+        let one = self.manifest(work, &raw, &parsed, platform).await?;
         let document = Document {
             bytes: one.manifest.bytes.to_vec(),
             media_type: one.manifest.media_type.clone(),
@@ -361,7 +209,7 @@ impl Converter {
     }
 
     /// Whether images of this platform are converted. Windows layers are no Linux rootfs.
-    fn wants(&self, platform: &Platform) -> bool {
+    pub(super) fn wants(&self, platform: &Platform) -> bool {
         match &self.inner.config.platforms {
             Platforms::All => platform.os != "windows" && platform.os != "unknown",
             Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
@@ -371,14 +219,12 @@ impl Converter {
     /// Converts one image manifest.
     async fn manifest(
         &self,
-        source: &Source,
-        home: &Home,
+        work: &Work<'_>,
         raw: &RawManifest,
         parsed: &ImageManifest,
         platform: Option<Platform>,
-        observer: Option<&Observer>,
     ) -> Result<ConvertedManifest, ConvertError> {
-        let config = self.config(source, &parsed.config).await?;
+        let config = self.config(work.source, &parsed.config).await?;
         let known = ImageConfig::parse(&config)
             .map_err(|error| broken("image config", &parsed.config.digest, error))?;
         let layers = parsed.layers.iter().map(|layer| SourceLayer {
@@ -391,20 +237,20 @@ impl Converter {
                 manifest: raw.digest.clone(),
                 cause,
             })?;
-        if let Some(observer) = observer {
+        if let Some(observer) = work.observer {
             observer(Event::Planned {
                 platform: platform.clone().or(known.platform),
                 layers: steps.iter().map(planned).collect(),
             });
         }
-        let chain = self.chain(source, home, &steps, observer).await?;
-        let blobs: Vec<LayerBlob> = chain
-            .iter()
-            .map(|layer| LayerBlob {
-                digest: layer.digest.clone(),
-                size: layer.size,
-            })
-            .collect();
+        let chain = self
+            .chain(work.source, &work.home, &steps, work.observer)
+            .await?;
+        let mut blobs = Vec::with_capacity(chain.len());
+        for Layer { digest, size, blob } in chain {
+            blobs.push(LayerBlob { digest, size });
+            work.pins.extend([Pin::Layer(blob)]);
+        }
         let style = &self.inner.config.style;
         let config = documents::config(&config, &parsed.config.media_type, &blobs, style)
             .map_err(|error| broken("image config", &parsed.config.digest, error))?;
@@ -418,10 +264,10 @@ impl Converter {
             Some(&subject),
         )
         .map_err(|error| broken("manifest", &raw.digest, error))?;
-        self.keep(&config.bytes, &config.media_type, &config.digest)
+        self.keep(work, &config.bytes, &config.media_type, &config.digest)
             .await?;
         let stored = self
-            .keep(&made.bytes, &made.media_type, &made.digest)
+            .keep(work, &made.bytes, &made.media_type, &made.digest)
             .await?;
         let parsed = match Manifest::parse(&stored.media_type, &stored.bytes) {
             Ok(Manifest::Image(parsed)) => parsed,
@@ -465,6 +311,7 @@ impl Converter {
     /// Puts a document into the store.
     async fn keep(
         &self,
+        work: &Work<'_>,
         bytes: &[u8],
         media_type: &str,
         digest: &Digest,
@@ -475,11 +322,8 @@ impl Converter {
             bytes: Bytes::copy_from_slice(bytes),
         };
         let (blobs, copy) = (self.inner.store.blobs().clone(), stored.clone());
-        blocking(move || {
-            blobs.put_bytes(&copy.digest, &copy.bytes)?;
-            Ok(())
-        })
-        .await?;
+        let file = blocking(move || Ok(blobs.put_bytes(&copy.digest, &copy.bytes)?)).await?;
+        work.pins.extend([Pin::File(file)]);
         Ok(stored)
     }
 
@@ -528,7 +372,7 @@ enum Entry {
     Already,
 }
 
-fn converted(
+pub(super) fn converted(
     source: &Digest,
     platform: Option<Platform>,
     manifest: StoredManifest,

@@ -10,6 +10,8 @@ mod chain;
 mod fetch;
 mod found;
 mod image;
+mod pins;
+mod recall;
 mod remote;
 mod status;
 mod turns;
@@ -27,12 +29,14 @@ use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::{Authorization, Error, Upstream};
 use crate::store::Store;
 
+pub use pins::Pins;
 pub use status::Status;
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Outcome, PlannedLayer,
     Platforms, PushTarget, Source, StoredManifest,
 };
 
+use image::Work;
 use status::{Counters, Gauge};
 use turns::Turns;
 
@@ -56,11 +60,20 @@ struct Inner {
     variant: String,
     /// What decides the bytes of a manifest besides.
     image_variant: String,
-    jobs: Jobs<Key, Result<Arc<ConvertedImage>, ConvertError>>,
+    jobs: Jobs<Key, Result<Held, ConvertError>>,
     claims: Claims<String>,
     turns: Turns,
     known: Cache<Key, Arc<ConvertedImage>>,
     counters: Counters,
+}
+
+/// A converted image whose blobs stay in the store for as long as this is there.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The image.
+    pub image: Arc<ConvertedImage>,
+    /// What holds its blobs.
+    pub pins: Pins,
 }
 
 /// A source image in its place.
@@ -166,6 +179,22 @@ impl Converter {
         manifest: &Digest,
         observer: Option<Observer>,
     ) -> Result<Arc<ConvertedImage>, ConvertError> {
+        let held = self.convert_held(source, manifest, observer).await?;
+        Ok(held.image)
+    }
+
+    /// As [`convert`](Self::convert), with the image's blobs held in the store, so that a
+    /// cache that is too small for all that is asked of it does not take them away again
+    /// before they are opened.
+    ///
+    /// # Errors
+    /// As [`convert`](Self::convert).
+    pub async fn convert_held(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+        observer: Option<Observer>,
+    ) -> Result<Held, ConvertError> {
         let key = Key::of(source, manifest);
         let mut attempt = 0;
         loop {
@@ -177,11 +206,17 @@ impl Converter {
                 .jobs
                 .join(key.clone(), move || async move {
                     let _running = Gauge::up(&converter.inner.counters.images_running);
-                    let image = converter.image(&source, &job_key.source, observer.as_ref());
-                    let image = Arc::new(image.await?);
+                    let work = Work {
+                        source: &source,
+                        home: converter.home(&source),
+                        observer: observer.as_ref(),
+                        pins: Pins::default(),
+                    };
+                    let image = Arc::new(converter.image(&work, &job_key.source).await?);
                     let known = &converter.inner.known;
                     known.insert(job_key, Arc::clone(&image)).await;
-                    Ok(image)
+                    let pins = work.pins;
+                    Ok(Held { image, pins })
                 })
                 .await;
             match joined.result {

@@ -172,3 +172,28 @@ fn an_address_that_is_taken_is_named() {
     let error = super::bad(1, &["serve", "--listen", &address, "--data-dir", &data]);
     assert!(error.contains(&address), "{error}");
 }
+
+#[test]
+fn the_examples_are_configurations_without_mistakes() {
+    let ran = finish(program(&[
+        "--config",
+        "examples/systemd/config.toml",
+        "config",
+        "check",
+    ]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+
+    // The variables of the Compose file, as `OVERLAYBD_PROXY_NAME: "value"`.
+    let compose = std::fs::read_to_string("examples/compose/compose.yaml").unwrap();
+    let variables: Vec<(&str, &str)> = compose
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .filter(|(name, _)| name.starts_with("OVERLAYBD_PROXY_"))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect();
+    assert!(variables.len() >= 7, "{variables:?}");
+    let ran = Config::new("").check(&variables, &[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = Config::new("").check(&[("OVERLAYBD_PROXY_NO_SUCH", "1")], &[]);
+    assert_eq!(ran.code, 2, "an unknown variable is a mistake: {ran:?}");
+}

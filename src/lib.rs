@@ -10,8 +10,8 @@
 //! | [`convert`] | image in, descriptors out: plan, one layer, the new image, jobs |
 //! | [`registry`] | the client: auth, pull, push, OCI layout directories |
 //! | [`store`] | what is remembered: the index (`SQLite`, `MySQL`) and the blob directory |
-//! | [`oci`] | digest, reference, media types, manifests; no I/O |
 //! | [`format`] | the bytes: tar, ext4, LSMT, `ZFile`; no async, no network |
+//! | [`oci`] | digest, reference, media types, manifests; no I/O; the words that all others use |
 //!
 //! `registry`, `store` and `format` do not know each other; the formats meet in
 //! [`convert::layer`], through [`format::block::BlockDevice`].

@@ -248,7 +248,7 @@ fn stages_and_pipeline(
             converted += layer.size;
         }
     }
-    let stages = stages::measure_all(image, &blobs, scratch, algorithm, block_size)?;
+    let stages = stages::measure_all(image, &blobs, scratch, algorithm)?;
     let floor = stages::floor(&stages, cores);
     println!("\n## {algorithm}, {block_size} KiB blocks\n");
     println!(

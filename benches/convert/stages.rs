@@ -4,12 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use overlaybd_proxy::convert::apply::apply;
 use overlaybd_proxy::convert::inflate::inflate;
-use overlaybd_proxy::format::blob::{Algorithm, BlockSize, CompressPool};
-use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, check_range};
+use overlaybd_proxy::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
+use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice, check_range};
 use overlaybd_proxy::format::ext4::{Filesystem, FormatOptions};
 use overlaybd_proxy::format::tar::TarReader;
 use overlaybd_proxy::format::zfile::ZFileWriter;
@@ -129,7 +130,6 @@ pub fn measure_all(
     blobs: &[PathBuf],
     scratch: &Path,
     algorithm: Algorithm,
-    block_size: BlockSize,
 ) -> io::Result<Vec<Stage>> {
     let layers: Vec<_> = image
         .layers
@@ -163,7 +163,16 @@ pub fn measure_all(
         apply(&mut filesystem, &mut TarReader::new(input)).map_err(io::Error::other)?;
         Ok(bytes)
     })?;
+    // A layer with data that does not fit into 64 KiB blocks has got smaller ones.
+    let mut block_sizes = Vec::new();
+    for blob in blobs {
+        let device = FileDevice::open(blob)?;
+        let blob = LayerBlob::open(Arc::new(device)).map_err(io::Error::other)?;
+        block_sizes.push(blob.zfile().block_size);
+    }
+    let mut block_sizes = block_sizes.into_iter();
     table.stage("compress, checksum", true, of_tar.cpu, &tars, |tar| {
+        let block_size = block_sizes.next().unwrap_or(BlockSize::KIB_4);
         let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
         let pool = CompressPool::new(1)?;
         let mut writer = ZFileWriter::new(nowhere, 0, algorithm, block_size, pool);

@@ -11,6 +11,7 @@ use super::exit::ExitStatus;
 use super::image::{self, Found, ImageOptions, NotConverted};
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
+use crate::config::ONE_PLATFORM;
 use crate::format::blob::{self, LayerBlob, Stack};
 use crate::format::block::BlockDevice as _;
 use crate::oci::{ImageReference, Platform};
@@ -37,7 +38,7 @@ pub struct ExportArgs {
     #[arg(short, long)]
     force: bool,
     /// The image of an index that is exported [default: this machine's]
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(id = ONE_PLATFORM, long = "platform", value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]
     progress: ProgressOptions,

@@ -10,6 +10,7 @@ use super::exit::ExitStatus;
 use super::image::{self, Found, ImageOptions};
 use super::output::{self, size};
 use super::progress::Terminal;
+use crate::config::ONE_PLATFORM;
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Summary};
 use crate::format::lsmt::Mapping;
@@ -36,7 +37,7 @@ pub struct InspectArgs {
     #[arg(long)]
     mappings: bool,
     /// The image of an index that is looked into [default: this machine's]
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(id = ONE_PLATFORM, long = "platform", value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]
     images: ImageOptions,

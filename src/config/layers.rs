@@ -86,7 +86,8 @@ pub fn decorate(command: Command) -> Command {
                 .require_equals(true)
                 .default_missing_value("true");
         }
-        if !keys().contains_key(&long) {
+        // A command that looks into one image has a choice of its own: the setting may be a list.
+        if !keys().contains_key(&long) || arg.get_id() == ONE_PLATFORM {
             return arg;
         }
         if let Some(default) = defaults().get(&long) {
@@ -102,6 +103,9 @@ pub fn decorate(command: Command) -> Command {
     });
     command.mut_subcommands(decorate)
 }
+
+/// The id of `--platform` where it chooses one image and is no setting.
+pub const ONE_PLATFORM: &str = "one-platform";
 
 /// A value as a person writes it on a command line.
 fn plain(value: &Value) -> String {

@@ -19,7 +19,7 @@ mod text;
 
 pub use file::DEFAULT_PATH;
 pub use fstype::{FsType, InvalidFsType};
-pub use layers::{Layers, Origin, decorate, environment_variable, origins};
+pub use layers::{Layers, ONE_PLATFORM, Origin, decorate, environment_variable, origins};
 pub use mistakes::Mistakes;
 pub use scalar::{boolean, bytes, duration, gibibytes, number};
 pub use serve::{ServeConfig, ServeOptions};

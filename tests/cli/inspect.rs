@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::support::proxy::Proxy;
-use super::{Demo, bad, golden, good};
+use super::{Demo, bad, finish, golden, good, program};
 
 fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&good(arguments)).unwrap()
@@ -105,4 +105,15 @@ fn an_image_is_shown_the_same_from_a_layout_an_archive_and_a_registry() {
     assert_eq!(source["layers"][0]["blob"], Value::Null);
     let error = bad(4, &["inspect", &demo.source("none")]);
     assert!(error.contains("none"), "{error}");
+}
+
+#[test]
+fn the_setting_that_lists_platforms_is_not_the_choice_of_one() {
+    let blob = "tests/golden/lz4-4/0.obd";
+    let mut command = program(&["inspect", blob]);
+    command.env("OVERLAYBD_PROXY_PLATFORM", "all");
+    let ran = finish(command);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = finish(program(&["inspect", "--platform", "all", blob]));
+    assert_eq!(ran.code, 2, "{ran:?}");
 }

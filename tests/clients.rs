@@ -1,11 +1,15 @@
 //! Stock clients, over TLS with the development authority: what they push and pull through the
 //! proxy is what they would have got without it.
 
+mod registry_support;
 mod support;
 
 use std::path::Path;
 
+use registry_support::DockerRegistry;
+use registry_support::tokens::Tokens;
 use support::image::Image;
+use support::layout::Layout;
 use support::process::Process;
 use support::proxy::Proxy;
 use support::registry::Registry;
@@ -236,4 +240,72 @@ fn containerd_pulls_pushes_and_fetches_the_converted_image() {
     ctr(&["images", "tag", &image, &pushed]);
     ctr(&[&["images", "push"], &of_hosts[..], &[&pushed]].concat());
     assert_eq!(place.in_registry("pushed-by-ctr", "1"), layers);
+}
+
+/// Pushes and pulls with skopeo through a proxy before `registry`, with and without a login.
+#[track_caller]
+fn logs_in(registry: &DockerRegistry, login: &str) {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    let tar = Tar::new().file("srv/app", "an application").finish();
+    let image = Image::gzip(&[tar]).seal();
+    layout.add("1", &image);
+    let data = scratch.path().join("data");
+    let upstream = format!("http://{}", registry.host);
+    let proxy = Proxy::start(&upstream, &data, &["--platform", "linux/amd64"]);
+    let copy = |from: &str, to: &str, more: &[&str]| {
+        let mut skopeo = command("skopeo");
+        skopeo.args(["--insecure-policy", "copy", "--preserve-digests"]);
+        skopeo.args(["--src-tls-verify=false", "--dest-tls-verify=false"]);
+        skopeo.args(more).args([from, to]);
+        skopeo
+    };
+    let local = |tag: &str| format!("oci:{}:{tag}", layout.path().display());
+    let (plain, converted) = (
+        proxy.image("team/app", "1"),
+        proxy.image("team/app", "1_obd"),
+    );
+    let refused = copy(&local("1"), &plain, &[]).output().unwrap();
+    assert!(!refused.status.success());
+    run(&mut copy(&local("1"), &plain, &["--dest-creds", login]));
+    run(&mut copy(&plain, &local("back"), &["--src-creds", login]));
+    assert_eq!(layout.manifest("back"), layout.manifest("1"));
+    run(&mut copy(
+        &converted,
+        &local("obd"),
+        &["--src-creds", login],
+    ));
+    // What is cached by now is no permission.
+    for image in [&plain, &converted] {
+        let refused = copy(image, &local("none"), &[]).output().unwrap();
+        assert!(!refused.status.success(), "{image}");
+    }
+    let log = proxy.log();
+    let password = login.split_once(':').unwrap().1;
+    assert!(!log.contains(password), "{log}");
+}
+
+#[test]
+fn a_client_logs_in_with_a_password_at_the_registry_behind() {
+    if !have(&["skopeo", "htpasswd"]) {
+        return;
+    }
+    let registry = DockerRegistry::start_with_users(&[("ann", "very-secret")]);
+    let Some(registry) = registry else { return };
+    logs_in(&registry, "ann:very-secret");
+}
+
+#[test]
+fn a_client_logs_in_at_the_registrys_token_server() {
+    if !have(&["skopeo", "openssl"]) {
+        return;
+    }
+    let tokens = Tokens::new(vec![("ann", "very-secret", "team/", &["pull", "push"][..])]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let realm = runtime.block_on(tokens.serve());
+    let address = format!("http://{}/token", realm.host());
+    let Some(registry) = DockerRegistry::start_with(|_| tokens.settings(&address)) else {
+        return;
+    };
+    logs_in(&registry, "ann:very-secret");
 }

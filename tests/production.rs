@@ -141,14 +141,14 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
-    let mut list = String::new();
+    let mut names = Vec::new();
     for number in 0..IMAGES {
         let repo = format!("app-{number}");
         registry.push(&repo, "1", &image(100 + number, 600_000));
-        list += &format!("{repo}:1\n");
+        names.push(format!("{repo}:1"));
     }
     let file = scratch.path().join("images");
-    std::fs::write(&file, list).unwrap();
+    std::fs::write(&file, names.join("\n")).unwrap();
     let data = scratch.path().join("data");
     let warm = || {
         let mut warm = program();

@@ -7,8 +7,6 @@
 
 mod lease;
 mod mysql;
-mod mysql_dsn;
-mod mysql_pool;
 mod schema;
 mod sqlite;
 
@@ -16,8 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use lease::{Acquired, Lease, LeaseKeeper};
-pub use mysql::MysqlConfig;
-pub use mysql_dsn::{Dsn, Tls};
+pub use mysql::{Dsn, MysqlConfig, Tls};
 
 use super::IndexError;
 use crate::oci::{ChainId, DiffId, Digest, RepoName};
@@ -110,7 +107,7 @@ impl Index {
     /// # Errors
     /// When the file cannot be used as an index.
     pub async fn sqlite(path: PathBuf) -> Result<Self, IndexError> {
-        sqlite::SqliteIndex::open(path).await.map(Self::Sqlite)
+        sqlite::SqliteIndex::open(&path).await.map(Self::Sqlite)
     }
 
     /// Connects to a `MySQL` server and checks or creates the tables.

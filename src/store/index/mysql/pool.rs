@@ -11,7 +11,7 @@ use mysql_async::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::mysql_dsn::{Address, Dsn, Tls};
+use super::dsn::{Address, Dsn, Tls};
 use crate::store::IndexError;
 
 /// How long a row that cost a conversion waits for its server to come back.

@@ -1,0 +1,139 @@
+//! The rows of whole images.
+
+use mysql_async::Value;
+
+use super::super::{ManifestKey, ManifestRow, Origin};
+use super::{MysqlIndex, target, text};
+use crate::store::IndexError;
+
+impl MysqlIndex {
+    pub(in crate::store::index) async fn find_manifest(
+        &self,
+        key: &ManifestKey,
+    ) -> Result<Option<ManifestRow>, IndexError> {
+        let what = "find a manifest";
+        let rows = self
+            .select(
+                what,
+                "SELECT `out_digest`, `data_size` FROM `overlaybd_manifests` WHERE `host` = ? \
+                 AND `repo` = ? AND `src_digest` = ? AND `mediatype` = ?",
+                key_values(key),
+            )
+            .await?;
+        let found = rows
+            .first()
+            .and_then(|row| target("overlaybd_manifests", row));
+        let Some((digest, size)) = found else {
+            return Ok(None);
+        };
+        let rows = self
+            .select(
+                what,
+                "SELECT `variant` FROM `overlaybd_proxy_manifests` \
+                 WHERE `src_digest` = ? AND `out_digest` = ? ORDER BY `variant` LIMIT 1",
+                vec![key.source.as_str().into(), digest.as_str().into()],
+            )
+            .await?;
+        let variant = rows.first().and_then(|row| text(row, 0));
+        Ok(Some(ManifestRow {
+            digest,
+            size,
+            origin: variant.map_or(Origin::Foreign, |variant| Origin::Ours { variant }),
+        }))
+    }
+
+    pub(in crate::store::index) async fn find_built_manifest(
+        &self,
+        source: &str,
+        variant: &str,
+    ) -> Result<Option<(String, ManifestRow)>, IndexError> {
+        let rows = self
+            .select(
+                "find a manifest",
+                "SELECT `out_digest`, `data_size`, `mediatype` FROM `overlaybd_proxy_manifests` \
+                 WHERE `src_digest` = ? AND `variant` = ?",
+                vec![source.into(), variant.into()],
+            )
+            .await?;
+        Ok(rows.first().and_then(|row| {
+            let (digest, size) = target("overlaybd_proxy_manifests", row)?;
+            let origin = Origin::Ours {
+                variant: variant.to_owned(),
+            };
+            let row_of = ManifestRow {
+                digest,
+                size,
+                origin,
+            };
+            Some((text(row, 2)?, row_of))
+        }))
+    }
+
+    pub(in crate::store::index) async fn put_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+        size: i64,
+        variant: &str,
+    ) -> Result<(), IndexError> {
+        let what = "record a manifest";
+        let media_type = key.media_type.as_str();
+        self.write(
+            what,
+            "INSERT INTO `overlaybd_proxy_manifests` \
+             (`src_digest`, `variant`, `mediatype`, `out_digest`, `data_size`) \
+             VALUES (?, ?, ?, ?, ?) \
+             ON DUPLICATE KEY UPDATE `mediatype` = ?, `out_digest` = ?, `data_size` = ?",
+            vec![
+                key.source.as_str().into(),
+                variant.into(),
+                media_type.into(),
+                digest.into(),
+                size.into(),
+                media_type.into(),
+                digest.into(),
+                size.into(),
+            ],
+        )
+        .await?;
+        let mut values = key_values(key);
+        values.extend([digest.into(), size.into(), digest.into(), size.into()]);
+        self.write(
+            what,
+            "INSERT INTO `overlaybd_manifests` \
+             (`host`, `repo`, `src_digest`, `mediatype`, `out_digest`, `data_size`) \
+             VALUES (?, ?, ?, ?, ?, ?) \
+             ON DUPLICATE KEY UPDATE `out_digest` = ?, `data_size` = ?",
+            values,
+        )
+        .await
+        .map(drop)
+    }
+
+    pub(in crate::store::index) async fn delete_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+    ) -> Result<bool, IndexError> {
+        let mut values = key_values(key);
+        values.push(digest.into());
+        let rows = self
+            .write_now(
+                "delete a manifest",
+                "DELETE FROM `overlaybd_manifests` WHERE `host` = ? AND `repo` = ? \
+                 AND `src_digest` = ? AND `mediatype` = ? AND `out_digest` = ?",
+                values,
+            )
+            .await?;
+        Ok(rows > 0)
+    }
+}
+
+fn key_values(key: &ManifestKey) -> Vec<Value> {
+    vec![
+        key.host.as_str().into(),
+        key.repo.as_str().into(),
+        key.source.as_str().into(),
+        key.media_type.as_str().into(),
+    ]
+}

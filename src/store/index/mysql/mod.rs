@@ -1,0 +1,173 @@
+//! The index on a `MySQL` or `MariaDB` server, shared by replicas.
+//!
+//! There are no transactions: each statement is whole by itself and may be repeated, so a lost
+//! connection or a deadlock is answered by doing it again. What this program knows of a row
+//! is written before the row.
+
+mod dsn;
+mod layers;
+mod leases;
+mod links;
+mod manifests;
+mod pool;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::{Params, Value};
+
+pub use dsn::{Dsn, Tls};
+
+use super::parse_target;
+use super::schema::TABLES;
+use crate::oci::Digest;
+use crate::store::IndexError;
+use pool::{Server, WRITE_PATIENCE};
+
+/// How to reach the server.
+#[derive(Clone, Debug)]
+pub struct MysqlConfig {
+    /// Where and how.
+    pub dsn: Dsn,
+    /// Whether to make the tables that are missing.
+    pub create_tables: bool,
+    /// PEM files with the roots that `tls=custom` trusts.
+    pub tls_roots: Vec<PathBuf>,
+}
+
+/// The index on a server.
+#[derive(Debug, Clone)]
+pub struct MysqlIndex {
+    server: Arc<Server>,
+}
+
+const NO_PATIENCE: Duration = Duration::ZERO;
+
+type Row = Vec<Option<Value>>;
+
+impl MysqlIndex {
+    pub(in crate::store::index) async fn open(config: MysqlConfig) -> Result<Self, IndexError> {
+        let ignored = config.dsn.ignored();
+        if !ignored.is_empty() {
+            tracing::info!(
+                ?ignored,
+                "parameters of the MySQL connection without meaning here"
+            );
+        }
+        let server = Server::connect(&config.dsn, &config.tls_roots).await?;
+        let index = Self {
+            server: Arc::new(server),
+        };
+        index.check_tables(config.create_tables).await?;
+        Ok(index)
+    }
+
+    async fn check_tables(&self, create: bool) -> Result<(), IndexError> {
+        let mut missing = Vec::new();
+        for table in &TABLES {
+            let columns = table.columns.join("`, `");
+            let probe = format!("SELECT `{columns}` FROM `{}` WHERE 1 = 0", table.name);
+            match self.server.probe(&probe).await? {
+                None => {}
+                Some(1146) => missing.push(table),
+                Some(_) => {
+                    return Err(IndexError::Schema {
+                        index: self.server.to_string(),
+                        problem: format!("the table {} lacks a column", table.name),
+                        statement: table.mysql.to_owned(),
+                    });
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = missing.iter().map(|table| table.name).collect();
+        let statements: Vec<_> = missing.iter().map(|table| table.mysql).collect();
+        if !create {
+            return Err(IndexError::Schema {
+                index: self.server.to_string(),
+                problem: format!("these tables are missing: {}", names.join(", ")),
+                statement: statements.join("\n"),
+            });
+        }
+        for statement in statements {
+            self.server.create(statement.trim_end_matches(';')).await?;
+        }
+        tracing::info!(index = %self.server, tables = ?names, "created tables");
+        Ok(())
+    }
+
+    async fn select(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, IndexError> {
+        let done = self
+            .server
+            .run(what, sql, Params::from(params), NO_PATIENCE)
+            .await?;
+        Ok(done.rows)
+    }
+
+    /// Does a statement that must not be lost, and gives the rows that it matched.
+    async fn write(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<u64, IndexError> {
+        let done = self
+            .server
+            .run(what, sql, Params::from(params), WRITE_PATIENCE)
+            .await?;
+        Ok(done.matched)
+    }
+
+    /// As [`write`](Self::write), but later would be too late.
+    async fn write_now(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<u64, IndexError> {
+        let done = self
+            .server
+            .run(what, sql, Params::from(params), NO_PATIENCE)
+            .await?;
+        Ok(done.matched)
+    }
+
+    pub(in crate::store::index) async fn close(self) {
+        self.server.close().await;
+    }
+
+    pub(in crate::store::index) async fn ping(&self) -> Result<(), IndexError> {
+        self.select("answer", "SELECT 1", Vec::new())
+            .await
+            .map(drop)
+    }
+}
+
+/// A column as text; another program's row may hold anything.
+fn text(row: &Row, column: usize) -> Option<String> {
+    match row.get(column)?.as_ref()? {
+        Value::Bytes(bytes) => String::from_utf8(bytes.clone()).ok(),
+        _ => None,
+    }
+}
+
+fn integer(row: &Row, column: usize) -> Option<i64> {
+    match row.get(column)?.as_ref()? {
+        Value::Int(number) => Some(*number),
+        Value::UInt(number) => i64::try_from(*number).ok(),
+        Value::Bytes(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn target(table: &str, row: &Row) -> Option<(Digest, u64)> {
+    parse_target(table, text(row, 0).as_deref(), integer(row, 1))
+}

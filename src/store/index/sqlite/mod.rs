@@ -1,0 +1,91 @@
+//! The index in a file of the data directory, for one machine.
+
+mod layers;
+mod leases;
+mod links;
+mod manifests;
+mod worker;
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
+
+use super::{Origin, parse_target};
+use crate::oci::Digest;
+use crate::store::IndexError;
+use worker::Worker;
+
+/// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.
+#[derive(Debug, Clone)]
+pub struct SqliteIndex {
+    reader: Worker,
+    writer: Worker,
+}
+
+impl SqliteIndex {
+    pub(in crate::store::index) async fn open(path: &Path) -> Result<Self, IndexError> {
+        let writer = Worker::start("index-writer", path, true).await?;
+        let reader = Worker::start("index-reader", path, false).await?;
+        Ok(Self { reader, writer })
+    }
+
+    async fn read<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.reader.run(what, job).await
+    }
+
+    async fn write<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let in_transaction = move |connection: &mut Connection| {
+            // Immediate: a transaction that turned writer half-way could not wait its turn.
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = job(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        self.writer.run(what, in_transaction).await
+    }
+
+    pub(in crate::store::index) async fn ping(&self) -> Result<(), IndexError> {
+        self.read("answer", |db| {
+            db.query_row("SELECT 1 FROM overlaybd_layers LIMIT 1", [], |_| Ok(()))
+                .optional()
+                .map(|_| ())
+        })
+        .await
+    }
+}
+
+/// A digest and size as the file has them: another program may have written them.
+struct Found {
+    digest: Option<String>,
+    size: Option<i64>,
+}
+
+impl Found {
+    fn parse(&self, table: &str) -> Option<(Digest, u64)> {
+        parse_target(table, self.digest.as_deref(), self.size)
+    }
+}
+
+fn target(row: &Row<'_>) -> rusqlite::Result<Found> {
+    Ok(Found {
+        digest: text(row, 0)?,
+        size: row.get_ref(1)?.as_i64().ok(),
+    })
+}
+
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(row.get_ref(column)?.as_str().ok().map(str::to_owned))
+}
+
+fn origin(variant: Option<String>) -> Origin {
+    variant.map_or(Origin::Foreign, |variant| Origin::Ours { variant })
+}

@@ -9,7 +9,10 @@ use crate::oci::digest::{ChainId, Digest};
 ///
 /// Raise it with any change that makes the same layer come out as other bytes:
 /// blobs of another version are then a miss, never mixed into a chain.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// - 1: zeroed mappings pointed at sector 0, and overlaybd refused such layers.
+/// - 2: they point at sector 8, the first behind the LSMT's header.
+pub const FORMAT_VERSION: u32 = 2;
 
 const NAME: &str = "overlaybd-proxy/";
 const PARENT: &str = " parent=";
@@ -108,7 +111,7 @@ mod tests {
         }
         assert_eq!(
             UserTag::of(None).to_string(),
-            "overlaybd-proxy/1 parent=none"
+            "overlaybd-proxy/2 parent=none"
         );
     }
 
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn another_format_version_does_not_fit() {
-        let tag: UserTag = "overlaybd-proxy/2 parent=none".parse().unwrap();
+        let tag: UserTag = "overlaybd-proxy/1 parent=none".parse().unwrap();
         assert!(!tag.fits(None));
     }
 

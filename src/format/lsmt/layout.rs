@@ -6,6 +6,9 @@ use serde::Serialize;
 pub(crate) const SPACE: usize = 4096;
 /// The first sector behind the header.
 pub(crate) const FIRST_SECTOR: u64 = 8;
+/// The `moffset` of every zeroed mapping. No data is there, and overlaybd still refuses a layer
+/// whose zeroed mappings point before its data (`lsmt/index.cpp`, `verify_mapping_moffset`).
+pub(crate) const ZEROED_MOFFSET: u64 = FIRST_SECTOR;
 /// Most entries that readers load (overlaybd `lsmt/file.cpp`).
 pub(crate) const MAX_MAPPINGS: u64 = 1_000_000;
 
@@ -25,6 +28,7 @@ const MAX_LENGTH: u64 = (1 << 14) - 1;
 const INVALID_OFFSET: u64 = (1 << OFFSET_BITS) - 1;
 const MOFFSET_MASK: u64 = (1 << 55) - 1;
 const ZEROED: u64 = 1 << 55;
+const TAG_SHIFT: u32 = 56;
 
 /// What a header or trailer says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,10 +62,13 @@ pub struct Mapping {
     pub offset: u64,
     /// How many sectors.
     pub length: u64,
-    /// Where their content is, from the LSMT's start; of no meaning where `zeroed`.
+    /// Where their content is, from the LSMT's start. Where `zeroed` nothing is there, and
+    /// readers still want it to lie between the header and the index.
     pub moffset: u64,
     /// The sectors read as zero and take no data.
     pub zeroed: bool,
+    /// Which file the content is in: 0 in a native layer.
+    pub tag: u8,
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -160,12 +167,14 @@ impl Mapping {
             length,
             moffset: high & MOFFSET_MASK,
             zeroed: high & ZEROED != 0,
+            tag: high.to_le_bytes()[7],
         })
     }
 
     fn encode(&self) -> [u8; 16] {
         let low = self.offset | self.length << OFFSET_BITS;
-        let high = self.moffset | if self.zeroed { ZEROED } else { 0 };
+        let zeroed = if self.zeroed { ZEROED } else { 0 };
+        let high = self.moffset | zeroed | u64::from(self.tag) << TAG_SHIFT;
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&low.to_le_bytes());
         bytes[8..].copy_from_slice(&high.to_le_bytes());
@@ -181,7 +190,7 @@ pub(crate) fn encode_index(mappings: impl Iterator<Item = Mapping>) -> (Vec<u8>,
         while done < mapping.length {
             let length = (mapping.length - done).min(MAX_LENGTH);
             let moffset = if mapping.zeroed {
-                0
+                ZEROED_MOFFSET
             } else {
                 mapping.moffset + done
             };
@@ -216,6 +225,7 @@ mod tests {
             length: 16383 * 2 + 1,
             moffset: 8,
             zeroed: false,
+            tag: 0,
         };
         let (bytes, entries) = encode_index([mapping].into_iter());
         assert_eq!((bytes.len(), entries), (4096, 256));
@@ -227,7 +237,8 @@ mod tests {
                 offset: 5 + 16383 * 2,
                 length: 1,
                 moffset: 8 + 16383 * 2,
-                zeroed: false
+                zeroed: false,
+                tag: 0,
             }
         );
         assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::Mapping;
+use super::layout::{Mapping, ZEROED_MOFFSET};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
@@ -14,7 +14,7 @@ struct Segment {
 impl Segment {
     /// The segment without its first `skip` sectors.
     fn tail(self, skip: u64) -> Self {
-        let moffset = if self.zeroed { 0 } else { self.moffset + skip };
+        let moffset = self.moffset + if self.zeroed { 0 } else { skip };
         Self {
             length: self.length - skip,
             moffset,
@@ -46,7 +46,7 @@ impl Segments {
             offset,
             Segment {
                 length,
-                moffset: 0,
+                moffset: ZEROED_MOFFSET,
                 zeroed: true,
             },
         );
@@ -108,6 +108,7 @@ impl Segments {
             length: segment.length,
             moffset: segment.moffset,
             zeroed: segment.zeroed,
+            tag: 0,
         })
     }
 }
@@ -130,7 +131,7 @@ mod tests {
                     let sector = usize::try_from(offset + n).unwrap();
                     model[sector] = match kind {
                         0 => Some((false, next + n)),
-                        1 => Some((true, 0)),
+                        1 => Some((true, ZEROED_MOFFSET)),
                         _ => None,
                     };
                 }
@@ -150,7 +151,7 @@ mod tests {
                 end = mapping.end();
                 for n in 0..mapping.length {
                     let sector = usize::try_from(mapping.offset + n).unwrap();
-                    let moffset = if mapping.zeroed { 0 } else { mapping.moffset + n };
+                    let moffset = mapping.moffset + if mapping.zeroed { 0 } else { n };
                     read[sector] = Some((mapping.zeroed, moffset));
                 }
             }

@@ -72,7 +72,7 @@ impl Bench {
         assert!(proxy::blobs(&self.data).len() >= 2);
         assert!(proxy::all_rows(&self.data) >= 2);
         assert_eq!(
-            proxy::rows(&self.data, "overlaybd_layers"),
+            proxy::rows(&self.data, "overlaybd_proxy_chains"),
             1,
             "the looks at the tables were looks at nothing"
         );
@@ -505,8 +505,8 @@ fn the_sound_layers_below_a_broken_one_are_kept_and_nothing_of_it() {
         &["does not exist"],
     );
     assert_eq!(proxy::blobs(&bench.data).len(), 1);
-    assert_eq!(proxy::rows(&bench.data, "overlaybd_layers"), 1);
-    assert_eq!(proxy::rows(&bench.data, "overlaybd_manifests"), 0);
+    assert_eq!(proxy::rows(&bench.data, "overlaybd_proxy_chains"), 1);
+    assert_eq!(proxy::rows(&bench.data, "overlaybd_proxy_manifests"), 0);
 }
 
 #[test]

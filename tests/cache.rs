@@ -125,9 +125,8 @@ fn assert_sound(data: &Path) {
     }
     let index = rusqlite::Connection::open(data.join("index.sqlite")).unwrap();
     for (table, column) in [
-        ("overlaybd_layers", "data_digest"),
-        ("overlaybd_manifests", "out_digest"),
         ("overlaybd_proxy_chains", "data_digest"),
+        ("overlaybd_proxy_manifests", "out_digest"),
     ] {
         let mut rows = index
             .prepare(&format!("SELECT {column} FROM {table}"))
@@ -176,7 +175,7 @@ fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing() {
         next.stop();
         assert_sound(data.path());
     }
-    assert!(rows(data.path(), "overlaybd_layers") >= 2);
+    assert!(rows(data.path(), "overlaybd_proxy_chains") >= 2);
 }
 
 #[test]

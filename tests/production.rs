@@ -176,8 +176,8 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
     }
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let layers = rows(&data, "overlaybd_layers");
-    let manifests = rows(&data, "overlaybd_manifests");
+    let layers = rows(&data, "overlaybd_proxy_chains");
+    let manifests = rows(&data, "overlaybd_proxy_manifests");
     assert!(told.len() <= manifests, "told of what is not recorded");
     assert!(layers < 2 * IMAGES, "{layers}");
     let output = run(&mut warm()).stdout;
@@ -195,7 +195,7 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
     let count = |name: &str| usize::try_from(summary[name].as_u64().unwrap()).unwrap();
     assert_eq!(count("found"), found.len());
     assert_eq!(count("found") + count("converted"), IMAGES);
-    assert_eq!(rows(&data, "overlaybd_layers"), 2 * IMAGES);
+    assert_eq!(rows(&data, "overlaybd_proxy_chains"), 2 * IMAGES);
     // A layer that was recorded was not fetched again.
     let fetched = registry.count("GET", "/blobs/sha256:");
     let twice = fetched.saturating_sub(150);

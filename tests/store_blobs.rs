@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
-use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
+use overlaybd_proxy::oci::{ChainId, Digest};
 use overlaybd_proxy::store::{
     Acquired, BlobError, BlobFile, BlobStore, IndexConfig, Store, StoreConfig, StoreError,
 };
@@ -497,7 +497,6 @@ async fn child() {
         tokio::time::sleep(HOUR).await;
         drop((temp, pinned));
     } else {
-        let repo: RepoName = "team/app".parse().unwrap();
         for n in 0u64.. {
             let seed: u64 = rand::random();
             let content = seed.to_le_bytes().repeat(4096);
@@ -509,9 +508,7 @@ async fn child() {
             let size = u64::try_from(content.len()).unwrap();
             drop(store.blobs().commit(temp, &digest, size).unwrap());
             let chain = ChainId(Digest::of(&seed.to_le_bytes()));
-            let put = store
-                .index()
-                .put_layer("h", &repo, &chain, &digest, size, "v1");
+            let put = store.index().put_built(&chain, "v1", &digest, size);
             put.await.unwrap();
             if n == 2 {
                 fs::write(data.join("ready"), "").unwrap();
@@ -578,7 +575,7 @@ async fn a_kill_at_any_moment_leaves_whole_blobs_and_no_row_without_one() {
         }
         let raw = rusqlite::Connection::open(data.path().join("index.sqlite")).unwrap();
         let mut rows = raw
-            .prepare("SELECT data_digest FROM overlaybd_layers")
+            .prepare("SELECT data_digest FROM overlaybd_proxy_chains")
             .unwrap();
         let rows = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
         let mut count = 0;

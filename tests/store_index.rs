@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{
-    Acquired, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin,
+    Acquired, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin, SharedLayer,
 };
-use store_support::Server;
+use store_support::{Recorded as _, Server};
 
 const HOST: &str = "registry.example";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -131,7 +131,9 @@ on_both! {
     a_layer_is_found_in_its_repository_and_from_elsewhere_on_its_host
     rows_made_with_other_settings_are_told_apart
     a_row_of_another_tool_is_foreign
-    an_unusable_row_is_passed_over_and_replaced
+    a_shared_row_is_added_only_above_the_blob_that_it_was_built_on
+    a_pushed_blob_is_known_by_its_repositories
+    an_unusable_row_is_passed_over_and_stays
     a_row_is_deleted_only_while_it_names_what_was_found_dead
     manifests_are_found_by_source_and_media_type
     a_blob_belongs_to_what_it_was_linked_to
@@ -192,9 +194,10 @@ async fn rows_made_with_other_settings_are_told_apart(place: Place) {
             .await
             .unwrap();
     };
-    put(&a, "lz4", "lz4-4").await;
-    put(&a, "zstd", "zstd-64").await;
     put(&b, "lz4", "lz4-4").await;
+    put(&a, "zstd", "zstd-64").await;
+    // The shared row of a chain stays what it was; what was built is known by its settings.
+    put(&a, "lz4", "lz4-4").await;
     let row = index.find_layer(HOST, &a, &base).await.unwrap().unwrap();
     assert!(row.is_variant("zstd-64") && !row.is_variant("lz4-4"));
     for (variant, blob) in [("lz4-4", "lz4"), ("zstd-64", "zstd")] {
@@ -249,24 +252,84 @@ async fn a_row_of_another_tool_is_foreign(place: Place) {
         index.find_built_manifest(&key.source, "v1").await.unwrap(),
         None
     );
-    // Converting anew takes the row over.
+    // Converting anew takes no row over that another tool wrote: it may have built upon it.
     index
         .put_layer(HOST, &app, &base, &digest("ours"), 1, "v1")
         .await
         .unwrap();
+    index
+        .put_manifest(&key, &digest("ours"), 1, "v1")
+        .await
+        .unwrap();
     let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
-    assert!(row.is_variant("v1") && row.digest == digest("ours"));
-    // Another tool overwrites it: that is seen.
-    place
-        .plant(&format!(
-            "UPDATE overlaybd_layers SET data_digest = '{foreign}'"
-        ))
-        .await;
-    let row = index.find_layer(HOST, &app, &base).await.unwrap().unwrap();
-    assert_eq!(row.origin, Origin::Foreign);
+    assert_eq!((row.digest, row.origin), (foreign.clone(), Origin::Foreign));
+    let row = index.find_manifest(&key).await.unwrap().unwrap();
+    assert_eq!((row.digest, row.origin), (foreign.clone(), Origin::Foreign));
+    let built = index.find_built(&base, "v1").await.unwrap().unwrap();
+    assert_eq!(built.digest, digest("ours"));
+    let others = index
+        .find_other_layers(HOST, &base, &built.digest)
+        .await
+        .unwrap();
+    assert_eq!(others.len(), 1);
+    assert_eq!((&others[0].0, &others[0].1.digest), (&app, &foreign));
+    let none = index.find_other_layers(HOST, &base, &foreign).await;
+    assert_eq!(none.unwrap(), []);
 }
 
-async fn an_unusable_row_is_passed_over_and_replaced(place: Place) {
+async fn a_shared_row_is_added_only_above_the_blob_that_it_was_built_on(place: Place) {
+    let index = &place.index;
+    let app = repo("app");
+    let (bottom, top) = (chain("bottom"), chain("top"));
+    let (theirs, ours, upper) = (digest("theirs"), digest("ours"), digest("upper"));
+    let on = |below| SharedLayer {
+        chain: &top,
+        digest: &upper,
+        size: 5,
+        below: Some((&bottom, below)),
+    };
+    let base = |digest| SharedLayer {
+        chain: &bottom,
+        digest,
+        size: 4,
+        below: None,
+    };
+    // Not above nothing, not above another blob.
+    assert!(!index.share_layer(HOST, &app, &on(&ours)).await.unwrap());
+    assert!(index.share_layer(HOST, &app, &base(&theirs)).await.unwrap());
+    assert!(!index.share_layer(HOST, &app, &base(&ours)).await.unwrap());
+    assert!(!index.share_layer(HOST, &app, &on(&ours)).await.unwrap());
+    assert_eq!(index.find_layer(HOST, &app, &top).await.unwrap(), None);
+    // A row is replaced only while it names what was seen there.
+    let row = base(&ours);
+    let replaced = index.replace_shared_layer(HOST, &app, &row, &upper);
+    assert!(!replaced.await.unwrap());
+    let replaced = index.replace_shared_layer(HOST, &app, &row, &theirs);
+    assert!(replaced.await.unwrap());
+    for _ in 0..2 {
+        assert!(index.share_layer(HOST, &app, &on(&ours)).await.unwrap());
+    }
+    let row = index.find_layer(HOST, &app, &top).await.unwrap().unwrap();
+    assert_eq!((row.digest, row.size), (upper.clone(), 5));
+    // Not above a row of another repository or host.
+    for (host, repo) in [(HOST, &repo("other")), ("elsewhere", &app)] {
+        assert!(!index.share_layer(host, repo, &on(&ours)).await.unwrap());
+    }
+}
+
+async fn a_pushed_blob_is_known_by_its_repositories(place: Place) {
+    let index = &place.index;
+    let blob = digest("blob");
+    for name in ["b", "a", "b"] {
+        index.put_pushed(HOST, &repo(name), &blob).await.unwrap();
+    }
+    let repos = index.pushed_repos(HOST, &blob).await.unwrap();
+    assert_eq!(repos, [repo("a"), repo("b")]);
+    assert_eq!(index.pushed_repos("elsewhere", &blob).await.unwrap(), []);
+    assert_eq!(index.pushed_repos(HOST, &digest("x")).await.unwrap(), []);
+}
+
+async fn an_unusable_row_is_passed_over_and_stays(place: Place) {
     let index = &place.index;
     let base = chain("base");
     let good = digest("good");
@@ -292,9 +355,15 @@ async fn an_unusable_row_is_passed_over_and_replaced(place: Place) {
             .put_layer(HOST, &repo, &base, &good, 9, "v1")
             .await
             .unwrap();
-        let row = index.find_layer(HOST, &repo, &base).await.unwrap().unwrap();
-        assert_eq!((row.digest, row.size), (good.clone(), 9));
+        assert_eq!(index.find_layer(HOST, &repo, &base).await.unwrap(), None);
+        let built = index.find_built(&base, "v1").await.unwrap().unwrap();
+        assert_eq!((built.digest, built.size), (good.clone(), 9));
     }
+    let app = repo("app");
+    index
+        .put_layer(HOST, &app, &base, &good, 9, "v1")
+        .await
+        .unwrap();
     place
         .plant(&format!(
             "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
@@ -304,7 +373,7 @@ async fn an_unusable_row_is_passed_over_and_replaced(place: Place) {
     let rows = index.find_layer_elsewhere(HOST, &base, "v1").await.unwrap();
     assert_eq!(
         rows.len(),
-        5,
+        1,
         "a repository of no repository's name is passed over"
     );
 }
@@ -385,10 +454,15 @@ async fn a_blob_belongs_to_what_it_was_linked_to(place: Place) {
     assert_eq!(index.sources(HOST, &a, &blobs[249]).await.unwrap(), sources);
     assert_eq!(index.sources(HOST, &b, &blobs[249]).await.unwrap(), []);
     assert_eq!(index.sources("else", &a, &blobs[0]).await.unwrap(), []);
-    assert_eq!(
-        index.linked_repos(HOST, &blobs[0]).await.unwrap(),
-        [a.clone(), b.clone()]
-    );
+    for (repo, blob, source, is_linked) in [
+        (&a, &blobs[249], &sources[1], true),
+        (&b, &blobs[0], &sources[0], true),
+        (&b, &blobs[1], &sources[0], false),
+        (&b, &blobs[0], &sources[1], false),
+    ] {
+        let found = index.is_linked(HOST, repo, blob, source).await.unwrap();
+        assert_eq!(found, is_linked, "{repo} {blob} {source}");
+    }
     index.unlink(HOST, &a, &sources[0]).await.unwrap();
     assert_eq!(
         index.sources(HOST, &a, &blobs[0]).await.unwrap(),

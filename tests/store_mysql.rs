@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Acquired, Index, IndexError, MysqlConfig};
-use store_support::{Server, skip};
+use store_support::{Recorded as _, Server, skip};
 
 const HOST: &str = "registry.example";
 

@@ -319,6 +319,7 @@ fn print_blob(report: &BlobReport) -> anyhow::Result<()> {
             length,
             moffset,
             zeroed,
+            ..
         } = mapping;
         match zeroed {
             true => output::line(format_args!("    {offset} +{length} zeros"))?,

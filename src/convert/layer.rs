@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::apply::{apply, implicit};
 use super::disk::Disk;
+use super::error::Fault;
 use super::tag::{UserTag, layer_uuid};
 use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
 use crate::format::block::{BlockDevice as _, FileDevice};
@@ -296,12 +297,14 @@ fn place(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), 
     };
     let applied = apply(filesystem, &mut TarReader::new(&mut *tar)).map_err(LayerError::from);
     // What follows the archive's end is hashed as well. Whether that went well, the
-    // inflating thread knows.
-    let ended = applied.is_ok() && tar.drain().is_ok();
+    // inflating thread knows. A layer that is not what it is claimed to be is refused as
+    // that, whatever else is wrong with it: so it is wherever its chain is known already.
+    let is_of_the_image = |cause: &LayerError| cause.fault() == Fault::Image;
+    let ended = applied.as_ref().err().is_none_or(is_of_the_image) && tar.drain().is_ok();
     match (applied, layer.finish()) {
         (Ok(()), Ok(())) if ended => Ok(()),
         (Ok(()), Ok(())) => Err(LayerError::Abandoned),
-        (Err(cause), _) if !cause.is_a_consequence() => Err(cause),
+        (Err(cause), _) if !is_of_the_image(&cause) && !cause.is_a_consequence() => Err(cause),
         (_, Err(cause)) | (Err(cause), Ok(())) => Err(cause),
     }
 }

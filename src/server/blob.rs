@@ -46,6 +46,7 @@ pub(super) async fn serve(
                     let target = format!("/v2/{repo}/blobs/{digest}");
                     forward::fetch(&call, &upstream, &target).await
                 }
+                Found::Upstream => forward::pass(call).await,
             }
         }
         Belongs::Upstream => forward::pass(call).await,

@@ -36,7 +36,8 @@ pub(super) struct Converted {
     pub converter: Converter,
     sources: Cache<RepoKey, Arc<[Digest]>>,
     documents: Cache<Digest, Arc<Document>>,
-    /// Blobs that were seen in the registry they are pushed to.
+    /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
+    /// layers, in the source's.
     pushed: Cache<RepoKey, ()>,
 }
 
@@ -222,6 +223,9 @@ impl Call<'_> {
                 Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
             }
         }
+        if pushed_to.is_none() && self.is_upstream(repo, digest).await {
+            return Ok(Found::Upstream);
+        }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
         let held = match self.wait(repo, source).await {
             Ok(held) => held,
@@ -241,6 +245,25 @@ impl Call<'_> {
                 Err(Failure::unknown_blob(digest))
             }
         }
+    }
+
+    /// Whether a blob is a layer that another tool made and that is used as it is: it is then
+    /// where its source is.
+    async fn is_upstream(&self, repo: &RepoName, digest: &Digest) -> bool {
+        let converted = &self.front.converted;
+        if !converted.converter.trusts_foreign_layers() {
+            return false;
+        }
+        let key = (self.chosen.place, repo.clone(), digest.clone());
+        if converted.pushed.contains_key(&key) {
+            return true;
+        }
+        let upstream = self.chosen.upstream;
+        let size = Box::pin(upstream.blob_size(repo, digest, &self.authorization)).await;
+        if size.is_ok() {
+            converted.pushed.insert(key, ()).await;
+        }
+        size.is_ok()
     }
 
     /// What a request for converted content gets when its hold is over.
@@ -265,14 +288,24 @@ impl Call<'_> {
         if let Some(document) = documents.get(digest).await {
             return Ok(document);
         }
-        let blob = match self.find(repo, digest, source).await? {
-            Found::File(blob) => blob,
-            Found::Pushed(upstream, repo) => {
+        let found = match self.find(repo, digest, source).await? {
+            Found::File(blob) => Ok(blob),
+            Found::Pushed(upstream, repo) => Err((upstream, repo, Authorization::Own)),
+            Found::Upstream => Err((
+                self.chosen.upstream.clone(),
+                repo.clone(),
+                self.authorization.clone(),
+            )),
+        };
+        let blob = match found {
+            Ok(blob) => blob,
+            Err((upstream, repo, authorization)) => {
                 let selector = Selector::Digest(digest.clone());
-                let fetched = upstream.manifest(&repo, &selector, &Authorization::Own);
+                let is_own = matches!(authorization, Authorization::Own);
+                let fetched = upstream.manifest(&repo, &selector, &authorization);
                 let raw = Box::pin(fetched)
                     .await
-                    .map_err(|e| Failure::upstream(&e, true))?;
+                    .map_err(|e| Failure::upstream(&e, is_own))?;
                 return Ok(Arc::new(Document::new(&StoredManifest {
                     digest: raw.digest,
                     media_type: raw.media_type,
@@ -307,6 +340,8 @@ pub(super) enum Found {
     File(Arc<OpenBlob>),
     /// In this repository, as the proxy's own credentials may have it.
     Pushed(Upstream, RepoName),
+    /// In the repository that the client asked for, as it may have it.
+    Upstream,
 }
 
 /// Why a wait brought no image.

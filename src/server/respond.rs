@@ -106,7 +106,7 @@ impl Failure {
         Self::new(
             StatusCode::NOT_FOUND,
             "BLOB_UNKNOWN",
-            format!("there is no blob {digest} here any more: pull the image again"),
+            format!("there is no blob {digest} here any more: pull the image by its tag again"),
         )
     }
 
@@ -114,7 +114,7 @@ impl Failure {
         Self::new(
             StatusCode::NOT_FOUND,
             "MANIFEST_UNKNOWN",
-            format!("there is no manifest {digest} here any more: pull the image by its tag"),
+            format!("there is no manifest {digest} here any more: pull the image by its tag again"),
         )
     }
 

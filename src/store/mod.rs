@@ -17,7 +17,7 @@ pub use blobs::{BlobFile, BlobInfo, BlobStore, Reservation, TempBlob};
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
     Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
-    Origin,
+    Origin, SharedLayer,
 };
 
 use owner::Owner;

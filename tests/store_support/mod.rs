@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
+use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
+use overlaybd_proxy::store::{Index, IndexError, ManifestKey, SharedLayer};
 
 /// A running server; stopped and removed when dropped.
 pub struct Server {
@@ -186,5 +188,112 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.down();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().unwrap()
+}
+
+/// A database of its own on the shared server, as a DSN.
+pub struct Database {
+    server: Arc<Server>,
+    name: String,
+}
+
+impl Database {
+    pub fn new(server: Arc<Server>) -> Self {
+        let name = runtime().block_on(server.database());
+        Self { server, name }
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub fn dsn(&self) -> String {
+        self.server.dsn(&self.name)
+    }
+
+    pub fn execute(&self, sql: &str) {
+        runtime().block_on(self.server.execute(&self.name, sql));
+    }
+
+    pub fn rows(&self, sql: &str) -> Vec<mysql_async::Row> {
+        runtime().block_on(async {
+            let url = format!(
+                "mysql://root@127.0.0.1:{}/{}",
+                self.server.port(),
+                self.name
+            );
+            let options =
+                mysql_async::OptsBuilder::from_opts(mysql_async::Opts::from_url(&url).unwrap())
+                    .prefer_socket(false);
+            let mut connection = mysql_async::Conn::new(options).await.unwrap();
+            let rows = connection.query(sql).await.unwrap();
+            connection.disconnect().await.unwrap();
+            rows
+        })
+    }
+
+    pub fn texts(&self, sql: &str) -> Vec<String> {
+        let rows = self.rows(sql);
+        rows.into_iter().map(|row| row.get(0).unwrap()).collect()
+    }
+}
+
+/// Rows as a conversion that was pushed leaves them: this program's own, and those that are
+/// shared with the reference converter.
+#[allow(async_fn_in_trait)]
+pub trait Recorded {
+    async fn put_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        chain: &ChainId,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError>;
+
+    async fn put_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError>;
+}
+
+impl Recorded for Index {
+    async fn put_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        chain: &ChainId,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError> {
+        let layer = SharedLayer {
+            chain,
+            digest,
+            size,
+            below: None,
+        };
+        self.put_built(chain, variant, digest, size).await?;
+        self.share_layer(host, repo, &layer).await.map(drop)
+    }
+
+    async fn put_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &Digest,
+        size: u64,
+        variant: &str,
+    ) -> Result<(), IndexError> {
+        self.put_built_manifest(&key.source, variant, &key.media_type, digest, size)
+            .await?;
+        self.share_manifest(key, digest, size).await
     }
 }

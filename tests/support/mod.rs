@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod chain;
 pub mod http;
 pub mod image;
 pub mod judge;

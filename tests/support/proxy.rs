@@ -154,6 +154,7 @@ pub fn all_rows(data_dir: &Path) -> usize {
         "overlaybd_proxy_chains",
         "overlaybd_proxy_layers",
         "overlaybd_proxy_manifests",
+        "overlaybd_proxy_pushed",
         "overlaybd_proxy_leases",
     ];
     tables.map(|table| rows(data_dir, table)).iter().sum()

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use super::super::jobs::Claim;
 use super::super::layer::{ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare};
 use super::super::plan::Step;
+use super::catalogue::{Base, Layer, Wanted, open_local};
 use super::fetch::{Failure, fetch};
-use super::found::{Layer, open_local};
 use super::status::{Gauge, add};
 use super::types::{Event, Observer, Outcome, Source};
 use super::{ConvertError, Converter, Home, blocking};
@@ -120,18 +120,28 @@ impl Chain<'_> {
         self.layers.last().map(|layer| &layer.digest)
     }
 
+    /// What the layers that are done stand on. Those in the making stand on the same.
+    fn base(&self) -> Base {
+        self.layers
+            .last()
+            .map_or(Base::Own, |layer| layer.base.clone())
+    }
+
     /// Looks whether the layer has been made, and takes it.
     async fn find(&mut self, step: &Step) -> Result<bool, ConvertError> {
-        if self.builder.is_some() && !self.converter.is_named(self.home, step).await? {
+        let base = self.base();
+        if self.builder.is_some() && !self.converter.is_named(self.home, step, &base).await? {
             // Most likely, and no reason to wait for the layer below.
             return Ok(false);
         }
         self.settle().await?;
-        let found = self
-            .converter
-            .find(self.source, self.home, step, self.parent())
-            .await?;
-        let Some(layer) = found else {
+        let wanted = Wanted {
+            source: self.source,
+            home: self.home,
+            step,
+            below: self.layers.last(),
+        };
+        let Some(layer) = self.converter.find(&wanted).await? else {
             return Ok(false);
         };
         self.forget_ahead().await?;
@@ -256,8 +266,10 @@ impl Chain<'_> {
         let converter = self.converter.clone();
         let (source, home) = (self.source.clone(), self.home.clone());
         let (step, observer) = (step.clone(), self.observer.cloned());
+        let base = self.base();
         tokio::spawn(async move {
-            let sealed = converter.sealed(&source, &home, &step, temp, sealing).await;
+            let place = (&source, &home);
+            let sealed = converter.sealed(place, &step, temp, sealing, base).await;
             hold.release().await;
             let counters = &converter.inner.counters;
             match &sealed {
@@ -310,11 +322,11 @@ impl Chain<'_> {
 impl Converter {
     async fn sealed(
         &self,
-        source: &Source,
-        home: &Home,
+        (source, home): (&Source, &Home),
         step: &Step,
         temp: TempBlob,
         sealing: super::super::layer::Sealing,
+        base: Base,
     ) -> Result<Layer, ConvertError> {
         let blobs = self.inner.store.blobs().clone();
         let committed = blocking(move || {
@@ -327,6 +339,7 @@ impl Converter {
                     digest: sealed.digest,
                     size: sealed.size,
                     blob,
+                    base,
                 })
             })())
         })
@@ -339,9 +352,9 @@ impl Converter {
         if home.is_pushed {
             self.push_layer(source, home, &layer).await?;
         }
-        self.record(home, step, &layer).await?;
         let index = self.inner.store.index();
         index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
+        self.record(step, &layer).await?;
         Ok(layer)
     }
 
@@ -368,6 +381,10 @@ impl Converter {
                 &place.authorization,
             )
             .await?;
+        let index = self.inner.store.index();
+        index
+            .put_pushed(&home.host, &home.repo, &layer.digest)
+            .await?;
         Ok(())
     }
 }
@@ -382,7 +399,7 @@ impl Hold {
     }
 }
 
-fn broken(step: &Step, cause: LayerError) -> ConvertError {
+pub(super) fn broken(step: &Step, cause: LayerError) -> ConvertError {
     ConvertError::Layer {
         layer: step.layer.digest.clone(),
         cause: Arc::new(cause),

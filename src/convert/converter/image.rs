@@ -5,18 +5,18 @@ use bytes::Bytes;
 use super::super::image::{self as documents, Document, IndexEntry, LayerBlob, Subject};
 use super::super::plan::{SourceLayer, Step, steps};
 use super::super::push::push;
-use super::found::Layer;
+use super::catalogue::{Base, Layer};
 use super::pins::{Pin, Pins};
 use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
     StoredManifest,
 };
-use super::{ConvertError, Converter, Home, blocking};
+use super::{ConvertError, Converter, Home, blocking, variant};
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageManifest, Index, Manifest, Platform, Selector,
 };
 use crate::registry::RawManifest;
-use crate::store::ManifestKey;
+use crate::store::{ManifestKey, Origin};
 
 /// The longest image config taken, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -246,8 +246,15 @@ impl Converter {
         let chain = self
             .chain(work.source, &work.home, &steps, work.observer)
             .await?;
+        if work.home.is_pushed {
+            self.share(&work.home, &steps, &chain).await?;
+        }
+        let is_foreign = chain.iter().any(|layer| layer.base != Base::Own);
         let mut blobs = Vec::with_capacity(chain.len());
-        for Layer { digest, size, blob } in chain {
+        for layer in chain {
+            let Layer {
+                digest, size, blob, ..
+            } = layer;
             blobs.push(LayerBlob { digest, size });
             work.pins.extend([Pin::Layer(blob)]);
         }
@@ -274,7 +281,9 @@ impl Converter {
             Ok(Manifest::Index(_)) => return Err(broken("manifest", &raw.digest, "is an index")),
             Err(error) => return Err(broken("manifest", &raw.digest, error)),
         };
-        Ok(converted(&raw.digest, platform, stored, parsed))
+        let mut one = converted(&raw.digest, platform, stored, parsed);
+        one.has_foreign_layers = is_foreign;
+        Ok(one)
     }
 
     /// The bytes of a source config, verified.
@@ -350,17 +359,54 @@ impl Converter {
         index
             .link(host, &source.repo, &image.source, &parts)
             .await?;
-        for (host, repo) in [(host, &source.repo), (home.host.as_str(), &home.repo)] {
-            let key = ManifestKey {
-                host: host.to_owned(),
-                repo: repo.clone(),
-                source: image.source.clone(),
-                media_type: image.root.media_type.clone(),
-            };
-            let size = image.root.bytes.len() as u64;
+        let (root, size) = (&image.root, image.root.bytes.len() as u64);
+        let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
+        let variant = if is_foreign {
+            variant::with_foreign_layers(&self.inner.image_variant)
+        } else {
+            self.inner.image_variant.clone()
+        };
+        index
+            .put_built_manifest(
+                &image.source,
+                &variant,
+                &root.media_type,
+                &root.digest,
+                size,
+            )
+            .await?;
+        if home.is_pushed {
             index
-                .put_manifest(&key, &image.root.digest, size, &self.inner.image_variant)
+                .put_pushed(&home.host, &home.repo, &root.digest)
                 .await?;
+            self.share_manifest(home, image).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the manifest, which the registry has by now, to the table that is shared with the
+    /// reference converter. A row that another tool wrote stays.
+    async fn share_manifest(
+        &self,
+        home: &Home,
+        image: &ConvertedImage,
+    ) -> Result<(), ConvertError> {
+        let index = self.inner.store.index();
+        let (root, size) = (&image.root, image.root.bytes.len() as u64);
+        let key = ManifestKey {
+            host: home.host.clone(),
+            repo: home.repo.clone(),
+            source: image.source.clone(),
+            media_type: root.media_type.clone(),
+        };
+        match index.find_manifest(&key).await? {
+            Some(row) if row.digest != root.digest && row.origin != Origin::Foreign => {
+                index
+                    .replace_shared_manifest(&key, &root.digest, size, &row.digest)
+                    .await?;
+            }
+            Some(_) => {}
+            None => index.share_manifest(&key, &root.digest, size).await?,
         }
         Ok(())
     }
@@ -384,6 +430,7 @@ pub(super) fn converted(
         manifest,
         config: parsed.config,
         layers: parsed.layers,
+        has_foreign_layers: false,
     }
 }
 

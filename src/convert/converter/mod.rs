@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! convert ─ job per image ─ index? ─ each manifest ─ chain: per layer
-//!                                                     found → record
+//!                                                     found → prove
 //!                                                     claim → lease → turn → make → record
 //! ```
 
+mod catalogue;
 mod chain;
 mod fetch;
-mod found;
 mod image;
 mod pins;
 mod recall;
@@ -16,6 +16,7 @@ mod remote;
 mod status;
 mod turns;
 mod types;
+mod variant;
 
 use std::sync::Arc;
 
@@ -24,7 +25,6 @@ use moka::future::Cache;
 use super::error::ConvertError;
 use super::jobs::{Claims, Jobs};
 use super::layer::CompressPool;
-use super::tag::FORMAT_VERSION;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::{Authorization, Error, Upstream};
 use crate::store::Store;
@@ -99,7 +99,7 @@ impl Converter {
     /// # Errors
     /// [`ConvertError::Threads`] when the system refuses the threads that compress.
     pub fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
-        let variant = variant(&config);
+        let variant = variant::of_layers(&config.settings);
         let pool = CompressPool::new(config.settings.threads)
             .map_err(|error| ConvertError::Threads(error.to_string()))?;
         let known = Cache::builder()
@@ -113,7 +113,7 @@ impl Converter {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool,
-                image_variant: image_variant(&variant, &config),
+                image_variant: variant::of_images(&variant, &config),
                 variant,
                 jobs: Jobs::default(),
                 claims: Claims::default(),
@@ -137,6 +137,12 @@ impl Converter {
     pub fn pushed_to(&self, source: &Source) -> Option<(Upstream, RepoName)> {
         let home = self.home(source);
         home.is_pushed.then_some((home.upstream, home.repo))
+    }
+
+    /// Whether layers that another tool made are used, which are not in the store but where
+    /// their source is.
+    pub fn trusts_foreign_layers(&self) -> bool {
+        self.inner.config.trust_foreign_layers
     }
 
     /// Whether finished images are pushed to a registry, so that a blob may be there that is
@@ -300,48 +306,6 @@ impl Key {
             repo: source.repo.clone(),
             source: manifest.clone(),
         }
-    }
-}
-
-/// What decides the bytes of a layer, as short ASCII text.
-fn variant(config: &ConverterConfig) -> String {
-    let settings = &config.settings;
-    let foreign = if config.trust_foreign_layers {
-        " foreign"
-    } else {
-        ""
-    };
-    format!(
-        "v{FORMAT_VERSION} {} {} {}{foreign}",
-        settings.algorithm,
-        settings.block_size.bytes(),
-        settings.virtual_size
-    )
-}
-
-/// What decides the bytes of a manifest, as short ASCII text.
-fn image_variant(layers: &str, config: &ConverterConfig) -> String {
-    let platforms = match &config.platforms {
-        Platforms::All => "all".to_owned(),
-        Platforms::Some(wanted) => {
-            let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            names.join(",")
-        }
-    };
-    let style = &config.style;
-    let mut text = format!(
-        "{layers} oci={} referrer={} platforms={platforms}",
-        u8::from(style.force_oci),
-        u8::from(style.referrer)
-    );
-    if let Some(fs_type) = &style.fs_type {
-        text.push_str(" fs=");
-        text.push_str(fs_type);
-    }
-    if text.len() <= 200 && text.is_ascii() {
-        text
-    } else {
-        format!("{layers} {}", Digest::of(text.as_bytes()))
     }
 }
 

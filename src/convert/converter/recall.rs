@@ -5,9 +5,8 @@ use bytes::Bytes;
 use super::image::{Work, broken, converted};
 use super::pins::Pin;
 use super::types::{ConvertedImage, Source, StoredManifest};
-use super::{ConvertError, Converter, blocking};
+use super::{ConvertError, Converter, blocking, variant};
 use crate::oci::{Descriptor, Digest, Manifest};
-use crate::store::ManifestKey;
 
 impl Converter {
     /// What the index and the store know of an image, put together again.
@@ -16,23 +15,43 @@ impl Converter {
         source: &Source,
         manifest: &Digest,
     ) -> Result<Option<ConvertedImage>, ConvertError> {
+        let own = &self.inner.image_variant;
+        if let Some(image) = self.recall_as(source, manifest, own).await? {
+            return Ok(Some(image));
+        }
+        if !self.inner.config.trust_foreign_layers {
+            return Ok(None);
+        }
+        let foreign = variant::with_foreign_layers(own);
+        let image = self.recall_as(source, manifest, &foreign).await?;
+        Ok(image.map(|mut image| {
+            for one in &mut image.manifests {
+                one.has_foreign_layers = true;
+            }
+            image
+        }))
+    }
+
+    async fn recall_as(
+        &self,
+        source: &Source,
+        manifest: &Digest,
+        variant: &str,
+    ) -> Result<Option<ConvertedImage>, ConvertError> {
         let index = self.inner.store.index();
-        let built = index
-            .find_built_manifest(manifest, &self.inner.image_variant)
-            .await?;
+        let built = index.find_built_manifest(manifest, variant).await?;
         let Some((media_type, row)) = built else {
             return Ok(None);
         };
         // What is known elsewhere is not yet this repository's: its layers get linked, and
-        // its source's rights checked, by a conversion that finds all of them.
-        let key = ManifestKey {
-            host: source.upstream.host().to_owned(),
-            repo: source.repo.clone(),
-            source: manifest.clone(),
-            media_type: media_type.clone(),
-        };
-        let own = index.find_manifest(&key).await?;
-        if own.is_none_or(|own| own.digest != row.digest) {
+        // its source's layers proved, by a conversion that finds all of them.
+        let (host, repo) = (source.upstream.host(), &source.repo);
+        if !index.is_linked(host, repo, &row.digest, manifest).await? {
+            return Ok(None);
+        }
+        // Converted before pushing was asked for, it is pushed by a conversion that finds it.
+        let home = self.home(source);
+        if home.is_pushed && !index.is_pushed(&home.host, &home.repo, &row.digest).await? {
             return Ok(None);
         }
         let Some(root) = self.stored(&row.digest, &media_type).await? else {
@@ -125,7 +144,8 @@ impl Converter {
             }))
     }
 
-    /// Whether every part of a known image is in the store, or the registry it is pushed to.
+    /// Whether every part of a known image is in the store, or in the registry that it is pushed
+    /// to.
     pub(super) async fn is_complete(
         &self,
         work: &Work<'_>,
@@ -150,9 +170,11 @@ impl Converter {
         })
         .await?;
         work.pins.extend(pins);
-        if !work.home.is_pushed {
+        let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
+        if !work.home.is_pushed && !is_foreign {
             return Ok(missing.is_empty());
         }
+        // Another tool's layers are where the source is, unless all of it is pushed elsewhere.
         let place = work.home.place(work.source);
         for digest in missing {
             let size = place

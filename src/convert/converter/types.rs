@@ -99,6 +99,8 @@ pub struct ConvertedManifest {
     pub config: Descriptor,
     /// The layers' descriptors, bottom first.
     pub layers: Vec<Descriptor>,
+    /// Whether it has layers that another tool made.
+    pub has_foreign_layers: bool,
 }
 
 /// What happens during a conversion; layers are named by their place from the bottom.

@@ -11,7 +11,9 @@ use super::error::{Error, Result, corrupt};
 use super::extents::Run;
 use super::groups::{Group, SystemZone};
 use super::inode::Inode;
-use super::layout::{MAX_LINKS, ROOT, SUPERBLOCK_AT, ino, ro_compat, sb};
+use super::layout::{
+    MAGIC, MAX_LINKS, ROOT, SUPERBLOCK_AT, SUPERBLOCK_LEN, get16, ino, ro_compat, sb,
+};
 use super::superblock::Superblock;
 use super::types::{
     Attributes, DirEntry, FileExtent, FileType, Ino, Metadata, NamedEntry, NodeKind,
@@ -85,6 +87,28 @@ impl<D: BlockDevice> Filesystem<D> {
             groups,
             sb,
         }
+    }
+
+    /// Sees that the disk holds all of a filesystem, and not just what was changed of one: its
+    /// root directory leads to inodes, and what only mkfs writes, the first copy of the
+    /// superblock, is there.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_is_whole(&mut self) -> Result<()> {
+        let root = self.root();
+        for entry in self.entries(root)? {
+            self.metadata(entry.ino)?;
+        }
+        let group = (1..self.sb.geometry.groups).find(|group| self.sb.has_copy(*group));
+        let Some(group) = group else { return Ok(()) };
+        let mut copy = [0; SUPERBLOCK_LEN];
+        let start = self.sb.geometry.group_start(group) * u64::from(self.sb.geometry.block_size);
+        self.cache.device.read_at(start, &mut copy)?;
+        if get16(&copy, sb::MAGIC) == MAGIC {
+            return Ok(());
+        }
+        corrupt(format!("group {group} has no copy of the superblock"))
     }
 
     pub(super) fn group(&self, number: u32) -> Result<Group> {

@@ -8,6 +8,7 @@
 mod lease;
 mod mysql;
 mod schema;
+mod shared;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use lease::{Acquired, Lease, LeaseKeeper};
 pub use mysql::{Dsn, MysqlConfig, Tls};
+pub use shared::SharedLayer;
 
 use super::IndexError;
 use crate::oci::{ChainId, DiffId, Digest, RepoName};
@@ -24,7 +26,7 @@ use crate::oci::{ChainId, DiffId, Digest, RepoName};
 pub enum Origin {
     /// This program wrote it, with these settings and format version.
     Ours {
-        /// The text given to [`Index::put_layer`] or [`Index::put_manifest`].
+        /// The text given to [`Index::put_built`] or [`Index::put_built_manifest`].
         variant: String,
     },
     /// Another tool wrote it.
@@ -157,6 +159,21 @@ impl Index {
         either!(self, index => index.find_layer_elsewhere(host, chain.0.as_str(), variant))
     }
 
+    /// The rows of a chain on a host, in any repository, that name another blob than `digest`;
+    /// at most [`MAX_ELSEWHERE`].
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find_other_layers(
+        &self,
+        host: &str,
+        chain: &ChainId,
+        digest: &Digest,
+    ) -> Result<Vec<(RepoName, LayerRow)>, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.find_other_layers(host, chain.0.as_str(), digest.as_str()))
+    }
+
     /// The blob that this program made of a chain with these settings, wherever that was: the
     /// bytes depend on nothing else.
     ///
@@ -171,25 +188,56 @@ impl Index {
         either!(self, index => index.find_built(chain.0.as_str(), variant))
     }
 
-    /// Records the blob made of a chain; the blob must be durable by now.
+    /// Records the blob made of a chain, in this program's own tables; the blob must be durable
+    /// by now. A blob that was recorded with the same settings before is replaced.
     ///
     /// # Errors
     /// When a value does not fit or the database gives no answer.
-    pub async fn put_layer(
+    pub async fn put_built(
+        &self,
+        chain: &ChainId,
+        variant: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), IndexError> {
+        check("variant", variant)?;
+        let size = signed(size)?;
+        either!(self, index => index.put_built(chain.0.as_str(), variant, digest.as_str(), size))
+    }
+
+    /// Adds a layer's row to the table that is shared with the reference converter, which
+    /// builds on what it finds there without a look into the blob. So a row is added only where
+    /// there is none, and only where the row of the chain below names the blob that this one was
+    /// built on. The registry must have the blob. Says whether the row is there now.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn share_layer(
         &self,
         host: &str,
         repo: &RepoName,
-        chain: &ChainId,
-        digest: &Digest,
-        size: u64,
-        variant: &str,
-    ) -> Result<(), IndexError> {
+        layer: &SharedLayer<'_>,
+    ) -> Result<bool, IndexError> {
         check("host", host)?;
-        check("variant", variant)?;
-        let size = signed(size)?;
-        either!(self, index => index.put_layer(
-            host, repo.as_str(), chain.0.as_str(), digest.as_str(), size, variant,
-        ))
+        let row = shared::LayerValues::new(host, repo, layer)?;
+        either!(self, index => index.share_layer(&row))
+    }
+
+    /// Lets a row of the shared table that this program wrote, and that still names `old`, name
+    /// another blob with the same content. Says whether there was one.
+    ///
+    /// # Errors
+    /// As [`share_layer`](Self::share_layer).
+    pub async fn replace_shared_layer(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        layer: &SharedLayer<'_>,
+        old: &Digest,
+    ) -> Result<bool, IndexError> {
+        check("host", host)?;
+        let row = shared::LayerValues::new(host, repo, layer)?;
+        either!(self, index => index.replace_shared_layer(&row, old.as_str()))
     }
 
     /// What a compressed source layer was seen to inflate to, if it ever was.
@@ -253,21 +301,59 @@ impl Index {
         either!(self, index => index.find_built_manifest(source.as_str(), variant))
     }
 
-    /// Records a converted manifest; it must be durable by now.
+    /// Records a converted manifest, in this program's own tables; it must be durable by now.
     ///
     /// # Errors
     /// When a value does not fit or the database gives no answer.
-    pub async fn put_manifest(
+    pub async fn put_built_manifest(
+        &self,
+        source: &Digest,
+        variant: &str,
+        media_type: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), IndexError> {
+        check("variant", variant)?;
+        check("media type", media_type)?;
+        let size = signed(size)?;
+        either!(self, index => index.put_built_manifest(
+            source.as_str(), variant, media_type, digest.as_str(), size,
+        ))
+    }
+
+    /// Adds a manifest's row to the table that is shared with the reference converter, unless
+    /// there is one. The registry must have the manifest.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn share_manifest(
         &self,
         key: &ManifestKey,
         digest: &Digest,
         size: u64,
-        variant: &str,
     ) -> Result<(), IndexError> {
         check_key(key)?;
-        check("variant", variant)?;
         let size = signed(size)?;
-        either!(self, index => index.put_manifest(key, digest.as_str(), size, variant))
+        either!(self, index => index.share_manifest(key, digest.as_str(), size))
+    }
+
+    /// Lets a row of the shared table that this program wrote, and that still names `old`, name
+    /// another manifest. Says whether there was one.
+    ///
+    /// # Errors
+    /// As [`share_manifest`](Self::share_manifest).
+    pub async fn replace_shared_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &Digest,
+        size: u64,
+        old: &Digest,
+    ) -> Result<bool, IndexError> {
+        check_key(key)?;
+        let size = signed(size)?;
+        either!(self, index => index.replace_shared_manifest(
+            key, digest.as_str(), size, old.as_str(),
+        ))
     }
 
     /// Deletes a row whose manifest is gone or does not fit; only if it still names `digest`.
@@ -319,18 +405,64 @@ impl Index {
         either!(self, index => index.sources(host, repo.as_str(), blob.as_str()))
     }
 
-    /// The repositories of a host that a converted blob belongs to, by name, at most
-    /// [`MAX_ELSEWHERE`].
+    /// Whether `blob` was recorded as a part of what `source` became in a repository.
     ///
     /// # Errors
     /// When the database gives no answer.
-    pub async fn linked_repos(
+    pub async fn is_linked(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        blob: &Digest,
+        source: &Digest,
+    ) -> Result<bool, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.is_linked(
+            host, repo.as_str(), blob.as_str(), source.as_str(),
+        ))
+    }
+
+    /// Records that a repository of a registry has a layer or manifest that was pushed there.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database gives no answer.
+    pub async fn put_pushed(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        blob: &Digest,
+    ) -> Result<(), IndexError> {
+        check("host", host)?;
+        either!(self, index => index.put_pushed(host, repo.as_str(), blob.as_str()))
+    }
+
+    /// Whether a layer or manifest was pushed to a repository of a registry. It may be gone from
+    /// there.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn is_pushed(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        blob: &Digest,
+    ) -> Result<bool, IndexError> {
+        check("host", host)?;
+        either!(self, index => index.is_pushed(host, repo.as_str(), blob.as_str()))
+    }
+
+    /// The repositories of a registry that a layer was pushed to, by name, at most
+    /// [`MAX_ELSEWHERE`]. It may be gone from there.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn pushed_repos(
         &self,
         host: &str,
         blob: &Digest,
     ) -> Result<Vec<RepoName>, IndexError> {
         check("host", host)?;
-        either!(self, index => index.linked_repos(host, blob.as_str()))
+        either!(self, index => index.pushed_repos(host, blob.as_str()))
     }
 
     /// Forgets what a source manifest became in a repository.

@@ -9,11 +9,11 @@ pub(super) struct Table {
     pub(super) sqlite: &'static str,
 }
 
-/// The reference converter's two tables, to the letter, and five of this program's own.
+/// The reference converter's two tables, to the letter, and six of this program's own.
 ///
 /// Its own tables are ASCII: every key is, and four columns of 255 three-byte characters are
 /// close to `InnoDB`'s limit of 3,072 bytes for a key.
-pub(super) const TABLES: [Table; 7] = [
+pub(super) const TABLES: [Table; 8] = [
     Table {
         name: "overlaybd_layers",
         columns: &["host", "repo", "chain_id", "data_digest", "data_size"],
@@ -161,6 +161,24 @@ CREATE INDEX IF NOT EXISTS overlaybd_proxy_links_by_blob
   ON overlaybd_proxy_links (host, blob_digest);
 CREATE INDEX IF NOT EXISTS overlaybd_proxy_links_by_source
   ON overlaybd_proxy_links (host, repo, src_digest);",
+    },
+    Table {
+        name: "overlaybd_proxy_pushed",
+        columns: &["host", "repo", "blob_digest"],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_pushed` (
+  `host` varchar(255) NOT NULL,
+  `repo` varchar(255) NOT NULL,
+  `blob_digest` varchar(255) NOT NULL COMMENT 'converted layer or manifest that was pushed',
+  PRIMARY KEY (`host`,`blob_digest`,`repo`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_pushed (
+  host varchar(255) NOT NULL,
+  repo varchar(255) NOT NULL,
+  blob_digest varchar(255) NOT NULL,
+  PRIMARY KEY (host, blob_digest, repo)
+) WITHOUT ROWID;",
     },
     Table {
         name: "overlaybd_proxy_leases",

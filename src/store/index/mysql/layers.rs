@@ -1,7 +1,10 @@
 //! The rows of layers: by repository, by chain, and what a source layer inflates to.
 
+use mysql_async::Value;
+
+use super::super::shared::LayerValues;
 use super::super::{LayerRow, MAX_ELSEWHERE, Origin};
-use super::{MysqlIndex, target, text};
+use super::{MysqlIndex, Row, target, text};
 use crate::oci::{DiffId, Digest, RepoName};
 use crate::store::IndexError;
 
@@ -68,28 +71,37 @@ impl MysqlIndex {
                 vec![host.into(), chain.into(), ours.into()],
             )
             .await?;
-        let mut rows: Vec<_> = found
-            .iter()
-            .filter_map(|row| {
-                let repo = text(row, 2)?.parse::<RepoName>().ok()?;
-                let (digest, size) = target("overlaybd_layers", row)?;
-                let origin = origin(&variants, &digest);
-                Some((
-                    repo,
-                    LayerRow {
-                        digest,
-                        size,
-                        origin,
-                    },
-                ))
-            })
-            .collect();
+        let mut rows = layer_rows(&variants, &found);
         // The columns' collation may order names in another way than bytes.
         rows.sort_by(|(a, x), (b, y)| {
             let last = |row: &LayerRow| row.digest.as_str() != ours;
             (last(x), a).cmp(&(last(y), b))
         });
         Ok(rows)
+    }
+
+    pub(in crate::store::index) async fn find_other_layers(
+        &self,
+        host: &str,
+        chain: &str,
+        digest: &str,
+    ) -> Result<Vec<(RepoName, LayerRow)>, IndexError> {
+        let found = self
+            .select(
+                "find a layer",
+                &format!(
+                    "SELECT `data_digest`, `data_size`, `repo` FROM `overlaybd_layers` \
+                     WHERE `host` = ? AND `chain_id` = ? AND `data_digest` <> ? \
+                     ORDER BY `repo` LIMIT {MAX_ELSEWHERE}"
+                ),
+                vec![host.into(), chain.into(), digest.into()],
+            )
+            .await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let variants = self.variants(chain).await?;
+        Ok(layer_rows(&variants, &found))
     }
 
     pub(in crate::store::index) async fn find_built(
@@ -147,18 +159,15 @@ impl MysqlIndex {
         .map(drop)
     }
 
-    pub(in crate::store::index) async fn put_layer(
+    pub(in crate::store::index) async fn put_built(
         &self,
-        host: &str,
-        repo: &str,
         chain: &str,
+        variant: &str,
         digest: &str,
         size: i64,
-        variant: &str,
     ) -> Result<(), IndexError> {
-        let what = "record a layer";
         self.write(
-            what,
+            "record a layer",
             "INSERT INTO `overlaybd_proxy_chains` \
              (`chain_id`, `variant`, `data_digest`, `data_size`) VALUES (?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE `data_digest` = ?, `data_size` = ?",
@@ -171,24 +180,77 @@ impl MysqlIndex {
                 size.into(),
             ],
         )
-        .await?;
-        self.write(
-            what,
-            "INSERT INTO `overlaybd_layers` \
-             (`host`, `repo`, `chain_id`, `data_digest`, `data_size`) VALUES (?, ?, ?, ?, ?) \
-             ON DUPLICATE KEY UPDATE `data_digest` = ?, `data_size` = ?",
-            vec![
-                host.into(),
-                repo.into(),
-                chain.into(),
-                digest.into(),
-                size.into(),
-                digest.into(),
-                size.into(),
-            ],
-        )
         .await
         .map(drop)
+    }
+
+    pub(in crate::store::index) async fn share_layer(
+        &self,
+        row: &LayerValues,
+    ) -> Result<bool, IndexError> {
+        let what = "share a layer";
+        let LayerValues {
+            host,
+            repo,
+            chain,
+            digest,
+            size,
+            below,
+        } = row;
+        let texts = |texts: &[&String]| -> Vec<Value> {
+            texts.iter().map(|text| text.as_str().into()).collect()
+        };
+        let mut values = texts(&[host, repo, chain, digest]);
+        values.push((*size).into());
+        let statement = match below {
+            None => {
+                "INSERT INTO `overlaybd_layers` \
+                 (`host`, `repo`, `chain_id`, `data_digest`, `data_size`) VALUES (?, ?, ?, ?, ?) \
+                 ON DUPLICATE KEY UPDATE `host` = VALUES(`host`)"
+            }
+            Some((parent, on)) => {
+                values.extend(texts(&[host, repo, parent, on]));
+                "INSERT INTO `overlaybd_layers` \
+                 (`host`, `repo`, `chain_id`, `data_digest`, `data_size`) \
+                 SELECT ?, ?, ?, ?, ? FROM `overlaybd_layers` AS `below` \
+                 WHERE `below`.`host` = ? AND `below`.`repo` = ? \
+                 AND `below`.`chain_id` = ? AND `below`.`data_digest` = ? \
+                 ON DUPLICATE KEY UPDATE `host` = VALUES(`host`)"
+            }
+        };
+        self.write(what, statement, values).await?;
+        let rows = self
+            .select(
+                what,
+                "SELECT 1 FROM `overlaybd_layers` WHERE `host` = ? AND `repo` = ? \
+                 AND `chain_id` = ? AND `data_digest` = ?",
+                texts(&[host, repo, chain, digest]),
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
+    pub(in crate::store::index) async fn replace_shared_layer(
+        &self,
+        row: &LayerValues,
+        old: &str,
+    ) -> Result<bool, IndexError> {
+        let rows = self
+            .write(
+                "share a layer",
+                "UPDATE `overlaybd_layers` SET `data_digest` = ?, `data_size` = ? \
+                 WHERE `host` = ? AND `repo` = ? AND `chain_id` = ? AND `data_digest` = ?",
+                vec![
+                    row.digest.as_str().into(),
+                    row.size.into(),
+                    row.host.as_str().into(),
+                    row.repo.as_str().into(),
+                    row.chain.as_str().into(),
+                    old.into(),
+                ],
+            )
+            .await?;
+        Ok(rows > 0)
     }
 
     pub(in crate::store::index) async fn delete_layer(
@@ -208,6 +270,22 @@ impl MysqlIndex {
             .await?;
         Ok(rows > 0)
     }
+}
+
+/// The usable ones of rows with a digest, a size and a repository's name.
+fn layer_rows(variants: &[(String, String)], found: &[Row]) -> Vec<(RepoName, LayerRow)> {
+    let row = |row: &Row| {
+        let repo = text(row, 2)?.parse::<RepoName>().ok()?;
+        let (digest, size) = target("overlaybd_layers", row)?;
+        let origin = origin(variants, &digest);
+        let row = LayerRow {
+            digest,
+            size,
+            origin,
+        };
+        Some((repo, row))
+    };
+    found.iter().filter_map(row).collect()
 }
 
 fn origin(variants: &[(String, String)], digest: &Digest) -> Origin {

@@ -55,7 +55,58 @@ impl MysqlIndex {
         Ok(texts.filter_map(|text| text.parse().ok()).collect())
     }
 
-    pub(in crate::store::index) async fn linked_repos(
+    pub(in crate::store::index) async fn is_linked(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+        source: &str,
+    ) -> Result<bool, IndexError> {
+        let rows = self
+            .select(
+                "find a blob's image",
+                "SELECT 1 FROM `overlaybd_proxy_links` WHERE `host` = ? AND `repo` = ? \
+                 AND `blob_digest` = ? AND `src_digest` = ?",
+                vec![host.into(), repo.into(), blob.into(), source.into()],
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
+    pub(in crate::store::index) async fn put_pushed(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+    ) -> Result<(), IndexError> {
+        self.write(
+            "record a pushed blob",
+            "INSERT INTO `overlaybd_proxy_pushed` (`host`, `repo`, `blob_digest`) \
+             VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE `host` = VALUES(`host`)",
+            vec![host.into(), repo.into(), blob.into()],
+        )
+        .await
+        .map(drop)
+    }
+
+    pub(in crate::store::index) async fn is_pushed(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+    ) -> Result<bool, IndexError> {
+        let rows = self
+            .select(
+                "find a pushed blob",
+                "SELECT 1 FROM `overlaybd_proxy_pushed` \
+                 WHERE `host` = ? AND `repo` = ? AND `blob_digest` = ?",
+                vec![host.into(), repo.into(), blob.into()],
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
+    pub(in crate::store::index) async fn pushed_repos(
         &self,
         host: &str,
         blob: &str,
@@ -64,7 +115,7 @@ impl MysqlIndex {
             .select(
                 "find a blob's repositories",
                 &format!(
-                    "SELECT DISTINCT `repo` FROM `overlaybd_proxy_links` \
+                    "SELECT `repo` FROM `overlaybd_proxy_pushed` \
                      WHERE `host` = ? AND `blob_digest` = ? ORDER BY `repo` LIMIT {MAX_ELSEWHERE}"
                 ),
                 vec![host.into(), blob.into()],

@@ -69,23 +69,22 @@ impl MysqlIndex {
         }))
     }
 
-    pub(in crate::store::index) async fn put_manifest(
+    pub(in crate::store::index) async fn put_built_manifest(
         &self,
-        key: &ManifestKey,
+        source: &str,
+        variant: &str,
+        media_type: &str,
         digest: &str,
         size: i64,
-        variant: &str,
     ) -> Result<(), IndexError> {
-        let what = "record a manifest";
-        let media_type = key.media_type.as_str();
         self.write(
-            what,
+            "record a manifest",
             "INSERT INTO `overlaybd_proxy_manifests` \
              (`src_digest`, `variant`, `mediatype`, `out_digest`, `data_size`) \
              VALUES (?, ?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE `mediatype` = ?, `out_digest` = ?, `data_size` = ?",
             vec![
-                key.source.as_str().into(),
+                source.into(),
                 variant.into(),
                 media_type.into(),
                 digest.into(),
@@ -95,19 +94,49 @@ impl MysqlIndex {
                 size.into(),
             ],
         )
-        .await?;
+        .await
+        .map(drop)
+    }
+
+    pub(in crate::store::index) async fn share_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+        size: i64,
+    ) -> Result<(), IndexError> {
         let mut values = key_values(key);
-        values.extend([digest.into(), size.into(), digest.into(), size.into()]);
+        values.extend([digest.into(), size.into()]);
         self.write(
-            what,
+            "share a manifest",
             "INSERT INTO `overlaybd_manifests` \
              (`host`, `repo`, `src_digest`, `mediatype`, `out_digest`, `data_size`) \
-             VALUES (?, ?, ?, ?, ?, ?) \
-             ON DUPLICATE KEY UPDATE `out_digest` = ?, `data_size` = ?",
+             VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE `host` = VALUES(`host`)",
             values,
         )
         .await
         .map(drop)
+    }
+
+    pub(in crate::store::index) async fn replace_shared_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+        size: i64,
+        old: &str,
+    ) -> Result<bool, IndexError> {
+        let mut values = vec![digest.into(), size.into()];
+        values.extend(key_values(key));
+        values.push(old.into());
+        let rows = self
+            .write(
+                "share a manifest",
+                "UPDATE `overlaybd_manifests` SET `out_digest` = ?, `data_size` = ? \
+                 WHERE `host` = ? AND `repo` = ? AND `src_digest` = ? AND `mediatype` = ? \
+                 AND `out_digest` = ?",
+                values,
+            )
+            .await?;
+        Ok(rows > 0)
     }
 
     pub(in crate::store::index) async fn delete_manifest(

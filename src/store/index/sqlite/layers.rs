@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::super::shared::LayerValues;
 use super::super::{LayerRow, MAX_ELSEWHERE, Origin};
-use super::{SqliteIndex, origin, target, text};
+use super::{Found, SqliteIndex, origin, target, text};
 use crate::oci::{DiffId, Digest, RepoName};
 use crate::store::IndexError;
 
@@ -51,15 +52,31 @@ impl SqliteIndex {
                     Ok((text(row, 2)?, target(row)?))
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            let mut rows = Vec::with_capacity(found.len());
-            for (repo, found) in found {
-                let repo = repo.and_then(|repo| repo.parse::<RepoName>().ok());
-                if let (Some(repo), Some((digest, size))) = (repo, found.parse("overlaybd_layers"))
-                {
-                    rows.push((repo, layer_row(db, &chain, digest, size)?));
-                }
-            }
-            Ok(rows)
+            layer_rows(db, &chain, found)
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn find_other_layers(
+        &self,
+        host: &str,
+        chain: &str,
+        digest: &str,
+    ) -> Result<Vec<(RepoName, LayerRow)>, IndexError> {
+        let [host, chain, digest] = [host, chain, digest].map(str::to_owned);
+        self.read("find a layer", move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT data_digest, data_size, repo FROM overlaybd_layers \
+                 WHERE host = ?1 AND chain_id = ?2 AND data_digest <> ?3 \
+                 ORDER BY repo LIMIT ?4",
+            )?;
+            let limit = i64::try_from(MAX_ELSEWHERE).unwrap_or(i64::MAX);
+            let found = statement
+                .query_map(params![host, chain, digest, limit], |row| {
+                    Ok((text(row, 2)?, target(row)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            layer_rows(db, &chain, found)
         })
         .await
     }
@@ -124,31 +141,77 @@ impl SqliteIndex {
         .await
     }
 
-    pub(in crate::store::index) async fn put_layer(
+    pub(in crate::store::index) async fn put_built(
         &self,
-        host: &str,
-        repo: &str,
         chain: &str,
+        variant: &str,
         digest: &str,
         size: i64,
-        variant: &str,
     ) -> Result<(), IndexError> {
-        let [host, repo, chain, digest, variant] =
-            [host, repo, chain, digest, variant].map(str::to_owned);
+        let [chain, variant, digest] = [chain, variant, digest].map(str::to_owned);
         self.write("record a layer", move |db| {
             db.execute(
                 "INSERT INTO overlaybd_proxy_chains (chain_id, variant, data_digest, data_size) \
                  VALUES (?1, ?2, ?3, ?4) ON CONFLICT (chain_id, variant) DO UPDATE \
                  SET data_digest = excluded.data_digest, data_size = excluded.data_size",
                 params![chain, variant, digest, size],
-            )?;
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn share_layer(
+        &self,
+        row: &LayerValues,
+    ) -> Result<bool, IndexError> {
+        let row = row.clone();
+        self.write("share a layer", move |db| {
+            let LayerValues {
+                host,
+                repo,
+                chain,
+                digest,
+                size,
+                below,
+            } = &row;
+            match below {
+                None => db.execute(
+                    "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
+                     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (host, repo, chain_id) DO NOTHING",
+                    params![host, repo, chain, digest, size],
+                )?,
+                Some((parent, on)) => db.execute(
+                    "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
+                     SELECT ?1, ?2, ?3, ?4, ?5 FROM overlaybd_layers \
+                     WHERE host = ?1 AND repo = ?2 AND chain_id = ?6 AND data_digest = ?7 \
+                     ON CONFLICT (host, repo, chain_id) DO NOTHING",
+                    params![host, repo, chain, digest, size, parent, on],
+                )?,
+            };
+            db.query_row(
+                "SELECT count(*) > 0 FROM overlaybd_layers WHERE host = ?1 AND repo = ?2 \
+                 AND chain_id = ?3 AND data_digest = ?4",
+                params![host, repo, chain, digest],
+                |row| row.get(0),
+            )
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn replace_shared_layer(
+        &self,
+        row: &LayerValues,
+        old: &str,
+    ) -> Result<bool, IndexError> {
+        let (row, old) = (row.clone(), old.to_owned());
+        self.write("share a layer", move |db| {
             db.execute(
-                "INSERT INTO overlaybd_layers (host, repo, chain_id, data_digest, data_size) \
-                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (host, repo, chain_id) DO UPDATE \
-                 SET data_digest = excluded.data_digest, data_size = excluded.data_size",
-                params![host, repo, chain, digest, size],
-            )?;
-            Ok(())
+                "UPDATE overlaybd_layers SET data_digest = ?4, data_size = ?5 \
+                 WHERE host = ?1 AND repo = ?2 AND chain_id = ?3 AND data_digest = ?6",
+                params![row.host, row.repo, row.chain, row.digest, row.size, old],
+            )
+            .map(|rows| rows > 0)
         })
         .await
     }
@@ -171,6 +234,22 @@ impl SqliteIndex {
         })
         .await
     }
+}
+
+/// The usable ones of rows with a repository's name, a digest and a size.
+fn layer_rows(
+    db: &Connection,
+    chain: &str,
+    found: Vec<(Option<String>, Found)>,
+) -> rusqlite::Result<Vec<(RepoName, LayerRow)>> {
+    let mut rows = Vec::with_capacity(found.len());
+    for (repo, found) in found {
+        let repo = repo.and_then(|repo| repo.parse::<RepoName>().ok());
+        if let (Some(repo), Some((digest, size))) = (repo, found.parse("overlaybd_layers")) {
+            rows.push((repo, layer_row(db, chain, digest, size)?));
+        }
+    }
+    Ok(rows)
 }
 
 fn layer_row(

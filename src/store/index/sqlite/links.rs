@@ -52,7 +52,60 @@ impl SqliteIndex {
         .await
     }
 
-    pub(in crate::store::index) async fn linked_repos(
+    pub(in crate::store::index) async fn is_linked(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+        source: &str,
+    ) -> Result<bool, IndexError> {
+        let [host, repo, blob, source] = [host, repo, blob, source].map(str::to_owned);
+        self.read("find a blob's image", move |db| {
+            db.prepare_cached(
+                "SELECT count(*) > 0 FROM overlaybd_proxy_links \
+                 WHERE host = ?1 AND repo = ?2 AND blob_digest = ?3 AND src_digest = ?4",
+            )?
+            .query_row(params![host, repo, blob, source], |row| row.get(0))
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn put_pushed(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+    ) -> Result<(), IndexError> {
+        let [host, repo, blob] = [host, repo, blob].map(str::to_owned);
+        self.write("record a pushed blob", move |db| {
+            db.execute(
+                "INSERT INTO overlaybd_proxy_pushed (host, repo, blob_digest) \
+                 VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                params![host, repo, blob],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn is_pushed(
+        &self,
+        host: &str,
+        repo: &str,
+        blob: &str,
+    ) -> Result<bool, IndexError> {
+        let [host, repo, blob] = [host, repo, blob].map(str::to_owned);
+        self.read("find a pushed blob", move |db| {
+            db.prepare_cached(
+                "SELECT count(*) > 0 FROM overlaybd_proxy_pushed \
+                 WHERE host = ?1 AND repo = ?2 AND blob_digest = ?3",
+            )?
+            .query_row(params![host, repo, blob], |row| row.get(0))
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn pushed_repos(
         &self,
         host: &str,
         blob: &str,
@@ -62,7 +115,7 @@ impl SqliteIndex {
         self.read("find a blob's repositories", move |db| {
             let found = db
                 .prepare_cached(
-                    "SELECT DISTINCT repo FROM overlaybd_proxy_links \
+                    "SELECT repo FROM overlaybd_proxy_pushed \
                      WHERE host = ?1 AND blob_digest = ?2 ORDER BY repo LIMIT ?3",
                 )?
                 .query_map(params![host, blob, limit], |row| text(row, 0))?

@@ -82,14 +82,16 @@ impl SqliteIndex {
         .await
     }
 
-    pub(in crate::store::index) async fn put_manifest(
+    pub(in crate::store::index) async fn put_built_manifest(
         &self,
-        key: &ManifestKey,
+        source: &str,
+        variant: &str,
+        media_type: &str,
         digest: &str,
         size: i64,
-        variant: &str,
     ) -> Result<(), IndexError> {
-        let (key, digest, variant) = (key.clone(), digest.to_owned(), variant.to_owned());
+        let [source, variant, media_type, digest] =
+            [source, variant, media_type, digest].map(str::to_owned);
         self.write("record a manifest", move |db| {
             db.execute(
                 "INSERT INTO overlaybd_proxy_manifests \
@@ -97,24 +99,64 @@ impl SqliteIndex {
                  VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (src_digest, variant) DO UPDATE \
                  SET mediatype = excluded.mediatype, out_digest = excluded.out_digest, \
                  data_size = excluded.data_size",
-                params![key.source.as_str(), variant, key.media_type, digest, size],
-            )?;
+                params![source, variant, media_type, digest, size],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn share_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+        size: i64,
+    ) -> Result<(), IndexError> {
+        let (key, digest) = (key.clone(), digest.to_owned());
+        self.write("share a manifest", move |db| {
             db.execute(
                 "INSERT INTO overlaybd_manifests \
-                 (host, repo, src_digest, out_digest, data_size, mediatype) \
+                 (host, repo, src_digest, mediatype, out_digest, data_size) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                 ON CONFLICT (host, repo, src_digest, mediatype) DO UPDATE \
-                 SET out_digest = excluded.out_digest, data_size = excluded.data_size",
+                 ON CONFLICT (host, repo, src_digest, mediatype) DO NOTHING",
                 params![
                     key.host,
                     key.repo.as_str(),
                     key.source.as_str(),
+                    key.media_type,
+                    digest,
+                    size
+                ],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    pub(in crate::store::index) async fn replace_shared_manifest(
+        &self,
+        key: &ManifestKey,
+        digest: &str,
+        size: i64,
+        old: &str,
+    ) -> Result<bool, IndexError> {
+        let (key, digest, old) = (key.clone(), digest.to_owned(), old.to_owned());
+        self.write("share a manifest", move |db| {
+            db.execute(
+                "UPDATE overlaybd_manifests SET out_digest = ?5, data_size = ?6 \
+                 WHERE host = ?1 AND repo = ?2 AND src_digest = ?3 AND mediatype = ?4 \
+                 AND out_digest = ?7",
+                params![
+                    key.host,
+                    key.repo.as_str(),
+                    key.source.as_str(),
+                    key.media_type,
                     digest,
                     size,
-                    key.media_type
+                    old
                 ],
-            )?;
-            Ok(())
+            )
+            .map(|rows| rows > 0)
         })
         .await
     }

@@ -1,0 +1,140 @@
+//! Whether a blob is the one that a chain needs, by its own word.
+
+use std::sync::Arc;
+
+use super::super::super::layer::{LayerBlob, Settings};
+use super::super::super::tag::{UserTag, layer_uuid};
+use super::{Base, Wanted};
+use crate::format::blob::{BlockSize, Stack};
+use crate::format::ext4::Filesystem;
+use crate::oci::Digest;
+
+/// What a table says of who made a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MadeBy {
+    /// This program, with the settings in force.
+    Us,
+    /// Whoever wrote the row.
+    Anyone,
+}
+
+/// Why a blob is not used for a chain.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Misfit {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("its uuid is {found}, this chain's is {expected}")]
+    Uuid { found: String, expected: String },
+    #[error("its parent's uuid is {found}, that of the chain below is {expected}")]
+    Parent { found: String, expected: String },
+    #[error("it is of a disk of {0} bytes, another than --vsize says")]
+    VirtualSize(u64),
+    #[error("it is compressed with other settings")]
+    Settings,
+    #[error("it was made by another version, or on top of another blob")]
+    Tag,
+    #[error("another tool made it, and --trust-foreign-layers is not set")]
+    NotTrusted,
+    #[error("another tool made it, and what it was made on top of is not what is below it here")]
+    ForeignOnOurs,
+    #[error(
+        "another tool made it, and it holds no whole filesystem ({0}): \
+         it was converted with a separate base layer (--mkfs=false)"
+    )]
+    NoFilesystem(String),
+}
+
+impl Misfit {
+    /// Whether this is how things should be, and nothing to tell anybody.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(self, Self::NotTrusted)
+    }
+}
+
+/// Compares what a blob says of itself with what is wanted; gives what the chain stands on if
+/// the blob is taken.
+pub(super) fn fit(
+    blob: &LayerBlob,
+    digest: &Digest,
+    wanted: &Wanted<'_>,
+    made_by: MadeBy,
+    settings: &Settings,
+    trusts_foreign: bool,
+) -> Result<Base, Misfit> {
+    if blob.virtual_size() != settings.virtual_size {
+        return Err(Misfit::VirtualSize(blob.virtual_size()));
+    }
+    let Ok(tag) = blob.user_tag().parse::<UserTag>() else {
+        if made_by == MadeBy::Us {
+            return Err(Misfit::Tag);
+        }
+        if !trusts_foreign {
+            return Err(Misfit::NotTrusted);
+        }
+        foreign(blob, wanted)?;
+        return Ok(Base::Foreign(digest.clone()));
+    };
+    let expected = layer_uuid(&wanted.step.chain_id);
+    if blob.lsmt().uuid != expected {
+        let found = blob.lsmt().uuid.clone();
+        return Err(Misfit::Uuid { found, expected });
+    }
+    let expected = wanted.step.parent.as_ref().map(layer_uuid);
+    let expected = expected.unwrap_or_default();
+    if blob.lsmt().parent_uuid != expected {
+        let found = blob.lsmt().parent_uuid.clone();
+        return Err(Misfit::Parent { found, expected });
+    }
+    if !tag.fits(wanted.parent()) {
+        return Err(Misfit::Tag);
+    }
+    if !is_compressed_so(blob, settings) {
+        return Err(Misfit::Settings);
+    }
+    Ok(wanted.base())
+}
+
+fn is_compressed_so(blob: &LayerBlob, settings: &Settings) -> bool {
+    let (zfile, asked) = (blob.zfile(), settings.block_size);
+    // Where incompressible data does not fit in 64 KiB, the writer takes 32.
+    let is_narrowed = asked == BlockSize::KIB_64 && zfile.block_size == BlockSize::KIB_32;
+    zfile.algorithm == settings.algorithm && (zfile.block_size == asked || is_narrowed)
+}
+
+/// What can be seen of a blob that another tool made. Its uuid is the chain's where the
+/// reference's converter made it, and missing where other tools did.
+fn foreign(blob: &LayerBlob, wanted: &Wanted<'_>) -> Result<(), Misfit> {
+    let is_missing = |uuid: &str| uuid.chars().all(|digit| matches!(digit, '0' | '-'));
+    let differs =
+        |found: &str, expected: &str| !is_missing(found) && !found.eq_ignore_ascii_case(expected);
+    let expected = layer_uuid(&wanted.step.chain_id);
+    if differs(&blob.lsmt().uuid, &expected) {
+        let found = blob.lsmt().uuid.clone();
+        return Err(Misfit::Uuid { found, expected });
+    }
+    let Some(below) = wanted.below else {
+        return Ok(());
+    };
+    if below.base != Base::Foreign(below.digest.clone()) {
+        return Err(Misfit::ForeignOnOurs);
+    }
+    let expected = wanted.step.parent.as_ref().map(layer_uuid);
+    let expected = expected.unwrap_or_default();
+    if differs(&blob.lsmt().parent_uuid, &expected) {
+        let found = blob.lsmt().parent_uuid.clone();
+        return Err(Misfit::Parent { found, expected });
+    }
+    Ok(())
+}
+
+/// Sees that a bottom blob of another tool brings a filesystem of its own.
+pub(super) fn has_filesystem(blob: Arc<LayerBlob>) -> Result<(), Misfit> {
+    let look = || -> Result<(), String> {
+        let stack = Stack::new(vec![blob]).map_err(|error| error.to_string())?;
+        let mut filesystem = Filesystem::open(stack).map_err(|error| error.to_string())?;
+        filesystem
+            .check_is_whole()
+            .map_err(|error| error.to_string())
+    };
+    look().map_err(Misfit::NoFilesystem)
+}

@@ -227,12 +227,17 @@ fn a_write_to_a_file_that_is_open_is_seen_by_looking_again() {
     let store = open(data.path());
     let digest = put(&store, CONTENT);
     let blob = store.open(&digest).unwrap().unwrap();
-    blob.look_again();
-    assert!(!blob.is_suspect());
+    assert!(blob.look_again() && !blob.is_suspect());
     flip(&store.path(&digest));
-    blob.look_again();
-    assert!(blob.is_suspect());
+    assert!(!blob.look_again() && blob.is_suspect());
     assert!(store.open(&digest).unwrap().is_none());
+    // Another process found it damaged, and moved it.
+    put(&store, CONTENT);
+    let blob = store.open(&digest).unwrap().unwrap();
+    rot(&store.path(&digest));
+    assert!(blob.look_again(), "nothing tells");
+    assert!(open(data.path()).open(&digest).unwrap().is_none());
+    assert!(!blob.look_again() && !blob.is_suspect());
 }
 
 #[test]

@@ -112,21 +112,21 @@ impl Shelf {
         blob
     }
 
-    /// Closes what was not used for a while, and what was written to; to be called every second
-    /// or so.
+    /// Closes what was not used for a while, and what was written to or moved; to be called every
+    /// second or so.
     pub fn close_stale(&self) {
         let now = Instant::now();
         for shard in &self.shards {
-            let open: Vec<Arc<OpenBlob>> = {
+            let mut gone: Vec<Arc<OpenBlob>> = {
                 let shard = lock(shard);
                 shard.values().map(|open| Arc::clone(&open.blob)).collect()
             };
-            open.iter().for_each(|blob| blob.file.look_again());
-            drop(open);
+            gone.retain(|blob| !blob.file.look_again());
+            let is_gone = |blob: &Arc<OpenBlob>| gone.iter().any(|gone| Arc::ptr_eq(gone, blob));
             let stale: Vec<Open> = {
                 let mut shard = lock(shard);
                 shard
-                    .extract_if(|_, open| open.is_stale(now))
+                    .extract_if(|_, open| open.is_stale(now) || is_gone(&open.blob))
                     .map(|(_, open)| open)
                     .collect()
             };

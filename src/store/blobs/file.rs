@@ -1,13 +1,13 @@
 //! A blob that is being read.
 
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::damage::Damage;
-use super::known::Flag;
+use super::known::{Change, Flag};
 use super::shelf::Shelf;
 use super::stamp::Stamp;
 use crate::oci::Digest;
@@ -74,15 +74,24 @@ impl BlobFile {
         }
     }
 
-    /// Looks whether the file was written to since it was verified; it is suspect then.
-    pub fn look_again(&self) {
-        let metadata = self.file.metadata();
-        let is_written = |metadata| {
-            let stamp = Stamp::of(metadata);
-            self.shelf.known.is_written_since(&self.digest, &stamp)
+    /// Whether the file is still the blob's, as far as its times and its place tell. One that was
+    /// written to is suspect from then on.
+    pub fn look_again(&self) -> bool {
+        let Ok(metadata) = self.file.metadata() else {
+            return false;
         };
-        if metadata.as_ref().is_ok_and(is_written) {
-            self.suspect();
+        let stamp = Stamp::of(&metadata);
+        match self.shelf.known.change(&self.digest, &stamp) {
+            Change::None => true,
+            Change::Written => {
+                self.suspect();
+                false
+            }
+            // It may have been moved, by another process.
+            Change::Other => {
+                let named = fs::symlink_metadata(self.path());
+                named.is_ok_and(|named| Stamp::of(&named).is_same_file(&stamp))
+            }
         }
     }
 

@@ -24,6 +24,16 @@ impl Flag {
     }
 }
 
+/// What became of a file since it was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    /// It has other bytes, most likely.
+    Written,
+    /// It was used, renamed, or is another file than the one that was verified last.
+    Other,
+}
+
 #[derive(Debug)]
 struct Record {
     /// The file as it was when all of its bytes had been seen.
@@ -99,13 +109,17 @@ impl Known {
         flag
     }
 
-    /// Whether a file was written to after it was verified.
-    pub(super) fn is_written_since(&self, digest: &Digest, stamp: &Stamp) -> bool {
-        let records = self.records();
-        let record = records.get(digest);
-        record.is_some_and(|record| {
-            stamp.is_same_file(&record.stamp) && stamp.was_written_since(&record.stamp)
-        })
+    /// What became of a file since it was verified.
+    pub(super) fn change(&self, digest: &Digest, stamp: &Stamp) -> Change {
+        match self.records().get(digest) {
+            Some(record) if *stamp == record.stamp => Change::None,
+            Some(record)
+                if stamp.is_same_file(&record.stamp) && stamp.was_written_since(&record.stamp) =>
+            {
+                Change::Written
+            }
+            Some(_) | None => Change::Other,
+        }
     }
 
     /// Notes that this process changed a file's times: where they are coarse, that looks as if

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::counters::Counters;
-use super::known::Known;
+use super::known::{Change, Known};
 use super::stamp::Stamp;
 use super::verify::{Place, open_place};
 use super::{BlobInfo, create_directory, is_linked};
@@ -132,8 +132,8 @@ impl Shelf {
     pub(super) fn used(&self, digest: &Digest, file: &File, metadata: Option<&Metadata>) {
         let now = SystemTime::now();
         lock(&self.uses).insert(digest.clone(), now);
-        let is_written = |metadata| self.known.is_written_since(digest, &Stamp::of(metadata));
-        if metadata.is_some_and(is_written) {
+        let change = |metadata| self.known.change(digest, &Stamp::of(metadata));
+        if metadata.map(change) == Some(Change::Written) {
             // The time tells that, and the next one to open the file must see it.
             return;
         }

@@ -297,6 +297,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "response: 3s".into(),
         ),
         (
+            "scrub",
+            "5MiB".into(),
+            vec![],
+            "scrub: Some(5242880)".into(),
+        ),
+        (
             "skip-verify",
             "true".into(),
             vec![],

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod gate;
 pub mod http;
 pub mod image;
 pub mod judge;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod skopeo;
 pub mod tar;
 pub mod unpack;
+pub mod until;
 pub mod walk;
 
 use std::path::{Path, PathBuf};

@@ -10,10 +10,13 @@ use super::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::Mistakes;
 use crate::config::options::{Registries, Target};
-use crate::convert::{Converter, Source};
+use crate::convert::{Converter, Source, TagOutcome};
 use crate::oci::reference::is_docker_hub;
 use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, Upstream};
+
+/// How often an image is converted because its tag moved while the one before was.
+const ATTEMPTS: u32 = 3;
 
 /// Converts here.
 pub struct Direct {
@@ -72,26 +75,39 @@ impl Direct {
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let source = self.source(place)?;
-        let digest = match &selector {
-            Selector::Digest(digest) => digest.clone(),
-            tag @ Selector::Tag(_) => {
-                let head = source
-                    .upstream
-                    .head_manifest(&source.repo, tag, &source.authorization);
-                head.await?.digest
+        let progress = ImageProgress::new(terminal, name, Detail::Image);
+        let mut attempts = ATTEMPTS;
+        let image = loop {
+            let digest = match &selector {
+                Selector::Digest(digest) => digest.clone(),
+                tag @ Selector::Tag(_) => {
+                    let head =
+                        source
+                            .upstream
+                            .head_manifest(&source.repo, tag, &source.authorization);
+                    head.await?.digest
+                }
+            };
+            let made: anyhow::Result<_> = self
+                .converter
+                .convert(&source, &digest, Some(progress.observer()))
+                .await
+                .map_err(Into::into);
+            progress.clear();
+            let image: Arc<_> = made?;
+            let Selector::Tag(tag) = &selector else {
+                break image;
+            };
+            let outcome = self.converter.push_tag(&source, &image, tag).await?;
+            attempts -= 1;
+            match outcome {
+                TagOutcome::Moved if attempts > 0 => {}
+                TagOutcome::Moved => {
+                    anyhow::bail!("its tag moved {ATTEMPTS} times while it was converted")
+                }
+                TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without => break image,
             }
         };
-        let progress = ImageProgress::new(terminal, name, Detail::Image);
-        let made: anyhow::Result<_> = self
-            .converter
-            .convert(&source, &digest, Some(progress.observer()))
-            .await
-            .map_err(Into::into);
-        progress.clear();
-        let image: Arc<_> = made?;
-        if let Selector::Tag(tag) = &selector {
-            self.converter.push_tag(&source, &image, tag).await?;
-        }
         let outcome = match progress.tally().converted {
             0 => Outcome::Found,
             _ => Outcome::Converted,

@@ -29,6 +29,16 @@ pub struct PushOptions {
     /// Credentials for the HOST of --push-repo: NAME:PASSWORD [default: Docker's config.json]
     #[arg(long, value_name = "NAME:PASSWORD")]
     pub push_user: Option<Text>,
+    /// Replace a tag in the registry that converted images would have, also where it names an
+    /// image that this program did not make
+    ///
+    /// Replace a tag in the registry that converted images would have, also where it names an
+    /// image that this program did not make. Without this, such a tag is left alone, with a
+    /// warning in the log. An image is this program's if the index records that it was converted
+    /// here, or else (after the index was lost, or where another replica or an older version
+    /// made it) if the blob of each of its layers carries this program's mark.
+    #[arg(long, value_name = "BOOL")]
+    pub push_overwrite_tags: Option<Text>,
 }
 
 /// Host and repository of a `--push-repo`.
@@ -74,9 +84,14 @@ impl PushOptions {
         if push == Some(false) && self.push_repo.is_some() {
             mistakes.add("push", "is off, but --push-repo says where to: drop one");
         }
+        let name = "push-overwrite-tags";
+        let overwrite_tags = switch(mistakes, name, self.push_overwrite_tags.as_ref());
         if push != Some(true) && self.push_repo.is_none() {
             if self.push_user.is_some() {
                 mistakes.add("push-user", "means nothing without --push-repo HOST/REPO");
+            }
+            if overwrite_tags {
+                mistakes.add(name, "means nothing without --push or --push-repo");
             }
             return None;
         }
@@ -99,6 +114,7 @@ impl PushOptions {
             upstream,
             repo,
             suffix: suffix?,
+            overwrite_tags,
         })
     }
 }

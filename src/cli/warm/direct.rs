@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 
-use super::names::{Place, official};
+use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::Mistakes;
@@ -25,7 +25,7 @@ pub struct Direct {
     /// The upstream of names without a host.
     pub default: Target,
     /// Opened once each: clones share connections and tokens.
-    pub opened: Mutex<HashMap<Option<String>, Upstream>>,
+    pub opened: Mutex<HashMap<Option<Host>, Upstream>>,
 }
 
 impl Direct {
@@ -34,7 +34,7 @@ impl Direct {
         let upstream = if let Some(upstream) = opened.get(&place.host) {
             upstream.clone()
         } else {
-            let upstream = self.open(place.host.as_deref())?;
+            let upstream = self.open(place.host.as_ref())?;
             opened.insert(place.host.clone(), upstream.clone());
             upstream
         };
@@ -45,12 +45,12 @@ impl Direct {
         })
     }
 
-    fn open(&self, host: Option<&str>) -> anyhow::Result<Upstream> {
-        let Some(host) = host else {
+    fn open(&self, host: Option<&Host>) -> anyhow::Result<Upstream> {
+        let Some(Host { scheme, name }) = host else {
             return Ok(self.default.open()?);
         };
         let mut mistakes = Mistakes::default();
-        let upstream = self.registries.dial(host, None, &mut mistakes);
+        let upstream = self.registries.dial((*scheme, name), None, &mut mistakes);
         Ok(mistakes.none_or(upstream)?)
     }
 

@@ -10,7 +10,9 @@ mod catalogue;
 mod chain;
 mod fetch;
 mod image;
+mod ours;
 mod pins;
+mod push_tag;
 mod recall;
 mod remote;
 mod status;
@@ -25,11 +27,12 @@ use moka::future::Cache;
 use super::error::ConvertError;
 use super::jobs::{Claims, Jobs};
 use super::layer::CompressPool;
-use crate::oci::{Digest, RepoName, Selector, Tag};
-use crate::registry::{Authorization, Error, Upstream};
+use crate::oci::{Digest, RepoName};
+use crate::registry::{Error, Upstream};
 use crate::store::Store;
 
 pub use pins::Pins;
+pub use push_tag::TagOutcome;
 pub use status::Status;
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Outcome, PlannedLayer,
@@ -234,42 +237,6 @@ impl Converter {
                 Some(result) => return result,
             }
         }
-    }
-
-    /// Gives the converted image its tag in the registry it is pushed to: the source's with
-    /// the suffix. Does nothing where nothing is pushed.
-    ///
-    /// # Errors
-    /// When the registry does not take it.
-    pub async fn push_tag(
-        &self,
-        source: &Source,
-        image: &ConvertedImage,
-        tag: &Tag,
-    ) -> Result<(), ConvertError> {
-        let Some(target) = &self.inner.config.push else {
-            return Ok(());
-        };
-        let name = format!("{tag}{}", target.suffix);
-        let Ok(tag) = name.parse::<Tag>() else {
-            tracing::warn!(
-                name,
-                "too long for a tag: the converted image is pushed by digest only"
-            );
-            return Ok(());
-        };
-        let home = self.home(source);
-        let (media_type, bytes) = (&image.root.media_type, image.root.bytes.clone());
-        home.upstream
-            .push_manifest(
-                &home.repo,
-                &Selector::Tag(tag),
-                media_type,
-                bytes,
-                &Authorization::Own,
-            )
-            .await?;
-        Ok(())
     }
 
     /// What was counted so far.

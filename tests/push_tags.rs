@@ -46,12 +46,16 @@ fn own_layer(image: &Sealed) -> String {
 /// What a tag names in the registry.
 fn names(registry: &Registry, repo: &str, tag: &str) -> Option<String> {
     let url = format!("{}/v2/{repo}/manifests/{tag}", registry.url());
-    let answer = http::send("GET", &url, &[("accept", http::ACCEPT)], b"");
-    match answer.status {
-        200 => Some(sha256(&answer.body)),
-        404 => None,
-        _ => panic!("{answer:?}"),
-    }
+    // While docker-registry writes a tag's file, it answers 500 to who reads it.
+    until("the tag can be read", || {
+        let answer = http::send("GET", &url, &[("accept", http::ACCEPT)], b"");
+        match answer.status {
+            200 => Some(Some(sha256(&answer.body))),
+            404 => Some(None),
+            500 => None,
+            _ => panic!("{answer:?}"),
+        }
+    })
 }
 
 #[track_caller]

@@ -276,6 +276,43 @@ fn a_conversion_anew_replaces_a_damaged_file_of_the_same_size() {
 }
 
 #[test]
+fn a_conversion_on_top_of_a_layer_that_rotted_heals_it() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let lower = Tar::new().file("lower", b"lower").finish();
+    let upper = Tar::new().file("upper", b"upper").finish();
+    registry.push(
+        "lower",
+        "1",
+        &Image::gzip(std::slice::from_ref(&lower)).seal(),
+    );
+    registry.push("upper", "1", &Image::gzip(&[lower, upper]).seal());
+    let options = ["--platform", "linux/amd64", "--scrub", "off"];
+    let clean = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&registry.url(), clean.path(), &options);
+    let expected = pull(&proxy, "upper", "1_obd");
+    proxy.stop();
+
+    let data = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&registry.url(), data.path(), &options);
+    let layer = pull(&proxy, "lower", "1_obd").layers[0].clone();
+    // Behind the headers, before the index: what opening a layer does not read.
+    let path = path_of(data.path(), &layer);
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.write_all_at(&vec![0xA5; usize::try_from(len / 2).unwrap()], 2048)
+        .unwrap();
+    file.set_modified(modified).unwrap();
+    let error = try_pull(&proxy, "upper", "1_obd").unwrap_err();
+    assert!(error.contains(": 500 "), "{error}");
+    assert_eq!(pull(&proxy, "upper", "1_obd"), expected);
+    assert_eq!(complaints(&proxy, &layer), 1, "{}", proxy.log());
+    proxy.stop();
+}
+
+#[test]
 fn the_scrubber_finds_what_rots_while_nobody_asks() {
     let Some(registry) = Registry::start() else {
         return;

@@ -339,7 +339,7 @@ fn what_the_disk_does_not_give_is_damaged() {
     let digest = put(&store, CONTENT);
     fs::set_permissions(
         store.path(&digest),
-        std::os::unix::fs::PermissionsExt::from_mode(0),
+        std::os::unix::fs::PermissionsExt::from_mode(0o0),
     )
     .unwrap();
     if File::open(store.path(&digest)).is_ok() {

@@ -1,9 +1,8 @@
 //! `store verify`: what is kept, compared with its digests.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -71,7 +70,7 @@ pub async fn run(args: StoreArgs, context: Context) -> anyhow::Result<ExitStatus
     let terminal = Terminal::choose(args.progress);
     let data_dir = data_dir(&args.place, &context)?;
     let shutdown = signals::shutdown().context("signals cannot be received")?;
-    let work = move || verify(data_dir, !args.dry_run, &terminal);
+    let work = move || verify(&data_dir, !args.dry_run, &terminal);
     tokio::select! {
         done = tokio::task::spawn_blocking(work) => done?,
         signal = shutdown => {
@@ -103,8 +102,8 @@ struct Tally {
     failed: AtomicU64,
 }
 
-fn verify(data_dir: PathBuf, is_moving: bool, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
-    let store = BlobStore::at(&data_dir, None, Duration::ZERO)?;
+fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
+    let store = BlobStore::at(data_dir, None, Duration::ZERO)?;
     let entries = store.entries()?;
     let total = entries.iter().map(|entry| entry.size).sum();
     let bar = terminal.bytes_bar(data_dir.display().to_string(), total);

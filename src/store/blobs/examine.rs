@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::damage::{Aside, Damage};
@@ -106,6 +106,7 @@ impl Shelf {
                 });
                 match finding {
                     _ if is_gone => return Ok(Examined::Gone),
+                    Finding::Sound if !is_in_place(&path, &stamp) => return Ok(Examined::Gone),
                     Finding::Sound => {
                         self.known.verified(digest, stamp);
                         return Ok(Examined::Sound);
@@ -129,8 +130,12 @@ impl Shelf {
     }
 }
 
+fn is_in_place(path: &Path, stamp: &Stamp) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|named| Stamp::of(&named).is_same_file(stamp))
+}
+
 /// What is in a directory.
-fn children(directory: &std::path::Path) -> Result<Vec<PathBuf>, BlobError> {
+fn children(directory: &Path) -> Result<Vec<PathBuf>, BlobError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -40,7 +40,8 @@ struct Record {
     stamp: Stamp,
     /// When that was, since the start.
     verified: Duration,
-    /// Set when that is not believed any more; the size still is.
+    /// Whether that is not believed any more; the size still is.
+    is_doubted: bool,
     flag: Flag,
 }
 
@@ -72,7 +73,7 @@ impl Known {
     pub(super) fn sound(&self, digest: &Digest, stamp: &Stamp) -> Option<Flag> {
         let records = self.records();
         let record = records.get(digest)?;
-        let is_sound = !record.flag.is_set()
+        let is_sound = !record.is_doubted
             && stamp.is_same_file(&record.stamp)
             && !stamp.was_written_since(&record.stamp);
         is_sound.then(|| record.flag.clone())
@@ -86,7 +87,7 @@ impl Known {
     /// When a blob was last verified, since the start.
     pub(super) fn verified_at(&self, digest: &Digest) -> Option<Duration> {
         let records = self.records();
-        let record = records.get(digest).filter(|record| !record.flag.is_set());
+        let record = records.get(digest).filter(|record| !record.is_doubted);
         record.map(|record| record.verified)
     }
 
@@ -103,6 +104,7 @@ impl Known {
         let record = Record {
             stamp,
             verified,
+            is_doubted: false,
             flag: flag.clone(),
         };
         records.insert(digest.clone(), record);
@@ -135,10 +137,18 @@ impl Known {
 
     /// Tells all who have the file open that it is suspect: it counts as not verified.
     pub(super) fn suspect(&self, digest: &Digest, stamp: &Stamp) {
-        if let Some(record) = self.records().get(digest)
+        if let Some(record) = self.records().get_mut(digest)
             && record.stamp.is_same_file(stamp)
         {
+            record.is_doubted = true;
             record.flag.set();
+        }
+    }
+
+    /// Has a blob count as not verified; those who have its file open go on.
+    pub(super) fn doubt(&self, digest: &Digest) {
+        if let Some(record) = self.records().get_mut(digest) {
+            record.is_doubted = true;
         }
     }
 

@@ -210,6 +210,12 @@ impl BlobStore {
             .unwrap_or_else(|panic| Err(BlobError::io("opening", &path())(io::Error::other(panic))))
     }
 
+    /// Has a blob verified again when it is opened the next time: something that needs it went
+    /// wrong, and it may be the cause. Those who have it open go on.
+    pub fn doubt(&self, digest: &Digest) {
+        self.shelf.known.doubt(digest);
+    }
+
     /// Whether a blob is there now. It is not used by that.
     ///
     /// # Errors

@@ -56,6 +56,15 @@ impl Stop {
     }
 }
 
+/// What a round came to.
+enum Round {
+    /// All was read.
+    Complete,
+    /// Something was damaged and could not be taken away.
+    Incomplete,
+    Stopped,
+}
+
 /// The state of one process's scrubber.
 struct Scrub {
     shelf: Arc<Shelf>,
@@ -112,11 +121,12 @@ impl Scrub {
         loop {
             let begun = Instant::now();
             let pause = match self.round() {
-                Ok(true) => {
+                Ok(Round::Complete) => {
                     self.write_last_round(file);
                     ROUND.saturating_sub(begun.elapsed())
                 }
-                Ok(false) => return,
+                Ok(Round::Incomplete) => PAUSE,
+                Ok(Round::Stopped) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the scrubber cannot go on now");
                     PAUSE
@@ -128,48 +138,52 @@ impl Scrub {
         }
     }
 
-    /// Reads all that was not verified since the round began; whether it came to its end.
-    fn round(&mut self) -> Result<bool, BlobError> {
+    /// Reads all that was not verified since the round began.
+    fn round(&mut self) -> Result<Round, BlobError> {
         let shelf = Arc::clone(&self.shelf);
         let begun = shelf.known.now();
         let entries = shelf.entries()?;
         let there = entries.iter().map(|entry| &entry.digest).collect();
         shelf.known.retain(&there, begun);
+        let mut came_to = Round::Complete;
         for digest in ordered(entries, |digest| shelf.known.verified_at(digest)) {
             if shelf.known.verified_at(&digest) >= Some(begun) {
                 continue;
             }
-            if !self.scrub(&digest)? {
-                return Ok(false);
+            let before = shelf.counters.read().scrubbed_bytes;
+            match self.scrub(&digest) {
+                Ok(Examined::Stopped) => return Ok(Round::Stopped),
+                Ok(Examined::Sound | Examined::Damaged { .. }) => shelf.counters.scrubbed(),
+                Ok(Examined::Gone) => {}
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "a blob cannot be scrubbed");
+                    came_to = Round::Incomplete;
+                }
+            }
+            let read = shelf.counters.read().scrubbed_bytes.saturating_sub(before);
+            if !self.paced(LEAST.saturating_sub(read)) {
+                return Ok(Round::Stopped);
             }
         }
-        Ok(true)
+        Ok(came_to)
     }
 
-    /// Reads one blob; whether to go on.
-    fn scrub(&mut self, digest: &Digest) -> Result<bool, BlobError> {
+    fn scrub(&mut self, digest: &Digest) -> Result<Examined, BlobError> {
         let shelf = Arc::clone(&self.shelf);
         let eighth = (self.rate.get() / 8).clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
         let chunk = usize::try_from(eighth).unwrap_or(4096);
-        let mut bytes = 0;
-        let examined = shelf.examine(digest, true, chunk, |read| {
-            bytes += read;
+        shelf.examine(digest, true, chunk, |read| {
             shelf.counters.scrubbed_bytes(read);
             self.paced(read)
-        })?;
-        if matches!(examined, Examined::Sound | Examined::Damaged { .. }) {
-            shelf.counters.scrubbed();
-        }
-        Ok(examined != Examined::Stopped && self.paced(LEAST.saturating_sub(bytes)))
+        })
     }
 
     /// Waits until so many more bytes keep within the rate; whether to go on.
     fn paced(&mut self, bytes: u64) -> bool {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.get());
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let now = Instant::now();
         // Time that the disk took is not made up for.
-        self.next = self.next.max(now).checked_add(cost).unwrap_or(now);
+        let next = self.next.max(now).checked_add(cost(bytes, self.rate));
+        self.next = next.unwrap_or(now);
         !self.stop.wait(self.next - now)
     }
 
@@ -197,6 +211,12 @@ impl Scrub {
     }
 }
 
+/// How long so many bytes take at a rate.
+fn cost(bytes: u64, rate: NonZeroU64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// Those never verified first, of them those that were used last; then by verification.
 fn ordered(
     mut entries: Vec<BlobEntry>,
@@ -215,6 +235,15 @@ fn ordered(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_take_the_longer_the_lower_the_rate_is() {
+        let rate = |rate| NonZeroU64::new(rate).unwrap();
+        assert_eq!(cost(8 << 20, rate(8 << 20)), Duration::from_secs(1));
+        assert_eq!(cost(0, rate(1)), Duration::ZERO);
+        assert_eq!(cost(1 << 20, rate(64 << 10)), Duration::from_secs(16));
+        assert_eq!(cost(u64::MAX, rate(1)), Duration::from_nanos(u64::MAX));
+    }
 
     #[test]
     fn what_was_not_verified_for_the_longest_time_comes_first() {

@@ -64,7 +64,7 @@ mod tests {
         use_it();
         let first = stamp();
         use_it();
-        file.set_modified(SystemTime::now() - Duration::from_secs(60))
+        file.set_modified(SystemTime::now() - Duration::from_mins(1))
             .unwrap();
         assert!(stamp().is_same_file(&first));
         assert!(!stamp().was_written_since(&first));

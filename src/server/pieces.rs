@@ -239,8 +239,10 @@ mod tests {
         let digest = Digest::of(b"content");
         let blob = open(store.put_bytes(&digest, b"content").unwrap());
         assert_eq!(small(&blob.file, &Buffers::default(), &(0..9)), None);
-        let mut pieces = Pieces::new(blob, Buffers::default());
+        let mut pieces = Pieces::new(Arc::clone(&blob), Buffers::default());
+        let mut others = Pieces::new(Arc::clone(&blob), Buffers::default());
         pieces.push_range(0..9);
+        others.push_range(0..7);
         let mut given = 0;
         let error = loop {
             match poll_fn(|context| pieces.poll_next(context)).await.unwrap() {
@@ -250,5 +252,10 @@ mod tests {
         };
         assert!(given <= 7);
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        // Nobody goes on with the file, until it was verified again.
+        assert!(blob.file.is_suspect());
+        let error = poll_fn(|context| others.poll_next(context)).await.unwrap();
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(!store.open(&digest).unwrap().unwrap().is_suspect());
     }
 }

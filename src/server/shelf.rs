@@ -188,6 +188,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_was_written_to_or_moved_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
+        let digest = Digest::of(b"content");
+        let shelf = Shelf::new(blobs.clone());
+        let harms: [fn(&std::path::Path); 2] = [
+            |path| std::fs::write(path, "CONTENT").unwrap(),
+            |path| std::fs::rename(path, path.with_extension("moved")).unwrap(),
+        ];
+        for harm in harms {
+            drop(blobs.put_bytes(&digest, b"content").unwrap());
+            let open = shelf.open(&digest).await.unwrap().unwrap();
+            shelf.close_stale();
+            assert!(Arc::ptr_eq(&open, &shelf.get(&digest).unwrap()));
+            harm(&blobs.path(&digest));
+            shelf.close_stale();
+            assert!(shelf.get(&digest).is_none());
+            assert!(shelf.open(&digest).await.unwrap().is_none());
+        }
+        // One that is found damaged is not given out from then on.
+        drop(blobs.put_bytes(&digest, b"content").unwrap());
+        let open = shelf.open(&digest).await.unwrap().unwrap();
+        open.file.suspect();
+        assert!(shelf.get(&digest).is_none());
+    }
+
+    #[tokio::test]
     async fn no_more_files_stay_open_than_may() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();

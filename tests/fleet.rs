@@ -13,6 +13,7 @@ use mysql_async::prelude::Queryable as _;
 use nix::sys::signal::Signal;
 use store_support::Server;
 use support::image::{Image, Sealed};
+use support::overlaybd::build;
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::Tar;
@@ -352,8 +353,9 @@ fn planted_rows_are_never_stacked_upon_and_the_dead_ones_go() {
            PRIMARY KEY (host, repo, chain_id), KEY extra (data_digest),
            KEY index_registry_chainId (host, chain_id) USING BTREE) DEFAULT CHARSET=utf8",
     );
-    let golden = std::fs::read("tests/golden/lz4-4/0.obd").unwrap();
     let chains = chains(&sealed);
+    let golden = std::fs::read("tests/golden/lz4-4/0.obd").unwrap();
+    let golden = build::of_chain(&golden, &chains[0]);
     let host = registry.address();
     let plant = |repo: &str, chain: &str, digest: &str, size: usize| {
         database.execute(&format!(

@@ -2,7 +2,11 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
+#[path = "support/overlaybd/mod.rs"]
+mod overlaybd;
+
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -181,6 +185,7 @@ fn write(
     let finished = writer.finish("a tag").unwrap().seal().unwrap();
     assert_eq!(finished.digest, sha2_of(path));
     assert_eq!(finished.size, path.metadata().unwrap().len());
+    overlaybd::assert_blob(path.display(), &std::fs::read(path).unwrap());
     finished
 }
 
@@ -359,5 +364,16 @@ proptest! {
                 prop_assert!(read[..777] == expected[..777]);
             }
         }
+        // The same by a reader that knows nothing of the writer.
+        let layers: Vec<_> = paths
+            .iter()
+            .map(|path| overlaybd::assert_blob(path.display(), &std::fs::read(path).unwrap()))
+            .collect();
+        let disk = tempfile::tempfile().unwrap();
+        overlaybd::Stack::of_one_disk(&layers).unwrap().write(&disk).unwrap();
+        let (mut read, mut expected) = (vec![0; DISK as usize], vec![0; DISK as usize]);
+        disk.read_exact_at(&mut read, 0).unwrap();
+        model.read_at(0, &mut expected).unwrap();
+        prop_assert!(read == expected);
     }
 }

@@ -9,6 +9,8 @@ mod ext4_support;
 #[path = "layers/judges.rs"]
 #[allow(dead_code)]
 mod judges;
+#[path = "support/overlaybd/mod.rs"]
+mod overlaybd;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -97,7 +99,7 @@ fn spec(size: u64, algorithm: Algorithm, block_size: BlockSize) -> LayerSpec {
         virtual_size: size,
         algorithm,
         block_size,
-        uuid: String::new(),
+        uuid: "01234567-89AB-CDEF-0123-456789ABCDEF".into(),
         parent_uuid: String::new(),
     }
 }
@@ -116,6 +118,9 @@ fn blob(
     let writer = LayerWriter::create(Arc::new(lower.clone()), written, spec, &pool).unwrap();
     let finished = change(writer).finish("").unwrap().seal().unwrap();
     let device = FileDevice::new(out).unwrap();
+    let mut bytes = vec![0; finished.size as usize];
+    device.read_at(0, &mut bytes).unwrap();
+    overlaybd::assert_blob("a layer", &bytes);
     (
         finished.size,
         Arc::new(LayerBlob::open(Arc::new(device)).unwrap()),

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use store_support::{Database, Server};
 use support::chain::chains;
 use support::image::{Image, Sealed};
+use support::overlaybd::build;
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::Tar;
@@ -289,8 +290,9 @@ fn planted_rows_are_never_stacked_upon_and_stay_as_they_are() {
            PRIMARY KEY (host, repo, chain_id), KEY extra (data_digest),
            KEY index_registry_chainId (host, chain_id) USING BTREE) DEFAULT CHARSET=utf8",
     );
-    let golden = std::fs::read("tests/golden/lz4-4/0.obd").unwrap();
     let chains = chains(&sealed);
+    let golden = std::fs::read("tests/golden/lz4-4/0.obd").unwrap();
+    let golden = build::of_chain(&golden, &chains[0]);
     let host = registry.address();
     let plant = |repo: &str, chain: &str, digest: &str, size: usize| {
         database.execute(&format!(

@@ -11,6 +11,7 @@ use overlaybd_proxy::oci::Digest;
 use serde_json::{Value, json};
 
 use super::layers::layer;
+use super::overlaybd::{self, build};
 use super::support::*;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -118,6 +119,10 @@ fn convert(from: &str, to: &str, more: &[&str]) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    if let Some(layout) = to.strip_prefix("oci:") {
+        let layout = layout.split(':').next().unwrap();
+        assert!(overlaybd::assert_directory(Path::new(layout)) > 0);
+    }
 }
 
 /// What a check reports, and how it ends.
@@ -365,6 +370,44 @@ fn a_block_that_does_not_fit_its_checksum_is_found_although_all_digests_fit() {
     assert_eq!(code, 7);
     assert!(problems(&report).contains("CRC"), "{report:#}");
     assert!(report["images"][0]["names"].is_null());
+}
+
+#[test]
+fn a_layer_that_nodes_refuse_is_found_although_all_else_fits() {
+    let place = tempfile::tempdir().unwrap();
+    let source = Layout::new(&place.path().join("source"));
+    let file = |byte: u8| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(12_000);
+        header.set_mode(0o644);
+        let content = [byte; 12_000];
+        tar.append_data(&mut header, "file", &content[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    // The zeros above hide what is below.
+    source.name("1", source.image("amd64", &[&file(7), &file(0)]));
+    let target = Layout(place.path().join("target"));
+    convert(&source.at("1"), &target.at("1_obd"), &[]);
+    let checked = || check(&[&target.at("1_obd"), "--source", &source.at("1")]);
+    assert_eq!(checked().1, 0);
+    with_layers(&target, |blobs| blobs[1] = build::version_1(&blobs[1]));
+    let (report, code) = checked();
+    assert_eq!(code, 7);
+    let image = target.document(&target.named("1_obd"));
+    let digest = image["layers"][1]["digest"].as_str().unwrap();
+    let found = problems(&report);
+    for part in [
+        &format!("layer {digest}: overlaybd refuses it: mapping "),
+        " zeros at 0",
+        "convert the image again",
+    ] {
+        assert!(found.contains(part), "{part} is not in {found}");
+    }
+    assert_eq!(found.lines().count(), 1, "{found}");
+    // What is in it can be read, and is what it should be.
+    assert_eq!(report["images"][0]["names"], 1);
+    assert_eq!(differences(&report), [""; 0]);
 }
 
 #[test]

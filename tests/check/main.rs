@@ -6,4 +6,6 @@ mod differences;
 mod extraction;
 mod filesystem;
 mod layers;
+#[path = "../support/overlaybd/mod.rs"]
+mod overlaybd;
 mod support;

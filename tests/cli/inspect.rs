@@ -1,8 +1,14 @@
 //! `inspect`, on blobs that the reference's tools wrote and on images of our own.
 
+use std::path::Path;
+
 use serde_json::Value;
 
+use super::support::image::Image;
+use super::support::layout::Layout;
+use super::support::overlaybd::build;
 use super::support::proxy::Proxy;
+use super::support::tar::Tar;
 use super::{Demo, bad, finish, golden, good, program};
 
 fn json(arguments: &[&str]) -> Value {
@@ -48,6 +54,68 @@ fn mappings_are_listed_where_they_are_asked_for() {
         first["offset"], first["length"], first["moffset"]
     );
     assert!(text.contains(&line), "{line} in {text}");
+}
+
+/// A layer of our own that hides data of the one below with zeros.
+fn layer_with_zeros(scratch: &Path) -> Vec<u8> {
+    let source = Layout::create(&scratch.join("source"));
+    let tars = [
+        Tar::new().file("x", super::support::noise(5, 100_000)),
+        Tar::new().file("x", vec![0; 100_000]),
+    ];
+    source.add("1", &Image::gzip(&tars.map(Tar::finish)).seal());
+    let out = Layout::open(&scratch.join("out"));
+    let at = |layout: &Layout| format!("oci:{}:1", layout.path().display());
+    good(&["convert", "-q", &at(&source), &at(&out)]);
+    out.blob(out.manifest("1")["layers"][1]["digest"].as_str().unwrap())
+}
+
+#[test]
+fn a_layer_that_overlaybd_refuses_is_shown_with_the_reason() {
+    let scratch = tempfile::tempdir().unwrap();
+    let blob = layer_with_zeros(scratch.path());
+    let path = scratch.path().join("layer.obd");
+    let name = path.display().to_string();
+    let inspect = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let report = json(&["inspect", "--json", "--mappings", &name]);
+        let list = report["list"].as_array().unwrap().clone();
+        let zeros = list.into_iter().find(|it| it["zeroed"] == true).unwrap();
+        let text = good(&["inspect", "--mappings", &name]);
+        (report["refused_by_overlaybd"].clone(), zeros, text)
+    };
+    let line = |zeros: &Value, rest: &str| {
+        let (offset, length) = (&zeros["offset"], &zeros["length"]);
+        format!("    {offset} +{length} zeros at {rest}\n")
+    };
+
+    let (refused, zeros, text) = inspect(&blob);
+    assert_eq!(refused, serde_json::json!([]));
+    assert_eq!((&zeros["moffset"], &zeros["tag"]), (&8.into(), &0.into()));
+    assert!(text.contains(&line(&zeros, "8")), "{text}");
+    assert!(!text.contains("REFUSED"), "{text}");
+
+    let (refused, zeros, text) = inspect(&build::version_1(&blob));
+    assert_eq!(zeros["moffset"], 0);
+    let reason = refused[0].as_str().unwrap();
+    let mapping = line(&zeros, "0");
+    assert!(reason.contains(mapping.trim()), "{reason}");
+    assert!(
+        reason.contains("must point at a sector from 8 to "),
+        "{reason}"
+    );
+    assert!(text.contains(&mapping), "{text}");
+    assert!(
+        text.contains(&format!("REFUSED      by overlaybd: {reason}\n")),
+        "{text}"
+    );
+
+    let (_, zeros, text) = inspect(&build::changed(&blob, |lsmt| {
+        let first = build::zeroed(lsmt)[0];
+        lsmt[first + 15] = 3;
+    }));
+    assert_eq!(zeros["tag"], 3);
+    assert!(text.contains(&line(&zeros, "8 tag 3")), "{text}");
 }
 
 #[test]

@@ -71,7 +71,8 @@ fn golden(set: &str) -> Vec<String> {
         .collect()
 }
 
-/// A layout with one image under several tags.
+/// A layout with one image under several tags. Whatever layers were made beside it must keep
+/// the rules of overlaybd's reader.
 struct Demo {
     directory: tempfile::TempDir,
 }
@@ -99,6 +100,14 @@ impl Demo {
 
     fn source(&self, tag: &str) -> String {
         format!("oci:{}:{tag}", self.path("source"))
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            support::overlaybd::assert_directory(self.directory.path());
+        }
     }
 }
 

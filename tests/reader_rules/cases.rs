@@ -1,7 +1,9 @@
 //! Blobs that break a rule each.
 
-use super::build::{self, Blob, DATA, DISK, Entry, INVALID, UUID, ZFile, checksum, crc, put, tar};
 use super::overlaybd::Rule;
+use super::overlaybd::build::{
+    self, Blob, DATA, DISK, Entry, INVALID, UUID, ZFile, checksum, crc, put, tar,
+};
 
 /// A blob that breaks a rule, and how.
 pub type Case = (Rule, &'static str, Vec<u8>);

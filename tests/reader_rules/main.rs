@@ -2,7 +2,6 @@
 
 #![allow(clippy::cast_possible_truncation)]
 
-mod build;
 mod cases;
 #[path = "../support/overlaybd/mod.rs"]
 mod overlaybd;
@@ -12,7 +11,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use build::{Blob, DATA, DISK, Entry, INVALID, UUID, tar};
+use overlaybd::build::{Blob, DATA, DISK, Entry, INVALID, UUID, tar};
 use overlaybd::{Layer, Rule, Stack, Violation, check};
 use sha2::Digest as _;
 

@@ -3,8 +3,12 @@
 
 // Each test binary uses its part of this.
 #![allow(dead_code)]
+// Some binaries have it as a part of their `support` too.
+#![allow(clippy::duplicate_mod)]
 
 pub mod faults;
+#[path = "../support/overlaybd/mod.rs"]
+mod overlaybd;
 pub mod scripted;
 pub mod tokens;
 
@@ -47,7 +51,8 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A running `docker-registry`; stopped and removed when dropped.
+/// A running `docker-registry`; stopped and removed when dropped. The layers that were pushed
+/// to it must keep the rules of overlaybd's reader.
 pub struct DockerRegistry {
     pub directory: tempfile::TempDir,
     pub host: String,
@@ -58,6 +63,9 @@ impl Drop for DockerRegistry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            overlaybd::assert_directory(&self.directory.path().join("storage"));
+        }
     }
 }
 

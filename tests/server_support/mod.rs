@@ -2,6 +2,11 @@
 
 // Each test binary uses its part of this.
 #![allow(dead_code)]
+// Some binaries have it as a part of their `support` too.
+#![allow(clippy::duplicate_mod)]
+
+#[path = "../support/overlaybd/mod.rs"]
+mod overlaybd;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +30,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A running proxy; stopped when dropped.
+/// A running proxy; stopped when dropped. The layers that are then in its store must keep the
+/// rules of overlaybd's reader.
 pub struct Proxy {
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -33,6 +39,14 @@ pub struct Proxy {
     pub directory: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<bool>>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            overlaybd::assert_directory(self.directory.path());
+        }
+    }
 }
 
 /// An upstream that is there for whatever is asked.

@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 
+use super::overlaybd;
+
 /// An answer, whole.
 pub struct Answer {
     pub status: u16,
@@ -64,7 +66,8 @@ fn client() -> &'static (Runtime, Client<HttpConnector, Full<Bytes>>) {
     })
 }
 
-/// Sends one request and waits for the whole answer. Redirects are not followed.
+/// Sends one request and waits for the whole answer. Redirects are not followed. A layer that
+/// comes whole must keep the rules of overlaybd's reader.
 #[track_caller]
 pub fn try_send(
     method: &str,
@@ -93,11 +96,15 @@ pub fn try_send(
             body: body.to_bytes(),
         })
     };
-    runtime.block_on(async {
+    let answer = runtime.block_on(async {
         tokio::time::timeout(Duration::from_mins(5), exchange)
             .await
             .unwrap_or_else(|_| Err("no answer in five minutes".to_owned()))
-    })
+    })?;
+    if answer.status == 200 && url.contains("/blobs/") {
+        overlaybd::assert_if_layer(url, &answer.body);
+    }
+    Ok(answer)
 }
 
 /// As [`try_send`], where an answer of any status is sure.

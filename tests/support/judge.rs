@@ -3,24 +3,17 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use overlaybd_proxy::format::blob::{LayerBlob, Stack, export};
-use overlaybd_proxy::format::block::FileDevice;
-
+use super::overlaybd::{self, Stack};
 use super::walk::Tree;
 
-/// The disk that layer blobs make, bottom first, written out as a sparse file.
+/// The disk that layer blobs make, bottom first, written out as a sparse file by a reader that
+/// is not the program's.
 #[track_caller]
 pub fn disk(blobs: &[PathBuf], raw: &Path) {
-    let layers = blobs.iter().map(|path| {
-        let device = FileDevice::open(path).unwrap();
-        Arc::new(
-            LayerBlob::open(Arc::new(device)).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
-        )
-    });
-    let stack = Stack::new(layers.collect()).unwrap();
-    export(&stack, &File::create(raw).unwrap(), |_| {}).unwrap();
+    let layers = overlaybd::assert_stack(blobs);
+    let stack = Stack::new(&layers).unwrap();
+    stack.write(&File::create(raw).unwrap()).unwrap();
 }
 
 /// What e2fsck has to say if it is anything but "clean".

@@ -10,6 +10,7 @@ pub mod http;
 pub mod image;
 pub mod judge;
 pub mod layout;
+pub mod overlaybd;
 pub mod process;
 pub mod proxy;
 pub mod pulled;

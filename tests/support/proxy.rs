@@ -5,12 +5,14 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::http;
 use super::process::Process;
+use super::{http, overlaybd};
 
-/// A running proxy. Killed when dropped; its data directory is the test's.
+/// A running proxy. Killed when dropped; its data directory is the test's, and the layers that
+/// are then in there must keep the rules of overlaybd's reader.
 pub struct Proxy {
     process: Process,
+    data_dir: PathBuf,
     url: String,
     admin: String,
     logs: tempfile::TempDir,
@@ -50,6 +52,7 @@ impl Proxy {
         let admin = process.wait_for("admin on ");
         Self {
             process,
+            data_dir: data_dir.to_owned(),
             url,
             admin,
             logs,
@@ -115,6 +118,15 @@ impl Proxy {
     pub fn stop(mut self) {
         let status = self.process.stop();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.process.kill();
+        if !std::thread::panicking() {
+            overlaybd::assert_directory(&self.data_dir.join("blobs"));
+        }
     }
 }
 

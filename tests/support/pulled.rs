@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::layout::Layout;
 use super::proxy::Proxy;
-use super::{judge, sha256, skopeo, walk::Tree};
+use super::{judge, overlaybd, sha256, skopeo, walk::Tree};
 
 const ANNOTATION: &str = "containerd.io/snapshot/overlaybd/";
 
-/// The parts of an image.
+/// The parts of an image, whose layers keep the rules of overlaybd's reader.
 pub struct Pulled {
     pub manifest: Value,
     pub config: Value,
@@ -50,9 +50,11 @@ impl Pulled {
         };
         let (_, config) = blob(&manifest["config"]);
         let layers = manifest["layers"].as_array().unwrap();
+        let layers: Vec<_> = layers.iter().map(|layer| blob(layer).0).collect();
+        overlaybd::assert_stack(&layers);
         Self {
             config: serde_json::from_slice(&config).unwrap(),
-            layers: layers.iter().map(|layer| blob(layer).0).collect(),
+            layers,
             manifest,
         }
     }

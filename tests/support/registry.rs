@@ -4,15 +4,25 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use super::http;
 use super::image::Sealed;
 use super::process::Process;
+use super::{http, overlaybd};
 
-/// A registry with an empty storage. Killed and removed when dropped.
+/// A registry with an empty storage. Killed and removed when dropped; the layers that were
+/// pushed to it must keep the rules of overlaybd's reader.
 pub struct Registry {
     process: Process,
     directory: tempfile::TempDir,
     address: String,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill();
+        if !std::thread::panicking() {
+            overlaybd::assert_directory(&self.storage());
+        }
+    }
 }
 
 impl Registry {

@@ -13,22 +13,43 @@ use super::{Layer, Stack, check};
 const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
 
 /// Whether bytes begin as a layer blob does.
-pub fn is_layer(bytes: &[u8]) -> bool {
+fn is_layer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"overlaybd.pax\0")
 }
 
-/// Digests of blobs that keep the rules.
-static GOOD: Mutex<BTreeSet<[u8; 32]>> = Mutex::new(BTreeSet::new());
+type Digests = Mutex<BTreeSet<[u8; 32]>>;
 
-fn good() -> std::sync::MutexGuard<'static, BTreeSet<[u8; 32]>> {
-    GOOD.lock().unwrap_or_else(PoisonError::into_inner)
+/// Blobs that keep the rules.
+static GOOD: Digests = Mutex::new(BTreeSet::new());
+/// Blobs that need not keep them.
+static DAMAGED: Digests = Mutex::new(BTreeSet::new());
+
+fn digest(blob: &[u8]) -> [u8; 32] {
+    sha2::Sha256::digest(blob).into()
+}
+
+fn lock(digests: &Digests) -> std::sync::MutexGuard<'_, BTreeSet<[u8; 32]>> {
+    digests.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that a test makes this blob with rules broken, so that it may lie where others are
+/// looked at.
+pub fn is_damaged_on_purpose(blob: &[u8]) {
+    lock(&DAMAGED).insert(digest(blob));
+}
+
+/// Fails if bytes that come from anywhere are a layer that breaks a rule.
+#[track_caller]
+pub fn assert_if_layer(name: impl std::fmt::Display, bytes: &[u8]) -> Option<Layer> {
+    let is_looked_at = is_layer(bytes) && !lock(&DAMAGED).contains(&digest(bytes));
+    is_looked_at.then(|| assert_blob(name, bytes))
 }
 
 /// Fails unless a blob keeps all rules; `name` is for whoever reads the failure.
 #[track_caller]
 pub fn assert_blob(name: impl std::fmt::Display, blob: &[u8]) -> Layer {
-    let digest: [u8; 32] = sha2::Sha256::digest(blob).into();
-    let known = good().contains(&digest);
+    let digest = digest(blob);
+    let known = lock(&GOOD).contains(&digest);
     let layer = if known {
         Layer::open(blob)
     } else {
@@ -36,7 +57,7 @@ pub fn assert_blob(name: impl std::fmt::Display, blob: &[u8]) -> Layer {
     };
     match layer {
         Ok(layer) => {
-            good().insert(digest);
+            lock(&GOOD).insert(digest);
             layer
         }
         Err(violation) => panic!("overlaybd would refuse {name}: {violation}"),
@@ -99,10 +120,11 @@ fn look(path: &Path, layers: &mut BTreeMap<String, Layer>, images: &mut Vec<Vec<
     let Ok(bytes) = std::fs::read(path) else {
         return;
     };
-    if is_layer(&bytes) {
-        layers.insert(format!("sha256:{hex}"), assert_blob(path.display(), &bytes));
+    if let Some(layer) = assert_if_layer(path.display(), &bytes) {
+        layers.insert(format!("sha256:{hex}"), layer);
     } else if let Ok(document) = serde_json::from_slice::<Value>(&bytes)
         && let Some(listed) = document["layers"].as_array()
+        && !listed.is_empty()
     {
         let digest = |layer: &Value| layer["annotations"][BLOB_DIGEST].as_str().map(Into::into);
         images.extend(listed.iter().map(digest).collect::<Option<Vec<String>>>());

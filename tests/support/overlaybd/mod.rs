@@ -8,6 +8,7 @@
 // Each test binary uses its part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod build;
 mod files;
 mod lsmt;
 mod lz4;
@@ -16,7 +17,9 @@ mod stack;
 mod tar;
 mod zfile;
 
-pub use files::{assert_blob, assert_directory, assert_stack, is_layer};
+pub use files::{
+    assert_blob, assert_directory, assert_if_layer, assert_stack, is_damaged_on_purpose,
+};
 pub use lsmt::Mapping;
 pub use rules::{Rule, Violation};
 pub use stack::Stack;
@@ -62,6 +65,12 @@ impl Layer {
     /// Size of the disk in bytes.
     pub fn virtual_size(&self) -> u64 {
         self.lsmt.virtual_size
+    }
+
+    /// The LSMT, all of it.
+    pub fn original(&self) -> Vec<u8> {
+        let size = self.zfile.original_size();
+        self.zfile.read(0, usize::try_from(size).unwrap()).unwrap()
     }
 
     /// Mappings that hide what is below with zeros.

@@ -1,5 +1,7 @@
 //! Layer blobs made by hand, with any part of them wrong and all checksums right.
 
+use super::Layer;
+
 /// Sectors of the disk in these blobs.
 pub const DISK: u64 = 2048;
 /// Sectors of data.
@@ -128,6 +130,55 @@ impl Blob {
     pub fn finish(&self) -> Vec<u8> {
         tar(&self.zfile().finish())
     }
+}
+
+/// A good blob after a change of its LSMT.
+pub fn changed(blob: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut original = Layer::open(blob).unwrap().original();
+    change(&mut original);
+    let blocks = original.chunks(4096).map(lz4).collect();
+    tar(&ZFile::new(blocks, original.len(), 4096).finish())
+}
+
+/// A layer as another chain's: with the uuid of this chain id.
+pub fn of_chain(blob: &[u8], chain: &str) -> Vec<u8> {
+    let hex = chain.rsplit(':').next().unwrap()[..32].to_uppercase();
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    let uuid = parts.join("-");
+    changed(blob, |lsmt| {
+        let trailer = lsmt.len() - 4096;
+        for at in [0, trailer] {
+            put(lsmt, at + 56, uuid.as_bytes());
+        }
+    })
+}
+
+/// Where the entries of an LSMT are that map to zeros.
+pub fn zeroed(lsmt: &[u8]) -> Vec<usize> {
+    let trailer = lsmt.len() - 4096;
+    let number = |at: usize| u64::from_le_bytes(lsmt[at..at + 8].try_into().unwrap());
+    let index = usize::try_from(number(trailer + 32)).unwrap();
+    (index..trailer)
+        .step_by(16)
+        .filter(|at| lsmt[at + 14] & 0x80 != 0)
+        .collect()
+}
+
+/// What version 1 of the program made of a layer: its mappings to zeros point nowhere.
+pub fn version_1(blob: &[u8]) -> Vec<u8> {
+    changed(blob, |lsmt| {
+        let entries = zeroed(lsmt);
+        assert!(!entries.is_empty(), "no mapping to zeros");
+        for at in entries {
+            put(lsmt, at + 8, &(1_u64 << 55).to_le_bytes());
+        }
+    })
 }
 
 /// A `ZFile` before it is put together.

@@ -204,6 +204,8 @@ fn convert(
                 platforms: Platforms::All,
                 style: ImageStyle::default(),
                 conversions: 2,
+                memory: 512 << 20,
+                max_queue: 4096,
                 trust_foreign_layers: false,
                 lease_ttl: Duration::from_secs(30),
                 push: None,

@@ -105,6 +105,8 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
             platforms: Platforms::Some(vec![Platform::host()]),
             style: ImageStyle::default(),
             conversions: 2,
+            memory: 512 << 20,
+            max_queue: 4096,
             trust_foreign_layers: false,
             lease_ttl: Duration::from_secs(30),
             push: None,

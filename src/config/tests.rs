@@ -139,6 +139,13 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "conversions: 4096".into(),
         ),
+        ("max-queue", "77".into(), vec![], "max_queue: 77".into()),
+        (
+            "memory",
+            "300MiB".into(),
+            vec![],
+            "memory: 314572800".into(),
+        ),
         (
             "convert-on-pull",
             "a/*".into(),

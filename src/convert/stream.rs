@@ -21,8 +21,23 @@ use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 /// Bytes of tar in one buffer of the queue.
 const BUFFER: usize = 1 << 20;
 
-/// Buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
-const BUFFERS: usize = 16;
+/// Most buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
+const MAX_BUFFERS: usize = 16;
+/// What a layer's threads take besides: the decoder's window and the chunks that wait.
+const THREADS: u64 = 1 << 20;
+
+/// Buffers for a layer of so many compressed bytes. A small one needs one for each who
+/// holds one: who inflates, who hashes, who reads.
+fn buffers(compressed: u64) -> usize {
+    let wanted = usize::try_from(compressed >> 17).unwrap_or(MAX_BUFFERS);
+    wanted.saturating_add(3).min(MAX_BUFFERS)
+}
+
+/// Bytes of memory that a layer of so many compressed bytes takes while it is fetched and
+/// inflated.
+pub(super) fn working_set(compressed: u64) -> u64 {
+    (buffers(compressed) * BUFFER) as u64 + THREADS
+}
 
 /// A layer that is being fetched and inflated ahead, into a bounded queue.
 ///
@@ -47,7 +62,7 @@ pub(super) struct Expected {
 
 /// Starts the threads that take `input` in: verify, inflate, queue.
 ///
-/// At most 16 MiB run ahead of the reader. `max_layer_size` is how many bytes the layer may
+/// At most 16 MiB run ahead of the reader, for a small layer less. `max_layer_size` is how many bytes the layer may
 /// inflate to. `on_progress` is called from the inflating thread, often; it must be quick.
 ///
 /// # Errors
@@ -91,7 +106,7 @@ pub fn prepare(
             failure: Arc::clone(&failure),
         };
         let queues = Queues {
-            pool: Pool::new(),
+            pool: Pool::new(buffers(size)),
             to_hash,
             to_tar,
         };
@@ -279,12 +294,12 @@ struct Pool {
 }
 
 impl Pool {
-    fn new() -> Self {
+    fn new(buffers: usize) -> Self {
         let (home, returned) = mpsc::channel();
         Self {
             home,
             returned,
-            unmade: BUFFERS,
+            unmade: buffers,
         }
     }
 

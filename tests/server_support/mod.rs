@@ -92,6 +92,8 @@ pub fn converter_that_pushes(store: Store, push: Option<PushTarget>) -> Converte
         platforms: Platforms::All,
         style: overlaybd_proxy::convert::image::ImageStyle::default(),
         conversions: 2,
+        memory: 512 << 20,
+        max_queue: 4096,
         trust_foreign_layers: false,
         lease_ttl: Duration::from_secs(30),
         push,

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::super::jobs::Claim;
-use super::super::layer::{ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare};
+use super::super::layer::{
+    ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare, working_set,
+};
+use super::super::memory::Share;
 use super::super::plan::Step;
 use super::catalogue::{Base, Layer, Wanted, open_local};
 use super::fetch::{Failure, fetch};
@@ -21,6 +25,11 @@ use crate::store::{Acquired, BlobError, LeaseKeeper, TempBlob};
 
 /// Layers that are fetched and inflated ahead of the one being placed.
 const AHEAD: usize = 2;
+/// The most memory that the filesystem of a chain takes while layers are placed on it: its
+/// cache of blocks, and what is being compressed.
+const FILESYSTEM: u64 = 96 << 20;
+/// What it takes at least.
+const SMALL_FILESYSTEM: u64 = 8 << 20;
 /// The longest wait between two looks at what another process is making.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -37,6 +46,8 @@ struct Chain<'a> {
     sealing: Option<JoinHandle<Result<Layer, ConvertError>>>,
     /// The filesystem, if it is in memory.
     builder: Option<ChainBuilder>,
+    /// The memory for that, and for the layer that is placed on it.
+    memory: Option<Share>,
     /// The layers above, as far as they are being fetched.
     ahead: VecDeque<Fetched>,
 }
@@ -45,6 +56,8 @@ struct Chain<'a> {
 struct Fetched {
     inflating: Inflating,
     failure: Failure,
+    /// The memory that it takes, unless that is the chain's.
+    _memory: Option<Share>,
 }
 
 /// What keeps others from making the same layer.
@@ -71,10 +84,11 @@ impl Converter {
             layers: Vec::with_capacity(steps.len()),
             sealing: None,
             builder: None,
+            memory: None,
             ahead: VecDeque::new(),
         };
         let result = chain.run().await;
-        chain.forget_ahead().await?;
+        chain.let_go().await?;
         // A layer that is whole is kept even if one above it failed.
         let sealed = chain.settle().await;
         result.and(sealed).map(|()| chain.layers)
@@ -88,6 +102,8 @@ impl Chain<'_> {
             self.step(step, place).await?;
             place += 1;
         }
+        // The last layer is placed: sealing it needs nothing of this.
+        self.let_go().await?;
         self.settle().await
     }
 
@@ -101,10 +117,16 @@ impl Chain<'_> {
     }
 
     /// Gives up what is in memory of the chain. Tearing down waits for threads.
-    async fn forget_ahead(&mut self) -> Result<(), ConvertError> {
+    ///
+    /// Whoever waits for others to make a layer holds nothing that they may be waiting for.
+    async fn let_go(&mut self) -> Result<(), ConvertError> {
         let (builder, ahead) = (self.builder.take(), std::mem::take(&mut self.ahead));
+        let memory = self.memory.take();
+        if builder.is_none() && ahead.is_empty() {
+            return Ok(());
+        }
         blocking(move || {
-            drop((builder, ahead));
+            drop((builder, ahead, memory));
             Ok(())
         })
         .await
@@ -144,7 +166,7 @@ impl Chain<'_> {
         let Some(layer) = self.converter.find(&wanted).await? else {
             return Ok(false);
         };
-        self.forget_ahead().await?;
+        self.let_go().await?;
         add(&self.converter.inner.counters.layers_found, 1);
         self.tell(|| Event::Done {
             chain: step.chain_id.clone(),
@@ -162,7 +184,13 @@ impl Chain<'_> {
         let inner = Arc::clone(&self.converter.inner);
         let queued = Gauge::up(&inner.counters.layers_queued);
         let name = format!("{} {}", step.chain_id, inner.variant);
-        let claim = inner.claims.claim(name.clone()).await;
+        let claim = match inner.claims.try_claim(name.clone()) {
+            Some(claim) => claim,
+            None => {
+                self.let_go().await?;
+                inner.claims.claim(name.clone()).await
+            }
+        };
         let ttl = inner.config.lease_ttl;
         let lease = loop {
             // Whoever had the claim or the lease may have made it by now.
@@ -173,13 +201,18 @@ impl Chain<'_> {
                 Acquired::Mine(lease) => break lease.keep(inner.store.index().clone(), ttl),
                 Acquired::Held { holder, remaining } => {
                     tracing::debug!(chain = %step.chain_id, holder, "another makes this layer");
+                    self.let_go().await?;
                     let wait = remaining.clamp(Duration::from_millis(20), LOOK);
                     tokio::time::sleep(wait).await;
                 }
             }
         };
         let hold = Hold { claim, lease };
+        if self.memory.is_none() {
+            self.memory = Some(inner.memory.take(self.working_set(place)).await);
+        }
         let turn = inner.turns.take(step.layer.size).await;
+        let sealer = Arc::clone(&inner.sealers).acquire_owned().await;
         drop(queued);
         let running = Gauge::up(&inner.counters.layers_running);
         let made = self.place(step, place).await;
@@ -187,7 +220,7 @@ impl Chain<'_> {
         match made {
             Ok((temp, sealing)) => {
                 let before = self.settle().await;
-                self.sealing = Some(self.seal(step, temp, sealing, hold));
+                self.sealing = Some(self.seal(step, temp, sealing, (hold, sealer.ok())));
                 before
             }
             Err(error) => {
@@ -204,17 +237,25 @@ impl Chain<'_> {
         step: &Step,
         place: usize,
     ) -> Result<(TempBlob, super::super::layer::Sealing), ConvertError> {
+        let inner = Arc::clone(&self.converter.inner);
         let fetched = match self.ahead.pop_front() {
             Some(fetched) => fetched,
-            None => self.prepare(step)?,
+            None => self.prepare(step, None)?,
         };
         let above = self.steps.iter().skip(place + 1).take(AHEAD);
         for next in above.skip(self.ahead.len()) {
-            let next = self.prepare(next)?;
+            // Only with memory that nobody waits for.
+            let Some(share) = inner.memory.try_take(working_set(next.layer.size)) else {
+                break;
+            };
+            let next = self.prepare(next, Some(share))?;
             self.ahead.push_back(next);
         }
-        let Fetched { inflating, failure } = fetched;
-        let inner = Arc::clone(&self.converter.inner);
+        let Fetched {
+            inflating,
+            failure,
+            _memory: layer_memory,
+        } = fetched;
         let taken = self.builder.take();
         let lower: Vec<_> = self
             .layers
@@ -237,6 +278,7 @@ impl Chain<'_> {
                     (None, None) => ChainBuilder::empty(settings, pool),
                 };
                 let sealing = builder.add_layer(inflating, out)?;
+                drop(layer_memory);
                 Ok::<_, Failed>((builder, temp, sealing))
             })())
         })
@@ -261,7 +303,7 @@ impl Chain<'_> {
         step: &Step,
         temp: TempBlob,
         sealing: super::super::layer::Sealing,
-        hold: Hold,
+        (hold, sealer): (Hold, Option<OwnedSemaphorePermit>),
     ) -> JoinHandle<Result<Layer, ConvertError>> {
         let converter = self.converter.clone();
         let (source, home) = (self.source.clone(), self.home.clone());
@@ -271,6 +313,7 @@ impl Chain<'_> {
             let place = (&source, &home);
             let sealed = converter.sealed(place, &step, temp, sealing, base).await;
             hold.release().await;
+            drop(sealer);
             let counters = &converter.inner.counters;
             match &sealed {
                 Ok(layer) => {
@@ -290,8 +333,17 @@ impl Chain<'_> {
         })
     }
 
+    /// Bytes of memory that placing the layers from `place` on takes.
+    fn working_set(&self, place: usize) -> u64 {
+        let layers = self.steps.iter().skip(place).map(|step| step.layer.size);
+        let compressed = layers.clone().fold(0, u64::saturating_add);
+        let filesystem = SMALL_FILESYSTEM.saturating_add(compressed.saturating_mul(4));
+        let largest = layers.map(working_set).max().unwrap_or(0);
+        filesystem.min(FILESYSTEM).saturating_add(largest)
+    }
+
     /// Starts to fetch and inflate a layer.
-    fn prepare(&self, step: &Step) -> Result<Fetched, ConvertError> {
+    fn prepare(&self, step: &Step, memory: Option<Share>) -> Result<Fetched, ConvertError> {
         let (chunks, failure) = fetch(self.source, &step.layer.digest, step.layer.size);
         let input = LayerInput {
             chunks,
@@ -315,7 +367,11 @@ impl Chain<'_> {
             }
         });
         let inflating = prepare(input, limit, on_progress).map_err(|cause| broken(step, cause))?;
-        Ok(Fetched { inflating, failure })
+        Ok(Fetched {
+            inflating,
+            failure,
+            _memory: memory,
+        })
     }
 }
 

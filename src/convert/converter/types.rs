@@ -21,6 +21,10 @@ pub struct ConverterConfig {
     pub style: ImageStyle,
     /// Most layers that are converted at one time.
     pub conversions: usize,
+    /// Bytes of memory that conversions may take together.
+    pub memory: u64,
+    /// Most images that are converted or wait for it.
+    pub max_queue: usize,
     /// Whether blobs that other tools made are used where the index names them, although
     /// nothing proves that they fit each other.
     pub trust_foreign_layers: bool,

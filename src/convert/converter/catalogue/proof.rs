@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::super::layer::{LayerError, LayerInput, prepare};
+use super::super::super::layer::{LayerError, LayerInput, prepare, working_set};
 use super::super::super::plan::Step;
 use super::super::chain::broken;
 use super::super::fetch::fetch;
@@ -48,6 +48,7 @@ impl Converter {
 
     /// Fetches and inflates a layer, for its digests alone.
     async fn see(&self, source: &Source, step: &Step) -> Result<(), ConvertError> {
+        let _memory = self.inner.memory.take(working_set(step.layer.size)).await;
         let _turn = self.inner.turns.take(step.layer.size).await;
         tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");

@@ -38,6 +38,7 @@ fn make() -> Table {
         ("fstype", "ext4".to_owned()),
         ("max-layer-size", "64GiB".to_owned()),
         ("max-queue", "4096".to_owned()),
+        ("conversion-timeout", "1h".to_owned()),
         ("lease-ttl", "30s".to_owned()),
         ("system-roots", "true".to_owned()),
         ("connect-timeout", time(timeouts.connect)),

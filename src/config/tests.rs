@@ -134,6 +134,12 @@ fn each_option_reaches_the_setting_that_it_names() {
         ("cert-dir", path("certs"), vec![], "certs/c.key".into()),
         ("connect-timeout", "3s".into(), vec![], "connect: 3s".into()),
         (
+            "conversion-timeout",
+            "7m".into(),
+            vec![],
+            "timeout: 420s".into(),
+        ),
+        (
             "conversions",
             "0".into(),
             vec![],

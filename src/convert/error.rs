@@ -170,6 +170,13 @@ pub enum ConvertError {
     /// The threads that compress cannot be started.
     #[error("the threads that compress cannot be started: {0}")]
     Threads(String),
+    /// The conversion took too long.
+    #[error(
+        "the conversion was given up after {}: raise --conversion-timeout if the image is meant \
+         to take longer",
+        humantime::format_duration(*.0)
+    )]
+    TimedOut(std::time::Duration),
     /// As many images are waiting as may.
     #[error("{0} images are being converted or wait for it: ask again later, or raise --max-queue")]
     QueueFull(usize),
@@ -199,6 +206,7 @@ impl ConvertError {
             Self::Blobs(_)
             | Self::Index(_)
             | Self::Threads(_)
+            | Self::TimedOut(_)
             | Self::QueueFull(_)
             | Self::Interrupted => Fault::Local,
         }

@@ -8,6 +8,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -49,6 +50,28 @@ pub struct Inflating {
     tar: Option<TarStream>,
     inflater: Option<JoinHandle<Result<(), LayerError>>>,
     hasher: Option<JoinHandle<Digest>>,
+    cancelled: Cancel,
+}
+
+/// Ends the work on a layer from outside: its tar cannot be read on afterwards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            // Not `Interrupted`: readers try that again.
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the conversion was cancelled",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A [`LayerInput`] without its bytes.
@@ -118,6 +141,7 @@ pub fn prepare(
             .take();
         cause.map_or(result, Err)
     })?;
+    let cancelled = Cancel::default();
     Ok(Inflating {
         input: Expected {
             diff_id,
@@ -129,13 +153,20 @@ pub fn prepare(
             current: None,
             place: 0,
             ended: false,
+            cancelled: cancelled.clone(),
         }),
         inflater: Some(inflater),
         hasher: Some(hasher),
+        cancelled,
     })
 }
 
 impl Inflating {
+    /// What ends the work on this layer.
+    pub(super) fn canceller(&self) -> Cancel {
+        self.cancelled.clone()
+    }
+
     /// The tar, to be read to its end.
     pub(super) fn tar(&mut self) -> Option<&mut TarStream> {
         self.tar.as_mut()
@@ -391,6 +422,7 @@ pub(super) struct TarStream {
     current: Option<Arc<Buffer>>,
     place: usize,
     ended: bool,
+    cancelled: Cancel,
 }
 
 impl TarStream {
@@ -405,6 +437,7 @@ impl TarStream {
     }
 
     fn next_message(&mut self) -> io::Result<()> {
+        self.cancelled.check()?;
         match self.queue.recv() {
             Ok(Message::Data(buffer)) => {
                 self.current = Some(buffer);
@@ -426,6 +459,7 @@ impl TarStream {
 
 impl Read for TarStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.cancelled.check()?;
         loop {
             let rest = self
                 .current

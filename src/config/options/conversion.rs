@@ -2,6 +2,8 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{required, switch};
@@ -55,6 +57,9 @@ pub struct ConversionOptions {
     /// is, 256MiB to 4GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Text>,
+    /// How long the conversion of one image may take, once it has begun
+    #[arg(long, value_name = "TIME")]
+    pub conversion_timeout: Option<Text>,
     /// Most images that are converted or wait for it; more are answered 429
     #[arg(long, value_name = "N")]
     pub max_queue: Option<Text>,
@@ -151,6 +156,14 @@ impl ConversionOptions {
         let max_queue = required(mistakes, "max-queue", self.max_queue.as_ref(), |text| {
             number(text, 1..=1_000_000)
         });
+        let timeout = self.conversion_timeout.as_ref();
+        let timeout = required(mistakes, "conversion-timeout", timeout, |text| {
+            match duration(text)? {
+                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                // As far as the clock goes.
+                time => Ok(time.min(Duration::from_hours(24 * 365))),
+            }
+        });
         let platforms = self.platforms(mistakes);
         let force_oci = switch(mistakes, "oci", self.oci.as_ref());
         let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
@@ -185,6 +198,7 @@ impl ConversionOptions {
             conversions: conversions?,
             memory: memory?,
             max_queue: max_queue?,
+            timeout: timeout?,
             trust_foreign_layers,
             lease_ttl: lease_ttl?,
             push,

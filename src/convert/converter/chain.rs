@@ -15,10 +15,11 @@ use super::super::layer::{
 use super::super::memory::Share;
 use super::super::plan::Step;
 use super::catalogue::{Base, Layer, Wanted, open_local};
+use super::deadline::Deadline;
 use super::fetch::{Failure, fetch};
 use super::status::{Gauge, add};
 use super::types::{Event, Observer, Outcome, Source};
-use super::{ConvertError, Converter, Home, blocking};
+use super::{ConvertError, Converter, Home, blocking, on_thread};
 use crate::oci::Digest;
 use crate::registry::BlobSource;
 use crate::store::{Acquired, BlobError, LeaseKeeper, TempBlob};
@@ -40,6 +41,8 @@ struct Chain<'a> {
     home: &'a Home,
     steps: &'a [Step],
     observer: Option<&'a Observer>,
+    /// When the image is given up.
+    deadline: Deadline,
     /// The lowest layers, which are done.
     layers: Vec<Layer>,
     /// The one above them, if it is placed and its blob is being sealed.
@@ -73,10 +76,11 @@ impl Converter {
         source: &Source,
         home: &Home,
         steps: &[Step],
-        observer: Option<&Observer>,
+        (observer, deadline): (Option<&Observer>, Deadline),
     ) -> Result<Vec<Layer>, ConvertError> {
         let mut chain = Chain {
             converter: self,
+            deadline,
             source,
             home,
             steps,
@@ -125,7 +129,7 @@ impl Chain<'_> {
         if builder.is_none() && ahead.is_empty() {
             return Ok(());
         }
-        blocking(move || {
+        on_thread("let-go", move || {
             drop((builder, ahead, memory));
             Ok(())
         })
@@ -188,7 +192,9 @@ impl Chain<'_> {
             Some(claim) => claim,
             None => {
                 self.let_go().await?;
-                inner.claims.claim(name.clone()).await
+                self.deadline
+                    .within(inner.claims.claim(name.clone()))
+                    .await?
             }
         };
         let ttl = inner.config.lease_ttl;
@@ -203,24 +209,16 @@ impl Chain<'_> {
                     tracing::debug!(chain = %step.chain_id, holder, "another makes this layer");
                     self.let_go().await?;
                     let wait = remaining.clamp(Duration::from_millis(20), LOOK);
-                    tokio::time::sleep(wait).await;
+                    self.deadline.within(tokio::time::sleep(wait)).await?;
                 }
             }
         };
         let hold = Hold { claim, lease };
-        if self.memory.is_none() {
-            self.memory = Some(inner.memory.take(self.working_set(place)).await);
-        }
-        let turn = inner.turns.take(step.layer.size).await;
-        let sealer = Arc::clone(&inner.sealers).acquire_owned().await;
-        drop(queued);
-        let running = Gauge::up(&inner.counters.layers_running);
-        let made = self.place(step, place).await;
-        drop((running, turn));
+        let made = self.place_in_turn(step, place, queued).await;
         match made {
-            Ok((temp, sealing)) => {
+            Ok((temp, sealing, sealer)) => {
                 let before = self.settle().await;
-                self.sealing = Some(self.seal(step, temp, sealing, (hold, sealer.ok())));
+                self.sealing = Some(self.seal(step, temp, sealing, (hold, sealer)));
                 before
             }
             Err(error) => {
@@ -229,6 +227,32 @@ impl Chain<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Waits for memory, a turn and a place among those that are sealed, and places a layer.
+    async fn place_in_turn(
+        &mut self,
+        step: &Step,
+        place: usize,
+        queued: Gauge<'_>,
+    ) -> Result<(TempBlob, super::super::layer::Sealing, OwnedSemaphorePermit), ConvertError> {
+        let inner = Arc::clone(&self.converter.inner);
+        if self.memory.is_none() {
+            let memory = inner.memory.take(self.working_set(place));
+            self.memory = Some(self.deadline.within(memory).await?);
+        }
+        let _turn = self
+            .deadline
+            .within(inner.turns.take(step.layer.size))
+            .await?;
+        let sealer = Arc::clone(&inner.sealers).acquire_owned();
+        let sealer = self.deadline.within(sealer).await?;
+        // The semaphore is never closed.
+        let sealer = sealer.map_err(|_| ConvertError::Interrupted)?;
+        drop(queued);
+        let _running = Gauge::up(&inner.counters.layers_running);
+        let (temp, sealing) = self.place(step, place).await?;
+        Ok((temp, sealing, sealer))
     }
 
     /// Puts a layer on the filesystem, and its blob into a file.
@@ -265,7 +289,8 @@ impl Chain<'_> {
         let parent = self.parent().cloned();
         // LZ4 takes less than twice what gzip does; a sparse layer far less.
         let room = step.layer.size.saturating_mul(2);
-        let placed = blocking(move || {
+        let cancel = inflating.canceller();
+        let placing = on_thread("place", move || {
             Ok((|| {
                 let blobs = inner.store.blobs();
                 let _room = blobs.reserve(room)?;
@@ -281,8 +306,18 @@ impl Chain<'_> {
                 drop(layer_memory);
                 Ok::<_, Failed>((builder, temp, sealing))
             })())
-        })
-        .await?;
+        });
+        let mut placing = std::pin::pin!(placing);
+        let placed = match self.deadline.within(&mut placing).await {
+            Ok(placed) => placed?,
+            Err(timed_out) => {
+                cancel.cancel();
+                failure.abort();
+                // The thread sees it at its next read.
+                let _ = placing.await;
+                return Err(timed_out);
+            }
+        };
         match placed {
             Ok((builder, temp, sealing)) => {
                 self.builder = Some(builder);
@@ -303,7 +338,7 @@ impl Chain<'_> {
         step: &Step,
         temp: TempBlob,
         sealing: super::super::layer::Sealing,
-        (hold, sealer): (Hold, Option<OwnedSemaphorePermit>),
+        (hold, sealer): (Hold, OwnedSemaphorePermit),
     ) -> JoinHandle<Result<Layer, ConvertError>> {
         let converter = self.converter.clone();
         let (source, home) = (self.source.clone(), self.home.clone());
@@ -385,7 +420,7 @@ impl Converter {
         base: Base,
     ) -> Result<Layer, ConvertError> {
         let blobs = self.inner.store.blobs().clone();
-        let committed = blocking(move || {
+        let committed = on_thread("commit", move || {
             Ok((|| {
                 let sealed = sealing.wait()?;
                 let file = blobs.commit(temp, &sealed.digest, sealed.size)?;

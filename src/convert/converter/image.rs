@@ -8,6 +8,7 @@ use super::super::plan::{SourceLayer, Step, steps};
 use super::super::push::push;
 use super::admission::{BIG, Slot};
 use super::catalogue::{Base, Layer};
+use super::deadline::Deadline;
 use super::pins::{Pin, Pins};
 use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
@@ -52,6 +53,8 @@ pub(super) struct Work<'a> {
     pub(super) home: Home,
     pub(super) observer: Option<&'a Observer>,
     pub(super) pins: Pins,
+    /// When it is given up.
+    pub(super) deadline: Deadline,
     /// What it was admitted with.
     pub(super) slot: Slot<'a>,
 }
@@ -286,7 +289,12 @@ impl Converter {
             });
         }
         let chain = self
-            .chain(work.source, &work.home, &steps, work.observer)
+            .chain(
+                work.source,
+                &work.home,
+                &steps,
+                (work.observer, work.deadline),
+            )
             .await?;
         if work.home.is_pushed {
             self.share(&work.home, &steps, &chain).await?;

@@ -9,6 +9,7 @@
 mod admission;
 mod catalogue;
 mod chain;
+mod deadline;
 mod fetch;
 mod image;
 mod pins;
@@ -40,6 +41,7 @@ pub use types::{
 };
 
 use admission::{Admission, Class};
+use deadline::Deadline;
 use image::{Halt, Work};
 use status::{Counters, Gauge};
 use turns::Turns;
@@ -260,6 +262,7 @@ impl Converter {
                 home: self.home(&source),
                 observer: observer.as_ref(),
                 pins: Pins::default(),
+                deadline: Deadline::after(self.inner.config.timeout),
                 slot,
             };
             // On the heap: it is large, and most jobs are not that far.
@@ -350,7 +353,28 @@ impl Key {
     }
 }
 
-/// Runs what waits for the disk or a thread, away from the tasks.
+/// Runs what may wait long, for the network or for other threads, on a thread of its own: the
+/// threads for the disk are few, and what it waits for may need one of them.
+async fn on_thread<T, F>(name: &str, work: F) -> Result<T, ConvertError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ConvertError> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // Nobody waits any more where the program ends.
+            let _ = sender.send(work());
+        })
+        .map_err(|error| ConvertError::Threads(error.to_string()))?;
+    receiver.await.unwrap_or_else(|_| {
+        tracing::error!("a conversion's thread ended unexpectedly: this is a bug");
+        Err(ConvertError::Interrupted)
+    })
+}
+
+/// Runs what waits for the disk, away from the tasks.
 async fn blocking<T, F>(work: F) -> Result<T, ConvertError>
 where
     T: Send + 'static,

@@ -8,7 +8,7 @@ use super::super::chain::broken;
 use super::super::fetch::fetch;
 use super::super::status::add;
 use super::super::types::Source;
-use super::super::{ConvertError, Converter, blocking};
+use super::super::{ConvertError, Converter, on_thread};
 
 impl Converter {
     /// Sees that whoever asks may read a source layer here, and that its bytes are what the
@@ -62,7 +62,7 @@ impl Converter {
             parent_chain_id: step.parent.clone(),
         };
         let limit = self.inner.config.settings.max_layer_size;
-        let seen = blocking(move || {
+        let seen = on_thread("verify", move || {
             let see = || {
                 let mut layer = prepare(input, limit, Arc::new(|_| {}))?;
                 if let Some(tar) = layer.tar() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mysql_async::prelude::Queryable as _;
 use nix::sys::signal::Signal;
 use store_support::{Database, Server};
 use support::chain::chains;

@@ -335,6 +335,7 @@ async fn what_was_pushed_is_tagged_and_comes_from_there_when_it_is_not_here() {
             upstream: None,
             repo: elsewhere.map(registry_support::repo),
             suffix: "_obd".to_owned(),
+            overwrite_tags: false,
         };
         let config = config(vec![plain(&upstream)]);
         let proxy = Proxy::that_pushes(config, Some(target)).await;

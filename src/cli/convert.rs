@@ -39,10 +39,11 @@ Examples:
   As the reference's standalone converter is called:
     overlaybd-proxy convert -r registry.example.com/redis -i 7 -o 7_obd
 
-Images are [HOST/]REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]. --user is for the registry
-of DST, and for that of SRC where both are one or DST is none; --src-user and --dst-user say it
-for each. What was converted is kept in --data-dir if that is given, and else only as long as the
-command runs. The configuration file is read when --config names one.";
+Images are [HOST/]REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]; https:// or http:// before
+HOST says how it is spoken to. --user is for the registry of DST, and for that of SRC where both
+are one or DST is none; --src-user and --dst-user say it for each. What was converted is kept in
+--data-dir if that is given, and else only as long as the command runs. The configuration file is
+read when --config names one.";
 
 /// Convert one image and put it where it is wanted
 #[derive(clap::Args)]
@@ -249,7 +250,9 @@ fn config_for(
     mistakes: &mut Mistakes,
 ) -> Option<RegistryConfig> {
     match image {
-        ImageReference::Registry(reference) => registries.config(&reference.host, user, mistakes),
+        ImageReference::Registry(reference) => {
+            registries.config((reference.scheme, &reference.host), user, mistakes)
+        }
         ImageReference::Layout(_) => {
             if let Some((name, _)) = user {
                 mistakes.add(

@@ -76,8 +76,8 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
             Some(devices) => devices
                 .into_iter()
                 .map(|(name, device)| {
-                    let blob = LayerBlob::open(device).with_context(|| format!("layer {name}"))?;
-                    Ok(Arc::new(blob))
+                    let blob = LayerBlob::open_readable(device);
+                    Ok(Arc::new(blob.with_context(|| format!("layer {name}"))?))
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?,
             None => args

@@ -174,11 +174,11 @@ pub fn is_file(text: &str) -> bool {
     !is_scheme && Path::new(text).is_file()
 }
 
-/// Opens a blob in a file.
+/// Opens a blob in a file, also one that overlaybd refuses.
 pub fn open_file(path: &str) -> anyhow::Result<LayerBlob> {
     let open = || -> anyhow::Result<LayerBlob> {
         let device = FileDevice::open(Path::new(path))?;
-        Ok(LayerBlob::open(Arc::new(device))?)
+        Ok(LayerBlob::open_readable(Arc::new(device))?)
     };
     open().with_context(|| format!("blob {path}"))
 }

@@ -94,6 +94,8 @@ struct BlobReport {
     summary: Summary,
     /// What this program wrote into the blob, if it made it.
     made_by: Option<MadeBy>,
+    /// Why overlaybd refuses the layer; empty for a good one.
+    refused_by_overlaybd: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list: Option<Vec<Mapping>>,
 }
@@ -113,6 +115,7 @@ impl BlobReport {
                 format_version: tag.version,
                 parent: tag.parent,
             }),
+            refused_by_overlaybd: blob.refusals().iter().map(ToString::to_string).collect(),
             list: with_mappings.then(|| blob.mappings().to_vec()),
         }
     }
@@ -203,7 +206,8 @@ async fn layer_reports(
         let blob = if image::is_overlaybd(layer) {
             let device = found.layer_device(layer);
             let open = move || -> anyhow::Result<BlobReport> {
-                Ok(BlobReport::new(&LayerBlob::open(device)?, with_mappings))
+                let blob = LayerBlob::open_readable(device)?;
+                Ok(BlobReport::new(&blob, with_mappings))
             };
             let opened = tokio::task::spawn_blocking(open).await?;
             Some(opened.with_context(|| format!("layer {}", layer.digest))?)
@@ -313,18 +317,11 @@ fn print_blob(report: &BlobReport) -> anyhow::Result<()> {
     if !lsmt.user_tag.is_empty() {
         output::line(format_args!("  user tag     {}", lsmt.user_tag))?;
     }
+    for refusal in &report.refused_by_overlaybd {
+        output::line(format_args!("  REFUSED      by overlaybd: {refusal}"))?;
+    }
     for mapping in report.list.iter().flatten() {
-        let Mapping {
-            offset,
-            length,
-            moffset,
-            zeroed,
-            ..
-        } = mapping;
-        match zeroed {
-            true => output::line(format_args!("    {offset} +{length} zeros"))?,
-            false => output::line(format_args!("    {offset} +{length} at {moffset}"))?,
-        }
+        output::line(format_args!("    {mapping}"))?;
     }
     Ok(())
 }

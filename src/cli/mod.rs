@@ -18,6 +18,7 @@ mod remote;
 mod serve;
 mod signals;
 mod standalone;
+mod store;
 mod warm;
 
 use std::path::PathBuf;
@@ -83,6 +84,7 @@ enum Command {
     Export(Box<export::ExportArgs>),
     /// Verify a converted image against its source
     Check(Box<check::CheckArgs>),
+    Store(store::StoreArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -120,6 +122,7 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
         Command::Inspect(args) => Box::pin(inspect::run(*args, context)).await,
         Command::Export(args) => Box::pin(export::run(*args, context)).await,
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
+        Command::Store(args) => Box::pin(store::run(args, context)).await,
         Command::Config(args) => config::run(args, &context),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -128,7 +128,8 @@ impl Terminal {
         bar
     }
 
-    fn repeats_every(&self) -> Option<Duration> {
+    /// How often something that takes long is mentioned: zero for bars, `None` for never.
+    pub fn repeats_every(&self) -> Option<Duration> {
         match self.mode {
             Mode::Bars(_) => Some(Duration::ZERO),
             Mode::Lines => Some(LINE_EVERY),

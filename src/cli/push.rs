@@ -24,7 +24,9 @@ impl Destination {
         is_registry.then(|| PushTarget {
             upstream: Some(self.upstream.clone()),
             repo: Some(self.repo.clone()),
+            // The user names the tag: none is made here.
             suffix: String::new(),
+            overwrite_tags: false,
         })
     }
 

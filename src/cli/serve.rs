@@ -56,6 +56,8 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     warn_of_open_doors(&config.server);
     let store = Store::open(config.store).await?;
+    let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
+    let _scrubber = scrubber.transpose()?;
     let converter = Converter::new(store, config.converter)?;
     let scheme = match config.server.tls {
         Some(_) => "https",

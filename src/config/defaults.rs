@@ -32,6 +32,7 @@ fn make() -> Table {
         ("stall-timeout", time(limits.stall)),
         ("drain", time(limits.drain)),
         ("keep", "1h".to_owned()),
+        ("scrub", "8MiB".to_owned()),
         ("algorithm", "lz4".to_owned()),
         ("bs", "4".to_owned()),
         ("vsize", "64".to_owned()),

@@ -1,8 +1,10 @@
 //! Everything that `serve` can be told.
 
+use std::num::NonZeroU64;
+
 use super::options::{
     ConversionOptions, LimitOptions, LogConfig, LogOptions, PushOptions, RegistryOptions,
-    ServerOptions, StoreOptions, UpstreamOptions,
+    ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
 };
 use super::{Layers, Mistakes};
 use crate::convert::ConverterConfig;
@@ -29,6 +31,9 @@ pub struct ServeOptions {
     pub store: StoreOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub scrub: ScrubOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub registry: RegistryOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -40,6 +45,8 @@ pub struct ServeOptions {
 pub struct ServeConfig {
     /// The store.
     pub store: StoreConfig,
+    /// Bytes a second at which the store's blobs are read again; `None` for never.
+    pub scrub: Option<NonZeroU64>,
     /// The converter.
     pub converter: ConverterConfig,
     /// The server.
@@ -58,6 +65,7 @@ impl ServeOptions {
             push: layers.effective(&self.push, mistakes),
             conversion: layers.effective(&self.conversion, mistakes),
             store: layers.effective(&self.store, mistakes),
+            scrub: layers.effective(&self.scrub, mistakes),
             registry: layers.effective(&self.registry, mistakes),
             limits: layers.effective(&self.limits, mistakes),
         }
@@ -75,6 +83,7 @@ impl ServeOptions {
         let found = &mut mistakes;
         let log = log.config(found);
         let store = self.store.config(found);
+        let scrub = self.scrub.config(found);
         let limits = self.limits.config(found);
         let (named, registries) = self.upstream.config(&self.registry, found);
         let mut upstreams = Vec::new();
@@ -91,6 +100,7 @@ impl ServeOptions {
         let config = (|| {
             Some(ServeConfig {
                 store: store?,
+                scrub: scrub?,
                 converter: converter?,
                 server: server?,
                 log: log?,

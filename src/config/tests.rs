@@ -269,7 +269,7 @@ fn each_option_reaches_the_setting_that_it_names() {
             "plain-http",
             "true".into(),
             vec![],
-            "plain_http: true".into(),
+            "scheme: Some(Http)".into(),
         ),
         (
             "platform",
@@ -282,6 +282,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "true".into(),
             vec![],
             "push: Some(PushTarget { upstream: None, repo: None".into(),
+        ),
+        (
+            "push-overwrite-tags",
+            "true".into(),
+            one("--push=true"),
+            "overwrite_tags: true".into(),
         ),
         (
             "push-repo",
@@ -308,6 +314,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "3s".into(),
             vec![],
             "response: 3s".into(),
+        ),
+        (
+            "scrub",
+            "5MiB".into(),
+            vec![],
+            "scrub: Some(5242880)".into(),
         ),
         (
             "skip-verify",
@@ -491,6 +503,10 @@ fn what_makes_no_sense_together_is_a_mistake() {
             "HOST of --push-repo",
         ),
         (vec!["--push=false", "--push-repo=x"], "--push-repo"),
+        (
+            vec!["--push-overwrite-tags"],
+            "means nothing without --push",
+        ),
         (vec!["--platform=all,linux/arm64"], "leave the others out"),
         (vec!["--upstream=a.io;b.io", "--user=a:b"], "[[upstream]]"),
         (vec!["--upstream=a.io;a.io"], "two upstreams have ns"),
@@ -552,5 +568,34 @@ fn an_upstream_answers_for_its_own_name() {
     let text = settings(&["--upstream=registry-1.docker.io;http://localhost:5000/"]).unwrap();
     assert!(text.contains(r#"namespaces: ["docker.io"]"#), "{text}");
     assert!(text.contains(r#"namespaces: ["localhost:5000"]"#), "{text}");
-    assert_eq!(text.matches("plain_http: true").count(), 1);
+    assert_eq!(text.matches("scheme: Some(Http)").count(), 1);
+}
+
+#[test]
+fn a_written_scheme_holds_whatever_else_is_said() {
+    for (written, more, expected) in [
+        ("https://localhost:5000", "", "Some(Https)"),
+        ("https://localhost:5000", "--plain-http", "Some(Https)"),
+        ("https://localhost:5000,plain-http", "", "Some(Https)"),
+        ("http://r.io,plain-http=false", "", "Some(Http)"),
+        ("http://r.io", "--skip-verify", "Some(Http)"),
+        ("docker://localhost:5000", "", "None"),
+        ("localhost:5000", "", "None"),
+        ("localhost:5000", "--plain-http", "Some(Http)"),
+        ("r.io,plain-http", "", "Some(Http)"),
+    ] {
+        let upstream = format!("--upstream={written}");
+        let arguments: Vec<&str> = [upstream.as_str(), more]
+            .into_iter()
+            .filter(|argument| !argument.is_empty())
+            .collect();
+        let text = settings(&arguments).unwrap();
+        let found = text.split("scheme: ").nth(1).unwrap();
+        assert!(found.starts_with(expected), "{arguments:?}: {found:.20}");
+    }
+    // Two names of one host, each as it is written.
+    let text = settings(&["--upstream=https://r.io,ns=a;http://r.io,ns=b"]).unwrap();
+    for expected in ["scheme: Some(Https)", "scheme: Some(Http)"] {
+        assert_eq!(text.matches(expected).count(), 1, "{text}");
+    }
 }

@@ -16,6 +16,6 @@ pub mod tag;
 
 pub use converter::{
     ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Outcome,
-    PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest,
+    PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest, TagOutcome,
 };
 pub use error::{ConvertError, Fault};

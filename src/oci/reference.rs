@@ -1,6 +1,7 @@
 //! Names of whole images, as users write them.
 //!
-//! `HOST/REPO:TAG@DIGEST` with Docker's short forms, `oci:DIR:TAG` and `oci-archive:FILE:TAG`.
+//! `HOST/REPO:TAG@DIGEST` with Docker's short forms and `http://` or `https://` before the host,
+//! `oci:DIR:TAG` and `oci-archive:FILE:TAG`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,6 +17,38 @@ pub const DOCKER_HUB_API: &str = "registry-1.docker.io";
 /// The repository that a layout's plain tags are listed under.
 pub const LAYOUT_REPO: &str = "layout";
 
+/// How a registry is spoken to, where its address was written with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `http://`: in the clear.
+    Http,
+    /// `https://`: over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme that a text begins with, if it does, and the rest.
+    #[must_use]
+    pub fn split(text: &str) -> (Option<Self>, &str) {
+        match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+                (Some(Self::Https), rest)
+            }
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Some(Self::Http), rest),
+            _ => (None, text),
+        }
+    }
+
+    /// As addresses have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// An image in a registry, a layout directory or an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageReference {
@@ -28,6 +61,8 @@ pub enum ImageReference {
 /// An image in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryReference {
+    /// How the registry is spoken to, where it is written.
+    pub scheme: Option<Scheme>,
     /// Host and, where it is written, port; `docker.io` for Docker Hub.
     pub host: String,
     /// The repository, `library/` added for Docker Hub's official images.
@@ -186,8 +221,12 @@ impl FromStr for ImageReference {
         } else if let Some(rest) = text.strip_prefix("oci:") {
             layout(text, rest, false).map(Self::Layout)
         } else {
-            let text = text.strip_prefix("docker://").unwrap_or(text);
-            text.parse().map(Self::Registry)
+            let (scheme, text) = Scheme::split(text);
+            let text = match scheme {
+                None => text.strip_prefix("docker://").unwrap_or(text),
+                Some(_) => text,
+            };
+            registry(text, scheme).map(Self::Registry)
         }
     }
 }
@@ -232,40 +271,49 @@ fn layout(whole: &str, rest: &str, archive: bool) -> Result<LayoutReference, Inv
     })
 }
 
+/// An image in a registry, of which the scheme was read.
+fn registry(text: &str, scheme: Option<Scheme>) -> Result<RegistryReference, InvalidReference> {
+    let (name, digest) = match text.split_once('@') {
+        Some((name, digest)) => (name, Some(digest.parse::<Digest>()?)),
+        None => (text, None),
+    };
+    // Docker's rule: a first word is a host if it could be no repository of Docker Hub.
+    let (host, path) = match name.split_once('/') {
+        Some((first, rest))
+            if scheme.is_some() || first.contains(['.', ':']) || first == "localhost" =>
+        {
+            (first, rest)
+        }
+        None if scheme.is_some() => (name, ""),
+        _ => (DOCKER_HUB, name),
+    };
+    if !is_host(host) {
+        return Err(InvalidReference::Host(host.chars().take(300).collect()));
+    }
+    let (path, tag) = match path.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag.parse::<Tag>()?)),
+        _ => (path, None),
+    };
+    let host = index_host(&host.to_ascii_lowercase()).to_owned();
+    let repo = if host == DOCKER_HUB && !path.contains('/') {
+        format!("library/{path}").parse()?
+    } else {
+        path.parse()?
+    };
+    Ok(RegistryReference {
+        scheme,
+        host,
+        repo,
+        tag,
+        digest,
+    })
+}
+
 impl FromStr for RegistryReference {
     type Err = InvalidReference;
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse::<Digest>()?)),
-            None => (text, None),
-        };
-        // Docker's rule: a first word is a host if it could be no repository of Docker Hub.
-        let (host, path) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
-                (first, rest)
-            }
-            _ => (DOCKER_HUB, name),
-        };
-        if !is_host(host) {
-            return Err(InvalidReference::Host(host.chars().take(300).collect()));
-        }
-        let (path, tag) = match path.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, Some(tag.parse::<Tag>()?)),
-            _ => (path, None),
-        };
-        let host = index_host(&host.to_ascii_lowercase()).to_owned();
-        let repo = if host == DOCKER_HUB && !path.contains('/') {
-            format!("library/{path}").parse()?
-        } else {
-            path.parse()?
-        };
-        Ok(Self {
-            host,
-            repo,
-            tag,
-            digest,
-        })
+        registry(text, None)
     }
 }
 
@@ -341,6 +389,33 @@ mod tests {
             "ghcr.io/a/b",
         ] {
             assert_eq!(parsed(text), text);
+        }
+    }
+
+    #[test]
+    fn a_scheme_before_the_host_is_kept_and_belongs_to_no_name() {
+        for (written, scheme) in [
+            ("localhost:5000/x:1", None),
+            ("docker://localhost:5000/x:1", None),
+            ("http://localhost:5000/x:1", Some(Scheme::Http)),
+            ("HTTPS://localhost:5000/x:1", Some(Scheme::Https)),
+        ] {
+            let ImageReference::Registry(reference) = written.parse().unwrap() else {
+                panic!("{written}");
+            };
+            assert_eq!(reference.scheme, scheme, "{written}");
+            assert_eq!(reference.to_string(), "localhost:5000/x:1");
+        }
+        let image: ImageReference = "https://registry/x".parse().unwrap();
+        assert_eq!(image.to_string(), "registry/x");
+        for bad in [
+            "ftp://r.io/x",
+            "https://",
+            "https://redis",
+            "https://docker.io/",
+            "https://docker://r.io/x",
+        ] {
+            assert!(bad.parse::<ImageReference>().is_err(), "{bad}");
         }
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::oci::reference::Scheme;
+
 /// A text that must not be shown.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Secret(String);
@@ -153,8 +155,9 @@ pub enum UploadMode {
 /// Everything that a registry client can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// Plain HTTP. Loopback hosts without TLS settings get it unasked, as with Docker.
-    pub plain_http: bool,
+    /// How the registry is spoken to. `None`: over TLS, but loopback hosts without TLS settings
+    /// in the clear, as with Docker.
+    pub scheme: Option<Scheme>,
     /// TLS settings.
     pub tls: TlsOptions,
     /// Directories with a folder a host, as `/etc/docker/certs.d` and
@@ -190,7 +193,7 @@ pub const DEFAULT_MANIFEST: usize = 4 << 20;
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
-            plain_http: false,
+            scheme: None,
             tls: TlsOptions::default(),
             hosts_dirs: Vec::new(),
             credentials: Credentials::Anonymous,

@@ -124,6 +124,26 @@ impl Upstream {
         }
     }
 
+    /// Fetches a manifest from the host that is written to, whatever mirrors have.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn written_manifest(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> Result<RawManifest, Error> {
+        match self {
+            Self::Registry(registry) => {
+                registry
+                    .written_manifest(repo, selector, authorization)
+                    .await
+            }
+            Self::Layout(layout) => layout.manifest(repo, selector).await,
+        }
+    }
+
     /// Fetches a blob of `size` bytes as a stream, which resumes where a connection broke.
     ///
     /// # Errors

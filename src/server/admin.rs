@@ -137,6 +137,7 @@ async fn snapshot(front: &Front) -> Snapshot {
     );
     Snapshot {
         conversions: front.converted.converter.status(),
+        blobs: store.blobs().counters(),
         blob_bytes: used.ok().and_then(Result::ok),
         free_bytes: free.ok().and_then(Result::ok),
         is_index_up: matches!(ping, Ok(Ok(()))),

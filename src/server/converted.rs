@@ -15,7 +15,7 @@ use super::shelf::{OpenBlob, off_thread};
 use crate::convert::{Converter, Held, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
-use crate::store::{BlobFile, IndexError, Store};
+use crate::store::{IndexError, Store};
 
 /// Sources that are tried for one converted blob.
 const MOST_SOURCES: usize = 16;
@@ -316,10 +316,11 @@ impl Call<'_> {
         if blob.file.size() > LONGEST_MANIFEST {
             return Err(Failure::unknown_manifest(digest));
         }
-        let read = off_thread(move || Ok(read_whole(&blob.file))).await;
+        let read = off_thread(move || blob.file.read_all()).await;
         let bytes = read
             .map_err(|error| Failure::from(&error))?
-            .map_err(Failure::internal)?;
+            // It was damaged, and is made again when the client asks again.
+            .ok_or_else(|| self.later())?;
         // Configs and layers are linked to repositories too, and are no manifests.
         let media_type = media_type(&bytes).ok_or_else(|| Failure::unknown_manifest(digest))?;
         let document = Arc::new(Document::new(&StoredManifest {
@@ -350,18 +351,6 @@ pub(super) enum Waited {
     TooLong,
     /// There will be none.
     Failed(Failure),
-}
-
-fn read_whole(file: &BlobFile) -> std::io::Result<Vec<u8>> {
-    let size = usize::try_from(file.size()).map_err(std::io::Error::other)?;
-    let mut bytes = vec![0; size];
-    file.read_exact_at(&mut bytes, 0)?;
-    if Digest::of(&bytes) == *file.digest() {
-        Ok(bytes)
-    } else {
-        let text = format!("the file of {} has other bytes", file.digest());
-        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
-    }
 }
 
 /// What a document calls itself, if it is a manifest.

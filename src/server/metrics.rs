@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::route::Kind;
 use crate::convert::Status;
+use crate::store::BlobCounters;
 
 /// By which a request is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +73,8 @@ impl CacheName {
 pub(super) struct Snapshot {
     /// The converter's counters.
     pub conversions: Status,
+    /// The blob directory's counters.
+    pub blobs: BlobCounters,
     /// Bytes of all blobs.
     pub blob_bytes: Option<u64>,
     /// Bytes that the disk still takes.
@@ -110,6 +113,13 @@ pub(super) struct Metrics {
     layers_failed: Total,
     source_bytes: Total,
     blob_bytes_written: Total,
+    blobs_verified: Total,
+    verified_bytes: Total,
+    blobs_damaged: Total,
+    scrubbed: Total,
+    scrubbed_bytes: Total,
+    scrub_rounds: Total,
+    scrub_last_round: Level,
     blob_bytes: Level,
     free_bytes: Level,
     index_up: Level,
@@ -149,6 +159,13 @@ impl Metrics {
             layers_failed: Total::default(),
             source_bytes: Total::default(),
             blob_bytes_written: Total::default(),
+            blobs_verified: Total::default(),
+            verified_bytes: Total::default(),
+            blobs_damaged: Total::default(),
+            scrubbed: Total::default(),
+            scrubbed_bytes: Total::default(),
+            scrub_rounds: Total::default(),
+            scrub_last_round: Level::default(),
             blob_bytes: Level::default(),
             free_bytes: Level::default(),
             index_up: Level::default(),
@@ -242,6 +259,44 @@ impl Metrics {
             Bytes,
             blob_bytes_written
         );
+        plain!(
+            "blobs_verified",
+            "Files of blobs read to their end and compared with their digests",
+            blobs_verified
+        );
+        of_unit!(
+            "blobs_verified",
+            "Bytes of blobs read and compared with their digests",
+            Bytes,
+            verified_bytes
+        );
+        plain!(
+            "blobs_damaged",
+            "Damaged files of blobs that were found and taken away",
+            blobs_damaged
+        );
+        plain!(
+            "scrubbed_blobs",
+            "Files of blobs that the scrubber read to their end",
+            scrubbed
+        );
+        of_unit!(
+            "scrubbed",
+            "Bytes that the scrubber read",
+            Bytes,
+            scrubbed_bytes
+        );
+        plain!(
+            "scrub_rounds",
+            "Times that the scrubber came to the end of all blobs",
+            scrub_rounds
+        );
+        of_unit!(
+            "scrub_last_round_timestamp",
+            "When a scrubber of this data directory last came to the end of all blobs; 0: never",
+            Seconds,
+            scrub_last_round
+        );
         of_unit!("blobs", "Bytes of all blobs kept", Bytes, blob_bytes);
         of_unit!(
             "disk_free",
@@ -326,9 +381,17 @@ impl Metrics {
             (&self.layers_failed, status.layers_failed),
             (&self.source_bytes, status.source_bytes),
             (&self.blob_bytes_written, status.blob_bytes),
+            (&self.blobs_verified, now.blobs.verified),
+            (&self.verified_bytes, now.blobs.verified_bytes),
+            (&self.blobs_damaged, now.blobs.damaged),
+            (&self.scrubbed, now.blobs.scrubbed),
+            (&self.scrubbed_bytes, now.blobs.scrubbed_bytes),
+            (&self.scrub_rounds, now.blobs.scrub_rounds),
         ] {
             total.inner().store(value, Relaxed);
         }
+        self.scrub_last_round
+            .set(signed(now.blobs.scrub_last_round));
         // -1: the disk did not tell.
         self.blob_bytes.set(now.blob_bytes.map_or(-1, signed));
         self.free_bytes.set(now.free_bytes.map_or(-1, signed));
@@ -355,6 +418,12 @@ mod tests {
                 layers_converted: 7,
                 ..Status::default()
             },
+            blobs: BlobCounters {
+                damaged: 2,
+                scrubbed_bytes: 11,
+                scrub_last_round: 1_700_000_000,
+                ..BlobCounters::default()
+            },
             free_bytes: Some(9),
             ..Snapshot::default()
         };
@@ -365,6 +434,9 @@ mod tests {
             r#"overlaybd_proxy_cache_lookups_total{cache="blob",result="hit"} 1"#,
             "overlaybd_proxy_layers_converted_total 7",
             "overlaybd_proxy_disk_free_bytes 9",
+            "overlaybd_proxy_blobs_damaged_total 2",
+            "overlaybd_proxy_scrubbed_bytes_total 11",
+            "overlaybd_proxy_scrub_last_round_timestamp_seconds 1700000000",
             "overlaybd_proxy_blobs_bytes -1",
         ] {
             assert!(text.contains(line), "{line} in {text}");

@@ -66,6 +66,18 @@ impl Pieces {
     /// The next bytes. What is in memory is read at once: handing it to another thread would
     /// cost more than the copy. What is not is read elsewhere, one buffer ahead of the sending.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.left > 0 && self.blob.file.is_suspect() {
+            let cause = format!("the file of {} may be damaged", self.blob.file.digest());
+            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, cause))));
+        }
+        let polled = self.poll_piece(context);
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            self.blob.file.suspect();
+        }
+        polled
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(reading) = &mut self.reading {
                 let bytes = match ready!(Pin::new(reading).poll(context)) {

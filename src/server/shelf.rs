@@ -45,7 +45,9 @@ struct Open {
 
 impl Open {
     fn is_stale(&self, now: Instant) -> bool {
-        now.duration_since(self.used) > IDLE || now.duration_since(self.opened) > LONGEST
+        now.duration_since(self.used) > IDLE
+            || now.duration_since(self.opened) > LONGEST
+            || self.blob.file.is_suspect()
     }
 }
 
@@ -74,7 +76,8 @@ impl Shelf {
         Some(Arc::clone(&open.blob))
     }
 
-    /// The blob, open; `None` when it is not there.
+    /// The blob, open; `None` when it is not there. The first to ask for it after a start waits
+    /// until all of it was verified.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -82,8 +85,7 @@ impl Shelf {
         if let Some(blob) = self.get(digest) {
             return Ok(Some(blob));
         }
-        let (blobs, wanted) = (self.blobs.clone(), digest.clone());
-        let file = off_thread(move || blobs.open(&wanted)).await?;
+        let file = self.blobs.open_async(digest).await?;
         Ok(file.map(|file| self.keep(file)))
     }
 
@@ -110,14 +112,21 @@ impl Shelf {
         blob
     }
 
-    /// Closes what was not used for a while; to be called every second or so.
+    /// Closes what was not used for a while, and what was written to or moved; to be called every
+    /// second or so.
     pub fn close_stale(&self) {
         let now = Instant::now();
         for shard in &self.shards {
+            let mut gone: Vec<Arc<OpenBlob>> = {
+                let shard = lock(shard);
+                shard.values().map(|open| Arc::clone(&open.blob)).collect()
+            };
+            gone.retain(|blob| !blob.file.look_again());
+            let is_gone = |blob: &Arc<OpenBlob>| gone.iter().any(|gone| Arc::ptr_eq(gone, blob));
             let stale: Vec<Open> = {
                 let mut shard = lock(shard);
                 shard
-                    .extract_if(|_, open| open.is_stale(now))
+                    .extract_if(|_, open| open.is_stale(now) || is_gone(&open.blob))
                     .map(|(_, open)| open)
                     .collect()
             };

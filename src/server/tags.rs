@@ -8,7 +8,7 @@ use moka::future::Cache;
 use tracing::Instrument;
 
 use super::front::Front;
-use crate::convert::{ConvertError, Source};
+use crate::convert::{ConvertError, Source, TagOutcome};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// How long a tag that was pushed is not pushed again, unless it moves.
@@ -49,11 +49,15 @@ impl Tags {
         let (front, source) = (Arc::clone(front), source.clone());
         let (tag, digest) = (tag.clone(), digest.clone());
         let work = async move {
-            if let Err(error) = push(&front, &source, &tag, &digest).await {
-                tracing::warn!(repo = %source.repo, %tag, %error, "the converted image has no tag in the registry yet");
-                // The next request tries again.
-                front.tags.lately.invalidate(&key).await;
+            match push(&front, &source, &tag, &digest).await {
+                Ok(TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without) => return,
+                Ok(TagOutcome::Moved) => {}
+                Err(error) => {
+                    tracing::warn!(repo = %source.repo, %tag, %error, "the converted image has no tag in the registry yet");
+                }
             }
+            // The next request tries again.
+            front.tags.lately.invalidate(&key).await;
         };
         tokio::spawn(work.in_current_span());
     }
@@ -64,7 +68,7 @@ async fn push(
     source: &Source,
     tag: &Tag,
     digest: &Digest,
-) -> Result<(), ConvertError> {
+) -> Result<TagOutcome, ConvertError> {
     let converter = &front.converted.converter;
     let image = match converter.known(source, digest).await? {
         Some(image) => image,

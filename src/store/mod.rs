@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use blobs::{BlobFile, BlobInfo, BlobStore, Reservation, TempBlob};
+pub use blobs::{
+    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobStore, Damage, Examined, Reservation,
+    Scrubber, TempBlob,
+};
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
     Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,

@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub mod chain;
+pub mod gate;
 pub mod http;
 pub mod image;
 pub mod judge;
@@ -16,6 +17,7 @@ pub mod registry;
 pub mod skopeo;
 pub mod tar;
 pub mod unpack;
+pub mod until;
 pub mod walk;
 
 use std::path::{Path, PathBuf};

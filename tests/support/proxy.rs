@@ -33,8 +33,13 @@ impl Proxy {
     /// `serve` before `upstream`, with further arguments.
     #[track_caller]
     pub fn start(upstream: &str, data_dir: &Path, more: &[&str]) -> Self {
+        Self::start_as(program(), upstream, data_dir, more)
+    }
+
+    /// As [`Proxy::start`], by a command that has been prepared.
+    #[track_caller]
+    pub fn start_as(mut command: Command, upstream: &str, data_dir: &Path, more: &[&str]) -> Self {
         let logs = tempfile::tempdir().unwrap();
-        let mut command = program();
         command
             .args(["serve", "--upstream", upstream, "--listen", "127.0.0.1:0"])
             .args(["--admin", "127.0.0.1:0", "--data-dir"])

@@ -343,6 +343,7 @@ fn converted_tree(
         annotations(layer, problems);
         match converted_layer(blobs, layer) {
             Ok(blob) => {
+                usable(&blob, layer, problems);
                 belongs(&blob, layer, below, layers.last(), problems);
                 layers.push(Arc::new(blob));
             }
@@ -363,7 +364,7 @@ fn converted_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlo
     let name = || format!("layer {}", layer.digest);
     let file = blobs.to_file(layer).with_context(name)?;
     let device = FileDevice::new(file).with_context(name)?;
-    let blob = LayerBlob::open(Arc::new(device)).with_context(name)?;
+    let blob = LayerBlob::open_readable(Arc::new(device)).with_context(name)?;
     // The file is our own copy: what cannot be read of it is not whole.
     blob.verify()
         .map_err(|error| Damaged(error.to_string()))
@@ -382,6 +383,17 @@ fn annotations(layer: &Descriptor, problems: &mut Vec<String>) {
     if says(BLOB_SIZE) != Some(layer.size.to_string().as_str()) {
         problems.push(format!("layer {digest}: its annotation names another size"));
     }
+}
+
+/// Sees that nodes take the layer: what overlaybd refuses can still be read here.
+fn usable(blob: &LayerBlob, layer: &Descriptor, problems: &mut Vec<String>) {
+    let digest = &layer.digest;
+    problems.extend(blob.refusals().iter().map(|refusal| {
+        format!(
+            "layer {digest}: overlaybd refuses it: {refusal}: convert the image again, or pull \
+             its tag through a proxy of this version"
+        )
+    }));
 }
 
 /// Sees that a blob is a layer upon the one below, as far as it says so itself.

@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 
-use super::names::{Place, official};
+use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::Mistakes;
 use crate::config::options::{Registries, Target};
-use crate::convert::{Converter, Source};
+use crate::convert::{Converter, Source, TagOutcome};
 use crate::oci::reference::is_docker_hub;
 use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, Upstream};
+
+/// How often an image is converted because its tag moved while the one before was.
+const ATTEMPTS: u32 = 3;
 
 /// Converts here.
 pub struct Direct {
@@ -22,7 +25,7 @@ pub struct Direct {
     /// The upstream of names without a host.
     pub default: Target,
     /// Opened once each: clones share connections and tokens.
-    pub opened: Mutex<HashMap<Option<String>, Upstream>>,
+    pub opened: Mutex<HashMap<Option<Host>, Upstream>>,
 }
 
 impl Direct {
@@ -31,7 +34,7 @@ impl Direct {
         let upstream = if let Some(upstream) = opened.get(&place.host) {
             upstream.clone()
         } else {
-            let upstream = self.open(place.host.as_deref())?;
+            let upstream = self.open(place.host.as_ref())?;
             opened.insert(place.host.clone(), upstream.clone());
             upstream
         };
@@ -42,12 +45,12 @@ impl Direct {
         })
     }
 
-    fn open(&self, host: Option<&str>) -> anyhow::Result<Upstream> {
-        let Some(host) = host else {
+    fn open(&self, host: Option<&Host>) -> anyhow::Result<Upstream> {
+        let Some(Host { scheme, name }) = host else {
             return Ok(self.default.open()?);
         };
         let mut mistakes = Mistakes::default();
-        let upstream = self.registries.dial(host, None, &mut mistakes);
+        let upstream = self.registries.dial((*scheme, name), None, &mut mistakes);
         Ok(mistakes.none_or(upstream)?)
     }
 
@@ -72,26 +75,39 @@ impl Direct {
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let source = self.source(place)?;
-        let digest = match &selector {
-            Selector::Digest(digest) => digest.clone(),
-            tag @ Selector::Tag(_) => {
-                let head = source
-                    .upstream
-                    .head_manifest(&source.repo, tag, &source.authorization);
-                head.await?.digest
+        let progress = ImageProgress::new(terminal, name, Detail::Image);
+        let mut attempts = ATTEMPTS;
+        let image = loop {
+            let digest = match &selector {
+                Selector::Digest(digest) => digest.clone(),
+                tag @ Selector::Tag(_) => {
+                    let head =
+                        source
+                            .upstream
+                            .head_manifest(&source.repo, tag, &source.authorization);
+                    head.await?.digest
+                }
+            };
+            let made: anyhow::Result<_> = self
+                .converter
+                .convert(&source, &digest, Some(progress.observer()))
+                .await
+                .map_err(Into::into);
+            progress.clear();
+            let image: Arc<_> = made?;
+            let Selector::Tag(tag) = &selector else {
+                break image;
+            };
+            let outcome = self.converter.push_tag(&source, &image, tag).await?;
+            attempts -= 1;
+            match outcome {
+                TagOutcome::Moved if attempts > 0 => {}
+                TagOutcome::Moved => {
+                    anyhow::bail!("its tag moved {ATTEMPTS} times while it was converted")
+                }
+                TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without => break image,
             }
         };
-        let progress = ImageProgress::new(terminal, name, Detail::Image);
-        let made: anyhow::Result<_> = self
-            .converter
-            .convert(&source, &digest, Some(progress.observer()))
-            .await
-            .map_err(Into::into);
-        progress.clear();
-        let image: Arc<_> = made?;
-        if let Selector::Tag(tag) = &selector {
-            self.converter.push_tag(&source, &image, tag).await?;
-        }
         let outcome = match progress.tally().converted {
             0 => Outcome::Found,
             _ => Outcome::Converted,

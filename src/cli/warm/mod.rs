@@ -22,9 +22,9 @@ use crate::config::options::{
 };
 use crate::config::{Layers, Mistakes, duration, number};
 use crate::convert::Converter;
-use crate::oci::reference::is_host;
+use crate::oci::reference::{Scheme, is_host};
 use crate::oci::{Digest, Selector, Tag};
-use crate::registry::Upstream;
+use crate::registry::{RegistryConfig, Upstream};
 use crate::store::Store;
 use direct::Direct;
 use names::{Name, Place, Which};
@@ -240,11 +240,7 @@ fn to_proxy(
     let (mut own, _) = Layers::read(None, std::collections::BTreeMap::new());
     let mut registry = own.effective(&args.registry, mistakes);
     args.password.apply(&mut registry, mistakes)?;
-    let (host, is_plain) = match url.split_once("://") {
-        Some(("http", host)) => (host, true),
-        Some(("https", host)) => (host, false),
-        _ => (url, false),
-    };
+    let (scheme, host) = Scheme::split(url);
     let host = host.trim_end_matches('/');
     if !is_host(host) {
         mistakes.add(
@@ -252,15 +248,15 @@ fn to_proxy(
             format!("{url:?} is no proxy: http://HOST:PORT is expected"),
         );
     }
-    if is_plain {
-        registry.plain_http = Some("true".into());
-    }
     // A proxy lets a request wait for its hold, and may be told a long one.
     registry.response_timeout = Some(match &args.registry.response_timeout {
         Some(time) => time.clone(),
         None => "10m".into(),
     });
-    let config = registry.config(mistakes);
+    let config = registry.config(mistakes).map(|config| RegistryConfig {
+        scheme: scheme.or(config.scheme),
+        ..config
+    });
     let suffix = push.suffix(mistakes);
     let both = (|| Some((config?, suffix?)))();
     let (config, suffix) = found.none_or(both)?;

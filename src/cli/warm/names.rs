@@ -6,17 +6,26 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 
-use crate::oci::reference::{index_host, is_host};
+use crate::oci::reference::{Scheme, index_host, is_host};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// The longest list of images that is read, in bytes.
 const LONGEST_LIST: u64 = 64 << 20;
 
+/// A registry that was named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// How it is spoken to, where that is written.
+    pub scheme: Option<Scheme>,
+    /// Host and, where it is written, port.
+    pub name: String,
+}
+
 /// A repository, of the default upstream or of a host that was named.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The registry, where one is named.
-    pub host: Option<String>,
+    pub host: Option<Host>,
     /// The repository as it is written.
     pub repo: RepoName,
 }
@@ -44,7 +53,7 @@ pub struct Name {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(host) = &self.host {
-            write!(f, "{host}/")?;
+            write!(f, "{}/", host.name)?;
         }
         self.repo.fmt(f)
     }
@@ -64,21 +73,28 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.strip_prefix("docker://").unwrap_or(text);
+        let (scheme, text) = match Scheme::split(text) {
+            (None, text) => (None, text.strip_prefix("docker://").unwrap_or(text)),
+            written => written,
+        };
         let (first, rest) = text.split_once('/').unwrap_or((text, ""));
-        let is_host_like = first == "localhost" || first.contains(['.', ':', '[']);
-        let (host, repo) = if !rest.is_empty() && is_host_like {
+        let is_host_like =
+            scheme.is_some() || first == "localhost" || first.contains(['.', ':', '[']);
+        let (host, repo) = if is_host_like && (scheme.is_some() || !rest.is_empty()) {
             if !is_host(first) {
                 return Err(format!("{first:?} is no registry host"));
             }
-            (Some(index_host(first).to_owned()), rest)
+            let name = index_host(first).to_owned();
+            (Some(Host { scheme, name }), rest)
         } else {
             (None, text)
         };
         let repo: RepoName = repo
             .parse()
             .map_err(|error: crate::oci::name::InvalidName| error.to_string())?;
-        let is_hub = host.as_deref() == Some(crate::oci::reference::DOCKER_HUB);
+        let is_hub = host
+            .as_ref()
+            .is_some_and(|host| host.name == crate::oci::reference::DOCKER_HUB);
         let repo = if is_hub { official(&repo) } else { repo };
         Ok(Self { host, repo })
     }
@@ -250,12 +266,24 @@ mod tests {
             ("localhost:5000/x:1", "localhost:5000/x:1"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
             ("r.io/x:3.*", "r.io/x:3.*"),
+            ("https://localhost:5000/x:1", "localhost:5000/x:1"),
+            ("http://registry/x", "registry/x:latest"),
         ] {
             assert_eq!(shown(written), meant);
         }
         let digest = Digest::of(b"");
         assert_eq!(shown(&format!("x:1@{digest}")), format!("x@{digest}"));
-        for bad in ["", "X", "x:", "x:*/", "r.io/", "x@sha256:0", "-x.io/y"] {
+        for bad in [
+            "",
+            "X",
+            "x:",
+            "x:*/",
+            "r.io/",
+            "x@sha256:0",
+            "-x.io/y",
+            "https://x",
+            "https://x:1",
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::names::{Place, official};
+use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::oci::{Digest, RepoName, Selector, Tag};
@@ -132,7 +132,7 @@ impl Proxy {
         struct List {
             tags: Option<Vec<String>>,
         }
-        let mut address = self.address(place.host.as_deref(), &place.repo, "tags/list");
+        let mut address = self.address(named(place)?, &place.repo, "tags/list");
         let mut tags = Vec::new();
         for _ in 0..MOST_PAGES {
             let answer = self.ask(Method::GET, &address).await?;
@@ -162,7 +162,7 @@ impl Proxy {
             anyhow::bail!("a proxy is asked by tag: only without --proxy can a digest be warmed");
         };
         let wanted: Tag = format!("{tag}{}", self.suffix).parse()?;
-        let host = place.host.as_deref();
+        let host = named(place)?;
         // What it must not be: a proxy may answer with the source while it converts.
         let mut repo = place.repo.clone();
         let mut plain = self.plain(host, &repo, tag).await;
@@ -243,6 +243,18 @@ impl Proxy {
             tokio::time::sleep(wait.max(Duration::from_millis(50))).await;
         }
     }
+}
+
+/// The registry that a name has, which it is for the proxy to reach.
+fn named(place: &Place) -> anyhow::Result<Option<&str>> {
+    let Some(Host { scheme, name }) = &place.host else {
+        return Ok(None);
+    };
+    if let Some(scheme) = scheme {
+        let scheme = scheme.as_str();
+        anyhow::bail!("the proxy knows how {name} is spoken to: leave {scheme}:// out");
+    }
+    Ok(Some(name))
 }
 
 fn outcome(answer: &Answer, waited: bool) -> Outcome {

@@ -8,7 +8,7 @@ use super::upstream::Registries;
 use super::{required, switch};
 use crate::config::{Mistakes, Text};
 use crate::convert::PushTarget;
-use crate::oci::reference::is_host;
+use crate::oci::reference::{Scheme, is_host};
 use crate::oci::{RepoName, Tag};
 
 /// How converted images are called, and where they are pushed to.
@@ -23,28 +23,42 @@ pub struct PushOptions {
     #[arg(long, value_name = "BOOL")]
     pub push: Option<Text>,
     /// Push them elsewhere: REPO of the same upstream, HOST/REPO, or HOST/ for the same
-    /// repository there; implies --push
+    /// repository there, HOST also with https:// or http:// before it; implies --push
     #[arg(long, value_name = "WHERE")]
     pub push_repo: Option<Text>,
     /// Credentials for the HOST of --push-repo: NAME:PASSWORD [default: Docker's config.json]
     #[arg(long, value_name = "NAME:PASSWORD")]
     pub push_user: Option<Text>,
+    /// Replace a tag in the registry that converted images would have, also where it names an
+    /// image that this program did not make
+    ///
+    /// Replace a tag in the registry that converted images would have, also where it names an
+    /// image that this program did not make. Without this, such a tag is left alone, with a
+    /// warning in the log. An image is this program's if the index records that it was converted
+    /// here, or else (after the index was lost, or where another replica or an older version
+    /// made it) if the blob of each of its layers carries this program's mark.
+    #[arg(long, value_name = "BOOL")]
+    pub push_overwrite_tags: Option<Text>,
 }
 
+/// A registry, with the scheme that it is written with.
+type Host = (Option<Scheme>, String);
+
 /// Host and repository of a `--push-repo`.
-fn place(text: &str) -> Result<(Option<String>, Option<RepoName>), String> {
+fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
     let wrong = |error: &dyn std::fmt::Display| {
         format!("{text:?} is no place to push to ({error}): use REPO, HOST/REPO or HOST/")
     };
-    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+    let (scheme, bare) = Scheme::split(text);
+    let (first, rest) = bare.split_once('/').unwrap_or((bare, ""));
     // As in image names: what has a dot or a port is a host.
-    let host_like = first == "localhost" || first.contains(['.', ':']);
-    if host_like && is_host(first) && text.contains('/') {
+    let host_like = scheme.is_some() || first == "localhost" || first.contains(['.', ':']);
+    if host_like && is_host(first) && (scheme.is_some() || bare.contains('/')) {
         let repo = match rest {
             "" => None,
             rest => Some(rest.parse().map_err(|error| wrong(&error))?),
         };
-        return Ok((Some(first.to_owned()), repo));
+        return Ok((Some((scheme, first.to_owned())), repo));
     }
     let repo = text.parse::<RepoName>().map_err(|error| wrong(&error))?;
     Ok((None, Some(repo)))
@@ -74,9 +88,14 @@ impl PushOptions {
         if push == Some(false) && self.push_repo.is_some() {
             mistakes.add("push", "is off, but --push-repo says where to: drop one");
         }
+        let name = "push-overwrite-tags";
+        let overwrite_tags = switch(mistakes, name, self.push_overwrite_tags.as_ref());
         if push != Some(true) && self.push_repo.is_none() {
             if self.push_user.is_some() {
                 mistakes.add("push-user", "means nothing without --push-repo HOST/REPO");
+            }
+            if overwrite_tags {
+                mistakes.add(name, "means nothing without --push or --push-repo");
             }
             return None;
         }
@@ -88,8 +107,8 @@ impl PushOptions {
             );
         }
         let upstream = match &host {
-            Some(host) => Some(registries.dial(
-                host,
+            Some((scheme, host)) => Some(registries.dial(
+                (*scheme, host),
                 self.push_user.as_ref().map(|user| ("push-user", user)),
                 mistakes,
             )?),
@@ -99,6 +118,7 @@ impl PushOptions {
             upstream,
             repo,
             suffix: suffix?,
+            overwrite_tags,
         })
     }
 }
@@ -121,11 +141,31 @@ mod tests {
             let (host, repo) = place(text).unwrap();
             (host, repo.map(|repo| repo.to_string()))
         };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(parsed("team/obd"), (None, some("team/obd")));
-        assert_eq!(parsed("r.io/team"), (some("r.io"), some("team")));
-        assert_eq!(parsed("localhost:5000/"), (some("localhost:5000"), None));
-        for bad in ["", "/", "r.io:5000", "Team", "r.io/Team", "a//b"] {
+        let repo = |text: &str| Some(text.to_owned());
+        let host = |scheme, text: &str| Some((scheme, text.to_owned()));
+        let https = Some(Scheme::Https);
+        for (written, meant) in [
+            ("team/obd", (None, repo("team/obd"))),
+            ("r.io/team", (host(None, "r.io"), repo("team"))),
+            ("localhost:5000/", (host(None, "localhost:5000"), None)),
+            ("https://registry/", (host(https, "registry"), None)),
+            ("https://registry", (host(https, "registry"), None)),
+            ("https://r.io/a/b", (host(https, "r.io"), repo("a/b"))),
+            ("http://r.io/", (host(Some(Scheme::Http), "r.io"), None)),
+        ] {
+            assert_eq!(parsed(written), meant, "{written}");
+        }
+        for bad in [
+            "",
+            "/",
+            "r.io:5000",
+            "Team",
+            "r.io/Team",
+            "a//b",
+            "ftp://r.io/",
+            "https://",
+            "https:///",
+        ] {
             assert!(place(bad).is_err(), "{bad}");
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{Mistakes, Text, bytes, duration, number};
-use crate::oci::reference::is_host;
+use crate::oci::reference::{Scheme, is_host};
 use crate::registry::config::MAX_MANIFEST;
 use crate::registry::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
@@ -34,7 +34,8 @@ pub struct RegistryOptions {
     /// $DOCKER_CONFIG/config.json or ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<Text>,
-    /// Speak plain HTTP; loopback addresses without TLS settings get it unasked
+    /// Speak plain HTTP to addresses without https:// or http://; loopback addresses without
+    /// TLS settings get it unasked
     #[arg(long, value_name = "BOOL", alias = "plain")]
     pub plain_http: Option<Text>,
     /// Take any certificate
@@ -161,7 +162,7 @@ impl RegistryOptions {
                 },
             );
         Some(RegistryConfig {
-            plain_http,
+            scheme: plain_http.then_some(Scheme::Http),
             tls,
             hosts_dirs: hosts_dirs.collect(),
             credentials: credentials?,

@@ -15,7 +15,7 @@ use super::RegistryOptions;
 use crate::config::file::shaped_entry;
 use crate::config::layers::{Shape, keys_of};
 use crate::config::{Mistakes, Text};
-use crate::oci::reference::{index_host, is_host};
+use crate::oci::reference::{Scheme, index_host, is_host};
 use crate::oci::{ImageReference, RepoName};
 use crate::registry::{Error, RegistryConfig, Upstream};
 use crate::server::{UpstreamChoice, UpstreamEntry};
@@ -33,8 +33,9 @@ pub struct UpstreamOptions {
     /// it with commas, under the names that they have in the file's [[upstream]] tables:
     /// ghcr.io,path-prefix=gh,plain-http. How a request chooses an upstream: ns=VALUE (the `ns`
     /// parameter of containerd's mirrors; the host itself if none is given), hosts=NAME (the
-    /// request's Host), path-prefix=NAME (the first components of the repository). In the
-    /// environment variable, upstreams are divided by semicolons.
+    /// request's Host), path-prefix=NAME (the first components of the repository). A written
+    /// https:// or http:// holds whatever else is said. In the environment variable, upstreams
+    /// are divided by semicolons.
     #[arg(long, value_name = "UPSTREAM", value_delimiter = ';')]
     pub upstream: Vec<Entry>,
 }
@@ -133,7 +134,7 @@ impl NamedUpstream {
 #[derive(Debug, Clone)]
 pub struct Registries {
     base: RegistryOptions,
-    named: BTreeMap<String, RegistryOptions>,
+    named: BTreeMap<String, (Option<Scheme>, RegistryOptions)>,
     /// Hosts that the base's credentials are for.
     trusted: BTreeSet<String>,
 }
@@ -156,7 +157,7 @@ impl Registries {
             let Some((target, options, _)) = read_entry(entry, &self.base, mistakes) else {
                 continue;
             };
-            if let Place::Registry { host, .. } = target {
+            if let Place::Registry { host, scheme } = target {
                 let host = index_host(&host).to_owned();
                 let mut options = options;
                 if self.trusted.contains(&host) && !options.has_credentials() {
@@ -164,25 +165,25 @@ impl Registries {
                     options.password_file.clone_from(&self.base.password_file);
                     options.refresh.clone_from(&self.base.refresh);
                 }
-                self.named.entry(host).or_insert(options);
+                self.named.entry(host).or_insert((scheme, options));
             }
         }
         self
     }
 
-    /// The settings of one registry, with other credentials if there are: an option's name
-    /// and its NAME:PASSWORD.
+    /// The settings of one registry, with the scheme that it is written with here, if it is,
+    /// and with other credentials if there are: an option's name and its NAME:PASSWORD.
     pub fn config(
         &self,
-        host: &str,
+        (scheme, host): (Option<Scheme>, &str),
         user: Option<(&'static str, &Text)>,
         mistakes: &mut Mistakes,
     ) -> Option<RegistryConfig> {
         let host = index_host(host);
-        let mut options = match self.named.get(host) {
-            Some(options) => options.clone(),
-            None if self.trusted.contains(host) => self.base.clone(),
-            None => self.base.without_credentials(),
+        let (named, mut options) = match self.named.get(host) {
+            Some((scheme, options)) => (*scheme, options.clone()),
+            None if self.trusted.contains(host) => (None, self.base.clone()),
+            None => (None, self.base.without_credentials()),
         };
         if let Some((name, user)) = user {
             if !user.as_str().contains(':') {
@@ -194,17 +195,21 @@ impl Registries {
                 ..options.without_credentials()
             };
         }
-        options.config(mistakes)
+        let config = options.config(mistakes)?;
+        Some(RegistryConfig {
+            scheme: scheme.or(named).or(config.scheme),
+            ..config
+        })
     }
 
     /// The registry of a host, as [`config`](Self::config) has it.
     pub fn dial(
         &self,
-        host: &str,
+        (scheme, host): (Option<Scheme>, &str),
         user: Option<(&'static str, &Text)>,
         mistakes: &mut Mistakes,
     ) -> Option<Upstream> {
-        let config = self.config(host, user, mistakes)?;
+        let config = self.config((scheme, host), user, mistakes)?;
         Upstream::registry(host, &config)
             .map_err(|error| mistakes.add_line(format!("registry {host}: {error}")))
             .ok()
@@ -215,7 +220,11 @@ impl Registries {
         Some(match image {
             ImageReference::Registry(reference) => Target::Registry {
                 host: reference.host.clone(),
-                config: Box::new(self.config(&reference.host, None, mistakes)?),
+                config: Box::new(self.config(
+                    (reference.scheme, &reference.host),
+                    None,
+                    mistakes,
+                )?),
             },
             ImageReference::Layout(reference) if reference.archive => {
                 Target::Archive(reference.path.clone())
@@ -226,7 +235,10 @@ impl Registries {
 }
 
 enum Place {
-    Registry { host: String, plain_http: bool },
+    Registry {
+        host: String,
+        scheme: Option<Scheme>,
+    },
     Layout(PathBuf),
     Archive(PathBuf),
 }
@@ -243,15 +255,17 @@ fn place(url: &str) -> Result<Place, String> {
     if let Some(directory) = url.strip_prefix("oci:") {
         return path(directory).map(Place::Layout);
     }
-    let (host, plain_http) = match url.split_once("://") {
-        Some(("https" | "docker", host)) => (host, false),
-        Some(("http", host)) => (host, true),
-        Some((scheme, _)) => {
-            return Err(format!(
-                "{scheme:?} is no scheme of a registry: use https or http"
-            ));
-        }
-        None => (url, false),
+    let (scheme, host) = match Scheme::split(url) {
+        (None, text) => match text.split_once("://") {
+            Some(("docker", host)) => (None, host),
+            Some((scheme, _)) => {
+                return Err(format!(
+                    "{scheme:?} is no scheme of a registry: use https or http"
+                ));
+            }
+            None => (None, text),
+        },
+        written => written,
     };
     let host = host.strip_suffix('/').unwrap_or(host);
     if host.contains('@') {
@@ -265,7 +279,7 @@ fn place(url: &str) -> Result<Place, String> {
     }
     Ok(Place::Registry {
         host: host.to_owned(),
-        plain_http,
+        scheme,
     })
 }
 
@@ -325,15 +339,6 @@ fn read_entry(
             key.clone()
         };
         merged.insert(key, value.clone());
-    }
-    if matches!(
-        place,
-        Place::Registry {
-            plain_http: true,
-            ..
-        }
-    ) {
-        merged.insert("plain-http".to_owned(), "true".into());
     }
     let options = Value::Table(merged)
         .try_into()
@@ -403,8 +408,8 @@ impl UpstreamOptions {
         let mut upstreams = Vec::new();
         for (place, _, choice) in read {
             let target = match place {
-                Place::Registry { host, .. } => {
-                    let Some(config) = registries.config(&host, None, mistakes) else {
+                Place::Registry { host, scheme } => {
+                    let Some(config) = registries.config((scheme, &host), None, mistakes) else {
                         continue;
                     };
                     Target::Registry {

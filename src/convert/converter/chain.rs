@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use super::super::error::Fault;
 use super::super::jobs::Claim;
 use super::super::layer::{
     ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare, working_set,
@@ -92,6 +93,17 @@ impl Converter {
             ahead: VecDeque::new(),
         };
         let result = chain.run().await;
+        if result
+            .as_ref()
+            .is_err_and(|error| error.fault() == Fault::Local)
+        {
+            // What was read of the layers below may have been damaged since they were verified.
+            let blobs = self.inner.store.blobs();
+            chain
+                .layers
+                .iter()
+                .for_each(|layer| blobs.doubt(&layer.digest));
+        }
         chain.let_go().await?;
         // A layer that is whole is kept even if one above it failed.
         let sealed = chain.settle().await;

@@ -12,7 +12,9 @@ mod chain;
 mod deadline;
 mod fetch;
 mod image;
+mod ours;
 mod pins;
+mod push_tag;
 mod recall;
 mod remote;
 mod status;
@@ -29,11 +31,12 @@ use super::error::ConvertError;
 use super::jobs::{Claims, Jobs};
 use super::layer::CompressPool;
 use super::memory::Memory;
-use crate::oci::{Digest, RepoName, Selector, Tag};
-use crate::registry::{Authorization, Error, Upstream};
+use crate::oci::{Digest, RepoName};
+use crate::registry::{Error, Upstream};
 use crate::store::Store;
 
 pub use pins::Pins;
+pub use push_tag::TagOutcome;
 pub use status::Status;
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Outcome, PlannedLayer,
@@ -278,42 +281,6 @@ impl Converter {
                 Err(Halt::Failed(error)) => return Err(error),
             }
         }
-    }
-
-    /// Gives the converted image its tag in the registry it is pushed to: the source's with
-    /// the suffix. Does nothing where nothing is pushed.
-    ///
-    /// # Errors
-    /// When the registry does not take it.
-    pub async fn push_tag(
-        &self,
-        source: &Source,
-        image: &ConvertedImage,
-        tag: &Tag,
-    ) -> Result<(), ConvertError> {
-        let Some(target) = &self.inner.config.push else {
-            return Ok(());
-        };
-        let name = format!("{tag}{}", target.suffix);
-        let Ok(tag) = name.parse::<Tag>() else {
-            tracing::warn!(
-                name,
-                "too long for a tag: the converted image is pushed by digest only"
-            );
-            return Ok(());
-        };
-        let home = self.home(source);
-        let (media_type, bytes) = (&image.root.media_type, image.root.bytes.clone());
-        home.upstream
-            .push_manifest(
-                &home.repo,
-                &Selector::Tag(tag),
-                media_type,
-                bytes,
-                &Authorization::Own,
-            )
-            .await?;
-        Ok(())
     }
 
     /// What was counted so far.

@@ -45,6 +45,8 @@ pub struct PushTarget {
     pub repo: Option<RepoName>,
     /// What is added to the source's tag.
     pub suffix: String,
+    /// Whether a tag is replaced although it names an image that this program did not make.
+    pub overwrite_tags: bool,
 }
 
 /// Which platforms of an index are converted.

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::wrapping;
 use crate::format::block::{BlockDevice as _, SharedDevice};
-use crate::format::lsmt::{self, Header, LsmtError, Mapping};
-use crate::format::zfile::{Geometry, ZFileError, ZFileReader};
+use crate::format::lsmt::{self, Header, LsmtError, Mapping, MisplacedZeros};
+use crate::format::zfile::{Geometry, UnreadableBlock, ZFileError, ZFileReader};
 
 /// Why a blob cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,23 @@ pub enum BlobError {
     /// The LSMT.
     #[error(transparent)]
     Lsmt(#[from] LsmtError),
+    /// It can be read, and overlaybd still refuses it.
+    #[error("overlaybd refuses this layer: {0}")]
+    Refused(#[from] Refusal),
+}
+
+/// Why overlaybd cannot use a layer that this program can read.
+///
+/// Such layers exist: overlaybd's own tools write blocks that its reader cannot read, and
+/// version 1 of this program's blobs had mappings that make a node refuse the whole image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// overlaybd does not open the image.
+    #[error("{0}")]
+    Zeros(MisplacedZeros),
+    /// overlaybd opens the image and cannot read some of it, or does not open it.
+    #[error("{0}")]
+    Block(UnreadableBlock),
 }
 
 /// A layer blob: what it maps, and how to read it.
@@ -49,11 +66,25 @@ pub struct Summary {
 }
 
 impl LayerBlob {
-    /// Opens the blob that all of `device` is: the tar, or a bare `ZFile`.
+    /// Opens the blob that all of `device` is, the tar or a bare `ZFile`, if nodes take it.
+    /// To stack a layer upon, to serve, to record.
+    ///
+    /// # Errors
+    /// As [`open_readable`](Self::open_readable), and [`BlobError::Refused`].
+    pub fn open(device: SharedDevice) -> Result<Self, BlobError> {
+        let blob = Self::open_readable(device)?;
+        match blob.refusals().first() {
+            None => Ok(blob),
+            Some(refusal) => Err((*refusal).into()),
+        }
+    }
+
+    /// Opens a blob as [`open`](Self::open) does, also one that overlaybd refuses. To look
+    /// into: [`refusals`](Self::refusals) says what is wrong with it.
     ///
     /// # Errors
     /// When it cannot be read or is no whole overlaybd blob.
-    pub fn open(device: SharedDevice) -> Result<Self, BlobError> {
+    pub fn open_readable(device: SharedDevice) -> Result<Self, BlobError> {
         let zfile = wrapping::find(device)?.map_err(BlobError::Wrapping)?;
         let zfile = ZFileReader::open(std::sync::Arc::new(zfile))?;
         let geometry = *zfile.geometry();
@@ -61,6 +92,14 @@ impl LayerBlob {
             geometry,
             layer: lsmt::Layer::open(zfile)?,
         })
+    }
+
+    /// Why overlaybd refuses the layer, one of each kind; nothing for one from
+    /// [`open`](Self::open).
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let zeros = self.layer.misplaced_zeros().map(Refusal::Zeros);
+        let block = self.layer.device().unreadable_block().map(Refusal::Block);
+        zeros.into_iter().chain(block).collect()
     }
 
     /// What the `ZFile`'s header says.

@@ -8,6 +8,6 @@ mod writer;
 
 pub use crate::format::zfile::{Algorithm, BlockSize, CompressPool};
 pub use export::export;
-pub use layer::{BlobError, LayerBlob, Summary};
+pub use layer::{BlobError, LayerBlob, Refusal, Summary};
 pub use stack::{MAX_LAYERS, Stack, StackError};
 pub use writer::{FinishedBlob, LayerSpec, LayerWriter, WriterError, WrittenBlob};

@@ -8,6 +8,7 @@ use crate::format::block::{BlockDevice, SharedDevice, check_range};
 pub(super) const START: u64 = 1536;
 const BLOCK: usize = 512;
 const NAME: &[u8] = b"overlaybd.commit";
+const VERSION: &[u8] = b"00";
 
 /// A part of a disk as a disk.
 pub(super) struct Part {
@@ -71,6 +72,13 @@ fn place(head: &[u8; 3 * BLOCK], whole: u64) -> Result<(u64, u64), String> {
 fn checked(header: &[u8]) -> Result<(), String> {
     if &header[257..262] != b"ustar" {
         return Err("it does not begin with a tar header".into());
+    }
+    // overlaybd does not look into another kind of tar.
+    if &header[263..265] != VERSION {
+        let version = header[263..265].escape_ascii();
+        return Err(format!(
+            "a tar header's version is \"{version}\", not \"00\""
+        ));
     }
     let stored = octal(&header[148..156])?;
     let computed = checksum(header);
@@ -136,7 +144,7 @@ fn header(name: &[u8], kind: u8, size: u64) -> [u8; BLOCK] {
     bytes[136..147].copy_from_slice(b"00000000000");
     bytes[156] = kind;
     bytes[257..263].copy_from_slice(b"ustar\0");
-    bytes[263..265].copy_from_slice(b"00");
+    bytes[263..265].copy_from_slice(VERSION);
     bytes[265..269].copy_from_slice(b"root");
     bytes[297..301].copy_from_slice(b"root");
     let sum = checksum(&bytes);
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn a_damaged_front_is_told() {
         let good: [u8; 3 * BLOCK] = front(1234).try_into().unwrap();
-        for at in [0, 124, 156, 257, BLOCK, BLOCK + 4, 2 * BLOCK + 1] {
+        for at in [0, 124, 156, 257, 264, BLOCK, BLOCK + 4, 2 * BLOCK + 1] {
             let mut bad = good;
             bad[at] ^= 0x40;
             assert!(place(&bad, 0).is_err(), "byte {at}");

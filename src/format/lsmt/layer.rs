@@ -3,6 +3,7 @@
 use std::io;
 
 use super::layout::{FIRST_SECTOR, Header, MAX_MAPPINGS, Mapping, SPACE};
+use super::refusal::MisplacedZeros;
 use crate::format::block::{BlockDevice, SECTOR, check_range};
 
 /// Why an LSMT cannot be opened.
@@ -11,6 +12,9 @@ pub enum LsmtError {
     /// What lies beneath cannot be read.
     #[error("the LSMT cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// The header.
+    #[error("the LSMT's header is damaged: {0}")]
+    Header(String),
     /// The trailer.
     #[error("the LSMT's trailer is damaged: {0}")]
     Trailer(String),
@@ -39,6 +43,8 @@ impl<D: BlockDevice> Layer<D> {
             .filter(|trailer| *trailer >= SPACE as u64)
             .ok_or_else(|| LsmtError::Trailer(format!("{size} bytes have no room for one")))?;
         let mut bytes = [0; SPACE];
+        device.read_at(0, &mut bytes)?;
+        Header::check_header(&bytes).map_err(LsmtError::Header)?;
         device.read_at(trailer, &mut bytes)?;
         let header = Header::decode_trailer(&bytes).map_err(LsmtError::Trailer)?;
         let mappings = Self::read_index(&device, &header, trailer)?;
@@ -53,11 +59,9 @@ impl<D: BlockDevice> Layer<D> {
         let Header {
             index_offset,
             index_size,
-            virtual_size,
             ..
         } = *header;
-        // A page of padding may bring the count over the limit on mappings.
-        if index_size > MAX_MAPPINGS + (SPACE / 16) as u64 {
+        if index_size > MAX_MAPPINGS {
             return Err(LsmtError::Index(format!(
                 "it has {index_size} entries; readers take {MAX_MAPPINGS}"
             )));
@@ -72,14 +76,8 @@ impl<D: BlockDevice> Layer<D> {
         let mut mappings = Vec::with_capacity(len / 16);
         let mut below = 0;
         for mapping in bytes.chunks_exact(16).filter_map(Mapping::decode) {
-            let on_disk = below <= mapping.offset && mapping.end() <= virtual_size / SECTOR;
-            let in_data = mapping.zeroed
-                || mapping.moffset >= FIRST_SECTOR
-                    && mapping.moffset + mapping.length <= index_offset / SECTOR;
-            if !on_disk || !in_data {
-                return Err(LsmtError::Index(format!(
-                    "there is no place for {mapping:?}"
-                )));
+            if let Some(wrong) = misfit(&mapping, below, header) {
+                return Err(LsmtError::Index(format!("mapping {mapping} {wrong}")));
             }
             below = mapping.end();
             mappings.push(mapping);
@@ -102,6 +100,11 @@ impl<D: BlockDevice> Layer<D> {
         &self.mappings
     }
 
+    /// The mappings for which overlaybd does not open the layer, although this reader does.
+    pub fn misplaced_zeros(&self) -> Option<MisplacedZeros> {
+        MisplacedZeros::find(&self.mappings, self.header.index_offset)
+    }
+
     /// The mappings that touch the sectors from `start` up to and without `end`.
     pub(crate) fn overlapping(&self, start: u64, end: u64) -> &[Mapping] {
         let first = self
@@ -119,5 +122,24 @@ impl<D: BlockDevice> Layer<D> {
             return Ok(());
         }
         self.device.read_at(mapping.moffset * SECTOR + skip, buf)
+    }
+}
+
+/// What is wrong with a mapping behind others that end at sector `below`. Where one to zeros
+/// points does not matter here: see [`MisplacedZeros`].
+fn misfit(mapping: &Mapping, below: u64, header: &Header) -> Option<&'static str> {
+    let in_data = mapping.zeroed
+        || mapping.moffset >= FIRST_SECTOR
+            && mapping.moffset + mapping.length <= header.index_offset / SECTOR;
+    if mapping.length == 0 {
+        Some("maps no sector and is no padding")
+    } else if mapping.offset < below {
+        Some("begins before the end of the one before it")
+    } else if mapping.end() > header.virtual_size / SECTOR {
+        Some("ends behind the disk")
+    } else if !in_data {
+        Some("points outside the data")
+    } else {
+        None
     }
 }

@@ -120,6 +120,20 @@ impl Header {
         bytes
     }
 
+    /// Sees that a header is one; an error is what is wrong with it. Everything that counts is
+    /// in the trailer.
+    pub(crate) fn check_header(bytes: &[u8; SPACE]) -> Result<(), String> {
+        if bytes[..24] != MAGIC {
+            return Err("it does not begin with LSMT's magic".into());
+        }
+        let flags = u32_at(bytes, 28);
+        if flags & (FLAG_HEADER | FLAG_DATA_FILE) == FLAG_HEADER | FLAG_DATA_FILE {
+            Ok(())
+        } else {
+            Err(format!("its flags are {flags:#x}: no layer's header"))
+        }
+    }
+
     /// What a trailer says; an error is what is wrong with it.
     pub(crate) fn decode_trailer(bytes: &[u8; SPACE]) -> Result<Self, String> {
         if bytes[..24] != MAGIC {
@@ -158,11 +172,12 @@ impl Mapping {
         self.offset + self.length
     }
 
-    /// Reads an entry of 16 bytes; `None` for padding.
+    /// Reads an entry of 16 bytes; `None` for padding, which only the offset tells, as
+    /// readers see it.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (low, high) = (u64_at(bytes, 0), u64_at(bytes, 8));
         let (offset, length) = (low & INVALID_OFFSET, low >> OFFSET_BITS);
-        (length != 0 && offset != INVALID_OFFSET).then_some(Self {
+        (offset != INVALID_OFFSET).then_some(Self {
             offset,
             length,
             moffset: high & MOFFSET_MASK,
@@ -179,6 +194,22 @@ impl Mapping {
         bytes[..8].copy_from_slice(&low.to_le_bytes());
         bytes[8..].copy_from_slice(&high.to_le_bytes());
         bytes
+    }
+}
+
+/// `1024 +8 at 16`, as `inspect` lists it: first sector, length, where the content is.
+impl std::fmt::Display for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let zeros = if self.zeroed { " zeros" } else { "" };
+        write!(
+            f,
+            "{} +{}{zeros} at {}",
+            self.offset, self.length, self.moffset
+        )?;
+        if self.tag != 0 {
+            write!(f, " tag {}", self.tag)?;
+        }
+        Ok(())
     }
 }
 

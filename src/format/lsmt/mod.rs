@@ -3,9 +3,11 @@
 
 mod layer;
 mod layout;
+mod refusal;
 mod segments;
 
 pub use layer::{Layer, LsmtError};
 pub use layout::{Header, Mapping};
 pub(crate) use layout::{MAX_MAPPINGS, Place, encode_index};
+pub use refusal::MisplacedZeros;
 pub(crate) use segments::Segments;

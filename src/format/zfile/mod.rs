@@ -5,10 +5,12 @@ mod codec;
 mod layout;
 mod pool;
 mod reader;
+mod refusal;
 mod writer;
 
 pub use codec::{Algorithm, BlockSize, InvalidSetting};
 pub use layout::{Geometry, LayoutError};
 pub use pool::CompressPool;
 pub use reader::{ZFileError, ZFileReader};
+pub use refusal::UnreadableBlock;
 pub use writer::{Finished, ZFileWriter};

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::codec::decompress;
 use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, MAX_STORED, Place, SPACE};
+use super::refusal::UnreadableBlock;
 use crate::format::block::{BlockDevice, SharedDevice, check_range};
 use crate::format::crc::crc32c;
 
@@ -39,6 +40,7 @@ pub struct ZFileReader {
     device: SharedDevice,
     geometry: Geometry,
     offsets: Offsets,
+    unreadable: Option<UnreadableBlock>,
     remembered: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
@@ -65,8 +67,7 @@ impl Offsets {
         };
         let mut at = first;
         let mut base = first;
-        for (n, size) in sizes.chunks_exact(4).enumerate() {
-            let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]);
+        for (n, size) in stored_sizes(sizes).enumerate() {
             if size as usize <= BLOCK_CRC || size as usize > 2 * MAX_STORED {
                 return Err(ZFileError::Index(format!(
                     "block {n} has a stored size of {size}"
@@ -109,6 +110,11 @@ impl Offsets {
     }
 }
 
+fn stored_sizes(index: &[u8]) -> impl Iterator<Item = u32> {
+    let (sizes, _) = index.as_chunks::<4>();
+    sizes.iter().map(|size| u32::from_le_bytes(*size))
+}
+
 fn damaged(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
@@ -136,10 +142,12 @@ impl ZFileReader {
         let index = Self::read_index(&device, &geometry)?;
         let end = geometry.index_offset;
         let offsets = Offsets::new(&index, SPACE as u64, end)?;
+        let unreadable = UnreadableBlock::find(stored_sizes(&index), geometry.block_size);
         Ok(Self {
             device,
             geometry,
             offsets,
+            unreadable,
             remembered: Mutex::new(Vec::new()),
         })
     }
@@ -177,6 +185,12 @@ impl ZFileReader {
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// What overlaybd cannot read of it, although this reader can.
+    #[must_use]
+    pub fn unreadable_block(&self) -> Option<UnreadableBlock> {
+        self.unreadable
     }
 
     fn block_len(&self, n: u64) -> usize {

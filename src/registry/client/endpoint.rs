@@ -12,7 +12,7 @@ use super::hosts_dir::{self, Capabilities, HostEntry};
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
 use super::scope::Scopes;
-use crate::oci::reference;
+use crate::oci::reference::{self, Scheme};
 use crate::registry::{Authorization, Credentials, Error, RegistryConfig, RetryPolicy, TlsOptions};
 
 /// A host and how it is spoken to.
@@ -49,19 +49,22 @@ pub(super) fn endpoints(host: &str, config: &RegistryConfig) -> Result<Vec<Endpo
 
 /// The address of a registry that is known by its host only.
 fn default_base(host: &str, has_directory: bool, config: &RegistryConfig) -> Result<Url, Error> {
-    let parse = |scheme: &str| -> Result<Url, Error> {
-        format!("{scheme}://{}/v2", reference::api_host(host))
+    let parse = |scheme: Scheme| -> Result<Url, Error> {
+        format!("{}://{}/v2", scheme.as_str(), reference::api_host(host))
             .parse()
             .map_err(|error| Error::Configuration(format!("registry {host:?}: {error}")))
     };
-    let url = parse("https")?;
+    if let Some(scheme) = config.scheme {
+        return parse(scheme);
+    }
+    let url = parse(Scheme::Https)?;
     let plain_unasked = is_loopback(&url)
         && url.port_or_known_default() != Some(443)
         && config.tls == TlsOptions::default()
         && !has_directory;
     // A port written as 443 is gone from an https address, and would be again.
-    if config.plain_http || plain_unasked {
-        parse("http")
+    if plain_unasked {
+        parse(Scheme::Http)
     } else {
         Ok(url)
     }

@@ -236,7 +236,7 @@ impl Registry {
     }
 
     /// The manifest as the endpoint has it that is written to.
-    pub(super) async fn written_manifest(
+    pub(in crate::registry) async fn written_manifest(
         &self,
         repo: &RepoName,
         selector: &Selector,

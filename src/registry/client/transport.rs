@@ -12,7 +12,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, InvalidMessage};
 use tower_service::Service;
 
 use super::dial::{Guard, NotPublic, Resolver};
@@ -23,6 +23,10 @@ use crate::registry::{Body, BoxError, Error, Timeouts};
 
 /// Most connections to a host that are kept for the next request.
 const MAX_IDLE: usize = 256;
+
+/// What is wrong with a server that answers a TLS handshake with something else.
+const NO_TLS: &str = "the server does not speak TLS; where plain HTTP is meant, write http:// \
+                      before the host";
 
 /// Connections with one set of TLS settings, kept for the next request.
 #[derive(Clone)]
@@ -126,11 +130,19 @@ fn explain(place: &str, error: &hyper_util::client::legacy::Error) -> Failure {
     if let Some(own) = cause::<Error>(error) {
         return Failure::from(own.clone());
     }
-    let failure = Failure::passing(Error::unreachable(&place, error));
     match cause::<rustls::Error>(error) {
+        // What the first bytes of an answer in the clear are to TLS.
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))
+            if error.is_connect() =>
+        {
+            Failure::from(Error::Unreachable {
+                place,
+                cause: NO_TLS.to_owned(),
+            })
+        }
         // The same certificate will come again.
-        Some(_) if error.is_connect() => failure.error.into(),
-        _ => failure,
+        Some(_) if error.is_connect() => Error::unreachable(&place, error).into(),
+        _ => Failure::passing(Error::unreachable(&place, error)),
     }
 }
 

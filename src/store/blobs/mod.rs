@@ -4,23 +4,41 @@
 //! DATA/layout                  what wrote this directory; its lock orders commits and evictions
 //! DATA/blobs/sha256/ab/<hex>   whole blobs; the time of modification is the time of last use
 //! DATA/tmp/<number>            blobs in the making
+//! DATA/damaged/…               files that were found damaged, the last few of them
+//! DATA/scrub                   when the scrubber last read all blobs; its lock is the scrubber's
 //! ```
+//!
+//! A file is opened only after this process made it, or read all of it and found what its digest
+//! names: once, unless it is replaced or written to.
 //!
 //! Whoever reads or writes a file holds a shared lock (`flock`) on it; whoever wants to remove
 //! one must get the exclusive lock. So a pin ends with its process, however that ends.
 
+mod counters;
+mod damage;
 mod directory;
+mod examine;
 mod file;
+mod gate;
+mod known;
+mod scrub;
 mod shelf;
+mod stamp;
 mod temp;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use counters::BlobCounters;
+pub use damage::{Aside, Damage};
+pub use examine::{BlobEntry, Examined};
 pub use file::BlobFile;
+pub use scrub::Scrubber;
 pub use shelf::Reservation;
 pub use temp::TempBlob;
 
@@ -29,7 +47,13 @@ pub(super) use directory::{create_directory, is_linked};
 use super::BlobError;
 use crate::oci::Digest;
 use directory::sync_directory;
-use shelf::Shelf;
+use gate::Gate;
+use shelf::{Held, Shelf};
+use stamp::Stamp;
+use verify::{CHUNK, Looked, Place, open_place};
+
+/// Most verifications at one time: each takes a core, and requests need some too.
+const MOST_VERIFICATIONS: usize = 4;
 
 /// A blob that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +71,7 @@ pub struct BlobInfo {
 pub struct BlobStore {
     shelf: Arc<Shelf>,
     tmp: PathBuf,
+    gate: Arc<Gate>,
 }
 
 impl BlobStore {
@@ -61,7 +86,12 @@ impl BlobStore {
         let tmp = data_dir.join("tmp");
         create_directory(&tmp)?;
         temp::remove_leftovers(&tmp)?;
-        Ok(Self { shelf, tmp })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            shelf,
+            tmp,
+            gate: Gate::new((cores / 2).clamp(1, MOST_VERIFICATIONS)),
+        })
     }
 
     /// Begins a blob: an empty file, open for reading and writing, that is removed when
@@ -74,8 +104,8 @@ impl BlobStore {
     }
 
     /// Makes a finished file durable and visible as `digest`, evicting what must go for it.
-    /// `size` bytes must be in it, and the caller has hashed them. A blob that is there
-    /// already stays.
+    /// `size` bytes must be in it, and the caller has hashed them. Whatever was in its place is
+    /// replaced; those who have that open keep it.
     ///
     /// # Errors
     /// When the size is another, or the disk refuses. The file is removed then.
@@ -115,7 +145,9 @@ impl BlobStore {
                 found,
             });
         }
-        if let Some(there) = self.open(digest)? {
+        if let Some(there) = self.open(digest)?
+            && there.read_all()?.is_some()
+        {
             return Ok(there);
         }
         let temp = self.begin()?;
@@ -128,10 +160,60 @@ impl BlobStore {
     /// Opens a blob and pins it: it stays until the answer is dropped. `None` when it is not
     /// there.
     ///
+    /// For the first time after a start, all of it is read and compared with its digest before;
+    /// whoever else asks for it waits for that. A damaged file is moved aside: then the blob is
+    /// not there.
+    ///
     /// # Errors
     /// When the disk refuses: never for a blob that is merely absent.
     pub fn open(&self, digest: &Digest) -> Result<Option<BlobFile>, BlobError> {
-        BlobFile::open(&self.shelf, digest)
+        match self.shelf.look(digest)? {
+            Looked::Absent => Ok(None),
+            Looked::Sound(file) => Ok(Some(file)),
+            Looked::Unverified => {
+                let _pass = self.gate.enter(digest);
+                self.shelf.open_verified(digest)
+            }
+        }
+    }
+
+    /// As [`open`](Self::open), from a task: nothing blocks it, and no thread waits for its turn.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_async(&self, digest: &Digest) -> Result<Option<BlobFile>, BlobError> {
+        let (shelf, wanted) = (Arc::clone(&self.shelf), digest.clone());
+        match self.blocking(digest, move || shelf.look(&wanted)).await? {
+            Looked::Absent => Ok(None),
+            Looked::Sound(file) => Ok(Some(file)),
+            Looked::Unverified => {
+                let pass = self.gate.enter_async(digest).await;
+                let (shelf, wanted) = (Arc::clone(&self.shelf), digest.clone());
+                let verified = move || {
+                    // It goes on, and counts, even if the caller leaves.
+                    let _pass = pass;
+                    shelf.open_verified(&wanted)
+                };
+                self.blocking(digest, verified).await
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let path = || self.shelf.path(digest);
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|panic| Err(BlobError::io("opening", &path())(io::Error::other(panic))))
+    }
+
+    /// Has a blob verified again when it is opened the next time: something that needs it went
+    /// wrong, and it may be the cause. Those who have it open go on.
+    pub fn doubt(&self, digest: &Digest) {
+        self.shelf.known.doubt(digest);
     }
 
     /// Whether a blob is there now. It is not used by that.
@@ -180,6 +262,48 @@ impl BlobStore {
         self.shelf.bytes_free()
     }
 
+    /// Where a blob's file is, if it is there.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.shelf.path(digest)
+    }
+
+    /// Everything in the place of a blob, by digest, whether it is one or not.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn entries(&self) -> Result<Vec<BlobEntry>, BlobError> {
+        self.shelf.entries()
+    }
+
+    /// Reads a blob and compares it with its digest, without using or pinning it. A damaged one
+    /// is moved aside if `is_moving`. `go_on` is told of the bytes that were read, again and
+    /// again, and may end it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or a damaged file cannot be moved.
+    pub fn examine(
+        &self,
+        digest: &Digest,
+        is_moving: bool,
+        go_on: impl FnMut(u64) -> bool,
+    ) -> Result<Examined, BlobError> {
+        self.shelf.examine(digest, is_moving, CHUNK, go_on)
+    }
+
+    /// Starts to read all blobs again, over and over, at so many bytes a second, until the
+    /// answer is dropped. Of several processes one does it.
+    ///
+    /// # Errors
+    /// When its file cannot be opened or its thread not be started.
+    pub fn scrub(&self, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
+        scrub::start(Arc::clone(&self.shelf), rate)
+    }
+
+    /// What was verified and found since the start.
+    pub fn counters(&self) -> BlobCounters {
+        self.shelf.counters.read()
+    }
+
     /// Claims room for `bytes` that will be written, evicting blobs if the disk is too full.
     /// A claim holds within this process, until dropped.
     ///
@@ -215,22 +339,44 @@ impl Shelf {
         };
         create_directory(directory)?;
         let mut held = self.hold()?;
-        if let Some(there) = BlobFile::open(self, digest)?
-            && there.size() == size
-        {
-            return Ok(there);
-        }
-        held.make_room(size)?;
+        let replaced = held.make_way(digest, size)?;
+        held.make_room(size.saturating_sub(replaced))?;
         // Its use begins now, however long ago its last byte was written.
         let _ = temp.file().set_modified(SystemTime::now());
+        let ours = temp.file().metadata();
+        let ours = Stamp::of(&ours.map_err(BlobError::io("examining", temp.path()))?);
         fs::rename(temp.path(), &path).map_err(BlobError::io("placing", &path))?;
         temp.placed();
         sync_directory(directory)?;
-        match BlobFile::open(self, digest)? {
-            Some(placed) => Ok(placed),
-            None => Err(BlobError::io("opening", &path)(
+        let Place::File(file, metadata) = self.pin(digest)? else {
+            return Err(BlobError::io("opening", &path)(
                 io::ErrorKind::NotFound.into(),
-            )),
+            ));
+        };
+        let stamp = Stamp::of(&metadata);
+        if !stamp.is_same_file(&ours) || stamp.size != size {
+            let cause = "something else was put there at the same moment";
+            return Err(BlobError::io("opening", &path)(io::Error::other(cause)));
         }
+        let flag = self.known.verified(digest, stamp);
+        Ok(BlobFile::new(self, digest.clone(), file, &metadata, flag))
+    }
+}
+
+impl Held<'_> {
+    /// Moves what cannot be the blob out of its place; gives the bytes of what stays there.
+    fn make_way(&mut self, digest: &Digest, size: u64) -> Result<u64, BlobError> {
+        let (damage, stamp) = match open_place(&self.shelf.path(digest))? {
+            Place::Empty => return Ok(0),
+            Place::File(_, metadata) if metadata.len() == size => return Ok(size),
+            Place::File(_, metadata) => {
+                let found = metadata.len();
+                let expected = size;
+                (Damage::Size { expected, found }, Stamp::of(&metadata))
+            }
+            Place::Unusable(damage, stamp) => (damage, stamp),
+        };
+        self.set_aside(digest, &stamp, &damage)?;
+        Ok(0)
     }
 }

@@ -1,13 +1,17 @@
 //! What is on the shelf: sizes, last uses, eviction, room.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::counters::Counters;
+use super::known::{Change, Known};
+use super::stamp::Stamp;
+use super::verify::{Place, open_place};
 use super::{BlobInfo, create_directory, is_linked};
 use crate::oci::Digest;
 use crate::store::BlobError;
@@ -19,14 +23,18 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Shelf {
-    data_dir: PathBuf,
-    blobs: PathBuf,
-    cache_size: Option<u64>,
+    pub(super) data_dir: PathBuf,
+    pub(super) blobs: PathBuf,
+    /// Where damaged files go.
+    pub(super) damaged: PathBuf,
+    pub(super) cache_size: Option<u64>,
     keep: Duration,
     /// How late a use may be written down.
     grain: Duration,
     /// This process's uses, exact; the files' times of modification follow at `grain`.
-    uses: Mutex<HashMap<Digest, SystemTime>>,
+    pub(super) uses: Mutex<HashMap<Digest, SystemTime>>,
+    pub(super) known: Known,
+    pub(super) counters: Counters,
     shards: Mutex<Shards>,
     reserved: Mutex<u64>,
 }
@@ -50,7 +58,7 @@ struct Shard {
 
 /// The shelf while no other thread or process may change it.
 pub(super) struct Held<'a> {
-    shelf: &'a Shelf,
+    pub(super) shelf: &'a Shelf,
     shards: MutexGuard<'a, Shards>,
 }
 
@@ -61,7 +69,7 @@ pub struct Reservation {
     bytes: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What a panicking thread left is refreshed from the disk anyway.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -89,6 +97,8 @@ impl Shelf {
         for algorithm in ["sha256", "sha512"] {
             create_directory(&blobs.join(algorithm))?;
         }
+        let damaged = data_dir.join("damaged");
+        create_directory(&damaged)?;
         let grain = match keep {
             Duration::ZERO => Duration::from_secs(1),
             _ => (keep / 16).min(Duration::from_mins(1)),
@@ -96,10 +106,13 @@ impl Shelf {
         Ok(Self {
             data_dir: data_dir.to_owned(),
             blobs,
+            damaged,
             cache_size,
             keep,
             grain,
             uses: Mutex::new(HashMap::new()),
+            known: Known::new(),
+            counters: Counters::default(),
             shards: Mutex::new(Shards {
                 lock: file,
                 known: HashMap::new(),
@@ -116,15 +129,25 @@ impl Shelf {
     }
 
     /// Notes a use: in memory at once, on the file when that one's time is `grain` old.
-    pub(super) fn used(&self, digest: &Digest, file: &File, recorded: Option<SystemTime>) {
+    pub(super) fn used(&self, digest: &Digest, file: &File, metadata: Option<&Metadata>) {
         let now = SystemTime::now();
         lock(&self.uses).insert(digest.clone(), now);
+        let change = |metadata| self.known.change(digest, &Stamp::of(metadata));
+        if metadata.map(change) == Some(Change::Written) {
+            // The time tells that, and the next one to open the file must see it.
+            return;
+        }
         // A time in the future is some clock's mistake.
+        let recorded = metadata.and_then(|metadata| metadata.modified().ok());
         let age = recorded.and_then(|recorded| now.duration_since(recorded).ok());
-        if age.is_none_or(|age| age >= self.grain)
-            && let Err(error) = file.set_modified(now)
-        {
-            tracing::debug!(%digest, %error, "the last use could not be written down");
+        if age.is_some_and(|age| age < self.grain) {
+            return;
+        }
+        match file.set_modified(now).and_then(|()| file.metadata()) {
+            Ok(metadata) => self.known.touched(digest, &Stamp::of(&metadata)),
+            Err(error) => {
+                tracing::debug!(%digest, %error, "the last use could not be written down");
+            }
         }
     }
 
@@ -148,6 +171,7 @@ impl Shelf {
         match fs::remove_file(&path) {
             Ok(()) => {
                 lock(&self.uses).remove(digest);
+                self.known.forget(digest);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -188,9 +212,12 @@ impl Shelf {
         let mut free = self.bytes_free()?;
         if free < needed {
             let mut held = self.hold()?;
+            held.purge_damaged();
+            free = self.bytes_free()?;
             // A claim that all blobs together could not meet must not cost any of them.
-            if held.total() >= needed - free {
-                let freed = held.evict_bytes(needed - free)?;
+            let missing = needed.saturating_sub(free);
+            if missing > 0 && held.total() >= missing {
+                let freed = held.evict_bytes(missing)?;
                 tracing::info!(
                     freed,
                     "evicted blobs for a conversion: the disk is too full"
@@ -335,6 +362,7 @@ impl Held<'_> {
         let mut blobs = self.by_digest();
         let there: HashSet<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
         lock(&self.shelf.uses).retain(|digest, _| there.contains(digest));
+        self.shelf.known.retain(&there, Duration::MAX);
         blobs.sort_by(|a, b| (a.last_use, &a.digest).cmp(&(b.last_use, &b.digest)));
         let mut freed: u64 = 0;
         for blob in blobs {
@@ -357,10 +385,10 @@ impl Held<'_> {
     /// Whether the blob could be evicted; `false` when it is pinned.
     fn evict_one(&mut self, digest: &Digest) -> Result<bool, BlobError> {
         let path = self.shelf.path(digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(BlobError::io("opening", &path)(error)),
+        let file = match open_place(&path)? {
+            Place::File(file, _) => file,
+            // What is unusable goes when it is asked for, or the scrubber comes to it.
+            Place::Empty | Place::Unusable(..) => return Ok(false),
         };
         match file.try_lock() {
             Ok(()) => {}
@@ -373,12 +401,19 @@ impl Held<'_> {
             return Ok(false);
         }
         fs::remove_file(&path).map_err(BlobError::io("evicting", &path))?;
+        self.forget(digest);
+        lock(&self.shelf.uses).remove(digest);
+        self.shelf.known.forget(digest);
+        Ok(true)
+    }
+
+    /// Forgets a file that is no longer there.
+    pub(super) fn forget(&mut self, digest: &Digest) {
+        let path = self.shelf.path(digest);
         if let Some(shard) = path.parent().and_then(|p| self.shards.known.get_mut(p)) {
             shard.sizes.remove(digest);
             shard.is_settled = false;
         }
-        lock(&self.shelf.uses).remove(digest);
-        Ok(true)
     }
 }
 

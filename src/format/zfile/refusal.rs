@@ -1,0 +1,97 @@
+//! What overlaybd's reader refuses of stored sizes that can be read all the same.
+
+use super::codec::BlockSize;
+use super::layout::MAX_STORED;
+
+/// A stored block that overlaybd cannot read (`zfile/zfile.cpp`, `BlockReader` and
+/// `JumpTable`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableBlock {
+    /// It does not fit into the reader's buffer.
+    #[error("block {block} of the ZFile is stored in {size} bytes, and the limit is {MAX_STORED}")]
+    TooLarge {
+        /// The block, counted from 0.
+        block: u64,
+        /// Its stored size, the CRC included.
+        size: u32,
+    },
+    /// It begins where the reader's 16-bit distances do not reach.
+    #[error(
+        "the blocks of the ZFile up to block {block} are stored in {sum} bytes since the last \
+         multiple of 64 KiB of the original, and the limit is {MAX_GROUP_SUM}"
+    )]
+    TooFar {
+        /// The block, counted from 0.
+        block: u64,
+        /// Stored sizes of its group up to and with it.
+        sum: u64,
+    },
+}
+
+/// The reader counts within a group in 16 bits, the largest of which is its mark for too much.
+const MAX_GROUP_SUM: u64 = 65_534;
+/// Bytes of the original that make up a group.
+const GROUP: u32 = 65_536;
+
+impl UnreadableBlock {
+    /// The first one of these stored sizes, if there is any.
+    pub(super) fn find(sizes: impl Iterator<Item = u32>, block_size: BlockSize) -> Option<Self> {
+        let group = u64::from(GROUP / block_size.bytes());
+        let mut sum = 0;
+        for (block, size) in (0..).zip(sizes) {
+            if u64::from(size) > MAX_STORED as u64 {
+                return Some(Self::TooLarge { block, size });
+            }
+            sum += u64::from(size);
+            // Where the group's last block ends, the next one's base says.
+            if (block + 1) % group == 0 {
+                sum = 0;
+            } else if sum > MAX_GROUP_SUM {
+                return Some(Self::TooFar { block, sum });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(sizes: &[u32], kib: &str) -> Option<UnreadableBlock> {
+        UnreadableBlock::find(sizes.iter().copied(), kib.parse().unwrap())
+    }
+
+    #[test]
+    fn a_stored_block_may_fill_the_reader_s_buffer_and_no_more() {
+        assert_eq!(find(&[5, 65_536, 5], "64"), None);
+        let size = 65_537;
+        assert_eq!(
+            find(&[5, size, 5], "64"),
+            Some(UnreadableBlock::TooLarge { block: 1, size })
+        );
+    }
+
+    #[test]
+    fn distances_within_a_group_stay_below_16_bits() {
+        assert_eq!(find(&[65_534, 65_536, 65_534], "32"), None);
+        assert_eq!(
+            find(&[5, 5, 65_535], "32"),
+            Some(UnreadableBlock::TooFar {
+                block: 2,
+                sum: 65_535
+            })
+        );
+        // Of sixteen blocks of 4 KiB the last one's size does not count.
+        let mut sizes = [4_368; 16];
+        assert_eq!(find(&sizes, "4"), None);
+        sizes[14] += 15;
+        assert_eq!(
+            find(&sizes, "4"),
+            Some(UnreadableBlock::TooFar {
+                block: 14,
+                sum: 65_535
+            })
+        );
+    }
+}

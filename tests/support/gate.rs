@@ -1,0 +1,178 @@
+//! A reverse proxy before a registry, in which requests can be held up or refused.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::until::until;
+
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// A reverse proxy. Ends when dropped.
+pub struct Gate {
+    address: SocketAddr,
+    rules: Arc<Mutex<Rules>>,
+    _runtime: Runtime,
+}
+
+#[derive(Default)]
+struct Rules {
+    holds: Vec<Hold>,
+    refused: Vec<String>,
+}
+
+/// A request that is held up.
+#[derive(Clone)]
+pub struct Hold {
+    method: String,
+    part: String,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It has not come yet.
+    Open,
+    Held,
+    Released,
+}
+
+impl Hold {
+    /// Waits until the request is held up.
+    #[track_caller]
+    pub fn wait(&self) {
+        let what = format!("{} …{}… is asked for", self.method, self.part);
+        until(&what, || {
+            (*self.state.borrow() == State::Held).then_some(())
+        });
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        self.state.send_replace(State::Released);
+    }
+
+    /// Whether this is for a request; it is for one only.
+    fn takes(&self, method: &str, path: &str) -> bool {
+        let is_it = self.method == method && path.contains(&self.part);
+        is_it
+            && self.state.send_if_modified(|state| {
+                let is_first = *state == State::Open;
+                if is_first {
+                    *state = State::Held;
+                }
+                is_first
+            })
+    }
+
+    async fn pass(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| *state == State::Released).await;
+    }
+}
+
+impl Gate {
+    /// Before the registry at `upstream`, `HOST:PORT`.
+    pub fn before(upstream: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let rules: Arc<Mutex<Rules>> = Arc::default();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (upstream, known) = (upstream.to_owned(), Arc::clone(&rules));
+        runtime.spawn(async move {
+            let client = Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (client, upstream) = (client.clone(), upstream.clone());
+                let rules = Arc::clone(&known);
+                let service = service_fn(move |request| {
+                    let (client, upstream) = (client.clone(), upstream.clone());
+                    let rules = Arc::clone(&rules);
+                    async move { Ok::<_, Infallible>(pass(&client, &upstream, &rules, request).await) }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self {
+            address,
+            rules,
+            _runtime: runtime,
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Holds up the next request of `method` with `part` in its path.
+    pub fn hold(&self, method: &str, part: &str) -> Hold {
+        let hold = Hold {
+            method: method.to_owned(),
+            part: part.to_owned(),
+            state: Arc::new(watch::Sender::new(State::Open)),
+        };
+        self.rules.lock().unwrap().holds.push(hold.clone());
+        hold
+    }
+
+    /// Answers 401 to requests with this value of `Authorization`, from now on.
+    pub fn refuse(&self, authorization: &str) {
+        let mut rules = self.rules.lock().unwrap();
+        rules.refused.push(authorization.to_owned());
+    }
+}
+
+async fn pass(
+    client: &Client<HttpConnector, Incoming>,
+    upstream: &str,
+    rules: &Mutex<Rules>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let path = request.uri().path_and_query().unwrap().to_string();
+    let hold = {
+        let rules = rules.lock().unwrap();
+        let mut holds = rules.holds.iter();
+        let method = request.method().as_str();
+        holds.find(|hold| hold.takes(method, &path)).cloned()
+    };
+    if let Some(hold) = hold {
+        hold.pass().await;
+    }
+    let given = request.headers().get("authorization");
+    let given = given.map(|value| value.to_str().unwrap().to_owned());
+    let is_refused = given.is_some_and(|given| rules.lock().unwrap().refused.contains(&given));
+    if is_refused {
+        return status(StatusCode::UNAUTHORIZED);
+    }
+    // The Host stays as it came, so that the registry's locations lead here.
+    *request.uri_mut() = format!("http://{upstream}{path}").parse::<Uri>().unwrap();
+    match client.request(request).await {
+        Ok(response) => response.map(http_body_util::BodyExt::boxed_unsync),
+        Err(_) => status(StatusCode::BAD_GATEWAY),
+    }
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let body = Empty::new().map_err(|never| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = status;
+    response
+}

@@ -38,6 +38,8 @@ fn make() -> Table {
         ("vsize", "64".to_owned()),
         ("fstype", "ext4".to_owned()),
         ("max-layer-size", "64GiB".to_owned()),
+        ("max-queue", "4096".to_owned()),
+        ("conversion-timeout", "1h".to_owned()),
         ("lease-ttl", "30s".to_owned()),
         ("system-roots", "true".to_owned()),
         ("connect-timeout", time(timeouts.connect)),
@@ -68,12 +70,22 @@ pub(super) fn machine_defaults() -> Table {
     let mut set = |key: &str, value: String| table.insert(key.to_owned(), Value::String(value));
     set("threads", cores.to_string());
     set("conversions", cores.clamp(2, 16).to_string());
+    set("memory", memory().to_string());
     set("data-dir", data_dir());
     table.insert(
         "platform".to_owned(),
         Value::Array(vec![crate::oci::Platform::host().to_string().into()]),
     );
     table
+}
+
+/// A quarter of the memory that this process may use, in bytes, within bounds.
+fn memory() -> u64 {
+    let machine = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
+    // A container's bound; "max" where there is none.
+    let bound = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let bound = bound.and_then(|text| text.trim().parse().ok());
+    (machine.min(bound.unwrap_or(u64::MAX)) / 4).clamp(256 << 20, 4 << 30)
 }
 
 fn data_dir() -> String {

@@ -134,10 +134,23 @@ fn each_option_reaches_the_setting_that_it_names() {
         ("cert-dir", path("certs"), vec![], "certs/c.key".into()),
         ("connect-timeout", "3s".into(), vec![], "connect: 3s".into()),
         (
+            "conversion-timeout",
+            "7m".into(),
+            vec![],
+            "timeout: 420s".into(),
+        ),
+        (
             "conversions",
             "0".into(),
             vec![],
             "conversions: 4096".into(),
+        ),
+        ("max-queue", "77".into(), vec![], "max_queue: 77".into()),
+        (
+            "memory",
+            "300MiB".into(),
+            vec![],
+            "memory: 314572800".into(),
         ),
         (
             "convert-on-pull",

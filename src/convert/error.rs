@@ -170,6 +170,16 @@ pub enum ConvertError {
     /// The threads that compress cannot be started.
     #[error("the threads that compress cannot be started: {0}")]
     Threads(String),
+    /// The conversion took too long.
+    #[error(
+        "the conversion was given up after {}: raise --conversion-timeout if the image is meant \
+         to take longer",
+        humantime::format_duration(*.0)
+    )]
+    TimedOut(std::time::Duration),
+    /// As many images are waiting as may.
+    #[error("{0} images are being converted or wait for it: ask again later, or raise --max-queue")]
+    QueueFull(usize),
     /// The job ended without a result: the program stops, or there is a bug.
     #[error("the conversion was interrupted; ask again")]
     Interrupted,
@@ -193,7 +203,12 @@ impl ConvertError {
             Self::Upstream(_) => Fault::Upstream,
             Self::Document { .. } | Self::Plan { .. } | Self::NoPlatform { .. } => Fault::Image,
             Self::Layer { cause, .. } => cause.fault(),
-            Self::Blobs(_) | Self::Index(_) | Self::Threads(_) | Self::Interrupted => Fault::Local,
+            Self::Blobs(_)
+            | Self::Index(_)
+            | Self::Threads(_)
+            | Self::TimedOut(_)
+            | Self::QueueFull(_)
+            | Self::Interrupted => Fault::Local,
         }
     }
 }

@@ -42,28 +42,37 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Waits for the job of `key`, which `start` makes if there is none.
+    /// Waits for the job of `key`, which `start` makes if there is none; `None` if that would
+    /// be more than `max` jobs.
     ///
     /// Dropping the returned future leaves the job running.
-    pub async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> Joined<T>
+    pub async fn join<F>(&self, key: K, max: usize, start: impl FnOnce() -> F) -> Option<Joined<T>>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (mut receiver, started) = self.receiver(key, start);
+        let (mut receiver, started) = self.receiver(key, max, start)?;
         let result = match receiver.wait_for(Option::is_some).await {
             Ok(value) => value.clone(),
             Err(_) => None,
         };
-        Joined { result, started }
+        Some(Joined { result, started })
     }
 
-    fn receiver<F>(&self, key: K, start: impl FnOnce() -> F) -> (watch::Receiver<Option<T>>, bool)
+    fn receiver<F>(
+        &self,
+        key: K,
+        max: usize,
+        start: impl FnOnce() -> F,
+    ) -> Option<(watch::Receiver<Option<T>>, bool)>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(receiver) = running.get(&key) {
-            return (receiver.clone(), false);
+            return Some((receiver.clone(), false));
+        }
+        if running.len() >= max {
+            return None;
         }
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
@@ -78,7 +87,7 @@ where
             drop(entry);
             let _ = sender.send(Some(result));
         });
-        (receiver, true)
+        Some((receiver, true))
     }
 
     /// How many jobs are under way.
@@ -141,6 +150,21 @@ impl<K: Clone + Eq + Hash> Claims<K> {
             key,
         }
     }
+
+    /// The claim, if nobody else holds `key` or waits for it.
+    pub fn try_claim(&self, key: K) -> Option<Claim<K>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.contains_key(&key) {
+            return None;
+        }
+        let lock = Arc::clone(held.entry(key.clone()).or_default());
+        let guard = lock.try_lock_owned().ok()?;
+        Some(Claim {
+            guard: Some(guard),
+            held: Arc::clone(&self.held),
+            key,
+        })
+    }
 }
 
 impl<K: Eq + Hash> Drop for Claim<K> {
@@ -170,7 +194,7 @@ mod tests {
             .map(|_| {
                 let (jobs, runs) = (jobs.clone(), Arc::clone(&runs));
                 tokio::spawn(async move {
-                    jobs.join("a", || async move {
+                    jobs.join("a", 1, || async move {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         runs.fetch_add(1, Ordering::SeqCst)
                     })
@@ -180,7 +204,7 @@ mod tests {
             .collect();
         let mut started = 0;
         for waiter in waiters {
-            let joined = waiter.await.unwrap();
+            let joined = waiter.await.unwrap().unwrap();
             assert_eq!(joined.result, Some(0));
             started += usize::from(joined.started);
         }
@@ -198,7 +222,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let _ = sender.send(());
         };
-        let waiting = jobs.join(1, job);
+        let waiting = jobs.join(1, 1, job);
         assert!(
             tokio::time::timeout(Duration::from_millis(1), waiting)
                 .await
@@ -210,15 +234,40 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_is_told_and_can_be_started_again() {
         let jobs: Jobs<u8, u8> = Jobs::default();
-        let joined = jobs.join(1, || async { panic!("for the test") }).await;
+        let joined = jobs.join(1, 1, || async { panic!("for the test") }).await;
         assert_eq!(
-            joined,
+            joined.unwrap(),
             Joined {
                 result: None,
                 started: true
             }
         );
-        assert_eq!(jobs.join(1, || async { 7 }).await.result, Some(7));
+        assert_eq!(
+            jobs.join(1, 1, || async { 7 }).await.unwrap().result,
+            Some(7)
+        );
+    }
+
+    #[tokio::test]
+    async fn no_more_jobs_begin_than_may_and_those_that_run_can_be_joined() {
+        let jobs: Jobs<u8, u8> = Jobs::default();
+        let (sender, receiver) = tokio::sync::oneshot::channel::<u8>();
+        let running = tokio::spawn({
+            let jobs = jobs.clone();
+            async move { jobs.join(1, 1, || async { receiver.await.unwrap() }).await }
+        });
+        while jobs.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(jobs.join(2, 1, || async { 2 }).await, None);
+        let joined = jobs.join(1, 1, || async { 3 });
+        sender.send(7).unwrap();
+        assert_eq!(joined.await.unwrap().result, Some(7));
+        assert_eq!(running.await.unwrap().unwrap().result, Some(7));
+        assert_eq!(
+            jobs.join(2, 1, || async { 2 }).await.unwrap().result,
+            Some(2)
+        );
     }
 
     #[tokio::test]
@@ -229,6 +278,9 @@ mod tests {
         let second = tokio::time::timeout(Duration::from_millis(5), claims.claim(1));
         assert!(second.await.is_err());
         drop((first, other));
+        let again = claims.try_claim(1);
+        assert!(again.is_some() && claims.try_claim(1).is_none());
+        drop(again);
         drop(claims.claim(1).await);
         assert!(claims.held.lock().unwrap().is_empty());
     }

@@ -27,6 +27,7 @@ use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
 pub use super::error::LayerError;
+pub(super) use super::stream::working_set;
 pub use super::stream::{Inflating, prepare};
 pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 

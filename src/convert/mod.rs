@@ -8,6 +8,7 @@ pub mod image;
 pub mod inflate;
 pub mod jobs;
 pub mod layer;
+pub mod memory;
 pub mod plan;
 pub mod push;
 mod stream;

@@ -8,6 +8,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -21,8 +22,23 @@ use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 /// Bytes of tar in one buffer of the queue.
 const BUFFER: usize = 1 << 20;
 
-/// Buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
-const BUFFERS: usize = 16;
+/// Most buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
+const MAX_BUFFERS: usize = 16;
+/// What a layer's threads take besides: the decoder's window and the chunks that wait.
+const THREADS: u64 = 1 << 20;
+
+/// Buffers for a layer of so many compressed bytes. A small one needs one for each who
+/// holds one: who inflates, who hashes, who reads.
+fn buffers(compressed: u64) -> usize {
+    let wanted = usize::try_from(compressed >> 17).unwrap_or(MAX_BUFFERS);
+    wanted.saturating_add(3).min(MAX_BUFFERS)
+}
+
+/// Bytes of memory that a layer of so many compressed bytes takes while it is fetched and
+/// inflated.
+pub(super) fn working_set(compressed: u64) -> u64 {
+    (buffers(compressed) * BUFFER) as u64 + THREADS
+}
 
 /// A layer that is being fetched and inflated ahead, into a bounded queue.
 ///
@@ -34,6 +50,28 @@ pub struct Inflating {
     tar: Option<TarStream>,
     inflater: Option<JoinHandle<Result<(), LayerError>>>,
     hasher: Option<JoinHandle<Digest>>,
+    cancelled: Cancel,
+}
+
+/// Ends the work on a layer from outside: its tar cannot be read on afterwards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            // Not `Interrupted`: readers try that again.
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the conversion was cancelled",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A [`LayerInput`] without its bytes.
@@ -47,7 +85,7 @@ pub(super) struct Expected {
 
 /// Starts the threads that take `input` in: verify, inflate, queue.
 ///
-/// At most 16 MiB run ahead of the reader. `max_layer_size` is how many bytes the layer may
+/// At most 16 MiB run ahead of the reader, for a small layer less. `max_layer_size` is how many bytes the layer may
 /// inflate to. `on_progress` is called from the inflating thread, often; it must be quick.
 ///
 /// # Errors
@@ -91,7 +129,7 @@ pub fn prepare(
             failure: Arc::clone(&failure),
         };
         let queues = Queues {
-            pool: Pool::new(),
+            pool: Pool::new(buffers(size)),
             to_hash,
             to_tar,
         };
@@ -103,6 +141,7 @@ pub fn prepare(
             .take();
         cause.map_or(result, Err)
     })?;
+    let cancelled = Cancel::default();
     Ok(Inflating {
         input: Expected {
             diff_id,
@@ -114,13 +153,20 @@ pub fn prepare(
             current: None,
             place: 0,
             ended: false,
+            cancelled: cancelled.clone(),
         }),
         inflater: Some(inflater),
         hasher: Some(hasher),
+        cancelled,
     })
 }
 
 impl Inflating {
+    /// What ends the work on this layer.
+    pub(super) fn canceller(&self) -> Cancel {
+        self.cancelled.clone()
+    }
+
     /// The tar, to be read to its end.
     pub(super) fn tar(&mut self) -> Option<&mut TarStream> {
         self.tar.as_mut()
@@ -279,12 +325,12 @@ struct Pool {
 }
 
 impl Pool {
-    fn new() -> Self {
+    fn new(buffers: usize) -> Self {
         let (home, returned) = mpsc::channel();
         Self {
             home,
             returned,
-            unmade: BUFFERS,
+            unmade: buffers,
         }
     }
 
@@ -376,6 +422,7 @@ pub(super) struct TarStream {
     current: Option<Arc<Buffer>>,
     place: usize,
     ended: bool,
+    cancelled: Cancel,
 }
 
 impl TarStream {
@@ -390,6 +437,7 @@ impl TarStream {
     }
 
     fn next_message(&mut self) -> io::Result<()> {
+        self.cancelled.check()?;
         match self.queue.recv() {
             Ok(Message::Data(buffer)) => {
                 self.current = Some(buffer);
@@ -411,6 +459,7 @@ impl TarStream {
 
 impl Read for TarStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.cancelled.check()?;
         loop {
             let rest = self
                 .current

@@ -295,6 +295,24 @@ impl From<&ConvertError> for Failure {
             (ConvertError::Upstream(error), _) => Self::from(error),
             (ConvertError::Blobs(error), _) => Self::from(&**error),
             (ConvertError::Index(error), _) => Self::from(&**error),
+            (ConvertError::TimedOut(_), _) => {
+                tracing::error!(%error, "an image is not converted");
+                Self::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "UNAVAILABLE",
+                    "converting the image takes longer than the proxy allows",
+                )
+                .retry_after(Duration::from_mins(1))
+            }
+            (ConvertError::QueueFull(_), _) => {
+                tracing::warn!(%error, "an image is not converted");
+                Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "TOOMANYREQUESTS",
+                    "too many images are waiting to be converted: try again later",
+                )
+                .retry_after(Duration::from_secs(30))
+            }
             (ConvertError::Interrupted, _) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "UNAVAILABLE",

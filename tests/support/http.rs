@@ -75,7 +75,15 @@ pub fn try_send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<Answer, String> {
-    let (runtime, client) = client();
+    client().0.block_on(exchange(method, url, headers, body))
+}
+
+async fn exchange(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, String> {
     let mut request = Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -84,7 +92,8 @@ pub fn try_send(
         .body(Full::new(Bytes::copy_from_slice(body)))
         .unwrap();
     let exchange = async {
-        let response = client
+        let response = client()
+            .1
             .request(request)
             .await
             .map_err(|error| format!("{error:?}"))?;
@@ -96,15 +105,34 @@ pub fn try_send(
             body: body.to_bytes(),
         })
     };
-    let answer = runtime.block_on(async {
-        tokio::time::timeout(Duration::from_mins(5), exchange)
-            .await
-            .unwrap_or_else(|_| Err("no answer in five minutes".to_owned()))
-    })?;
+    let answer = tokio::time::timeout(Duration::from_mins(5), exchange)
+        .await
+        .unwrap_or_else(|_| Err("no answer in five minutes".to_owned()))?;
     if answer.status == 200 && url.contains("/blobs/") {
         overlaybd::assert_if_layer(url, &answer.body);
     }
     Ok(answer)
+}
+
+/// Asks for all of these at once, again for as long as an answer is to ask again; the answers
+/// in order.
+#[track_caller]
+pub fn get_all(urls: &[String]) -> Vec<Answer> {
+    let (runtime, _) = client();
+    let asked = urls.iter().cloned().map(|url| {
+        runtime.spawn(async move {
+            loop {
+                let answer = exchange("GET", &url, &[("accept", ACCEPT)], b"").await;
+                match answer {
+                    Ok(answer) if answer.status == 307 => {}
+                    answer => return answer,
+                }
+            }
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let answers = asked.into_iter().map(|one| runtime.block_on(one).unwrap());
+    answers.map(|answer| answer.unwrap()).collect()
 }
 
 /// As [`try_send`], where an answer of any status is sure.

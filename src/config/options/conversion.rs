@@ -2,6 +2,8 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{required, switch};
@@ -16,6 +18,8 @@ const BLOCK: u64 = 4096;
 const MIN_DISK: u64 = 1 << 20;
 /// Where the 32-bit block numbers of file extents end.
 const MAX_DISK: u64 = 16 << 40;
+/// Less is taken by a single large layer.
+const MIN_MEMORY: u64 = 128 << 20;
 /// What "no limit" on conversions comes to.
 const MANY: usize = 4096;
 
@@ -49,6 +53,16 @@ pub struct ConversionOptions {
     /// cores, 2 to 16]
     #[arg(long, value_name = "N", alias = "concurrency-limit")]
     pub conversions: Option<Text>,
+    /// Memory for conversions, all of their buffers together [default: a quarter of what there
+    /// is, 256MiB to 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Text>,
+    /// How long the conversion of one image may take, once it has begun
+    #[arg(long, value_name = "TIME")]
+    pub conversion_timeout: Option<Text>,
+    /// Most images that are converted or wait for it; more are answered 429
+    #[arg(long, value_name = "N")]
+    pub max_queue: Option<Text>,
     /// Describe converted images with OCI media types even where the source has Docker's
     #[arg(long, value_name = "BOOL")]
     pub oci: Option<Text>,
@@ -130,6 +144,26 @@ impl ConversionOptions {
         let conversions = required(mistakes, "conversions", self.conversions.as_ref(), |text| {
             number(text, 0..=MANY).map(|n| if n == 0 { MANY } else { n })
         });
+        let memory = required(
+            mistakes,
+            "memory",
+            self.memory.as_ref(),
+            |text| match bytes(text)? {
+                size if size < MIN_MEMORY => Err("a conversion needs 128MiB or more".to_owned()),
+                size => Ok(size),
+            },
+        );
+        let max_queue = required(mistakes, "max-queue", self.max_queue.as_ref(), |text| {
+            number(text, 1..=1_000_000)
+        });
+        let timeout = self.conversion_timeout.as_ref();
+        let timeout = required(mistakes, "conversion-timeout", timeout, |text| {
+            match duration(text)? {
+                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                // As far as the clock goes.
+                time => Ok(time.min(Duration::from_hours(24 * 365))),
+            }
+        });
         let platforms = self.platforms(mistakes);
         let force_oci = switch(mistakes, "oci", self.oci.as_ref());
         let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
@@ -162,6 +196,9 @@ impl ConversionOptions {
                 fs_type: fs_type?.annotation(),
             },
             conversions: conversions?,
+            memory: memory?,
+            max_queue: max_queue?,
+            timeout: timeout?,
             trust_foreign_layers,
             lease_ttl: lease_ttl?,
             push,

@@ -5,23 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::super::error::Fault;
 use super::super::jobs::Claim;
-use super::super::layer::{ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare};
+use super::super::layer::{
+    ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare, working_set,
+};
+use super::super::memory::Share;
 use super::super::plan::Step;
 use super::catalogue::{Base, Layer, Wanted, open_local};
+use super::deadline::Deadline;
 use super::fetch::{Failure, fetch};
 use super::status::{Gauge, add};
 use super::types::{Event, Observer, Outcome, Source};
-use super::{ConvertError, Converter, Home, blocking};
+use super::{ConvertError, Converter, Home, blocking, on_thread};
 use crate::oci::Digest;
 use crate::registry::BlobSource;
 use crate::store::{Acquired, BlobError, LeaseKeeper, TempBlob};
 
 /// Layers that are fetched and inflated ahead of the one being placed.
 const AHEAD: usize = 2;
+/// The most memory that the filesystem of a chain takes while layers are placed on it: its
+/// cache of blocks, and what is being compressed.
+const FILESYSTEM: u64 = 96 << 20;
+/// What it takes at least.
+const SMALL_FILESYSTEM: u64 = 8 << 20;
 /// The longest wait between two looks at what another process is making.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -32,12 +42,16 @@ struct Chain<'a> {
     home: &'a Home,
     steps: &'a [Step],
     observer: Option<&'a Observer>,
+    /// When the image is given up.
+    deadline: Deadline,
     /// The lowest layers, which are done.
     layers: Vec<Layer>,
     /// The one above them, if it is placed and its blob is being sealed.
     sealing: Option<JoinHandle<Result<Layer, ConvertError>>>,
     /// The filesystem, if it is in memory.
     builder: Option<ChainBuilder>,
+    /// The memory for that, and for the layer that is placed on it.
+    memory: Option<Share>,
     /// The layers above, as far as they are being fetched.
     ahead: VecDeque<Fetched>,
 }
@@ -46,6 +60,8 @@ struct Chain<'a> {
 struct Fetched {
     inflating: Inflating,
     failure: Failure,
+    /// The memory that it takes, unless that is the chain's.
+    _memory: Option<Share>,
 }
 
 /// What keeps others from making the same layer.
@@ -61,10 +77,11 @@ impl Converter {
         source: &Source,
         home: &Home,
         steps: &[Step],
-        observer: Option<&Observer>,
+        (observer, deadline): (Option<&Observer>, Deadline),
     ) -> Result<Vec<Layer>, ConvertError> {
         let mut chain = Chain {
             converter: self,
+            deadline,
             source,
             home,
             steps,
@@ -72,6 +89,7 @@ impl Converter {
             layers: Vec::with_capacity(steps.len()),
             sealing: None,
             builder: None,
+            memory: None,
             ahead: VecDeque::new(),
         };
         let result = chain.run().await;
@@ -86,7 +104,7 @@ impl Converter {
                 .iter()
                 .for_each(|layer| blobs.doubt(&layer.digest));
         }
-        chain.forget_ahead().await?;
+        chain.let_go().await?;
         // A layer that is whole is kept even if one above it failed.
         let sealed = chain.settle().await;
         result.and(sealed).map(|()| chain.layers)
@@ -100,6 +118,8 @@ impl Chain<'_> {
             self.step(step, place).await?;
             place += 1;
         }
+        // The last layer is placed: sealing it needs nothing of this.
+        self.let_go().await?;
         self.settle().await
     }
 
@@ -113,10 +133,16 @@ impl Chain<'_> {
     }
 
     /// Gives up what is in memory of the chain. Tearing down waits for threads.
-    async fn forget_ahead(&mut self) -> Result<(), ConvertError> {
+    ///
+    /// Whoever waits for others to make a layer holds nothing that they may be waiting for.
+    async fn let_go(&mut self) -> Result<(), ConvertError> {
         let (builder, ahead) = (self.builder.take(), std::mem::take(&mut self.ahead));
-        blocking(move || {
-            drop((builder, ahead));
+        let memory = self.memory.take();
+        if builder.is_none() && ahead.is_empty() {
+            return Ok(());
+        }
+        on_thread("let-go", move || {
+            drop((builder, ahead, memory));
             Ok(())
         })
         .await
@@ -156,7 +182,7 @@ impl Chain<'_> {
         let Some(layer) = self.converter.find(&wanted).await? else {
             return Ok(false);
         };
-        self.forget_ahead().await?;
+        self.let_go().await?;
         add(&self.converter.inner.counters.layers_found, 1);
         self.tell(|| Event::Done {
             chain: step.chain_id.clone(),
@@ -174,7 +200,15 @@ impl Chain<'_> {
         let inner = Arc::clone(&self.converter.inner);
         let queued = Gauge::up(&inner.counters.layers_queued);
         let name = format!("{} {}", step.chain_id, inner.variant);
-        let claim = inner.claims.claim(name.clone()).await;
+        let claim = match inner.claims.try_claim(name.clone()) {
+            Some(claim) => claim,
+            None => {
+                self.let_go().await?;
+                self.deadline
+                    .within(inner.claims.claim(name.clone()))
+                    .await?
+            }
+        };
         let ttl = inner.config.lease_ttl;
         let lease = loop {
             // Whoever had the claim or the lease may have made it by now.
@@ -185,21 +219,18 @@ impl Chain<'_> {
                 Acquired::Mine(lease) => break lease.keep(inner.store.index().clone(), ttl),
                 Acquired::Held { holder, remaining } => {
                     tracing::debug!(chain = %step.chain_id, holder, "another makes this layer");
+                    self.let_go().await?;
                     let wait = remaining.clamp(Duration::from_millis(20), LOOK);
-                    tokio::time::sleep(wait).await;
+                    self.deadline.within(tokio::time::sleep(wait)).await?;
                 }
             }
         };
         let hold = Hold { claim, lease };
-        let turn = inner.turns.take(step.layer.size).await;
-        drop(queued);
-        let running = Gauge::up(&inner.counters.layers_running);
-        let made = self.place(step, place).await;
-        drop((running, turn));
+        let made = self.place_in_turn(step, place, queued).await;
         match made {
-            Ok((temp, sealing)) => {
+            Ok((temp, sealing, sealer)) => {
                 let before = self.settle().await;
-                self.sealing = Some(self.seal(step, temp, sealing, hold));
+                self.sealing = Some(self.seal(step, temp, sealing, (hold, sealer)));
                 before
             }
             Err(error) => {
@@ -210,23 +241,57 @@ impl Chain<'_> {
         }
     }
 
+    /// Waits for memory, a turn and a place among those that are sealed, and places a layer.
+    async fn place_in_turn(
+        &mut self,
+        step: &Step,
+        place: usize,
+        queued: Gauge<'_>,
+    ) -> Result<(TempBlob, super::super::layer::Sealing, OwnedSemaphorePermit), ConvertError> {
+        let inner = Arc::clone(&self.converter.inner);
+        if self.memory.is_none() {
+            let memory = inner.memory.take(self.working_set(place));
+            self.memory = Some(self.deadline.within(memory).await?);
+        }
+        let _turn = self
+            .deadline
+            .within(inner.turns.take(step.layer.size))
+            .await?;
+        let sealer = Arc::clone(&inner.sealers).acquire_owned();
+        let sealer = self.deadline.within(sealer).await?;
+        // The semaphore is never closed.
+        let sealer = sealer.map_err(|_| ConvertError::Interrupted)?;
+        drop(queued);
+        let _running = Gauge::up(&inner.counters.layers_running);
+        let (temp, sealing) = self.place(step, place).await?;
+        Ok((temp, sealing, sealer))
+    }
+
     /// Puts a layer on the filesystem, and its blob into a file.
     async fn place(
         &mut self,
         step: &Step,
         place: usize,
     ) -> Result<(TempBlob, super::super::layer::Sealing), ConvertError> {
+        let inner = Arc::clone(&self.converter.inner);
         let fetched = match self.ahead.pop_front() {
             Some(fetched) => fetched,
-            None => self.prepare(step)?,
+            None => self.prepare(step, None)?,
         };
         let above = self.steps.iter().skip(place + 1).take(AHEAD);
         for next in above.skip(self.ahead.len()) {
-            let next = self.prepare(next)?;
+            // Only with memory that nobody waits for.
+            let Some(share) = inner.memory.try_take(working_set(next.layer.size)) else {
+                break;
+            };
+            let next = self.prepare(next, Some(share))?;
             self.ahead.push_back(next);
         }
-        let Fetched { inflating, failure } = fetched;
-        let inner = Arc::clone(&self.converter.inner);
+        let Fetched {
+            inflating,
+            failure,
+            _memory: layer_memory,
+        } = fetched;
         let taken = self.builder.take();
         let lower: Vec<_> = self
             .layers
@@ -236,7 +301,8 @@ impl Chain<'_> {
         let parent = self.parent().cloned();
         // LZ4 takes less than twice what gzip does; a sparse layer far less.
         let room = step.layer.size.saturating_mul(2);
-        let placed = blocking(move || {
+        let cancel = inflating.canceller();
+        let placing = on_thread("place", move || {
             Ok((|| {
                 let blobs = inner.store.blobs();
                 let _room = blobs.reserve(room)?;
@@ -249,10 +315,21 @@ impl Chain<'_> {
                     (None, None) => ChainBuilder::empty(settings, pool),
                 };
                 let sealing = builder.add_layer(inflating, out)?;
+                drop(layer_memory);
                 Ok::<_, Failed>((builder, temp, sealing))
             })())
-        })
-        .await?;
+        });
+        let mut placing = std::pin::pin!(placing);
+        let placed = match self.deadline.within(&mut placing).await {
+            Ok(placed) => placed?,
+            Err(timed_out) => {
+                cancel.cancel();
+                failure.abort();
+                // The thread sees it at its next read.
+                let _ = placing.await;
+                return Err(timed_out);
+            }
+        };
         match placed {
             Ok((builder, temp, sealing)) => {
                 self.builder = Some(builder);
@@ -273,7 +350,7 @@ impl Chain<'_> {
         step: &Step,
         temp: TempBlob,
         sealing: super::super::layer::Sealing,
-        hold: Hold,
+        (hold, sealer): (Hold, OwnedSemaphorePermit),
     ) -> JoinHandle<Result<Layer, ConvertError>> {
         let converter = self.converter.clone();
         let (source, home) = (self.source.clone(), self.home.clone());
@@ -283,6 +360,7 @@ impl Chain<'_> {
             let place = (&source, &home);
             let sealed = converter.sealed(place, &step, temp, sealing, base).await;
             hold.release().await;
+            drop(sealer);
             let counters = &converter.inner.counters;
             match &sealed {
                 Ok(layer) => {
@@ -302,8 +380,17 @@ impl Chain<'_> {
         })
     }
 
+    /// Bytes of memory that placing the layers from `place` on takes.
+    fn working_set(&self, place: usize) -> u64 {
+        let layers = self.steps.iter().skip(place).map(|step| step.layer.size);
+        let compressed = layers.clone().fold(0, u64::saturating_add);
+        let filesystem = SMALL_FILESYSTEM.saturating_add(compressed.saturating_mul(4));
+        let largest = layers.map(working_set).max().unwrap_or(0);
+        filesystem.min(FILESYSTEM).saturating_add(largest)
+    }
+
     /// Starts to fetch and inflate a layer.
-    fn prepare(&self, step: &Step) -> Result<Fetched, ConvertError> {
+    fn prepare(&self, step: &Step, memory: Option<Share>) -> Result<Fetched, ConvertError> {
         let (chunks, failure) = fetch(self.source, &step.layer.digest, step.layer.size);
         let input = LayerInput {
             chunks,
@@ -327,7 +414,11 @@ impl Chain<'_> {
             }
         });
         let inflating = prepare(input, limit, on_progress).map_err(|cause| broken(step, cause))?;
-        Ok(Fetched { inflating, failure })
+        Ok(Fetched {
+            inflating,
+            failure,
+            _memory: memory,
+        })
     }
 }
 
@@ -341,7 +432,7 @@ impl Converter {
         base: Base,
     ) -> Result<Layer, ConvertError> {
         let blobs = self.inner.store.blobs().clone();
-        let committed = blocking(move || {
+        let committed = on_thread("commit", move || {
             Ok((|| {
                 let sealed = sealing.wait()?;
                 let file = blobs.commit(temp, &sealed.digest, sealed.size)?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::super::layer::Chunks;
 use super::types::Source;
@@ -16,26 +17,34 @@ use crate::registry::Error;
 const AHEAD: usize = 32;
 
 /// Why the chunks ended early, for whoever finds that they did.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<Error>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    cause: Arc<Mutex<Option<Error>>>,
+    task: AbortHandle,
+}
 
 impl Failure {
     pub(super) fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.cause).take()
     }
 
-    fn set(&self, error: Error) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    /// Ends the fetching: there are no more chunks.
+    pub(super) fn abort(&self) {
+        self.task.abort();
     }
+}
+
+fn lock(cause: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
+    cause.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Begins to fetch a blob of `size` bytes. The iterator must not be polled from a task.
 pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Failure) {
     let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
-    let failure = Failure::default();
-    let told = failure.clone();
+    let cause = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&cause);
     let (source, digest) = (source.clone(), digest.clone());
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let opened = source
             .upstream
             .blob(&source.repo, &digest, size, &source.authorization);
@@ -54,10 +63,14 @@ pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Fai
             Err(cause) => cause,
         };
         let error = io::Error::other(cause.to_string());
-        told.set(cause);
+        *lock(&told) = Some(cause);
         // Nobody is there any more if this fails.
         let _ = sender.send(Err(error)).await;
     });
+    let failure = Failure {
+        cause,
+        task: task.abort_handle(),
+    };
     let chunks = std::iter::from_fn(move || receiver.blocking_recv());
     (Box::new(chunks), failure)
 }

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 
 use super::super::image::{self as documents, Document, IndexEntry, LayerBlob, Subject};
+use super::super::memory::Share;
 use super::super::plan::{SourceLayer, Step, steps};
 use super::super::push::push;
+use super::admission::{BIG, Slot};
 use super::catalogue::{Base, Layer};
+use super::deadline::Deadline;
 use super::pins::{Pin, Pins};
 use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
@@ -20,6 +23,12 @@ use crate::store::{ManifestKey, Origin};
 
 /// The longest image config taken, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
+/// Up to here a document is kept in memory while its image is converted.
+const SMALL_DOCUMENT: u64 = 256 << 10;
+/// Most entries of an index.
+const MAX_ENTRIES: usize = 256;
+/// Most bytes of an index's converted manifests together.
+const MAX_INDEX_BYTES: usize = 32 << 20;
 
 pub(super) fn broken(
     what: &'static str,
@@ -44,6 +53,24 @@ pub(super) struct Work<'a> {
     pub(super) home: Home,
     pub(super) observer: Option<&'a Observer>,
     pub(super) pins: Pins,
+    /// When it is given up.
+    pub(super) deadline: Deadline,
+    /// What it was admitted with.
+    pub(super) slot: Slot<'a>,
+}
+
+/// Why the work on an image ends early.
+pub(super) enum Halt {
+    /// It turned out to be big: it has to be admitted again, as that.
+    Big,
+    /// It cannot be converted.
+    Failed(ConvertError),
+}
+
+impl<E: Into<ConvertError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// Whether the image's layers are overlaybd's already.
@@ -58,7 +85,7 @@ impl Converter {
         &self,
         work: &Work<'_>,
         manifest: &Digest,
-    ) -> Result<ConvertedImage, ConvertError> {
+    ) -> Result<ConvertedImage, Halt> {
         if let Some(image) = self.recall(work.source, manifest).await?
             && self.is_complete(work, &image).await?
         {
@@ -126,10 +153,18 @@ impl Converter {
         work: &Work<'_>,
         raw: &RawManifest,
         index: &Index,
-    ) -> Result<(Vec<IndexEntry>, Vec<ConvertedManifest>, Vec<Descriptor>), ConvertError> {
+    ) -> Result<(Vec<IndexEntry>, Vec<ConvertedManifest>, Vec<Descriptor>), Halt> {
         let (mut entries, mut manifests, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut available = Vec::new();
         let mut is_any_wanted = false;
+        if index.manifests.len() > MAX_ENTRIES {
+            let cause = format!(
+                "has {} entries, more than the {MAX_ENTRIES} that are taken",
+                index.manifests.len()
+            );
+            return Err(broken("index", &raw.digest, cause).into());
+        }
+        let mut bytes = 0_usize;
         for entry in &index.manifests {
             if entry.is_attestation() {
                 tracing::info!(index = %raw.digest, attestation = %entry.digest,
@@ -150,6 +185,11 @@ impl Converter {
             match converted {
                 Some(Entry::Converted(document, one)) => {
                     is_any_wanted = true;
+                    bytes = bytes.saturating_add(document.bytes.len());
+                    if bytes > MAX_INDEX_BYTES {
+                        let cause = format!("has manifests of over {MAX_INDEX_BYTES} bytes");
+                        return Err(broken("index", &raw.digest, cause).into());
+                    }
                     entries.push(IndexEntry::Replace(document));
                     manifests.push(*one);
                 }
@@ -167,22 +207,18 @@ impl Converter {
         if is_any_wanted {
             return Ok((entries, manifests, kept));
         }
-        Err(ConvertError::NoPlatform {
+        Err(Halt::Failed(ConvertError::NoPlatform {
             index: raw.digest.clone(),
             wanted: match &self.inner.config.platforms {
                 Platforms::All => "any platform that can be converted".to_owned(),
                 Platforms::Some(wanted) => joined(wanted.iter().map(ToString::to_string)),
             },
             available: joined(available.into_iter()),
-        })
+        }))
     }
 
     /// Converts one entry of an index; `None` if it is to stay as it is.
-    async fn entry(
-        &self,
-        work: &Work<'_>,
-        entry: &Descriptor,
-    ) -> Result<Option<Entry>, ConvertError> {
+    async fn entry(&self, work: &Work<'_>, entry: &Descriptor) -> Result<Option<Entry>, Halt> {
         let raw = self.source_manifest(work.source, &entry.digest).await?;
         let Ok(Manifest::Image(parsed)) = parse(&raw) else {
             // An index in an index, or an artifact of some kind.
@@ -223,10 +259,19 @@ impl Converter {
         raw: &RawManifest,
         parsed: &ImageManifest,
         platform: Option<Platform>,
-    ) -> Result<ConvertedManifest, ConvertError> {
+    ) -> Result<ConvertedManifest, Halt> {
+        let bytes = parsed.layers.iter().map(|layer| layer.size);
+        if bytes.fold(0, u64::saturating_add) >= BIG && !work.slot.admits_big() {
+            return Err(Halt::Big);
+        }
         let config = self.config(work.source, &parsed.config).await?;
-        let known = ImageConfig::parse(&config)
-            .map_err(|error| broken("image config", &parsed.config.digest, error))?;
+        let known = {
+            let _memory = self.document_memory(parsed.config.size).await;
+            ImageConfig::parse(&config)
+                .map_err(|error| broken("image config", &parsed.config.digest, error))?
+        };
+        // What waits for layers holds no large documents.
+        let config = (parsed.config.size <= SMALL_DOCUMENT).then_some(config);
         let layers = parsed.layers.iter().map(|layer| SourceLayer {
             media_type: layer.media_type.clone(),
             digest: layer.digest.clone(),
@@ -244,7 +289,12 @@ impl Converter {
             });
         }
         let chain = self
-            .chain(work.source, &work.home, &steps, work.observer)
+            .chain(
+                work.source,
+                &work.home,
+                &steps,
+                (work.observer, work.deadline),
+            )
             .await?;
         if work.home.is_pushed {
             self.share(&work.home, &steps, &chain).await?;
@@ -259,6 +309,11 @@ impl Converter {
             work.pins.extend([Pin::Layer(blob)]);
         }
         let style = &self.inner.config.style;
+        let config = match config {
+            Some(config) => config,
+            None => self.config(work.source, &parsed.config).await?,
+        };
+        let memory = self.document_memory(parsed.config.size).await;
         let config = documents::config(&config, &parsed.config.media_type, &blobs, style)
             .map_err(|error| broken("image config", &parsed.config.digest, error))?;
         let subject = subject_of(raw);
@@ -271,6 +326,7 @@ impl Converter {
             Some(&subject),
         )
         .map_err(|error| broken("manifest", &raw.digest, error))?;
+        drop(memory);
         self.keep(work, &config.bytes, &config.media_type, &config.digest)
             .await?;
         let stored = self
@@ -278,12 +334,23 @@ impl Converter {
             .await?;
         let parsed = match Manifest::parse(&stored.media_type, &stored.bytes) {
             Ok(Manifest::Image(parsed)) => parsed,
-            Ok(Manifest::Index(_)) => return Err(broken("manifest", &raw.digest, "is an index")),
-            Err(error) => return Err(broken("manifest", &raw.digest, error)),
+            Ok(Manifest::Index(_)) => {
+                return Err(broken("manifest", &raw.digest, "is an index").into());
+            }
+            Err(error) => return Err(broken("manifest", &raw.digest, error).into()),
         };
         let mut one = converted(&raw.digest, platform, stored, parsed);
         one.has_foreign_layers = is_foreign;
         Ok(one)
+    }
+
+    /// The memory for parsing a document of so many bytes: as values, JSON takes many times what
+    /// it takes as text.
+    async fn document_memory(&self, size: u64) -> Option<Share> {
+        match size {
+            0..=SMALL_DOCUMENT => None,
+            _ => Some(self.inner.memory.take(size.saturating_mul(20)).await),
+        }
     }
 
     /// The bytes of a source config, verified.

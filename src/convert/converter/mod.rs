@@ -6,8 +6,10 @@
 //!                                                     claim → lease → turn → make → record
 //! ```
 
+mod admission;
 mod catalogue;
 mod chain;
+mod deadline;
 mod fetch;
 mod image;
 mod ours;
@@ -23,10 +25,12 @@ mod variant;
 use std::sync::Arc;
 
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use super::error::ConvertError;
 use super::jobs::{Claims, Jobs};
 use super::layer::CompressPool;
+use super::memory::Memory;
 use crate::oci::{Digest, RepoName};
 use crate::registry::{Error, Upstream};
 use crate::store::Store;
@@ -39,12 +43,18 @@ pub use types::{
     Platforms, PushTarget, Source, StoredManifest,
 };
 
-use image::Work;
+use admission::{Admission, Class};
+use deadline::Deadline;
+use image::{Halt, Work};
 use status::{Counters, Gauge};
 use turns::Turns;
 
 /// Bytes of converted manifests kept in memory.
 const KNOWN_BYTES: u64 = 64 << 20;
+/// Most layers that are sealed at one time: each is a thread, an open file and a temporary one.
+const MAX_SEALERS: usize = 16;
+/// Most images that are worked on at one time: others wait and hold nothing.
+const MAX_IMAGES: usize = 64;
 /// How often a conversion is begun anew because the one that was joined failed for want of
 /// its starter's rights.
 const ATTEMPTS: usize = 3;
@@ -65,7 +75,11 @@ struct Inner {
     image_variant: String,
     jobs: Jobs<Key, Result<Held, ConvertError>>,
     claims: Claims<String>,
+    admission: Admission,
+    memory: Memory,
     turns: Turns,
+    /// Permits to seal a layer: a blob that is hashed, synced and pushed.
+    sealers: Arc<Semaphore>,
     known: Cache<Key, Arc<ConvertedImage>>,
     counters: Counters,
 }
@@ -103,6 +117,8 @@ impl Converter {
     /// [`ConvertError::Threads`] when the system refuses the threads that compress.
     pub fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
         let variant = variant::of_layers(&config.settings);
+        let sealers = config.conversions.saturating_mul(2).clamp(4, MAX_SEALERS);
+        let images = config.conversions.saturating_add(sealers).min(MAX_IMAGES);
         let pool = CompressPool::new(config.settings.threads)
             .map_err(|error| ConvertError::Threads(error.to_string()))?;
         let known = Cache::builder()
@@ -120,7 +136,10 @@ impl Converter {
                 variant,
                 jobs: Jobs::default(),
                 claims: Claims::default(),
+                admission: Admission::new(images),
+                memory: Memory::new(config.memory),
                 turns: Turns::new(config.conversions),
+                sealers: Arc::new(Semaphore::new(sealers)),
                 known,
                 counters: Counters::default(),
                 store,
@@ -210,24 +229,15 @@ impl Converter {
             attempt += 1;
             let converter = self.clone();
             let (source, observer, job_key) = (source.clone(), observer.clone(), key.clone());
+            let max_queue = self.inner.config.max_queue;
             let joined = self
                 .inner
                 .jobs
-                .join(key.clone(), move || async move {
-                    let _running = Gauge::up(&converter.inner.counters.images_running);
-                    let work = Work {
-                        source: &source,
-                        home: converter.home(&source),
-                        observer: observer.as_ref(),
-                        pins: Pins::default(),
-                    };
-                    let image = Arc::new(converter.image(&work, &job_key.source).await?);
-                    let known = &converter.inner.known;
-                    known.insert(job_key, Arc::clone(&image)).await;
-                    let pins = work.pins;
-                    Ok(Held { image, pins })
+                .join(key.clone(), max_queue, move || async move {
+                    converter.job(source, observer, job_key).await
                 })
-                .await;
+                .await
+                .ok_or(ConvertError::QueueFull(max_queue))?;
             match joined.result {
                 None => return Err(ConvertError::Interrupted),
                 // Another's rights did not suffice; ours may.
@@ -235,6 +245,40 @@ impl Converter {
                     Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::NotFound { .. },
                 ))) if !joined.started && attempt < ATTEMPTS => {}
                 Some(result) => return result,
+            }
+        }
+    }
+
+    /// Waits until there is room for an image, and converts it. What waits is small.
+    async fn job(
+        &self,
+        source: Source,
+        observer: Option<Observer>,
+        key: Key,
+    ) -> Result<Held, ConvertError> {
+        let mut class = Class::Unknown;
+        loop {
+            let slot = self.inner.admission.enter(class).await;
+            let _running = Gauge::up(&self.inner.counters.images_running);
+            let work = Work {
+                source: &source,
+                home: self.home(&source),
+                observer: observer.as_ref(),
+                pins: Pins::default(),
+                deadline: Deadline::after(self.inner.config.timeout),
+                slot,
+            };
+            // On the heap: it is large, and most jobs are not that far.
+            match Box::pin(self.image(&work, &key.source)).await {
+                Ok(image) => {
+                    let image = Arc::new(image);
+                    let known = &self.inner.known;
+                    known.insert(key, Arc::clone(&image)).await;
+                    let pins = work.pins;
+                    return Ok(Held { image, pins });
+                }
+                Err(Halt::Big) => class = Class::Big,
+                Err(Halt::Failed(error)) => return Err(error),
             }
         }
     }
@@ -276,7 +320,28 @@ impl Key {
     }
 }
 
-/// Runs what waits for the disk or a thread, away from the tasks.
+/// Runs what may wait long, for the network or for other threads, on a thread of its own: the
+/// threads for the disk are few, and what it waits for may need one of them.
+async fn on_thread<T, F>(name: &str, work: F) -> Result<T, ConvertError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ConvertError> + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // Nobody waits any more where the program ends.
+            let _ = sender.send(work());
+        })
+        .map_err(|error| ConvertError::Threads(error.to_string()))?;
+    receiver.await.unwrap_or_else(|_| {
+        tracing::error!("a conversion's thread ended unexpectedly: this is a bug");
+        Err(ConvertError::Interrupted)
+    })
+}
+
+/// Runs what waits for the disk, away from the tasks.
 async fn blocking<T, F>(work: F) -> Result<T, ConvertError>
 where
     T: Send + 'static,

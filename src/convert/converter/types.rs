@@ -21,6 +21,12 @@ pub struct ConverterConfig {
     pub style: ImageStyle,
     /// Most layers that are converted at one time.
     pub conversions: usize,
+    /// Bytes of memory that conversions may take together.
+    pub memory: u64,
+    /// How long the conversion of one image may take, once it has begun.
+    pub timeout: Duration,
+    /// Most images that are converted or wait for it.
+    pub max_queue: usize,
     /// Whether blobs that other tools made are used where the index names them, although
     /// nothing proves that they fit each other.
     pub trust_foreign_layers: bool,

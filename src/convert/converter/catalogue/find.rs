@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::super::layer::LayerBlob;
 use super::super::super::plan::Step;
-use super::super::{ConvertError, Converter, Home, blocking, remote};
+use super::super::{ConvertError, Converter, Home, blocking, on_thread, remote};
 use super::fit::{MadeBy, Misfit, fit, has_filesystem};
 use super::{Base, Layer, Wanted, open_local};
 use crate::format::block::SharedDevice;
@@ -178,7 +178,7 @@ impl Converter {
             Err(error) => return Err(error.into()),
         }
         let device: SharedDevice = remote::device(place, row.digest.clone(), row.size);
-        let opened = blocking(move || {
+        let opened = on_thread("open", move || {
             let opened = LayerBlob::open(device).map(Arc::new);
             Ok(opened.map_err(|error| error.to_string()))
         })
@@ -241,7 +241,7 @@ impl Converter {
         let fitting = match fitting {
             // A bottom blob that others made is looked into before anything is built on it.
             Ok((blob, Base::Foreign(digest))) if wanted.below.is_none() => {
-                blocking(move || {
+                on_thread("look", move || {
                     let whole = has_filesystem(Arc::clone(&blob));
                     Ok(whole.map(|()| (blob, Base::Foreign(digest))))
                 })

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::super::layer::{LayerError, LayerInput, prepare};
+use super::super::super::layer::{LayerError, LayerInput, prepare, working_set};
 use super::super::super::plan::Step;
 use super::super::chain::broken;
 use super::super::fetch::fetch;
 use super::super::status::add;
 use super::super::types::Source;
-use super::super::{ConvertError, Converter, blocking};
+use super::super::{ConvertError, Converter, on_thread};
 
 impl Converter {
     /// Sees that whoever asks may read a source layer here, and that its bytes are what the
@@ -48,6 +48,7 @@ impl Converter {
 
     /// Fetches and inflates a layer, for its digests alone.
     async fn see(&self, source: &Source, step: &Step) -> Result<(), ConvertError> {
+        let _memory = self.inner.memory.take(working_set(step.layer.size)).await;
         let _turn = self.inner.turns.take(step.layer.size).await;
         tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");
@@ -61,7 +62,7 @@ impl Converter {
             parent_chain_id: step.parent.clone(),
         };
         let limit = self.inner.config.settings.max_layer_size;
-        let seen = blocking(move || {
+        let seen = on_thread("verify", move || {
             let see = || {
                 let mut layer = prepare(input, limit, Arc::new(|_| {}))?;
                 if let Some(tar) = layer.tar() {

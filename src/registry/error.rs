@@ -15,6 +15,8 @@ pub enum Error {
     Unauthorized {
         /// Method and address.
         place: String,
+        /// Whether they were the proxy's own, and not a client's.
+        is_own: bool,
         /// The values of `WWW-Authenticate`, to be passed on to a client.
         challenges: Vec<HeaderValue>,
         /// What the upstream says.
@@ -25,6 +27,8 @@ pub enum Error {
     Forbidden {
         /// Method and address.
         place: String,
+        /// Whether they are the proxy's own, and not a client's.
+        is_own: bool,
         /// What the upstream says.
         detail: String,
     },
@@ -146,6 +150,25 @@ impl Error {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// Method and address of what failed, or what it was of a layout; not for everyone's eyes.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        match self {
+            Self::Unauthorized { place, .. }
+            | Self::Forbidden { place, .. }
+            | Self::NotFound { place, .. }
+            | Self::RateLimited { place, .. }
+            | Self::Upstream { place, .. }
+            | Self::Unreachable { place, .. }
+            | Self::TimedOut { place, .. }
+            | Self::Mismatch { place, .. }
+            | Self::Invalid { place, .. }
+            | Self::Refused { place, .. }
+            | Self::Unsupported { place, .. } => Some(place),
+            Self::Credentials { .. } | Self::Configuration(_) | Self::Io { .. } => None,
+        }
     }
 
     /// Whether another attempt may succeed.

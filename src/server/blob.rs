@@ -17,7 +17,7 @@ use super::converted::{Belongs, Found};
 use super::forward;
 use super::front::Call;
 use super::label::{Label, value};
-use super::manifest::pass_unsure;
+use super::manifest::pass_undecided;
 use super::pieces::{self, Pieces};
 use super::ranges::{self, Wanted};
 use super::respond::Failure;
@@ -50,7 +50,7 @@ pub(super) async fn serve(
             }
         }
         Belongs::Upstream => forward::pass(call).await,
-        Belongs::Unknown(error) => pass_unsure(call, &error).await,
+        Belongs::Undecided(failure) => pass_undecided(call, failure).await,
     }
 }
 

@@ -47,8 +47,15 @@ pub(super) enum Belongs {
     Here { source: Digest, until: Instant },
     /// Not to anything converted: the upstream may know it.
     Upstream,
-    /// The index does not tell: the upstream may know it, but its no is not the last word.
-    Unknown(IndexError),
+    /// It cannot be told now: the upstream may know it, but that it does not is not the last
+    /// word. This is.
+    Undecided(Failure),
+}
+
+/// Where a digest belongs that the index gives no answer for.
+fn unknown(error: &IndexError, digest: &Digest) -> Belongs {
+    tracing::warn!(%error, %digest, "the index does not tell where this belongs");
+    Belongs::Undecided(Failure::from(error))
 }
 
 impl Converted {
@@ -133,10 +140,11 @@ impl Call<'_> {
         answer.map(|(allowed, _)| (allowed.head, allowed.until))
     }
 
-    /// Where a digest belongs, and whether this client may have it from there.
+    /// Where a digest belongs, as far as this client may know: whoever may not have the source
+    /// of something converted is answered by the upstream, as for any digest.
     ///
     /// # Errors
-    /// The upstream's no to these credentials.
+    /// That the upstream cannot be asked, whatever the digest.
     pub async fn belongs(&self, repo: &RepoName, digest: &Digest) -> Result<Belongs, Failure> {
         let host = self.chosen.upstream.host();
         let converted = &self.front.converted;
@@ -145,23 +153,40 @@ impl Call<'_> {
             .await
         {
             Ok(sources) => sources,
-            Err(error) => {
-                tracing::warn!(%error, %digest, "the index does not tell where this belongs");
-                return Ok(Belongs::Unknown(error));
-            }
+            Err(error) => return Ok(unknown(&error, digest)),
         };
+        if sources.is_empty() {
+            return Ok(Belongs::Upstream);
+        }
+        let is_own = self.front.is_own();
+        let mut undecided = None;
         for source in sources.iter().take(MOST_SOURCES) {
             match self.ask(repo, &Selector::Digest(source.clone())).await {
                 Ok((_, until)) => {
                     let source = source.clone();
                     return Ok(Belongs::Here { source, until });
                 }
-                // This source is gone; another may have become the same.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(Failure::upstream(&error, self.front.is_own())),
+                // This source is gone, or not for this client; another may have become the same.
+                Err(
+                    error @ (registry::Error::NotFound { .. }
+                    | registry::Error::Unauthorized { .. }
+                    | registry::Error::Forbidden { .. }),
+                ) => tracing::debug!(%error, "not by this source"),
+                Err(
+                    error
+                    @ (registry::Error::Unreachable { .. } | registry::Error::TimedOut { .. }),
+                ) => return Err(Failure::upstream(&error, is_own)),
+                Err(error) => undecided = Some(error),
             }
         }
-        Ok(Belongs::Upstream)
+        if let Some(error) = undecided {
+            return Ok(Belongs::Undecided(Failure::undecided(&error, is_own)));
+        }
+        // What is remembered here must not tell a digest from others that the index is asked for.
+        match converted.store().index().sources(host, repo, digest).await {
+            Ok(_) => Ok(Belongs::Upstream),
+            Err(error) => Ok(unknown(&error, digest)),
+        }
     }
 
     /// Waits for a conversion as long as requests may; its blobs stay until the answer is

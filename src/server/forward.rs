@@ -102,6 +102,7 @@ async fn send(
         // The challenge is for the proxy, and the client's password is none of the upstream's.
         let error = Error::Unauthorized {
             place: "the upstream".to_owned(),
+            is_own: true,
             challenges: Vec::new(),
             detail: String::new(),
         };

@@ -130,22 +130,22 @@ pub(super) async fn by_digest(
             Ok(document.answer(&call.parts.headers, call.is_head()))
         }
         Belongs::Upstream => forward::pass(call).await,
-        Belongs::Unknown(error) => pass_unsure(call, &error).await,
+        Belongs::Undecided(failure) => pass_undecided(call, failure).await,
     }
 }
 
-/// Passes a request through of which the index does not tell whether it is ours to answer: the
+/// Passes a request through of which it cannot be told whether it is ours to answer: the
 /// upstream's "not found" then means nothing.
 ///
 /// # Errors
-/// That the index gives no answer, where the upstream has none.
-pub(super) async fn pass_unsure(
+/// `failure`, where the upstream has nothing.
+pub(super) async fn pass_undecided(
     call: Call<'_>,
-    error: &crate::store::IndexError,
+    failure: Failure,
 ) -> Result<Response<Served>, Failure> {
     let response = forward::pass(call).await?;
     if response.status() == StatusCode::NOT_FOUND {
-        return Err(Failure::from(error));
+        return Err(failure);
     }
     Ok(response)
 }

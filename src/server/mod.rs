@@ -6,7 +6,7 @@
 //!     manifest, blob             converted content: permission, then the store
 //!     warm                       the same again, for as long as the permission holds
 //!     forward ─ rewrite          everything else
-//!   respond                      whatever went wrong, as a status
+//!   respond ─ told               whatever went wrong, as a status
 //!   record ─ metrics             what is told of it
 //! ```
 
@@ -36,6 +36,7 @@ mod route;
 mod shelf;
 mod tags;
 mod tls;
+mod told;
 mod upstreams;
 mod warm;
 

@@ -16,6 +16,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Served;
+use super::told;
 use crate::convert::{ConvertError, Fault};
 use crate::oci::Digest;
 use crate::registry;
@@ -72,7 +73,7 @@ impl Failure {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "UNKNOWN",
-            "internal error: the proxy's log says more under this request's X-Request-Id",
+            told::internal(),
         )
     }
 
@@ -194,90 +195,54 @@ impl Failure {
 
     /// Our own credentials were refused: nothing that the client could mend with its own.
     fn own_credentials(error: &registry::Error) -> Self {
-        tracing::warn!(%error, "the upstream refuses the proxy's own credentials");
+        tracing::warn!(%error, "the proxy's own credentials are refused");
         Self::new(
             StatusCode::FORBIDDEN,
             "DENIED",
-            "the upstream has no such image for the proxy, or refuses its credentials",
+            "the registry refuses the proxy's own credentials, or has no such image for them",
         )
+    }
+
+    /// That it cannot be told now whether a client may have something: what the upstream said,
+    /// without a word of what it was asked.
+    pub fn undecided(error: &registry::Error, is_own: bool) -> Self {
+        let mut failure = Self::upstream(error, is_own);
+        "the upstream cannot be asked now: try again later".clone_into(&mut failure.0.message);
+        failure
     }
 
     /// What an upstream's error means for a client, which was asked with our own credentials
     /// where `is_own`.
     pub fn upstream(error: &registry::Error, is_own: bool) -> Self {
-        match error {
-            registry::Error::Unauthorized { .. } if is_own => Self::own_credentials(error),
-            error => Self::from(error),
-        }
-    }
-
-    /// What a failed conversion means for a client.
-    pub fn conversion(error: &ConvertError, is_own: bool) -> Self {
-        match error {
-            ConvertError::Upstream(error) => Self::upstream(error, is_own),
-            error => Self::from(error),
-        }
-    }
-
-    /// The answer. `HEAD` has none of the text, but its length.
-    pub fn into_response(self, is_head: bool) -> Response<Served> {
-        let document = json!({
-            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
-        });
-        let text = document.to_string();
-        let mut response = Response::new(Served::empty());
-        *response.status_mut() = self.0.status;
-        let headers = response.headers_mut();
-        *headers = self.0.headers;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        headers.insert(API_VERSION, REGISTRY_2);
-        if !is_head {
-            *response.body_mut() = Served::bytes(text);
-        }
-        response
-    }
-}
-
-impl From<&registry::Error> for Failure {
-    fn from(error: &registry::Error) -> Self {
         use registry::Error;
-        let text = error.to_string();
+        let text = told::upstream(error, is_own);
         match error {
+            Error::Unauthorized {
+                is_own: refused, ..
+            }
+            | Error::Forbidden {
+                is_own: refused, ..
+            } if is_own || *refused => Self::own_credentials(error),
             Error::Unauthorized { challenges, .. } => {
+                tracing::debug!(%error, "the upstream wants other credentials");
                 let mut failure = Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", text);
                 for challenge in challenges {
                     failure = failure.with(WWW_AUTHENTICATE, challenge.clone());
                 }
                 failure
             }
-            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "DENIED", text),
-            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", text),
+            Error::Forbidden { .. } => {
+                tracing::debug!(%error, "the upstream denies access");
+                Self::new(StatusCode::FORBIDDEN, "DENIED", text)
+            }
+            Error::NotFound { .. } => {
+                tracing::debug!(%error, "the upstream has no such thing");
+                Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", text)
+            }
             Error::RateLimited { retry_after, .. } => {
+                tracing::info!(%error, "the upstream limits the rate");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", text)
                     .retry_after(retry_after.unwrap_or(SOON))
-            }
-            Error::Upstream { status: 503, .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text).retry_after(SOON)
-            }
-            Error::Upstream { status: 504, .. } | Error::TimedOut { .. } => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", text)
-            }
-            Error::Upstream { .. }
-            | Error::Unreachable { .. }
-            | Error::Mismatch { .. }
-            | Error::Invalid { .. } => {
-                tracing::warn!(%error, "the upstream gave no usable answer");
-                Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", text)
-            }
-            Error::Refused { .. } => {
-                // Where it would have led to is the operator's to know.
-                tracing::warn!(%error, "the upstream leads to where it must not");
-                Self::new(
-                    StatusCode::BAD_GATEWAY,
-                    "UNAVAILABLE",
-                    "the upstream leads to a host that this proxy is not allowed to ask",
-                )
             }
             Error::Unsupported { .. } => {
                 Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", text)
@@ -285,14 +250,37 @@ impl From<&registry::Error> for Failure {
             Error::Credentials { .. } | Error::Configuration(_) | Error::Io { .. } => {
                 Self::internal(error)
             }
+            Error::Upstream { .. }
+            | Error::TimedOut { .. }
+            | Error::Unreachable { .. }
+            | Error::Mismatch { .. }
+            | Error::Invalid { .. }
+            | Error::Refused { .. } => {
+                tracing::warn!(%error, "the upstream gave no usable answer");
+                match error {
+                    Error::Upstream { status: 503, .. } => {
+                        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+                        Self::new(unavailable, "UNAVAILABLE", text).retry_after(SOON)
+                    }
+                    Error::Upstream { status: 504, .. } | Error::TimedOut { .. } => {
+                        Self::new(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", text)
+                    }
+                    _ => Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", text),
+                }
+            }
         }
     }
-}
 
-impl From<&ConvertError> for Failure {
-    fn from(error: &ConvertError) -> Self {
+    /// What a failed conversion means for a client.
+    pub fn conversion(error: &ConvertError, is_own: bool) -> Self {
         match (error, error.fault()) {
-            (ConvertError::Upstream(error), _) => Self::from(error),
+            (ConvertError::Upstream(error), _) => {
+                let mut failure = Self::upstream(error, is_own);
+                if let Some(content) = told::content(error) {
+                    failure.0.message = format!("{content}: {}", failure.0.message);
+                }
+                failure
+            }
             (ConvertError::Blobs(error), _) => Self::from(&**error),
             (ConvertError::Index(error), _) => Self::from(&**error),
             (ConvertError::TimedOut(_), _) => {
@@ -326,12 +314,32 @@ impl From<&ConvertError> for Failure {
             }
             (_, Fault::Upstream) => {
                 tracing::warn!(%error, "the upstream gave no usable answer");
-                Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", error.to_string())
+                let text = told::unread(error);
+                Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", text)
             }
             (ConvertError::Threads(_), _) => Self::internal(error),
             (_, Fault::Local) if is_disk_full(error) => Self::disk_full(error),
             (_, Fault::Local) => Self::internal(error),
         }
+    }
+
+    /// The answer. `HEAD` has none of the text, but its length.
+    pub fn into_response(self, is_head: bool) -> Response<Served> {
+        let document = json!({
+            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
+        });
+        let text = document.to_string();
+        let mut response = Response::new(Served::empty());
+        *response.status_mut() = self.0.status;
+        let headers = response.headers_mut();
+        *headers = self.0.headers;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(API_VERSION, REGISTRY_2);
+        if !is_head {
+            *response.body_mut() = Served::bytes(text);
+        }
+        response
     }
 }
 
@@ -417,6 +425,7 @@ mod tests {
             (
                 Error::Unauthorized {
                     place: place(),
+                    is_own: false,
                     challenges: vec![],
                     detail: detail(),
                 },
@@ -426,6 +435,7 @@ mod tests {
             (
                 Error::Forbidden {
                     place: place(),
+                    is_own: false,
                     detail: detail(),
                 },
                 403,
@@ -463,7 +473,7 @@ mod tests {
             (Error::Configuration("x".to_owned()), 500, "UNKNOWN"),
         ];
         for (error, status, code) in cases {
-            let failure = Failure::from(&error);
+            let failure = Failure::upstream(&error, false);
             assert_eq!(
                 (failure.0.status.as_u16(), failure.0.code),
                 (status, code),
@@ -475,16 +485,20 @@ mod tests {
     #[test]
     fn a_challenge_is_passed_on_unless_it_was_ours_to_answer() {
         let challenge = HeaderValue::from_static(r#"Bearer realm="r",service="s""#);
-        let error = registry::Error::Unauthorized {
+        let error = |is_own| registry::Error::Unauthorized {
             place: place(),
+            is_own,
             challenges: vec![challenge.clone()],
             detail: String::new(),
         };
-        let failure = Failure::upstream(&error, false);
+        let failure = Failure::upstream(&error(false), false);
         assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), Some(&challenge));
-        let failure = Failure::upstream(&error, true);
-        assert_eq!(failure.0.status, StatusCode::FORBIDDEN);
-        assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), None);
+        // Also where the proxy pushes with its own credentials what a client pulls with others.
+        for (refused, asked) in [(false, true), (true, false), (true, true)] {
+            let failure = Failure::upstream(&error(refused), asked);
+            assert_eq!(failure.0.status, StatusCode::FORBIDDEN);
+            assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), None);
+        }
     }
 
     #[test]
@@ -494,7 +508,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(77)),
             detail: String::new(),
         };
-        let failure = Failure::from(&error);
+        let failure = Failure::upstream(&error, false);
         assert_eq!(failure.0.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(failure.0.headers[RETRY_AFTER], "77");
     }
@@ -506,7 +520,7 @@ mod tests {
             digest: Digest::of(b""),
             cause: "no JSON".to_owned(),
         };
-        let failure = Failure::from(&broken);
+        let failure = Failure::conversion(&broken, false);
         assert_eq!(
             (failure.0.status.as_u16(), failure.0.code),
             (400, "MANIFEST_INVALID")
@@ -516,7 +530,7 @@ mod tests {
             what: "writing",
             path: PathBuf::from("/secret/path"),
         }));
-        let failure = Failure::from(&full);
+        let failure = Failure::conversion(&full, false);
         assert_eq!(failure.0.status, StatusCode::INSUFFICIENT_STORAGE);
         assert!(!failure.0.message.contains("/secret"));
     }

@@ -113,8 +113,13 @@ impl Upstreams {
 
 fn answers_for(entry: &UpstreamEntry, namespace: &str) -> bool {
     let asked = index_host(namespace);
-    // A client that names the upstream's own host can mean nothing else.
-    entry.upstream.host().eq_ignore_ascii_case(asked)
+    // A client that names the upstream's own host can mean nothing else. A layout's is a local
+    // path, which is not for clients to find out.
+    let host = match &entry.upstream {
+        Upstream::Registry(_) => Some(entry.upstream.host()),
+        Upstream::Layout(_) => None,
+    };
+    host.is_some_and(|host| host.eq_ignore_ascii_case(asked))
         || entry
             .choice
             .namespaces

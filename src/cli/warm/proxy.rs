@@ -73,10 +73,15 @@ impl Answer {
         match self.status {
             StatusCode::UNAUTHORIZED => Error::Unauthorized {
                 place,
+                is_own: true,
                 challenges: Vec::new(),
                 detail,
             },
-            StatusCode::FORBIDDEN => Error::Forbidden { place, detail },
+            StatusCode::FORBIDDEN => Error::Forbidden {
+                place,
+                is_own: true,
+                detail,
+            },
             StatusCode::NOT_FOUND => Error::NotFound { place, detail },
             status => Error::Upstream {
                 place,

@@ -24,6 +24,8 @@ pub(super) struct Answer {
     pub(super) url: Url,
     /// Whether it comes from the origin that was asked, not from where it led to.
     pub(super) at_home: bool,
+    /// Whether it was asked with our own credentials, or none, and not with a client's.
+    pub(super) is_own: bool,
     pub(super) timeouts: Timeouts,
 }
 
@@ -67,7 +69,7 @@ impl Answer {
     pub(super) async fn failure(self) -> Failure {
         let status = self.status();
         let again = again(status, self.response.headers());
-        let place = self.place.clone();
+        let (place, is_own) = (self.place.clone(), self.is_own);
         if status.is_success() || status.is_informational() {
             let detail = format!("status {} is not expected here", status.as_u16());
             return Failure::from(Error::Invalid { place, detail });
@@ -78,6 +80,8 @@ impl Answer {
             .headers()
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
+            // Of where a redirect led to, it is nobody's to meet.
+            .filter(|_| self.at_home)
             .cloned()
             .collect();
         let limit = self.timeouts.stall;
@@ -88,10 +92,15 @@ impl Answer {
         let error = match status {
             StatusCode::UNAUTHORIZED => Error::Unauthorized {
                 place,
+                is_own,
                 challenges,
                 detail,
             },
-            StatusCode::FORBIDDEN => Error::Forbidden { place, detail },
+            StatusCode::FORBIDDEN => Error::Forbidden {
+                place,
+                is_own,
+                detail,
+            },
             StatusCode::NOT_FOUND => Error::NotFound { place, detail },
             StatusCode::TOO_MANY_REQUESTS => Error::RateLimited {
                 place,

@@ -108,6 +108,7 @@ impl Dialer {
             place,
             url: self.origin.clone(),
             at_home: true,
+            is_own: true,
             timeouts: self.timeouts,
         })
     }
@@ -164,6 +165,7 @@ impl Dialer {
                 place,
                 url: url.clone(),
                 at_home,
+                is_own: true,
                 timeouts: self.timeouts,
             };
             let Some(target) = redirect(&answer)? else {

@@ -165,7 +165,9 @@ impl Endpoint {
         let at_home = same_origin(&call.outgoing.url, &self.base);
         if let Authorization::Client(header) = call.authorization {
             let header = header.as_ref().filter(|_| at_home && self.is_registry);
-            return self.dialer.follow(&call.outgoing, header).await;
+            let mut answer = self.dialer.follow(&call.outgoing, header).await?;
+            answer.is_own = false;
+            return Ok(answer);
         }
         if !at_home {
             // An upload's location elsewhere: it is signed, or it is not for us.

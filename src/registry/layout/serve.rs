@@ -125,7 +125,8 @@ pub(super) async fn answer(layout: &Layout, request: &Parts) -> Answer {
         Route::Bad(status, code, text) => ("", Ok(refusal(status, code, text))),
     };
     let mut response = match answer {
-        Err(error) if error.is_not_found() => refusal(StatusCode::NOT_FOUND, code, error),
+        // Without the place, which names a local path.
+        Err(Error::NotFound { detail, .. }) => refusal(StatusCode::NOT_FOUND, code, detail),
         other => other?,
     };
     if request.method == Method::HEAD {

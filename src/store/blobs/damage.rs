@@ -6,9 +6,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::shelf::{Held, lock};
+use super::create_directory;
+use super::directory::sync_directory;
+use super::held::Held;
+use super::shelf::lock;
 use super::stamp::Stamp;
-use super::{create_directory, sync_directory};
 use crate::oci::Digest;
 use crate::store::BlobError;
 

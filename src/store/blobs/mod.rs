@@ -20,7 +20,9 @@ mod directory;
 mod examine;
 mod file;
 mod gate;
+mod held;
 mod known;
+mod place;
 mod scrub;
 mod shelf;
 mod stamp;
@@ -46,11 +48,9 @@ pub(super) use directory::{create_directory, is_linked};
 
 use super::BlobError;
 use crate::oci::Digest;
-use directory::sync_directory;
 use gate::Gate;
-use shelf::{Held, Shelf};
-use stamp::Stamp;
-use verify::{CHUNK, Looked, Place, open_place};
+use shelf::Shelf;
+use verify::{CHUNK, Looked};
 
 /// Most verifications at one time: each takes a core, and requests need some too.
 const MOST_VERIFICATIONS: usize = 4;
@@ -320,63 +320,5 @@ impl BlobStore {
     /// When the disk refuses.
     pub fn evict(&self) -> Result<u64, BlobError> {
         self.shelf.evict()
-    }
-}
-
-impl Shelf {
-    /// Renames a synced file into its place, with a pin on it.
-    fn place(
-        self: &Arc<Self>,
-        mut temp: TempBlob,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<BlobFile, BlobError> {
-        let path = self.path(digest);
-        let Some(directory) = path.parent() else {
-            return Err(BlobError::io("placing", &path)(
-                io::ErrorKind::NotFound.into(),
-            ));
-        };
-        create_directory(directory)?;
-        let mut held = self.hold()?;
-        let replaced = held.make_way(digest, size)?;
-        held.make_room(size.saturating_sub(replaced))?;
-        // Its use begins now, however long ago its last byte was written.
-        let _ = temp.file().set_modified(SystemTime::now());
-        let ours = temp.file().metadata();
-        let ours = Stamp::of(&ours.map_err(BlobError::io("examining", temp.path()))?);
-        fs::rename(temp.path(), &path).map_err(BlobError::io("placing", &path))?;
-        temp.placed();
-        sync_directory(directory)?;
-        let Place::File(file, metadata) = self.pin(digest)? else {
-            return Err(BlobError::io("opening", &path)(
-                io::ErrorKind::NotFound.into(),
-            ));
-        };
-        let stamp = Stamp::of(&metadata);
-        if !stamp.is_same_file(&ours) || stamp.size != size {
-            let cause = "something else was put there at the same moment";
-            return Err(BlobError::io("opening", &path)(io::Error::other(cause)));
-        }
-        let flag = self.known.verified(digest, stamp);
-        Ok(BlobFile::new(self, digest.clone(), file, &metadata, flag))
-    }
-}
-
-impl Held<'_> {
-    /// Moves what cannot be the blob out of its place; gives the bytes of what stays there.
-    fn make_way(&mut self, digest: &Digest, size: u64) -> Result<u64, BlobError> {
-        let (damage, stamp) = match open_place(&self.shelf.path(digest))? {
-            Place::Empty => return Ok(0),
-            Place::File(_, metadata) if metadata.len() == size => return Ok(size),
-            Place::File(_, metadata) => {
-                let found = metadata.len();
-                let expected = size;
-                (Damage::Size { expected, found }, Stamp::of(&metadata))
-            }
-            Place::Unusable(damage, stamp) => (damage, stamp),
-        };
-        self.set_aside(digest, &stamp, &damage)?;
-        Ok(0)
     }
 }

@@ -29,7 +29,8 @@ pub struct ServerConfig {
     pub auth_cache_ttl: Duration,
     /// Whether what changes the upstream is refused.
     pub read_only: bool,
-    /// Whether redirects of the upstream are followed here instead of handed to the client.
+    /// Whether redirects of the upstream are followed here instead of handed to the client. With
+    /// our credentials those that stay with the upstream are followed in any case.
     pub follow_redirects: bool,
     /// Images whose converted form is prepared when their plain tag is pulled:
     /// patterns of `REPO:TAG`.

@@ -34,7 +34,8 @@ pub struct ServerOptions {
     /// Refuse whatever changes the upstream
     #[arg(long, value_name = "BOOL")]
     pub read_only: Option<Text>,
-    /// Follow the upstream's redirects instead of handing them to the client
+    /// Follow the upstream's redirects instead of handing them to the client; with the proxy's
+    /// own credentials those that stay with the upstream are followed in any case
     #[arg(long, value_name = "BOOL")]
     pub follow_redirects: Option<Text>,
     /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::config::{Access, ServerConfig};
 use super::respond::Failure;
-use super::route::Route;
+use super::route::{Kind, Route};
 
 /// Methods that registries have a use for. `TRACE` and its like echo what the upstream was
 /// sent, credentials and all; `CONNECT` is for another kind of proxy.
@@ -45,6 +45,11 @@ pub(super) fn request(
     }
     if config.read_only && !is_read && *method != Method::OPTIONS {
         return Err(Failure::read_only());
+    }
+    // Nobody could have begun an upload, so nobody asks for the state of one.
+    let is_write = !is_read || route.kind() == Kind::Upload;
+    if is_write && config.is_for_anyone() && !config.allow_anonymous_push {
+        return Err(Failure::anonymous_push());
     }
     Ok(())
 }

@@ -118,6 +118,15 @@ impl Failure {
         }
     }
 
+    /// A write in the proxy's name, of a client that nobody knows.
+    pub fn anonymous_push() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "DENIED",
+            "this proxy has no users, so nobody pushes or deletes through it: push to the registry              itself, or have the proxy started with --htpasswd, --tls-client-ca or              --allow-anonymous-push",
+        )
+    }
+
     pub fn unknown_namespace(namespace: &str) -> Self {
         let namespace: String = namespace.chars().take(100).collect();
         Self::new(

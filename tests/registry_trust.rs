@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::registry::{
-    Authorization, BlobSource, DialOptions, Error, ForwardOptions, RegistryConfig, body,
+    Authorization, BlobSource, DialOptions, Error, ForwardOptions, Redirects, RegistryConfig, body,
 };
 use registry_support::faults::{OWN, blob, upstream, with, with_password};
 use registry_support::scripted::{Log, Served, serve};
@@ -91,7 +91,7 @@ async fn a_redirect_is_followed_without_credentials() {
         .await
         .unwrap();
     let followed = ForwardOptions {
-        follow_redirects: true,
+        redirects: Redirects::Followed,
         ..ForwardOptions::default()
     };
     let request = || {

@@ -127,6 +127,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(15),
         read_only: true,
+        allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
         limits: Limits::default(),

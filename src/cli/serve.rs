@@ -8,7 +8,7 @@ use super::progress::Terminal;
 use super::{log, output, signals};
 use crate::config::{ServeConfig, ServeOptions};
 use crate::convert::Converter;
-use crate::server::{Access, ClientCertificates, Server, ServerConfig};
+use crate::server::{Server, ServerConfig};
 use crate::store::Store;
 
 const EXAMPLES: &str = "\
@@ -86,18 +86,26 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
     }
 }
 
-/// Settings that are legitimate and seldom meant.
+/// Says what whoever comes may do, where nobody has to say who they are.
 fn warn_of_open_doors(config: &ServerConfig) {
-    let clients_are_known = config
-        .tls
-        .as_ref()
-        .is_some_and(|tls| matches!(tls.clients, ClientCertificates::Required(_)));
-    let anyone = matches!(config.access, Access::Own { htpasswd: None }) && !clients_are_known;
-    if anyone && !config.listen.ip().is_loopback() {
-        tracing::warn!(
-            listen = %config.listen,
-            "whoever reaches this address pulls with the proxy's own credentials: \
-             set --htpasswd, or --tls-client-ca"
-        );
+    if !config.is_for_anyone() {
+        return;
+    }
+    let what = if config.read_only {
+        "whoever reaches this address reads with the proxy's own credentials: set --htpasswd, or \
+         --tls-client-ca; pushes and deletes are refused (--read-only)"
+    } else if config.allow_anonymous_push {
+        "whoever reaches this address reads, pushes and deletes with the proxy's own credentials \
+         (--allow-anonymous-push): set --htpasswd, or --tls-client-ca"
+    } else {
+        "whoever reaches this address reads with the proxy's own credentials: set --htpasswd, or \
+         --tls-client-ca; pushes and deletes are refused (--allow-anonymous-push allows them)"
+    };
+    let listen = config.listen;
+    if listen.ip().to_canonical().is_loopback() {
+        // That is this machine's users and its containers on the host's network.
+        tracing::info!(%listen, "{what}");
+    } else {
+        tracing::warn!(%listen, "{what}");
     }
 }

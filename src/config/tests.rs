@@ -99,6 +99,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "admin: Some(127.0.0.1:9)".into(),
         ),
+        (
+            "allow-anonymous-push",
+            "true".into(),
+            one("--own-credentials=true"),
+            "allow_anonymous_push: true".into(),
+        ),
         ("algorithm", "zstd".into(), vec![], "algorithm: Zstd".into()),
         (
             "allow-downgrade",
@@ -490,6 +496,18 @@ fn what_makes_no_sense_together_is_a_mistake() {
         (vec!["--tls-client-auth=required"], "--tls-client-ca"),
         (
             vec![htpasswd.as_str(), "--own-credentials=false"],
+            "leave one out",
+        ),
+        (
+            vec!["--allow-anonymous-push"],
+            "it is for --own-credentials",
+        ),
+        (
+            vec!["--allow-anonymous-push", htpasswd.as_str()],
+            "nobody is anonymous",
+        ),
+        (
+            vec!["--allow-anonymous-push", "--own-credentials", "--read-only"],
             "leave one out",
         ),
         (vec![password.as_str()], "--user"),

@@ -21,6 +21,6 @@ pub use error::Error;
 pub use layout::Layout;
 pub use types::{
     Authorization, BlobSource, BlobStream, ForwardOptions, ManifestHead, Pushed, PushedManifest,
-    RawManifest,
+    RawManifest, Redirects,
 };
 pub use upstream::Upstream;

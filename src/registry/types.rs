@@ -106,6 +106,18 @@ pub struct PushedManifest {
 pub struct ForwardOptions {
     /// Whether our own credentials replace the client's.
     pub own_credentials: bool,
-    /// Whether redirects are followed here instead of being returned.
-    pub follow_redirects: bool,
+    /// What becomes of redirects of `GET` and `HEAD`.
+    pub redirects: Redirects,
+}
+
+/// What becomes of redirects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// They are returned.
+    #[default]
+    Returned,
+    /// They are followed where they stay with the host that was asked, else returned.
+    FollowedAtHome,
+    /// They are followed.
+    Followed,
 }

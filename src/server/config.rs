@@ -29,7 +29,10 @@ pub struct ServerConfig {
     pub auth_cache_ttl: Duration,
     /// Whether what changes the upstream is refused.
     pub read_only: bool,
-    /// Whether redirects of the upstream are followed here instead of handed to the client.
+    /// Whether clients that nobody knows may change the upstream with our credentials.
+    pub allow_anonymous_push: bool,
+    /// Whether redirects of the upstream are followed here instead of handed to the client. With
+    /// our credentials those that stay with the upstream are followed in any case.
     pub follow_redirects: bool,
     /// Images whose converted form is prepared when their plain tag is pulled:
     /// patterns of `REPO:TAG`.
@@ -125,6 +128,19 @@ pub struct Limits {
     pub stall: Duration,
     /// How long open requests may take after the signal to stop.
     pub drain: Duration,
+}
+
+impl ServerConfig {
+    /// Whether the upstream is asked with our credentials for whoever comes: there are no users,
+    /// and clients need no certificate.
+    #[must_use]
+    pub fn is_for_anyone(&self) -> bool {
+        let needs_certificate = self
+            .tls
+            .as_ref()
+            .is_some_and(|tls| matches!(tls.clients, ClientCertificates::Required(_)));
+        matches!(self.access, Access::Own { htpasswd: None }) && !needs_certificate
+    }
 }
 
 impl Pattern {

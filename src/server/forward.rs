@@ -1,19 +1,24 @@
 //! Everything that is not converted, passed through.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::request::Parts;
-use http::{Extensions, Method, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 use super::body::{Served, Stalling};
 use super::front::{Call, Front};
 use super::respond::Failure;
-use super::rewrite;
 use super::upstreams::Mount;
-use crate::registry::{Body, Error, ForwardOptions, Upstream, body};
+use super::{headers, rewrite};
+use crate::registry::error::detail_of;
+use crate::registry::{Body, Error, ForwardOptions, Redirects, Upstream, body};
+
+/// As much of an error's body is read.
+const ERROR_LIMIT: usize = 64 << 10;
 
 /// Passes a request on and its answer back.
 ///
@@ -44,11 +49,12 @@ pub(super) async fn pass_to(call: Call<'_>, target: &str) -> Result<Response<Ser
         Method::GET | Method::HEAD => body::empty(),
         _ => incoming.boxed_unsync(),
     };
-    let request = outgoing(parts, body, target, front.is_own())?;
+    let is_own = front.is_own();
+    let request = outgoing(parts, body, target, is_own)?;
     let to = To {
         upstream: chosen.upstream,
         mount: &chosen.mount,
-        is_own: front.is_own(),
+        is_own,
     };
     let answer = send(front, to, request).await;
     if answer.is_err() && has_stalled.load(Ordering::Relaxed) {
@@ -61,7 +67,7 @@ pub(super) async fn pass_to(call: Call<'_>, target: &str) -> Result<Response<Ser
 /// name, with the proxy's credentials.
 ///
 /// # Errors
-/// As [`pass`].
+/// As [`pass`], and that there is no such content: where it was looked for is not told.
 pub(super) async fn fetch(
     call: &Call<'_>,
     upstream: &Upstream,
@@ -73,7 +79,11 @@ pub(super) async fn fetch(
         mount: &Mount::default(),
         is_own: true,
     };
-    send(call.front, to, request).await
+    let response = send(call.front, to, request).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(Failure::gone());
+    }
+    Ok(response)
 }
 
 struct To<'a> {
@@ -89,7 +99,12 @@ async fn send(
 ) -> Result<Response<Served>, Failure> {
     let options = ForwardOptions {
         own_credentials: to.is_own,
-        follow_redirects: front.config.follow_redirects,
+        redirects: match front.config.follow_redirects {
+            true => Redirects::Followed,
+            // A client could not go there with the proxy's credentials.
+            false if to.is_own => Redirects::FollowedAtHome,
+            false => Redirects::Returned,
+        },
     };
     let started = Instant::now();
     // On the heap, because it is large, and what is converted never gets here.
@@ -98,22 +113,67 @@ async fn send(
         .metrics
         .call("forward", answer.is_ok(), started.elapsed());
     let answer = answer.map_err(|error| Failure::upstream(&error, to.is_own))?;
-    if to.is_own && answer.status() == StatusCode::UNAUTHORIZED {
-        // The challenge is for the proxy, and the client's password is none of the upstream's.
-        let error = Error::Unauthorized {
-            place: "the upstream".to_owned(),
-            is_own: true,
-            challenges: Vec::new(),
-            detail: String::new(),
-        };
-        return Err(Failure::upstream(&error, true));
+    let stall = front.config.limits.stall;
+    if to.is_own && is_about_us(answer.status()) {
+        return Err(refused(answer, stall).await);
     }
     let (mut parts, body) = answer.into_parts();
+    headers::of_answer(&mut parts.headers, to.is_own);
     rewrite::response(&mut parts.headers, to.upstream, to.mount);
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
-    let stall = front.config.limits.stall;
     Ok(Response::from_parts(parts, Served::stream(body, stall)))
+}
+
+/// Whether an answer to the proxy's own credentials is about these, their account or the upstream
+/// itself, and not about what the client asked for.
+fn is_about_us(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+/// What such an answer means for the client; what it says is for the log.
+async fn refused(answer: Response<Body>, stall: Duration) -> Failure {
+    let (parts, body) = answer.into_parts();
+    let start = body::read_start(body, ERROR_LIMIT);
+    // Whatever does not come soon is not needed.
+    let start = timeout(stall, start).await.unwrap_or_default();
+    let (place, detail) = ("the upstream".to_owned(), detail_of(&start));
+    let error = match parts.status {
+        StatusCode::UNAUTHORIZED => Error::Unauthorized {
+            place,
+            is_own: true,
+            challenges: Vec::new(),
+            detail,
+        },
+        StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Error::Forbidden {
+            place,
+            is_own: true,
+            detail,
+        },
+        StatusCode::TOO_MANY_REQUESTS => Error::RateLimited {
+            place,
+            retry_after: retry_after(&parts.headers),
+            detail,
+        },
+        status => Error::Upstream {
+            place,
+            status: status.as_u16(),
+            detail,
+        },
+    };
+    Failure::upstream(&error, true)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn outgoing(
@@ -122,10 +182,7 @@ fn outgoing(
     target: &str,
     is_own: bool,
 ) -> Result<Request<Body>, Failure> {
-    rewrite::request(&mut parts.headers);
-    if is_own {
-        parts.headers.remove(AUTHORIZATION);
-    }
+    headers::of_request(&mut parts.headers, is_own);
     if matches!(parts.method, Method::GET | Method::HEAD) {
         parts.headers.remove(CONTENT_LENGTH);
     }

@@ -32,7 +32,7 @@ use super::shelf::Shelf;
 use super::tags::Tags;
 use super::upstreams::{Chosen, Upstreams};
 use super::warm::{Answers, Content, Warm};
-use super::{ServerError, blob, forward, manifest};
+use super::{ServerError, blob, forward, gate, manifest, path};
 use crate::convert::Converter;
 use crate::oci::Selector;
 use crate::registry::Authorization;
@@ -285,13 +285,18 @@ impl Front {
         kind: &mut Kind,
     ) -> Result<Response<Served>, Failure> {
         let (parts, body) = request.into_parts();
-        // Before anything is chosen by it: a path that climbs is nobody's.
-        if Route::parse(parts.uri.path()) == Route::Outside {
+        gate::method(&parts.method)?;
+        let path = path::normal(parts.uri.path()).map_err(Failure::ambiguous)?;
+        // Before anything is chosen by it.
+        if Route::parse(&path) == Route::Outside {
             return Err(Failure::outside());
         }
-        let chosen = self.upstreams.choose(&parts)?;
+        let mut chosen = self.upstreams.choose(&parts, &path)?;
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
+        if let Some(path) = route.path() {
+            chosen.path = path;
+        }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = self.admit(&parts.headers).await?;
@@ -322,11 +327,8 @@ impl Front {
     }
 
     async fn serve(&self, call: Call<'_>, route: Route) -> Result<Response<Served>, Failure> {
-        let method = &call.parts.method;
-        let is_read = matches!(*method, Method::GET | Method::HEAD);
-        if self.config.read_only && !is_read && *method != Method::OPTIONS {
-            return Err(Failure::read_only());
-        }
+        gate::request(&self.config, &call.parts.method, &route)?;
+        let is_read = matches!(call.parts.method, Method::GET | Method::HEAD);
         match route {
             Route::Outside => Err(Failure::outside()),
             Route::Ping if is_read && self.is_own() => Ok(ping(call.is_head())),

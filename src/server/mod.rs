@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! accept ─ tls ─ activity        a connection, within its limits
-//!   front ─ route, upstreams     a request: who, where, what
+//!   front ─ path, route,         a request: who, where, what
+//!           upstreams, gate      and whether at all
 //!     manifest, blob             converted content: permission, then the store
 //!     warm                       the same again, for as long as the permission holds
-//!     forward ─ rewrite          everything else
+//!     forward ─ headers, rewrite everything else
 //!   respond ─ told               whatever went wrong, as a status
 //!   record ─ metrics             what is told of it
 //! ```
@@ -22,9 +23,12 @@ mod converted;
 mod files;
 mod forward;
 mod front;
+mod gate;
+mod headers;
 mod label;
 mod manifest;
 mod metrics;
+mod path;
 mod permission;
 mod pieces;
 mod prepare;

@@ -16,6 +16,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Served;
+use super::path::Ambiguous;
 use super::told;
 use crate::convert::{ConvertError, Fault};
 use crate::oci::Digest;
@@ -85,6 +86,47 @@ impl Failure {
         )
     }
 
+    /// What with the proxy's own credentials is not passed on.
+    pub fn outside_of_the_api() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "the distribution API has nothing at this address",
+        )
+    }
+
+    /// A path that servers read differently.
+    pub fn ambiguous(Ambiguous(what): Ambiguous) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "NAME_INVALID",
+            format!("the path has {what}: write names, tags and digests as they are"),
+        )
+    }
+
+    /// Another method than those that there are.
+    pub fn method(known: &[&str]) -> Self {
+        let known = known.join(", ");
+        let failure = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            format!("this address takes {known} only"),
+        );
+        match HeaderValue::from_str(&known) {
+            Ok(known) => failure.with(ALLOW, known),
+            Err(_) => failure,
+        }
+    }
+
+    /// A write in the proxy's name, of a client that nobody knows.
+    pub fn anonymous_push() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "DENIED",
+            "this proxy has no users, so nobody pushes or deletes through it: push to the registry              itself, or have the proxy started with --htpasswd, --tls-client-ca or              --allow-anonymous-push",
+        )
+    }
+
     pub fn unknown_namespace(namespace: &str) -> Self {
         let namespace: String = namespace.chars().take(100).collect();
         Self::new(
@@ -116,6 +158,15 @@ impl Failure {
             StatusCode::NOT_FOUND,
             "MANIFEST_UNKNOWN",
             format!("there is no manifest {digest} here any more: pull the image by its tag again"),
+        )
+    }
+
+    /// What was pushed is not where it was pushed to.
+    pub fn gone() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "this is not here any more: pull the image again",
         )
     }
 

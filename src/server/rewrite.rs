@@ -1,27 +1,12 @@
-//! Headers on their way through: addresses of the upstream itself become the proxy's.
-//! (What belongs to one connection only is the registry client's to drop.)
+//! Addresses on their way through: those of the upstream itself become the proxy's.
 
-use http::header::{FORWARDED, HeaderName, LINK, LOCATION};
+use http::header::{LINK, LOCATION};
 use http::{HeaderMap, HeaderValue};
 
 use super::upstreams::{Mount, is_own};
 use crate::registry::Upstream;
 
-/// A request's headers for the upstream.
-pub(super) fn request(headers: &mut HeaderMap) {
-    // By these a registry makes its addresses, and they must be its own to be recognised.
-    headers.remove(FORWARDED);
-    let forwarded: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-"))
-        .cloned()
-        .collect();
-    for name in forwarded {
-        headers.remove(name);
-    }
-}
-
-/// An answer's headers for the client.
+/// The addresses in an answer's headers, for the client.
 pub(super) fn response(headers: &mut HeaderMap, upstream: &Upstream, mount: &Mount) {
     let is_own = |authority: &str| is_own(upstream, authority);
     if let Some(location) = headers.get(LOCATION)
@@ -178,21 +163,5 @@ mod tests {
             Some(r#"</v2/hub/_catalog?last=b&n=1>; rel="next", <https://other/x>; rel="help""#)
         );
         assert_eq!(link("<broken", &mount, own), None);
-    }
-
-    #[test]
-    fn a_registry_makes_its_addresses_by_its_own_name() {
-        let mut headers = HeaderMap::new();
-        for name in [
-            "x-forwarded-host",
-            "x-forwarded-proto",
-            "forwarded",
-            "range",
-        ] {
-            headers.append(name, HeaderValue::from_static("proxy"));
-        }
-        request(&mut headers);
-        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["range"]);
     }
 }

@@ -1,7 +1,7 @@
 //! From a request's path to what it is about. Pure.
 //!
-//! Grammar: OCI distribution-spec § Endpoints. What is not understood is still passed through:
-//! the upstream may know more than we do.
+//! Grammar: OCI distribution-spec § Endpoints. What is not understood is still passed through
+//! with a client's own credentials: the upstream may know more than we do.
 
 use std::borrow::Cow;
 
@@ -28,10 +28,32 @@ pub enum Route {
         /// The digest.
         digest: Digest,
     },
+    /// Another endpoint of the distribution API, with names as they have to be.
+    Endpoint(Endpoint),
     /// Anything else below `/v2/`.
     Other(Kind),
     /// Nothing of a registry's.
     Outside,
+}
+
+/// Endpoints that are only passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v2/<name>/manifests/<digest>`, the digest of an algorithm that is not known here.
+    Manifest,
+    /// `/v2/<name>/blobs/<digest>`, the digest of an algorithm that is not known here.
+    Blob,
+    /// `/v2/<name>/blobs/uploads/`: where uploads begin.
+    Uploads,
+    /// An upload that was begun: mostly `/v2/<name>/blobs/uploads/<reference>`, and
+    /// `/v2/<name>/blobs/upload/<reference>` at ghcr.io.
+    Upload,
+    /// `/v2/<name>/tags/list`.
+    Tags,
+    /// `/v2/<name>/referrers/<digest>`.
+    Referrers,
+    /// `/v2/_catalog`, which is Docker's.
+    Catalog,
 }
 
 /// The kinds of routes, as logs and metrics name them.
@@ -87,8 +109,21 @@ impl Kind {
     }
 }
 
+impl Endpoint {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Manifest => Kind::Manifest,
+            Self::Blob => Kind::Blob,
+            Self::Uploads | Self::Upload => Kind::Upload,
+            Self::Tags => Kind::Tags,
+            Self::Referrers => Kind::Referrers,
+            Self::Catalog => Kind::Catalog,
+        }
+    }
+}
+
 impl Route {
-    /// What `path` (as it stands in the request, without the query) is about.
+    /// What `path` (without the query; encoded or not) is about.
     #[must_use]
     pub fn parse(path: &str) -> Self {
         let Some(path) = decode(path) else {
@@ -107,23 +142,67 @@ impl Route {
             return Self::Outside;
         }
         let words: Vec<&str> = below.split('/').collect();
+        let repo = |name: &[&str]| name.join("/").parse::<RepoName>();
+        let endpoint = |name: &[&str], is_good: bool, endpoint: Endpoint| {
+            if is_good && repo(name).is_ok() {
+                Self::Endpoint(endpoint)
+            } else {
+                Self::Other(endpoint.kind())
+            }
+        };
         match words.as_slice() {
             [""] => Self::Ping,
-            ["_catalog"] => Self::Other(Kind::Catalog),
-            [.., "tags", "list"] => Self::Other(Kind::Tags),
-            [.., "referrers", _] => Self::Other(Kind::Referrers),
-            [name @ .., "manifests", reference] => {
-                match (name.join("/").parse(), reference.parse()) {
-                    (Ok(repo), Ok(selector)) => Self::Manifest { repo, selector },
-                    _ => Self::Other(Kind::Manifest),
-                }
+            ["_catalog"] => Self::Endpoint(Endpoint::Catalog),
+            [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::Tags),
+            [name @ .., "referrers", digest] => {
+                endpoint(name, is_digest(digest), Endpoint::Referrers)
             }
-            [.., "blobs", "uploads"] | [.., "blobs", "uploads", _] => Self::Other(Kind::Upload),
-            [name @ .., "blobs", digest] => match (name.join("/").parse(), digest.parse()) {
+            [name @ .., "manifests", reference] => match (repo(name), reference.parse()) {
+                (Ok(repo), Ok(selector)) => Self::Manifest { repo, selector },
+                _ => endpoint(name, is_digest(reference), Endpoint::Manifest),
+            },
+            [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+                endpoint(name, true, Endpoint::Uploads)
+            }
+            [name @ .., "blobs", "uploads" | "upload", reference] => {
+                endpoint(name, !reference.is_empty(), Endpoint::Upload)
+            }
+            [name @ .., "blobs", digest] => match (repo(name), digest.parse()) {
                 (Ok(repo), Ok(digest)) => Self::Blob { repo, digest },
-                _ => Self::Other(Kind::Blob),
+                _ => endpoint(name, is_digest(digest), Endpoint::Blob),
             },
             _ => Self::Other(Kind::Other),
+        }
+    }
+
+    /// The path as everyone reads it, where all of it is understood.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        match self {
+            Self::Manifest { repo, selector } => {
+                let reference = match selector {
+                    Selector::Tag(tag) => tag.as_str(),
+                    Selector::Digest(digest) => digest.as_str(),
+                };
+                Some(format!("/v2/{repo}/manifests/{reference}"))
+            }
+            Self::Blob { repo, digest } => Some(format!("/v2/{repo}/blobs/{digest}")),
+            Self::Ping | Self::Endpoint(_) | Self::Other(_) | Self::Outside => None,
+        }
+    }
+
+    /// The methods that the distribution API has for it; none where it is nothing of the API.
+    #[must_use]
+    pub fn methods(&self) -> &'static [&'static str] {
+        match self {
+            Self::Manifest { .. } | Self::Endpoint(Endpoint::Manifest) => {
+                &["GET", "HEAD", "PUT", "DELETE"]
+            }
+            Self::Blob { .. } | Self::Endpoint(Endpoint::Blob) => &["GET", "HEAD", "DELETE"],
+            Self::Endpoint(Endpoint::Uploads) => &["POST"],
+            Self::Endpoint(Endpoint::Upload) => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
+            Self::Ping | Self::Endpoint(_) => &["GET", "HEAD"],
+            Self::Other(_) | Self::Outside => &[],
         }
     }
 
@@ -134,10 +213,26 @@ impl Route {
             Self::Ping => Kind::Ping,
             Self::Manifest { .. } => Kind::Manifest,
             Self::Blob { .. } => Kind::Blob,
+            Self::Endpoint(endpoint) => endpoint.kind(),
             Self::Other(kind) => *kind,
             Self::Outside => Kind::Outside,
         }
     }
+}
+
+/// Whether this is a digest of any algorithm (OCI image-spec `descriptor.md` § Digests).
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, encoded)) = text.split_once(':') else {
+        return false;
+    };
+    let is_component = |component: &str| {
+        let is_good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        !component.is_empty() && component.bytes().all(is_good)
+    };
+    let is_encoded = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
+    algorithm.split(['+', '.', '_', '-']).all(is_component)
+        && !encoded.is_empty()
+        && encoded.bytes().all(is_encoded)
 }
 
 fn decode(path: &str) -> Option<Cow<'_, str>> {
@@ -206,6 +301,7 @@ mod tests {
             ("/v2/a/blobs/uploads/", Kind::Upload),
             ("/v2/a/blobs/uploads", Kind::Upload),
             ("/v2/a/blobs/uploads/5a-6f", Kind::Upload),
+            ("/v2/a/blobs/upload/1.5a-6f", Kind::Upload),
             ("/v2/a/blobs/sha256:00", Kind::Blob),
             ("/v2/A/manifests/x", Kind::Manifest),
             ("/v2/a/manifests/sha384:00", Kind::Manifest),
@@ -217,6 +313,68 @@ mod tests {
         ] {
             assert_eq!(Route::parse(path).kind(), kind, "{path}");
         }
+    }
+
+    #[test]
+    fn the_api_has_methods_for_its_own_endpoints_only() {
+        let digest = Digest::of(b"");
+        for (path, methods) in [
+            ("/v2/".to_owned(), "GET HEAD"),
+            ("/v2/_catalog".to_owned(), "GET HEAD"),
+            ("/v2/a/b/tags/list".to_owned(), "GET HEAD"),
+            (format!("/v2/a/referrers/{digest}"), "GET HEAD"),
+            ("/v2/a/manifests/v1".to_owned(), "GET HEAD PUT DELETE"),
+            (format!("/v2/a/manifests/{digest}"), "GET HEAD PUT DELETE"),
+            (
+                "/v2/a/manifests/blake3+b32:a_b".to_owned(),
+                "GET HEAD PUT DELETE",
+            ),
+            (format!("/v2/a/blobs/{digest}"), "GET HEAD DELETE"),
+            ("/v2/a/blobs/sha384:00".to_owned(), "GET HEAD DELETE"),
+            ("/v2/a/blobs/uploads/".to_owned(), "POST"),
+            ("/v2/a/blobs/uploads".to_owned(), "POST"),
+            (
+                "/v2/a/blobs/uploads/5a".to_owned(),
+                "GET HEAD PATCH PUT DELETE",
+            ),
+            (
+                "/v2/a/blobs/upload/1.5a".to_owned(),
+                "GET HEAD PATCH PUT DELETE",
+            ),
+            ("/v2/a/blobs/upload/".to_owned(), ""),
+            ("/v2/A/tags/list".to_owned(), ""),
+            ("/v2/tags/list".to_owned(), ""),
+            ("/v2/a//tags/list".to_owned(), ""),
+            ("/v2/a/tags/list/".to_owned(), ""),
+            ("/v2/a/referrers/x".to_owned(), ""),
+            ("/v2/a/referrers/+:00".to_owned(), ""),
+            ("/v2/a/manifests/.bad".to_owned(), ""),
+            ("/v2/a/manifests/sha256:".to_owned(), ""),
+            ("/v2/a/blobs/x".to_owned(), ""),
+            ("/v2/a/_oci/ext".to_owned(), ""),
+            ("/v2/_oci/ext/discover".to_owned(), ""),
+            ("/v2/token".to_owned(), ""),
+            ("/metrics".to_owned(), ""),
+        ] {
+            let route = Route::parse(&path);
+            assert_eq!(route.methods().join(" "), methods, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_understood_has_one_path() {
+        let digest = Digest::of(b"");
+        let encoded = digest.as_str().replace(':', "%3a");
+        let path = |path: &str| Route::parse(path).path();
+        assert_eq!(
+            path(&format!("/v2/a/b/manifests/{encoded}")),
+            Some(format!("/v2/a/b/manifests/{digest}"))
+        );
+        assert_eq!(
+            path(&format!("/v2/%61/blobs/{encoded}")),
+            Some(format!("/v2/a/blobs/{digest}"))
+        );
+        assert_eq!(path("/v2/a/tags/list"), None);
     }
 
     #[test]

@@ -55,12 +55,12 @@ impl Upstreams {
     }
 
     /// Chooses by `ns`, then by host, then by the path's beginning; else the first one.
+    /// `path` is the request's, as everyone reads it.
     ///
     /// # Errors
     /// When `ns` names none: a client that stands for another registry must not be answered
     /// from this one, and what a client names is never dialled.
-    pub fn choose(&self, request: &request::Parts) -> Result<Chosen<'_>, Failure> {
-        let path = request.uri.path();
+    pub fn choose(&self, request: &request::Parts, path: &str) -> Result<Chosen<'_>, Failure> {
         let (namespace, query) = take_namespace(request.uri.query())?;
         let chosen = |place: usize, prefix: Option<&str>, path: &str| {
             let entry = self.entries.get(place).ok_or_else(|| {
@@ -136,7 +136,8 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
     let mut rest: Vec<&str> = Vec::new();
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key != "ns" {
+        // However it is written: what is left is read by the upstream.
+        if !percent_decode_str(key).eq(*b"ns") {
             rest.push(pair);
             continue;
         }
@@ -215,6 +216,7 @@ mod tests {
             (some("a:5000"), some("n=5&last=x%20y"))
         );
         assert_eq!(take("nsx=1"), (None, some("nsx=1")));
+        assert_eq!(take("%6eS=1&n%73=a"), (some("a"), some("%6eS=1")));
         assert_eq!(take("ns=a&ns=a"), (some("a"), None));
         assert!(take_namespace(Some("ns=a&ns=b")).is_err());
     }

@@ -70,6 +70,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(30),
         read_only: false,
+        allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
         limits: Limits {

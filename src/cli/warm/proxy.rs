@@ -11,7 +11,7 @@ use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::oci::{Digest, RepoName, Selector, Tag};
-use crate::registry::{Error, ForwardOptions, Upstream, body};
+use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body};
 
 /// The longest document that is taken from the proxy, in bytes.
 const LONGEST: usize = 32 << 20;
@@ -104,7 +104,7 @@ impl Proxy {
             .map_err(|error| Error::invalid(&place(), error.to_string()))?;
         let options = ForwardOptions {
             own_credentials: true,
-            follow_redirects: false,
+            redirects: Redirects::Returned,
         };
         let response = self.upstream.forward(request, options).await?;
         let (parts, content) = response.into_parts();

@@ -34,7 +34,8 @@ pub struct ServerOptions {
     /// Refuse whatever changes the upstream
     #[arg(long, value_name = "BOOL")]
     pub read_only: Option<Text>,
-    /// Follow the upstream's redirects instead of handing them to the client
+    /// Follow the upstream's redirects instead of handing them to the client; with the proxy's
+    /// own credentials those that stay with the upstream are followed in any case
     #[arg(long, value_name = "BOOL")]
     pub follow_redirects: Option<Text>,
     /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?
@@ -60,6 +61,10 @@ pub struct ServerOptions {
     /// Ask the upstream with the proxy's own credentials instead of each client's
     #[arg(long, value_name = "BOOL", help_heading = "Who may")]
     pub own_credentials: Option<Text>,
+    /// Let whoever reaches the proxy push and delete with its own credentials; without users
+    /// (--htpasswd, --tls-client-ca) they may only pull
+    #[arg(long, value_name = "BOOL", help_heading = "Who may")]
+    pub allow_anonymous_push: Option<Text>,
     /// How long the upstream's yes to a client's credentials is remembered
     #[arg(long, value_name = "TIME", help_heading = "Who may")]
     pub auth_cache_ttl: Option<Text>,
@@ -92,6 +97,21 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     }
 }
 
+/// What makes no sense together with letting anyone push.
+fn of_anonymous_push(config: &ServerConfig) -> Option<&'static str> {
+    if !config.allow_anonymous_push {
+        None
+    } else if config.read_only {
+        Some("--read-only refuses every push: leave one out")
+    } else if config.access == Access::PassThrough {
+        Some("it is for --own-credentials: without, each client's own credentials decide")
+    } else if !config.is_for_anyone() {
+        Some("nobody is anonymous here, and --htpasswd or --tls-client-ca may push: leave it out")
+    } else {
+        None
+    }
+}
+
 impl ServerOptions {
     /// The server's settings with what stands behind it.
     pub fn config(
@@ -118,6 +138,8 @@ impl ServerOptions {
                 },
             );
         let access = self.access(mistakes);
+        let anonymous = self.allow_anonymous_push.as_ref();
+        let allow_anonymous_push = switch(mistakes, "allow-anonymous-push", anonymous);
         let ttl = self.auth_cache_ttl.as_ref();
         let auth_cache_ttl = required(mistakes, "auth-cache-ttl", ttl, duration);
         let read_only = switch(mistakes, "read-only", self.read_only.as_ref());
@@ -125,7 +147,7 @@ impl ServerOptions {
         let follow_redirects = switch(mistakes, "follow-redirects", follow);
         let patterns = &self.convert_on_pull;
         let convert_on_pull = list(mistakes, "convert-on-pull", patterns, pattern);
-        Some(ServerConfig {
+        let config = ServerConfig {
             listen: listen?,
             admin,
             tls,
@@ -136,10 +158,15 @@ impl ServerOptions {
             access,
             auth_cache_ttl: auth_cache_ttl?,
             read_only,
+            allow_anonymous_push,
             follow_redirects,
             convert_on_pull,
             limits: limits?,
-        })
+        };
+        if let Some(mistake) = of_anonymous_push(&config) {
+            mistakes.add("allow-anonymous-push", mistake);
+        }
+        Some(config)
     }
 
     fn tls(&self, mistakes: &mut Mistakes) -> Option<TlsConfig> {

@@ -38,6 +38,15 @@ pub(super) struct Dialer {
     extra: HeaderMap,
 }
 
+/// How far redirects are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To wherever the guard lets them lead.
+    Anywhere,
+    /// Within the origin of the request's own address.
+    Home,
+}
+
 /// Whether scheme, host and port are the same.
 pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
@@ -120,6 +129,17 @@ impl Dialer {
         outgoing: &Outgoing,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
+        self.follow_within(Reach::Anywhere, outgoing, authorization)
+            .await
+    }
+
+    /// As [`follow`](Self::follow), no further than `reach`: a redirect beyond is the answer.
+    pub(super) async fn follow_within(
+        &self,
+        reach: Reach,
+        outgoing: &Outgoing,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Failure> {
         let home = outgoing.url.clone();
         let mut url = outgoing.url.clone();
         let mut at_home = true;
@@ -171,6 +191,9 @@ impl Dialer {
             let Some(target) = redirect(&answer)? else {
                 return Ok(answer);
             };
+            if reach == Reach::Home && !same_origin(&target, &home) {
+                return Ok(answer);
+            }
             self.guard.check(&answer.place, &target)?;
             let stays = same_origin(&target, &url);
             match answer.status().as_u16() {

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use url::Url;
 
 use super::answer::Answer;
 use super::auth::Presented;
-use super::dialer::{Outgoing, place};
+use super::dialer::{Outgoing, Reach, place};
 use super::endpoint::Endpoint;
 use super::payload::Payload;
 use super::retry::{Again, Failure};
 use super::scope::Scopes;
 use super::{Need, Registry};
-use crate::registry::{Authorization, Body, Error, ForwardOptions, body};
+use crate::registry::{Authorization, Body, Error, ForwardOptions, Redirects, body};
 
 /// What is between two neighbours only (RFC 9110 § 7.6.1, and what was before it).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -69,8 +71,10 @@ impl Passing {
             let part = part.replace("%2e", ".").replace("%2E", ".");
             part == "." || part == ".."
         };
+        // Where redirects are followed, `\` would become a slash.
+        let is_odd = below.contains('\\') || below.split('/').any(dots);
         // What the upstream would make of them is not what was judged here.
-        if !(below.starts_with('/') || path == "/v2") || below.split('/').any(dots) {
+        if !(below.starts_with('/') || path == "/v2") || is_odd {
             return Err(Error::Unsupported {
                 place: format!("{} {path}", head.method),
                 detail: "only addresses below /v2/ are passed on".to_owned(),
@@ -137,7 +141,14 @@ impl Passing {
         let root = root.strip_suffix(origin.path()).unwrap_or(&root);
         let place = format!("{} {root}{shown_path}", self.method);
         let address = format!("{root}{path}");
-        if self.options.follow_redirects && self.is_read() {
+        let reach = match self.options.redirects {
+            Redirects::Followed => Some(Reach::Anywhere),
+            Redirects::FollowedAtHome => Some(Reach::Home),
+            Redirects::Returned => None,
+        };
+        if let Some(reach) = reach
+            && self.is_read()
+        {
             let url: Url = address
                 .parse()
                 .map_err(|_| Error::invalid(&place, "the address cannot be requested"))?;
@@ -155,7 +166,7 @@ impl Passing {
             };
             return endpoint
                 .dialer
-                .follow(&outgoing, authorization.as_ref())
+                .follow_within(reach, &outgoing, authorization.as_ref())
                 .await;
         }
         let uri: Uri = address
@@ -268,6 +279,24 @@ fn respond(answer: Answer) -> Response<Body> {
     *response.status_mut() = answer.status();
     response.headers_mut().clone_from(answer.response.headers());
     drop_hop_by_hop(response.headers_mut());
+    if !answer.at_home {
+        // Whoever met it would show the registry's password to somebody else.
+        response.headers_mut().remove(header::WWW_AUTHENTICATE);
+    }
+    if let Some(location) = at_its_host(&answer) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     *response.body_mut() = answer.into_body().map_err(Into::into).boxed_unsync();
     response
+}
+
+/// A `Location` that is a path outside of the API, as an address: whoever stands before the
+/// registry has nothing there. (Google's Artifact Registry has downloads and uploads at such.)
+fn at_its_host(answer: &Answer) -> Option<HeaderValue> {
+    let path = answer.header(header::LOCATION)?;
+    if !path.starts_with('/') || path.starts_with("//") || path.starts_with("/v2/") {
+        return None;
+    }
+    let address = answer.url.join(path).ok()?;
+    HeaderValue::from_str(address.as_str()).ok()
 }

@@ -11,6 +11,7 @@ mod image;
 mod inspect;
 mod log;
 mod man;
+mod mistyped;
 mod output;
 mod progress;
 mod push;
@@ -104,10 +105,14 @@ fn command() -> clap::Command {
 /// Understands the command line, or ends the process with what is wrong with it.
 #[must_use]
 pub fn parse() -> Invocation {
-    let matches = command().get_matches();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let matches = match command().try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => mistyped::without_secrets(error, &arguments).exit(),
+    };
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => Invocation { cli, matches },
-        Err(error) => error.format(&mut command()).exit(),
+        Err(error) => mistyped::without_secrets(error.format(&mut command()), &arguments).exit(),
     }
 }
 

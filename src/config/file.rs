@@ -67,6 +67,9 @@ fn locate(text: &str, error: &toml::de::Error) -> String {
 }
 
 fn unknown<'a>(key: &str, place: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    // What is written with quotes may be a value that lost its key.
+    let key = if key.chars().all(is_key) { key } else { "***" };
     let closest = known
         .map(|known| (strsim::damerau_levenshtein(key, known), known))
         .min()

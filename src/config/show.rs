@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use super::layers::{Layers, Origin, keys};
+use super::options::upstream_keys;
+use crate::oci::reference::shown_address;
+use crate::store::Dsn;
 
 const HIDDEN: &str = "***";
 
@@ -48,25 +51,38 @@ pub fn show(layers: &Layers) -> String {
 }
 
 fn redacted(table: &Table) -> Table {
-    let hidden = |(key, value): (&String, &Value)| (key.clone(), redact(key, value));
+    // Only there is a name without a password one.
+    let is_name = table.contains_key("password-file");
+    let hidden = |(key, value): (&String, &Value)| {
+        let value = match (key.as_str(), value) {
+            ("user", Value::String(text)) if is_name && !text.contains(':') => value.clone(),
+            _ => redact(key, value),
+        };
+        (key.clone(), value)
+    };
     table.iter().map(hidden).collect()
 }
 
 fn redact(key: &str, value: &Value) -> Value {
     match (key, value) {
-        ("user" | "push-user", Value::String(text)) => match text.split_once(':') {
-            Some((name, _)) => format!("{name}:{HIDDEN}").into(),
-            None => text.clone().into(),
-        },
+        ("user" | "push-user", Value::String(text)) => hide_password(text).into(),
+        ("user" | "push-user" | "refresh" | "dbstr", value) if !value.is_str() => HIDDEN.into(),
         ("refresh", _) => HIDDEN.into(),
-        ("url", Value::String(text)) => hide_in_address(text).into(),
-        ("dbstr", Value::String(text)) => without_password(text).into(),
+        ("url", Value::String(text)) => shown_address(text).into(),
+        ("push-repo", Value::String(text)) if text.contains(['@', ':']) => {
+            shown_address(text).into()
+        }
+        // A text that was mistyped may have its password anywhere.
+        ("dbstr", Value::String(text)) => text
+            .parse::<Dsn>()
+            .map_or_else(|_| HIDDEN.to_owned(), |dsn| dsn.without_password())
+            .into(),
         ("upstream", Value::Array(entries)) => entries
             .iter()
             .map(|entry| match entry {
                 Value::Table(entry) => Value::Table(redacted(entry)),
                 Value::String(text) => Value::String(hide_in_text(text)),
-                other => other.clone(),
+                _ => HIDDEN.into(),
             })
             .collect::<Vec<_>>()
             .into(),
@@ -74,42 +90,30 @@ fn redact(key: &str, value: &Value) -> Value {
     }
 }
 
-/// A connection text without what stands between the first `:` and the last `@`, both of the
-/// part before the last `/` (github.com/go-sql-driver/mysql, README § DSN).
-fn without_password(dsn: &str) -> String {
-    let end = dsn.rfind('/').unwrap_or(dsn.len());
-    let (account, rest) = dsn.split_at(end);
-    match account.rfind('@') {
-        Some(at) => match account[..at].split_once(':') {
-            Some((user, _)) => format!("{user}:{HIDDEN}{}{rest}", &account[at..]),
-            None => dsn.to_owned(),
-        },
-        None => dsn.to_owned(),
+/// `NAME:PASSWORD` without the password.
+fn hide_password(text: &str) -> String {
+    match text.split_once(':') {
+        Some((name, _)) => format!("{name}:{HIDDEN}"),
+        None => HIDDEN.to_owned(),
     }
 }
 
-/// An upstream as a flag has it, without its password.
+/// An upstream as a flag has it, without its password. What no setting begins with may be a
+/// password's rest, behind a comma in it.
 fn hide_in_text(text: &str) -> String {
-    let part = |part: &str| match part.split_once('=') {
-        Some(("user", value)) => match value.split_once(':') {
-            Some((name, _)) => format!("user={name}:{HIDDEN}"),
-            None => part.to_owned(),
-        },
-        Some(("refresh", _)) => format!("refresh={HIDDEN}"),
-        _ => part.to_owned(),
-    };
-    hide_in_address(&text.split(',').map(part).collect::<Vec<_>>().join(","))
-}
-
-/// Credentials do not belong there, but whoever wrote them does not want them shown.
-fn hide_in_address(text: &str) -> String {
-    let address = text.split(',').next().unwrap_or_default();
-    match (text.find("://"), address.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}{HIDDEN}{}", &text[..scheme + 3], &text[at..])
+    let mut parts = text.split(',');
+    let mut shown = shown_address(parts.next().unwrap_or_default());
+    for part in parts {
+        let key = part.split_once('=').map_or(part, |(key, _)| key);
+        shown.push(',');
+        match part.split_once('=') {
+            Some(("user", value)) => shown += &format!("user={}", hide_password(value)),
+            Some(("refresh", _)) => shown += &format!("refresh={HIDDEN}"),
+            _ if upstream_keys().contains_key(key) => shown += part,
+            _ => shown += HIDDEN,
         }
-        _ => text.to_owned(),
     }
+    shown
 }
 
 #[cfg(test)]
@@ -122,19 +126,30 @@ mod tests {
             ("user", "me:secret:too", "me:***"),
             ("push-user", "me:secret", "me:***"),
             ("refresh", "secret", "***"),
+            ("user", "secret", "***"),
             (
                 "dbstr",
                 "u:se@cr:et@tcp(h:3306)/db?tls=true",
-                "u:***@tcp(h:3306)/db?tls=true",
+                "u@tcp(h:3306)/db",
             ),
             (
                 "dbstr",
                 "u@unix(/run/my.sock)/db",
                 "u@unix(/run/my.sock)/db",
             ),
-            ("dbstr", "u:sec/ret@tcp(h)/db", "u:***@tcp(h)/db"),
+            ("dbstr", "u:sec/ret@tcp(h)/db", "u@tcp(h:3306)/db"),
+            ("dbstr", "u:sec/ret", "***"),
+            ("dbstr", "secret", "***"),
             ("data-dir", "/a:b@c", "/a:b@c"),
             ("url", "https://me:secret@c.io", "https://***@c.io"),
+            ("url", "me:secret", "***"),
+            ("push-repo", "team/obd", "team/obd"),
+            ("push-repo", "http://r.io:5000/x", "http://r.io:5000/x"),
+            (
+                "push-repo",
+                "https://me:secret@r.io/x",
+                "https://***@r.io/x",
+            ),
         ] {
             assert_eq!(
                 redact(key, &written.into()).as_str(),
@@ -143,7 +158,8 @@ mod tests {
             );
         }
         let entries: Table =
-            "upstream = ['r.io,user=me:secret,refresh=secret', {user = 'me:secret'}]"
+            "upstream = ['r.io,user=me:secret,refresh=secret', {user = 'me:secret'},
+                 'r.io,user=me:a,secret,attempts=3', {user = 'secret'}, 'me:secret@https://r.io']"
                 .parse()
                 .unwrap();
         let shown = redacted(&entries).to_string();
@@ -151,5 +167,8 @@ mod tests {
             !shown.contains("secret") && shown.contains("me:***"),
             "{shown}"
         );
+        assert!(shown.contains("r.io,user=me:***,***,attempts=3"), "{shown}");
+        let named: Table = "user = 'me'\npassword-file = '/x'".parse().unwrap();
+        assert_eq!(redacted(&named), named);
     }
 }

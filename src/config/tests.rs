@@ -532,14 +532,20 @@ fn what_makes_no_sense_together_is_a_mistake() {
             vec!["--upstream=a.io,path-prefix=x;b.io,path-prefix=x"],
             "path-prefix",
         ),
-        (vec!["--upstream=ftp://a.io"], "no scheme of a registry"),
+        (
+            vec!["--upstream=ftp://a.io"],
+            "\"ftp://a.io\" has no scheme",
+        ),
         (
             vec!["--upstream=https://me:pw@a.io"],
             "do not belong into an address",
         ),
         (vec!["--upstream=https://a.io/path"], "is no upstream"),
         (vec!["--upstream=oci:"], "names no path"),
-        (vec!["--upstream=a.io,colour=red"], "\"colour\""),
+        (
+            vec!["--upstream=a.io,attempts=2,colour=red"],
+            "setting 2 behind the address is none of",
+        ),
         (vec!["--allow-host=a.io:5000"], "without a port"),
         (vec!["--vsize=1GB"], "whole blocks"),
         (vec!["--vsize=0"], "1MiB to 16TiB"),

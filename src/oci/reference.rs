@@ -161,6 +161,51 @@ pub fn index_host(host: &str) -> &str {
     }
 }
 
+/// An address as it may be shown: without what may be credentials, which do not belong there.
+///
+/// Of a text that is no address of a registry or a layout nothing is shown: it may be a password
+/// with anything around it.
+#[must_use]
+pub fn shown_address(text: &str) -> String {
+    const HIDDEN: &str = "***";
+    if text.starts_with("oci:") || text.starts_with("oci-archive:") {
+        return text.to_owned();
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, text),
+    };
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    if scheme.is_some_and(|scheme| !scheme.chars().all(is_letter)) {
+        return HIDDEN.to_owned();
+    }
+    let scheme = scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
+    let (credentials, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    let host = place.split_once('/').map_or(place, |(host, _)| host);
+    if is_host(host) {
+        format!("{scheme}{credentials}{place}")
+    } else {
+        format!("{scheme}{HIDDEN}")
+    }
+}
+
+/// What is no host as it may be shown: where no port follows it, a password may.
+#[must_use]
+pub fn shown_host(text: &str) -> String {
+    let shown = match text.split_once(':') {
+        Some((name, port))
+            if !text.starts_with('[') && !port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            format!("{name}:***")
+        }
+        _ => text.to_owned(),
+    };
+    shown.chars().take(300).collect()
+}
+
 /// Whether this is one of Docker Hub's names.
 #[must_use]
 pub fn is_docker_hub(host: &str) -> bool {
@@ -288,7 +333,7 @@ fn registry(text: &str, scheme: Option<Scheme>) -> Result<RegistryReference, Inv
         _ => (DOCKER_HUB, name),
     };
     if !is_host(host) {
-        return Err(InvalidReference::Host(host.chars().take(300).collect()));
+        return Err(InvalidReference::Host(shown_host(host)));
     }
     let (path, tag) = match path.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag.parse::<Tag>()?)),
@@ -417,6 +462,33 @@ mod tests {
         ] {
             assert!(bad.parse::<ImageReference>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_what_may_be_credentials() {
+        for (text, shown) in [
+            ("https://r.io:5000/", "https://r.io:5000/"),
+            ("localhost:5000", "localhost:5000"),
+            ("ftp://r.io", "ftp://r.io"),
+            ("oci:/a@b:c", "oci:/a@b:c"),
+            ("https://me:secret@r.io/v2", "https://***@r.io/v2"),
+            ("me:secret@r.io", "***@r.io"),
+            ("https://me:sec/ret@r.io", "https://***@r.io"),
+            ("https://me:secret", "https://***"),
+            ("me:secret@https://r.io", "***"),
+            ("r.io@me:secret", "***"),
+        ] {
+            assert_eq!(shown_address(text), shown);
+        }
+        let named = |text: &str| text.parse::<ImageReference>().unwrap_err().to_string();
+        for text in [
+            "https://me:secret/x",
+            "me:secret/x",
+            "docker://me:secret/x:1",
+        ] {
+            assert!(!named(text).contains("secret"), "{}", named(text));
+        }
+        assert!(named("r.io:99999/x").contains("\"r.io:99999\""));
     }
 
     #[test]

@@ -103,12 +103,12 @@ fn all_mistakes_are_told_at_once_with_their_place_and_remedy() {
         format!(
             "`path_prefix` in [[upstream]] of {path}: there is no such key; did you mean `path-prefix`?"
         ),
-        format!("`upstream` in {path}: \"ftp\" is no scheme"),
+        format!("`upstream` in {path}: \"ftp://x\" has no scheme of a registry"),
         "OVERLAYBD_PROXY_KEEP: \"soon\" is not a duration: use for example 25s".to_owned(),
         "OVERLAYBD_PROXY_READ_ONLY: \"maybe\" is neither true nor false".to_owned(),
         "--fstype: \"xfs\" is not supported: ext4 is".to_owned(),
         "--dbstr: ".to_owned(),
-        "\"bogus\"".to_owned(),
+        "parameter 1 behind the '?' is none that is known".to_owned(),
         "--tls-cert: /none cannot be read".to_owned(),
         "--tls-key: the key of --tls-cert is needed".to_owned(),
     ] {

@@ -8,6 +8,7 @@ mod convert;
 mod export;
 mod help;
 mod inspect;
+mod secrets;
 mod warm;
 
 use std::path::PathBuf;

@@ -22,7 +22,7 @@ use crate::config::options::{
 };
 use crate::config::{Layers, Mistakes, duration, number};
 use crate::convert::Converter;
-use crate::oci::reference::{Scheme, is_host};
+use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Digest, Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::Store;
@@ -245,7 +245,10 @@ fn to_proxy(
     if !is_host(host) {
         mistakes.add(
             "proxy",
-            format!("{url:?} is no proxy: http://HOST:PORT is expected"),
+            format!(
+                "{:?} is no proxy: http://HOST:PORT is expected",
+                shown_address(url)
+            ),
         );
     }
     // A proxy lets a request wait for its hold, and may be told a long one.

@@ -6,7 +6,7 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 
-use crate::oci::reference::{Scheme, index_host, is_host};
+use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// The longest list of images that is read, in bytes.
@@ -82,7 +82,7 @@ impl std::str::FromStr for Place {
             scheme.is_some() || first == "localhost" || first.contains(['.', ':', '[']);
         let (host, repo) = if is_host_like && (scheme.is_some() || !rest.is_empty()) {
             if !is_host(first) {
-                return Err(format!("{first:?} is no registry host"));
+                return Err(format!("{:?} is no registry host", shown_host(first)));
             }
             let name = index_host(first).to_owned();
             (Some(Host { scheme, name }), rest)
@@ -205,8 +205,8 @@ pub fn gather(
     lists: &[String],
 ) -> anyhow::Result<(Vec<Name>, Vec<String>)> {
     let mut texts: Vec<(String, String)> = Vec::new();
-    texts.extend(images.iter().map(|text| (text.clone(), text.clone())));
-    texts.extend(repos.iter().map(|repo| (repo.clone(), format!("{repo}:*"))));
+    texts.extend(images.iter().map(|text| (shown(text), text.clone())));
+    texts.extend(repos.iter().map(|repo| (shown(repo), format!("{repo}:*"))));
     for list in lists {
         let text = read_list(list).with_context(|| format!("the list {list}"))?;
         for (number, line) in text.lines().enumerate() {
@@ -226,6 +226,22 @@ pub fn gather(
         }
     }
     Ok((names, wrong))
+}
+
+/// A name as it was written, without what may be credentials, which do not belong there.
+fn shown(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, behind)) if !behind.starts_with("sha256:") && !behind.starts_with("sha512:") => {
+            return format!("***@{behind}");
+        }
+        _ => {}
+    }
+    let (scheme, bare) = Scheme::split(text);
+    let scheme = scheme.map_or_else(String::new, |scheme| format!("{}://", scheme.as_str()));
+    match bare.split_once('/') {
+        Some((first, rest)) => format!("{scheme}{}/{rest}", shown_host(first)),
+        None => text.to_owned(),
+    }
 }
 
 fn read_list(path: &str) -> anyhow::Result<String> {
@@ -250,7 +266,7 @@ fn read_list(path: &str) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> String {
+    fn parsed(text: &str) -> String {
         text.parse::<Name>()
             .unwrap_or_else(|e| panic!("{text}: {e}"))
             .to_string()
@@ -269,10 +285,10 @@ mod tests {
             ("https://localhost:5000/x:1", "localhost:5000/x:1"),
             ("http://registry/x", "registry/x:latest"),
         ] {
-            assert_eq!(shown(written), meant);
+            assert_eq!(parsed(written), meant);
         }
         let digest = Digest::of(b"");
-        assert_eq!(shown(&format!("x:1@{digest}")), format!("x@{digest}"));
+        assert_eq!(parsed(&format!("x:1@{digest}")), format!("x@{digest}"));
         for bad in [
             "",
             "X",

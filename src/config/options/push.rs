@@ -8,7 +8,7 @@ use super::upstream::Registries;
 use super::{required, switch};
 use crate::config::{Mistakes, Text};
 use crate::convert::PushTarget;
-use crate::oci::reference::{Scheme, is_host};
+use crate::oci::reference::{Scheme, is_host, shown_host};
 use crate::oci::{RepoName, Tag};
 
 /// How converted images are called, and where they are pushed to.
@@ -46,6 +46,9 @@ type Host = (Option<Scheme>, String);
 
 /// Host and repository of a `--push-repo`.
 fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
+    if text.contains('@') {
+        return Err("credentials do not belong into an address: use --push-user".to_owned());
+    }
     let wrong = |error: &dyn std::fmt::Display| {
         format!("{text:?} is no place to push to ({error}): use REPO, HOST/REPO or HOST/")
     };
@@ -59,6 +62,12 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
             rest => Some(rest.parse().map_err(|error| wrong(&error))?),
         };
         return Ok((Some((scheme, first.to_owned())), repo));
+    }
+    if host_like {
+        return Err(format!(
+            "{:?} is no host to push to: HOST/REPO or HOST/ is expected",
+            shown_host(first)
+        ));
     }
     let repo = text.parse::<RepoName>().map_err(|error| wrong(&error))?;
     Ok((None, Some(repo)))

@@ -15,7 +15,7 @@ use super::RegistryOptions;
 use crate::config::file::shaped_entry;
 use crate::config::layers::{Shape, keys_of};
 use crate::config::{Mistakes, Text};
-use crate::oci::reference::{Scheme, index_host, is_host};
+use crate::oci::reference::{Scheme, index_host, is_host, shown_address};
 use crate::oci::{ImageReference, RepoName};
 use crate::registry::{Error, RegistryConfig, Upstream};
 use crate::server::{UpstreamChoice, UpstreamEntry};
@@ -245,6 +245,9 @@ enum Place {
 
 /// Where a `url` leads.
 fn place(url: &str) -> Result<Place, String> {
+    if url.contains('@') && !url.starts_with("oci:") && !url.starts_with("oci-archive:") {
+        return Err("credentials do not belong into an address: use `user`".to_owned());
+    }
     let path = |text: &str| match text {
         "" => Err(format!("{url:?} names no path")),
         text => Ok(PathBuf::from(text)),
@@ -258,9 +261,10 @@ fn place(url: &str) -> Result<Place, String> {
     let (scheme, host) = match Scheme::split(url) {
         (None, text) => match text.split_once("://") {
             Some(("docker", host)) => (None, host),
-            Some((scheme, _)) => {
+            Some(_) => {
+                let shown = shown_address(url);
                 return Err(format!(
-                    "{scheme:?} is no scheme of a registry: use https or http"
+                    "{shown:?} has no scheme of a registry: use https or http"
                 ));
             }
             None => (None, text),
@@ -268,12 +272,10 @@ fn place(url: &str) -> Result<Place, String> {
         written => written,
     };
     let host = host.strip_suffix('/').unwrap_or(host);
-    if host.contains('@') {
-        return Err("credentials do not belong into an address: use `user`".to_owned());
-    }
     if !is_host(host) {
+        let shown = shown_address(url);
         return Err(format!(
-            "{url:?} is no upstream: HOST, HOST:PORT, https://HOST, http://HOST, oci:DIR or \
+            "{shown:?} is no upstream: HOST, HOST:PORT, https://HOST, http://HOST, oci:DIR or \
              oci-archive:FILE is expected"
         ));
     }
@@ -288,11 +290,15 @@ fn table_of(text: &str) -> Result<Table, String> {
     let mut parts = text.split(',');
     let mut table = Table::new();
     table.insert("url".to_owned(), parts.next().unwrap_or_default().into());
-    for part in parts {
+    for (place, part) in (1..).zip(parts) {
         let (key, value) = part.split_once('=').unwrap_or((part, "true"));
         let Some(shape) = upstream_keys().get(key) else {
+            // It is not repeated: behind a comma in a password it is that one's rest.
             let known: Vec<&str> = upstream_keys().keys().map(String::as_str).collect();
-            return Err(format!("{key:?} is none of {}", known.join(", ")));
+            return Err(format!(
+                "setting {place} behind the address is none of {}",
+                known.join(", ")
+            ));
         };
         match shape {
             Shape::List => {

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use toml::{Table, Value};
 use url::Url;
 
+use crate::oci::reference;
 use crate::registry::{ClientIdentity, Error};
 
 /// What a host may be asked for.
@@ -144,10 +145,11 @@ impl HostsFile<'_> {
             None => {}
             Some(Value::Table(hosts)) => {
                 for (address, settings) in hosts {
+                    let name = reference::shown_address(&address);
                     let Value::Table(settings) = settings else {
-                        return Err(self.wrong(&address, "a table is expected"));
+                        return Err(self.wrong(&name, "a table is expected"));
                     };
-                    let entry = self.entry(&address, Some(&address), settings)?;
+                    let entry = self.entry(&name, Some(&address), settings)?;
                     entries.push(HostEntry {
                         is_registry: false,
                         ..entry

@@ -1,6 +1,9 @@
 //! The connection text of Go's `MySQL` driver:
 //! `[user[:password]@][net[(address)]]/database[?name=value&…]`
 //! (github.com/go-sql-driver/mysql, README § DSN).
+//!
+//! A text that was mistyped may have its password anywhere, so that errors repeat nothing of it:
+//! parameters are told by their place, and by name only where it is one that is known.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -106,7 +109,29 @@ impl Dsn {
         self.tls
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), IndexError> {
+    /// `USER@NET(ADDRESS)/DATABASE`: all of it that may be shown. A user or a database that does
+    /// not look like one is part of a mistyped password more likely, and is not.
+    #[must_use]
+    pub fn without_password(&self) -> String {
+        let shown = |name: &str| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+            match name.chars().all(is_name) {
+                true => name.to_owned(),
+                false => "***".to_owned(),
+            }
+        };
+        let user = self.user.as_deref().map(|user| shown(user) + "@");
+        let address = match &self.address {
+            Address::Tcp { host, port } if host.contains(':') => format!("tcp([{host}]:{port})"),
+            Address::Tcp { host, port } => format!("tcp({host}:{port})"),
+            Address::Unix(path) => format!("unix({})", path.display()),
+        };
+        let (user, database) = (user.unwrap_or_default(), shown(&self.database));
+        format!("{user}{address}/{database}")
+    }
+
+    /// Sets a parameter; `place` is its own among them, from 1.
+    fn set(&mut self, place: usize, name: &str, value: &str) -> Result<(), IndexError> {
         match name {
             "tls" => self.tls = parse_tls(value)?,
             "timeout" => self.connect_timeout = duration(name, value, CONNECT_TIMEOUT)?,
@@ -119,7 +144,7 @@ impl Dsn {
             "maxAllowedPacket" => {
                 let bytes: usize = value
                     .parse()
-                    .map_err(|_| wrong(name, value, "a number of bytes"))?;
+                    .map_err(|_| wrong(name, "a number of bytes"))?;
                 // 0 has Go's driver ask the server, as this one always does.
                 self.max_allowed_packet = Some(bytes).filter(|bytes| *bytes > 0);
             }
@@ -135,13 +160,13 @@ impl Dsn {
             "charset" => {
                 let known = ["utf8", "utf8mb3", "utf8mb4", "ascii", "latin1"];
                 if !value.split(',').all(|charset| known.contains(&charset)) {
-                    return Err(wrong(name, value, &known.join(", ")));
+                    return Err(wrong(name, &known.join(", ")));
                 }
                 self.ignored.push(name.to_owned());
             }
             "loc" => {
                 if value.is_empty() {
-                    return Err(wrong(name, value, "a time zone"));
+                    return Err(wrong(name, "a time zone"));
                 }
                 self.ignored.push(name.to_owned());
             }
@@ -167,12 +192,12 @@ impl Dsn {
                 {
                     self.session.push(format!("SESSION {name} = {bare}"));
                 } else {
-                    return Err(wrong(name, value, "a number"));
+                    return Err(wrong(name, "a number"));
                 }
             }
             _ => {
                 return Err(IndexError::Dsn(format!(
-                    "there is no parameter {name:?}; known are tls, timeout, readTimeout, writeTimeout, maxAllowedPacket, compress, charset, loc, {}",
+                    "parameter {place} behind the '?' is none that is known; known are tls, timeout, readTimeout, writeTimeout, maxAllowedPacket, compress, charset, loc, {}",
                     MEANINGLESS.join(", ")
                 )));
             }
@@ -226,18 +251,23 @@ impl FromStr for Dsn {
             session: Vec::new(),
             ignored: Vec::new(),
         };
-        for parameter in parameters.split('&').filter(|text| !text.is_empty()) {
+        let parameters = parameters.split('&').filter(|text| !text.is_empty());
+        for (place, parameter) in (1..).zip(parameters) {
             let (name, value) = parameter.split_once('=').ok_or_else(|| {
-                IndexError::Dsn(format!("the parameter {parameter:?} has no value"))
+                IndexError::Dsn(format!("parameter {place} behind the '?' has no value"))
             })?;
-            dsn.set(name, &decode(name, &value.replace('+', " "))?)?;
+            let value = decode("a parameter's value", &value.replace('+', " "))?;
+            dsn.set(place, name, &value)?;
         }
         Ok(dsn)
     }
 }
 
-fn wrong(name: &str, value: &str, expected: &str) -> IndexError {
-    IndexError::Dsn(format!("{name}={value}: {expected} is expected"))
+/// The value of a known parameter is wrong.
+fn wrong(name: &str, expected: &str) -> IndexError {
+    IndexError::Dsn(format!(
+        "the value of {name} is wrong: {expected} is expected"
+    ))
 }
 
 fn decode(what: &str, text: &str) -> Result<String, IndexError> {
@@ -250,7 +280,6 @@ fn decode(what: &str, text: &str) -> Result<String, IndexError> {
 fn parse_address(text: &str) -> Result<Address, IndexError> {
     let (net, address) = match text.split_once('(') {
         Some((net, rest)) => {
-            // The text may hold a mistyped password: it is not repeated.
             let address = rest.strip_suffix(')').ok_or_else(|| {
                 IndexError::Dsn(
                     "the server's address does not end in ')' before the slash: net(address) is expected"
@@ -279,6 +308,9 @@ fn parse_tcp(address: &str) -> Result<Address, IndexError> {
         let (host, port) = rest.split_once(']').ok_or_else(|| {
             IndexError::Dsn("the server's address has no ']' after its '['".to_owned())
         })?;
+        if !host.contains(':') {
+            return Err(no_host());
+        }
         (host, port.strip_prefix(':').unwrap_or(port))
     } else {
         match address.split_once(':') {
@@ -291,6 +323,9 @@ fn parse_tcp(address: &str) -> Result<Address, IndexError> {
         "" => "127.0.0.1",
         host => host,
     };
+    if !is_host(host) {
+        return Err(no_host());
+    }
     let port = match port {
         "" => 3306,
         port => port
@@ -301,6 +336,26 @@ fn parse_tcp(address: &str) -> Result<Address, IndexError> {
         host: host.to_owned(),
         port,
     })
+}
+
+fn no_host() -> IndexError {
+    IndexError::Dsn(
+        "the server's host is neither a name nor an address: tcp(host:3306) or tcp([address]:3306) is expected"
+            .to_owned(),
+    )
+}
+
+/// Whether this is a host's name or an IP address, which may have a zone.
+fn is_host(text: &str) -> bool {
+    let is_name = |text: &str| {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        text.chars().all(is_good)
+    };
+    let is_address = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
+    match text.split_once('%') {
+        Some((address, zone)) => is_address(address) && is_name(zone),
+        None => is_address(text) || is_name(text),
+    }
 }
 
 fn parse_tls(value: &str) -> Result<Tls, IndexError> {
@@ -314,7 +369,6 @@ fn parse_tls(value: &str) -> Result<Tls, IndexError> {
             Err(_) => {
                 return Err(wrong(
                     "tls",
-                    value,
                     "true, false, skip-verify, preferred or custom (with --db-ca)",
                 ));
             }
@@ -326,13 +380,13 @@ fn boolean(name: &str, value: &str) -> Result<bool, IndexError> {
     match value {
         "1" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(wrong(name, value, "true or false")),
+        _ => Err(wrong(name, "true or false")),
     }
 }
 
 /// A duration as Go writes it, such as `1m30s` or `1.5s`; zero stands for `default`.
 fn duration(name: &str, value: &str, default: Duration) -> Result<Duration, IndexError> {
-    let bad = || wrong(name, value, "a duration such as 500ms, 5s or 1m30s");
+    let bad = || wrong(name, "a duration such as 500ms, 5s or 1m30s");
     let mut total = 0.0;
     let mut rest = value;
     if value == "0" {
@@ -369,16 +423,7 @@ fn duration(name: &str, value: &str, default: Duration) -> Result<Duration, Inde
 
 impl fmt::Display for Dsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MySQL ")?;
-        if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
-        }
-        match &self.address {
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "tcp([{host}]:{port})")?,
-            Address::Tcp { host, port } => write!(f, "tcp({host}:{port})")?,
-            Address::Unix(path) => write!(f, "unix({})", path.display())?,
-        }
-        write!(f, "/{}", self.database)
+        write!(f, "MySQL {}", self.without_password())
     }
 }
 
@@ -450,14 +495,18 @@ mod tests {
             ("user:secret@udp(h:1)/db", "network"),
             ("user:secret@tcp(h:99999)/db", "port"),
             ("user:secret@tcp([::1:1)/db", "']'"),
-            ("user:secret@tcp(h:1)/db?tls=maybe", "tls=maybe"),
-            ("user:secret@tcp(h:1)/db?timeout=5", "timeout=5"),
-            ("user:secret@tcp(h:1)/db?timeout=", "timeout="),
-            ("user:secret@tcp(h:1)/db?timeout=-1s", "timeout=-1s"),
-            ("user:secret@tcp(h:1)/db?parseTime=yes", "parseTime=yes"),
-            ("user:secret@tcp(h:1)/db?charset=koi8", "charset=koi8"),
-            ("user:secret@tcp(h:1)/db?alowNative=1", "alowNative"),
-            ("user:secret@tcp(h:1)/db?flag", "flag"),
+            ("user@tcp(sec!ret)/db", "host"),
+            ("user@tcp(secret:h:1)/db", "host"),
+            ("tcp([secret]:1)/db", "host"),
+            ("user:secret@tcp(h:1)/db?tls=secret", "tls"),
+            ("user:secret@tcp(h:1)/db?timeout=5", "timeout"),
+            ("user:secret@tcp(h:1)/db?timeout=", "timeout"),
+            ("user:secret@tcp(h:1)/db?timeout=-1s", "timeout"),
+            ("user:secret@tcp(h:1)/db?parseTime=secret", "parseTime"),
+            ("user:secret@tcp(h:1)/db?charset=secret", "charset"),
+            ("user:secret@tcp(h:1)/db?tls=1&secret=1", "parameter 2"),
+            ("user:secret@tcp(h:1)/db?&secret", "parameter 1"),
+            ("user:secret@tcp(h:1)/db?secret=%ff", "value"),
             (
                 "user:secret@tcp(h:1)/db?wait_timeout=1;DROP",
                 "wait_timeout",
@@ -478,6 +527,19 @@ mod tests {
         let dsn = parse("user:secret@tcp(h:1)/db");
         assert!(!format!("{dsn:?} {dsn}").contains("secret"));
         assert_eq!(dsn.to_string(), "MySQL user@tcp(h:1)/db");
+        for (text, shown) in [
+            (
+                "user:secret@tcp([::1]:1)/db?tls=true",
+                "user@tcp([::1]:1)/db",
+            ),
+            ("tcp(h)/db", "tcp(h:3306)/db"),
+            // What was mistyped so that it can be read all the same.
+            ("user@sec/ret@tcp(h)/db", "***@tcp(h:3306)/db"),
+            ("tcp(h)/user:secret@", "tcp(h:3306)/***"),
+            ("@/user%3Asecret", "tcp(127.0.0.1:3306)/***"),
+        ] {
+            assert_eq!(parse(text).without_password(), shown, "{text}");
+        }
     }
 
     proptest::proptest! {
@@ -485,6 +547,20 @@ mod tests {
         fn no_text_makes_the_parser_panic(text in "[a-z:@()/?&=%0-9µ.\\[\\]]{0,60}") {
             let _ = text.parse::<Dsn>();
             let _ = duration("timeout", &text, READ_TIMEOUT);
+        }
+
+        #[test]
+        fn no_part_of_a_mistyped_password_is_printed(
+            before in "[a-z:@()/?&=%.\\[\\]]{0,12}",
+            after in "[a-z:@()/?&=%.\\[\\]]{0,24}",
+        ) {
+            // Not a letter, so that it is no name, and nothing that divides a text.
+            let text = format!("{before}hunter!2{after}");
+            let printed = match text.parse::<Dsn>() {
+                Ok(dsn) => format!("{dsn} {dsn:?} {}", dsn.without_password()),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            proptest::prop_assert!(!printed.contains("hunter!2"), "{text}: {printed}");
         }
     }
 }

@@ -1,0 +1,63 @@
+//! What is wrong with a command line, told without what may be a password.
+//!
+//! A blank in an unquoted password makes an argument of its rest, which the parser would repeat.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// Options whose values are secret or may have something secret in them.
+const SECRET: [&str; 9] = [
+    "--user",
+    "--username",
+    "--push-user",
+    "--src-user",
+    "--dst-user",
+    "--refresh",
+    "--dbstr",
+    "--db-str",
+    "--upstream",
+];
+
+/// The error without arguments that may be a part of a password: those that are no option's
+/// name, where an option with a password is given.
+pub fn without_secrets(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let kind = match error.kind() {
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
+        _ => return error,
+    };
+    let is_told = match error.get(kind) {
+        Some(ContextValue::String(argument)) => is_option(argument),
+        _ => true,
+    };
+    if is_told || !arguments.iter().any(|argument| is_secret(argument)) {
+        return error;
+    }
+    error.insert(kind, ContextValue::String("***".to_owned()));
+    // They are made from what is hidden.
+    for kind in [
+        ContextKind::Suggested,
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+    ] {
+        error.remove(kind);
+    }
+    error
+}
+
+/// Whether this is an option's name, known or not.
+fn is_option(argument: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    match argument.strip_prefix('-') {
+        Some(name) => name.len() > 1 && name.starts_with('-') && name.chars().all(is_letter),
+        None => false,
+    }
+}
+
+fn is_secret(argument: &OsString) -> bool {
+    let text = argument.to_string_lossy();
+    let is_short = text.starts_with("-u");
+    let name = text.split('=').next().unwrap_or_default();
+    is_short || SECRET.contains(&name)
+}

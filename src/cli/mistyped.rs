@@ -31,7 +31,7 @@ pub fn without_secrets(mut error: clap::Error, arguments: &[OsString]) -> clap::
         Some(ContextValue::String(argument)) => is_option(argument),
         _ => true,
     };
-    if is_told || !arguments.iter().any(|argument| is_secret(argument)) {
+    if is_told || !arguments.iter().any(is_secret) {
         return error;
     }
     error.insert(kind, ContextValue::String("***".to_owned()));

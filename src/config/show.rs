@@ -102,18 +102,16 @@ fn hide_password(text: &str) -> String {
 /// password's rest, behind a comma in it.
 fn hide_in_text(text: &str) -> String {
     let mut parts = text.split(',');
-    let mut shown = shown_address(parts.next().unwrap_or_default());
-    for part in parts {
-        let key = part.split_once('=').map_or(part, |(key, _)| key);
-        shown.push(',');
-        match part.split_once('=') {
-            Some(("user", value)) => shown += &format!("user={}", hide_password(value)),
-            Some(("refresh", _)) => shown += &format!("refresh={HIDDEN}"),
-            _ if upstream_keys().contains_key(key) => shown += part,
-            _ => shown += HIDDEN,
-        }
-    }
-    shown
+    let address = shown_address(parts.next().unwrap_or_default());
+    let part = |part: &str| match part.split_once('=') {
+        Some(("user", value)) => format!("user={}", hide_password(value)),
+        Some(("refresh", _)) => format!("refresh={HIDDEN}"),
+        Some((key, _)) if upstream_keys().contains_key(key) => part.to_owned(),
+        None if upstream_keys().contains_key(part) => part.to_owned(),
+        _ => HIDDEN.to_owned(),
+    };
+    let parts: Vec<String> = std::iter::once(address).chain(parts.map(part)).collect();
+    parts.join(",")
 }
 
 #[cfg(test)]

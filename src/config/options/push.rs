@@ -63,7 +63,7 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
         };
         return Ok((Some((scheme, first.to_owned())), repo));
     }
-    if host_like {
+    if host_like && !is_host(first) {
         return Err(format!(
             "{:?} is no host to push to: HOST/REPO or HOST/ is expected",
             shown_host(first)
@@ -155,6 +155,7 @@ mod tests {
         let https = Some(Scheme::Https);
         for (written, meant) in [
             ("team/obd", (None, repo("team/obd"))),
+            ("my.repo", (None, repo("my.repo"))),
             ("r.io/team", (host(None, "r.io"), repo("team"))),
             ("localhost:5000/", (host(None, "localhost:5000"), None)),
             ("https://registry/", (host(https, "registry"), None)),

@@ -115,9 +115,10 @@ impl Dsn {
     pub fn without_password(&self) -> String {
         let shown = |name: &str| {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
-            match name.chars().all(is_name) {
-                true => name.to_owned(),
-                false => "***".to_owned(),
+            if name.chars().all(is_name) {
+                name.to_owned()
+            } else {
+                "***".to_owned()
             }
         };
         let user = self.user.as_deref().map(|user| shown(user) + "@");

@@ -17,11 +17,12 @@ use support::tar::Tar;
 use support::{command, have, run};
 
 struct Place {
-    directory: tempfile::TempDir,
     registry: Registry,
     proxy: Proxy,
     /// `localhost:PORT`.
     host: String,
+    // Last, so that the layers in it are looked at when the proxy goes.
+    directory: tempfile::TempDir,
 }
 
 impl Place {
@@ -55,10 +56,10 @@ impl Place {
         std::fs::copy(ca.join("ca.crt"), certificates.join("ca.crt")).unwrap();
         let host = format!("localhost:{}", proxy.host().rsplit_once(':').unwrap().1);
         Some(Self {
-            directory,
             registry,
             proxy,
             host,
+            directory,
         })
     }
 

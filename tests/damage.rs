@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::image::{Image, Sealed};
+use support::overlaybd;
 use support::proxy::{Proxy, program};
 use support::registry::Registry;
 use support::tar::Tar;
@@ -125,10 +126,16 @@ fn path_of(data: &Path, digest: &str) -> PathBuf {
 
 type Harm = (&'static str, fn(&Path));
 
+/// Says that this file breaks the rules because a test wants it to.
+fn on_purpose(path: &Path) {
+    overlaybd::is_damaged_on_purpose(&fs::read(path).unwrap());
+}
+
 fn resized(path: &Path, size: impl FnOnce(u64) -> u64) {
     let file = File::options().write(true).open(path).unwrap();
     let len = file.metadata().unwrap().len();
     file.set_len(size(len)).unwrap();
+    on_purpose(path);
 }
 
 fn flip(path: &Path) {
@@ -136,6 +143,7 @@ fn flip(path: &Path) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, 50).unwrap();
     file.write_all_at(&[byte[0] ^ 1], 50).unwrap();
+    on_purpose(path);
 }
 
 /// Damage as a disk does it: no time tells.
@@ -304,6 +312,7 @@ fn a_conversion_on_top_of_a_layer_that_rotted_heals_it() {
     let len = file.metadata().unwrap().len();
     file.write_all_at(&vec![0xA5; usize::try_from(len / 2).unwrap()], 2048)
         .unwrap();
+    on_purpose(&path);
     file.set_modified(modified).unwrap();
     let error = try_pull(&proxy, "upper", "1_obd").unwrap_err();
     assert!(error.contains(": 500 "), "{error}");

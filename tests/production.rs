@@ -16,6 +16,7 @@ use registry_support::{DockerRegistry, Settings, certificates};
 use store_support::Server;
 use support::image::{Image, Sealed};
 use support::layout::Layout;
+use support::overlaybd;
 use support::proxy::{Proxy, program, rows};
 use support::registry::Registry;
 use support::tar::Tar;
@@ -208,6 +209,7 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
         (&again["converted"], &again["found"]),
         (&0.into(), &50.into())
     );
+    assert_eq!(overlaybd::assert_directory(&data), 2 * IMAGES);
 }
 
 #[test]

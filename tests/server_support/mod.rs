@@ -212,7 +212,8 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a connection of its own. A layer that comes whole must keep the rules of
+/// overlaybd's reader.
 pub async fn ask(
     address: SocketAddr,
     method: Method,
@@ -234,10 +235,14 @@ pub async fn ask(
     let request = request.body(Full::new(body)).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    if parts.status == StatusCode::OK && path.contains("/blobs/") {
+        overlaybd::assert_if_layer(path, &body);
+    }
     Answer {
         status: parts.status,
         headers: parts.headers,
-        body: body.collect().await.unwrap().to_bytes(),
+        body,
     }
 }
 

@@ -331,19 +331,14 @@ fn a_layer_that_nodes_refuse_is_not_stacked_upon_and_made_again() {
     fs::create_dir_all(blob(&old_digest).parent().unwrap()).unwrap();
     fs::write(blob(&old_digest), &old).unwrap();
     let index = rusqlite::Connection::open(data.join("index.sqlite")).unwrap();
-    let size = old.len();
-    for sql in [
-        format!(
-            "UPDATE overlaybd_layers SET data_digest='{old_digest}', data_size={size} WHERE data_digest='{digest}'"
-        ),
-        format!(
-            "UPDATE overlaybd_proxy_chains SET data_digest='{old_digest}', data_size={size} WHERE data_digest='{digest}'"
-        ),
-    ] {
-        assert_eq!(index.execute(&sql, []).unwrap(), 1, "{sql}");
-    }
+    let size = i64::try_from(old.len()).unwrap();
+    let renamed = index.execute(
+        "UPDATE overlaybd_proxy_chains SET data_digest = ?2, data_size = ?3 WHERE data_digest = ?1",
+        rusqlite::params![digest, old_digest, size],
+    );
+    assert_eq!(renamed.unwrap(), 1);
     index
-        .execute("DELETE FROM overlaybd_manifests", [])
+        .execute("DELETE FROM overlaybd_proxy_manifests", [])
         .unwrap();
     drop(index);
 

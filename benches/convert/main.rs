@@ -227,7 +227,7 @@ async fn convert_into(
         conversions: 2,
         memory: 512 << 20,
         max_queue: 4096,
-        timeout: Duration::from_secs(3600),
+        timeout: Duration::from_hours(1),
         trust_foreign_layers: false,
         lease_ttl: Duration::from_secs(30),
         push: None,

@@ -107,7 +107,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
             conversions: 2,
             memory: 512 << 20,
             max_queue: 4096,
-            timeout: std::time::Duration::from_secs(3600),
+            timeout: std::time::Duration::from_hours(1),
             trust_foreign_layers: false,
             lease_ttl: Duration::from_secs(30),
             push: None,

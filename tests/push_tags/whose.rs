@@ -11,6 +11,7 @@ use overlaybd_proxy::format::block::BlockDeviceMut as _;
 use serde_json::{Value, json};
 
 use super::support::image::{self as images, Flavour, Image, OCI_MANIFEST, Packing};
+use super::support::overlaybd;
 use super::support::proxy::Proxy;
 use super::support::registry::Registry;
 use super::support::tar::Tar;
@@ -65,14 +66,18 @@ fn push_overlaybd(registry: &Registry, repo: &str, tag: &str, blobs: &[Vec<u8>])
     registry.push_manifest(repo, tag, OCI_MANIFEST, &manifest)
 }
 
-/// A layer's blob with a mark in its LSMT trailer.
+/// The blob of an image's layer `content`, counted from 1, with a mark in its LSMT trailer.
 fn blob_with_mark(mark: &str, content: u8) -> Vec<u8> {
+    let uuid = |layer: u8| format!("00000000-0000-0000-0000-{layer:012X}");
     let spec = LayerSpec {
         virtual_size: 1 << 20,
         algorithm: Algorithm::Lz4,
         block_size: BlockSize::KIB_4,
-        uuid: "01234567-89AB-CDEF-0123-456789ABCDEF".into(),
-        parent_uuid: String::new(),
+        uuid: uuid(content),
+        parent_uuid: match content {
+            0 | 1 => String::new(),
+            _ => uuid(content - 1),
+        },
     };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("blob");
@@ -127,6 +132,8 @@ fn a_tag_that_another_tool_wrote_is_left_alone_unless_told_otherwise() {
             overlaybd(vec![b"no blob at all".to_vec()]),
         ),
     ];
+    // Of a disk of another size than what it is put upon.
+    overlaybd::is_damaged_on_purpose(&golden(1));
     let data = tempfile::tempdir().unwrap();
     for (what, push) in &foreign {
         let theirs = push();

@@ -109,7 +109,7 @@ pub fn converter_that_pushes(store: Store, push: Option<PushTarget>) -> Converte
         conversions: 2,
         memory: 512 << 20,
         max_queue: 4096,
-        timeout: std::time::Duration::from_secs(3600),
+        timeout: std::time::Duration::from_hours(1),
         trust_foreign_layers: false,
         lease_ttl: Duration::from_secs(30),
         push,

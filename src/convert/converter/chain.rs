@@ -200,14 +200,12 @@ impl Chain<'_> {
         let inner = Arc::clone(&self.converter.inner);
         let queued = Gauge::up(&inner.counters.layers_queued);
         let name = format!("{} {}", step.chain_id, inner.variant);
-        let claim = match inner.claims.try_claim(name.clone()) {
-            Some(claim) => claim,
-            None => {
-                self.let_go().await?;
-                self.deadline
-                    .within(inner.claims.claim(name.clone()))
-                    .await?
-            }
+        let claim = if let Some(claim) = inner.claims.try_claim(name.clone()) {
+            claim
+        } else {
+            self.let_go().await?;
+            let claim = inner.claims.claim(name.clone());
+            self.deadline.within(claim).await?
         };
         let ttl = inner.config.lease_ttl;
         let lease = loop {

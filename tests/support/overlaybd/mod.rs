@@ -7,6 +7,8 @@
 
 // Each test binary uses its part of this.
 #![allow(dead_code, unused_imports)]
+// Lengths of blobs in memory; the rules' names are not prose.
+#![allow(clippy::cast_possible_truncation, clippy::doc_markdown)]
 
 pub mod build;
 mod files;

@@ -224,12 +224,12 @@ fn bad_lz4() -> Vec<u8> {
         }
         let mut block = vec![0x1f, 7, 1, 0];
         // 4,090 bytes of a match behind one literal, and five bytes of the next sequence.
-        let mut rest = 4092 - 4 - 15;
+        let mut rest: u16 = 4092 - 4 - 15;
         while rest >= 255 {
             block.push(255);
             rest -= 255;
         }
-        block.extend([rest as u8, 0x30, 7, 7, 7]);
+        block.extend([rest.to_le_bytes()[0], 0x30, 7, 7, 7]);
         block
     };
     blob.finish()

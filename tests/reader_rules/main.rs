@@ -197,9 +197,10 @@ fn a_stack_s_disk_has_the_topmost_data_of_each_sector() {
             let range =
                 |first: u64| (first * 512) as usize..((first + entry.length) * 512) as usize;
             let target = &mut expected[range(entry.offset)];
-            match entry.zeroed {
-                true => target.fill(0),
-                false => target.copy_from_slice(&blob.data[range(entry.moffset - 8)]),
+            if entry.zeroed {
+                target.fill(0);
+            } else {
+                target.copy_from_slice(&blob.data[range(entry.moffset - 8)]);
             }
         }
     }

@@ -314,8 +314,12 @@ fn a_conversion_on_top_of_a_layer_that_rotted_heals_it() {
         .unwrap();
     on_purpose(&path);
     file.set_modified(modified).unwrap();
-    let error = try_pull(&proxy, "upper", "1_obd").unwrap_err();
-    assert!(error.contains(": 500 "), "{error}");
+    // Found when it is opened, it is made again at once; found while it is read, the first
+    // conversion fails. No wrong byte comes either way.
+    match try_pull(&proxy, "upper", "1_obd") {
+        Ok(pulled) => assert_eq!(wrong(&pulled), [""; 0]),
+        Err(error) => assert!(error.contains(": 500 "), "{error}"),
+    }
     assert_eq!(pull(&proxy, "upper", "1_obd"), expected);
     assert_eq!(complaints(&proxy, &layer), 1, "{}", proxy.log());
     proxy.stop();

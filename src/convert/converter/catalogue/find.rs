@@ -146,9 +146,18 @@ impl Converter {
     ) -> Result<Option<Layer>, ConvertError> {
         let (blobs, digest) = (self.inner.store.blobs().clone(), row.digest.clone());
         let opened = blocking(move || {
-            Ok(blobs
-                .open(&digest)?
-                .map(|file| (file.size(), open_local(&file))))
+            let Some(file) = blobs.open(&digest)? else {
+                return Ok(None);
+            };
+            let opened = open_local(&file);
+            if opened.is_ok() {
+                return Ok(Some((file.size(), opened)));
+            }
+            // Damaged since it was verified, perhaps: then it is moved aside now.
+            let size = file.size();
+            drop(file);
+            blobs.doubt(&digest);
+            Ok(blobs.open(&digest)?.map(|_| (size, opened)))
         })
         .await?;
         match opened {

@@ -125,7 +125,7 @@ fn mistyped() -> impl Strategy<Value = String> {
 #[test]
 fn no_part_of_a_mistyped_dbstr_is_printed_by_any_command() {
     let config = ProptestConfig {
-        cases: 24,
+        cases: 12,
         failure_persistence: None,
         // Each try is a process.
         max_shrink_iters: 40,

@@ -223,7 +223,7 @@ fn bad_lz4() -> Vec<u8> {
             return build::lz4(raw);
         }
         let mut block = vec![0x1f, 7, 1, 0];
-        // 4,090 bytes of a match behind one literal, and five bytes of the next sequence.
+        // One literal, a match of 4,092 bytes, and three literals where five must be.
         let mut rest: u16 = 4092 - 4 - 15;
         while rest >= 255 {
             block.push(255);

@@ -58,7 +58,7 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
     let store = Store::open(config.store).await?;
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
     let _scrubber = scrubber.transpose()?;
-    let converter = Converter::new(store, config.converter)?;
+    let converter = Converter::new(store.clone(), config.converter)?;
     let scheme = match config.server.tls {
         Some(_) => "https",
         None => "http",
@@ -77,6 +77,7 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
             tracing::info!(signal, "stopping: open requests are finished first");
         })
         .await;
+    store.release_leases().await;
     if finished {
         tracing::info!("stopped");
         Ok(ExitStatus::Ok)

@@ -25,6 +25,9 @@ pub use index::{
 
 use owner::Owner;
 
+/// How long a process that ends waits for the index.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Where the index lives.
 #[derive(Debug, Clone)]
 pub enum IndexConfig {
@@ -123,5 +126,17 @@ impl Store {
     /// As [`Index::acquire`].
     pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Acquired, IndexError> {
         self.index.acquire(name, self.holder(), ttl).await
+    }
+
+    /// Gives back the leases of this process, which ends: what it was making is cut off, and
+    /// nobody need wait for them to run out. A failure to do so is logged.
+    pub async fn release_leases(&self) {
+        let released = self.index.release_all(self.holder());
+        match tokio::time::timeout(RELEASE_TIMEOUT, released).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(leases)) => tracing::info!(leases, "gave back the leases of what was cut off"),
+            Ok(Err(error)) => tracing::warn!(%error, "the leases run out by themselves"),
+            Err(_) => tracing::warn!("the index does not answer: the leases run out by themselves"),
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::gate::Gate;
-use support::image::{Flavour, Image, index};
+use support::image::{Flavour, Image, Packing, index};
 use support::layout::Layout;
 use support::proxy::Proxy;
 use support::registry::Registry;
@@ -201,4 +201,44 @@ fn an_index_with_more_entries_than_any_image_has_is_refused() {
     assert_eq!(answer.status, 400, "{answer:?}");
     assert!(answer.text().contains("600 entries"), "{answer:?}");
     assert_eq!(proxy.get("demo/manifests/few_obd").status, 200);
+}
+
+#[test]
+fn a_layer_is_verified_while_its_image_has_used_up_the_memory() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    // Placing the lower layer takes nearly all of the memory; the upper one is known by its
+    // chain, but not in this packing.
+    let lower = Tar::new().file("lower", noise(1, 30 << 20)).finish();
+    let upper = Tar::new().file("upper", noise(2, 3 << 20)).finish();
+    let image = |packing| {
+        let tars = [(&lower[..], Packing::Gzip), (&upper[..], packing)];
+        Image::new(Flavour::Oci, &tars).seal()
+    };
+    registry.push("demo", "first", &image(Packing::Gzip));
+    registry.push("demo", "second", &image(Packing::Plain));
+    let data = tempfile::tempdir().unwrap();
+    let options = [
+        &PLATFORM[..],
+        &[
+            "--memory",
+            "128MiB",
+            "--hold",
+            "60s",
+            "--on-timeout",
+            "busy",
+        ],
+    ]
+    .concat();
+    let proxy = Proxy::start(&registry.url(), data.path(), &options);
+    let first = proxy.get("demo/manifests/first_obd").json();
+    proxy.stop();
+    let hex = &first["layers"][0]["digest"].as_str().unwrap()["sha256:".len()..];
+    std::fs::remove_file(data.path().join("blobs/sha256").join(&hex[..2]).join(hex)).unwrap();
+
+    let proxy = Proxy::start(&registry.url(), data.path(), &options);
+    let second = proxy.get("demo/manifests/second_obd");
+    assert_eq!(second.status, 200, "{second:?}\n{}", proxy.log());
+    assert_eq!(second.json()["layers"], first["layers"]);
 }

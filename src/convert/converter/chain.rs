@@ -173,16 +173,19 @@ impl Chain<'_> {
             return Ok(false);
         }
         self.settle().await?;
+        // Looking may verify the source's layer, which takes memory: whoever waits for that
+        // must hold none.
+        self.let_go().await?;
         let wanted = Wanted {
             source: self.source,
             home: self.home,
             step,
             below: self.layers.last(),
         };
-        let Some(layer) = self.converter.find(&wanted).await? else {
+        let found = self.converter.find(&wanted);
+        let Some(layer) = self.deadline.within(found).await?? else {
             return Ok(false);
         };
-        self.let_go().await?;
         add(&self.converter.inner.counters.layers_found, 1);
         self.tell(|| Event::Done {
             chain: step.chain_id.clone(),

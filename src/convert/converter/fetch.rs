@@ -34,6 +34,15 @@ impl Failure {
     }
 }
 
+/// Ends the fetching when it is dropped.
+pub(super) struct AbortOnDrop(pub(super) Failure);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 fn lock(cause: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
     cause.lock().unwrap_or_else(PoisonError::into_inner)
 }

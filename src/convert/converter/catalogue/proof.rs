@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::super::layer::{LayerError, LayerInput, prepare, working_set};
 use super::super::super::plan::Step;
 use super::super::chain::broken;
-use super::super::fetch::fetch;
+use super::super::fetch::{AbortOnDrop, fetch};
 use super::super::status::add;
 use super::super::types::Source;
 use super::super::{ConvertError, Converter, on_thread};
@@ -48,11 +48,13 @@ impl Converter {
 
     /// Fetches and inflates a layer, for its digests alone.
     async fn see(&self, source: &Source, step: &Step) -> Result<(), ConvertError> {
-        let _memory = self.inner.memory.take(working_set(step.layer.size)).await;
+        let memory = self.inner.memory.take(working_set(step.layer.size)).await;
         let _turn = self.inner.turns.take(step.layer.size).await;
         tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");
         let (chunks, failure) = fetch(source, &step.layer.digest, step.layer.size);
+        // Where the image is given up, the thread ends with the chunks.
+        let _abort = AbortOnDrop(failure.clone());
         let input = LayerInput {
             chunks,
             digest: step.layer.digest.clone(),
@@ -71,7 +73,9 @@ impl Converter {
                 }
                 layer.finish()
             };
-            Ok(see())
+            let seen = see();
+            drop(memory);
+            Ok(seen)
         })
         .await?;
         add(&self.inner.counters.source_bytes, step.layer.size);

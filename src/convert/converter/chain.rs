@@ -182,7 +182,8 @@ impl Chain<'_> {
             step,
             below: self.layers.last(),
         };
-        let found = self.converter.find(&wanted);
+        // On the heap: it is large, and not needed while layers are placed.
+        let found = Box::pin(self.converter.find(&wanted));
         let Some(layer) = self.deadline.within(found).await?? else {
             return Ok(false);
         };

@@ -213,10 +213,6 @@ impl Chain<'_> {
         };
         let ttl = inner.config.lease_ttl;
         let lease = loop {
-            // Whoever had the claim or the lease may have made it by now.
-            if self.find(step).await? {
-                return Ok(());
-            }
             match inner.store.acquire(&name, ttl).await? {
                 Acquired::Mine(lease) => break lease.keep(inner.store.index().clone(), ttl),
                 Acquired::Held { holder, remaining } => {
@@ -228,6 +224,13 @@ impl Chain<'_> {
             }
         };
         let hold = Hold { claim, lease };
+        // Whoever had the claim or the lease before may have made it: looking before the lease
+        // is held would miss what is recorded between the two.
+        let found = self.find(step).await;
+        if !matches!(found, Ok(false)) {
+            hold.release().await;
+            return found.map(|_| ());
+        }
         let made = self.place_in_turn(step, place, queued).await;
         match made {
             Ok((temp, sealing, sealer)) => {

@@ -21,6 +21,7 @@ pub mod config;
 pub mod convert;
 pub mod format;
 pub mod oci;
+mod panics;
 pub mod registry;
 pub mod server;
 pub mod store;

@@ -22,9 +22,11 @@ mod standalone;
 mod store;
 mod warm;
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use futures_util::FutureExt as _;
 
 pub use exit::ExitStatus;
 
@@ -118,9 +120,28 @@ pub fn parse() -> Invocation {
 
 /// Runs a command; what goes wrong is told on standard error.
 pub async fn run(invocation: Invocation) -> ExitStatus {
+    let caught = AssertUnwindSafe(dispatch(invocation)).catch_unwind().await;
+    let outcome = caught.unwrap_or_else(|panic| {
+        Err(anyhow::anyhow!(
+            "a defect in this program or in a library ended the command: {}; nothing half-done \
+             was kept; please report it with the lines above",
+            crate::panics::text(panic.as_ref())
+        ))
+    });
+    outcome.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            // Whoever read our output has enough of it.
+            return ExitStatus::Ok;
+        }
+        eprintln!("{}", exit::describe(&error));
+        ExitStatus::of(&error)
+    })
+}
+
+async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
     let Invocation { cli, matches } = invocation;
     let context = Context::new(cli.config, cli.log, &matches);
-    let outcome = match cli.command {
+    match cli.command {
         Command::Serve(args) => Box::pin(serve::run(*args, context)).await,
         Command::Convert(args) => Box::pin(convert::run(*args, context)).await,
         Command::Warm(args) => Box::pin(warm::run(*args, context)).await,
@@ -131,13 +152,5 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
         Command::Config(args) => config::run(args, &context),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-    };
-    outcome.unwrap_or_else(|error| {
-        if output::is_closed(&error) {
-            // Whoever read our output has enough of it.
-            return ExitStatus::Ok;
-        }
-        eprintln!("{}", exit::describe(&error));
-        ExitStatus::of(&error)
-    })
+    }
 }

@@ -119,11 +119,7 @@ impl Ending {
 }
 
 fn of_panic(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Failure::internal(format!("a panic: {}", text.unwrap_or("of an unknown kind")))
+    Failure::internal(format!("a panic: {}", crate::panics::text(panic)))
 }
 
 /// An answer that is there, or comes.

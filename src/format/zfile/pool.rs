@@ -1,6 +1,7 @@
 //! The threads that compress, shared by all writers of the process.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -103,9 +104,16 @@ fn work(queue: &Mutex<Receiver<Job>>) {
         else {
             return;
         };
-        let result = compress(&mut compressor, &mut batch, algorithm, block_size);
-        // A writer that was given up receives nothing any more.
-        let _ = reply.send(result.map(|()| batch));
+        let compressed = catch_unwind(AssertUnwindSafe(|| {
+            let result = compress(&mut compressor, &mut batch, algorithm, block_size);
+            result.map(|()| batch)
+        }));
+        match compressed {
+            // A writer that was given up receives nothing any more.
+            Ok(result) => drop(reply.send(result)),
+            // The writer sees its end of the reply close; the pool keeps the thread.
+            Err(_) => compressor = Compressor::new(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! connection or a deadlock is answered by doing it again. What this program knows of a row
 //! is written before the row.
 
+mod authentication;
 mod dsn;
 mod layers;
 mod leases;

@@ -11,6 +11,7 @@ use mysql_async::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+use super::authentication::{connect, explain};
 use super::dsn::{Address, Dsn, Tls};
 use crate::store::IndexError;
 
@@ -58,7 +59,7 @@ impl Server {
             connect_timeout: dsn.connect_timeout,
             read_timeout: dsn.read_timeout,
         };
-        let first = timeout(dsn.connect_timeout, server.pool.get_conn()).await;
+        let first = timeout(dsn.connect_timeout, connect(&server.pool)).await;
         match first {
             Ok(Err(Error::Driver(DriverError::NoClientSslFlagFromServer)))
                 if dsn.tls == Tls::Preferred =>
@@ -79,7 +80,7 @@ impl Server {
         IndexError::Database {
             index: self.name.clone(),
             what,
-            reason: error.to_string(),
+            reason: explain(error),
         }
     }
 
@@ -161,7 +162,7 @@ impl Server {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match timeout(self.connect_timeout, self.pool.get_conn()).await {
+            match timeout(self.connect_timeout, connect(&self.pool)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) if remedy(&error) == Remedy::Never => {
                     return Err(self.refused(what, &error));

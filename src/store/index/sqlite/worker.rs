@@ -1,5 +1,6 @@
 //! The threads that hold the file: `SQLite` waits, which no task may.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -51,7 +52,8 @@ impl Worker {
                 };
                 if ready.send(Ok(())).is_ok() {
                     while let Ok(job) = queue.recv() {
-                        job(&mut connection);
+                        // One job's panic is an error of that job alone.
+                        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut connection)));
                     }
                 }
             })

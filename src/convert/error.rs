@@ -213,11 +213,18 @@ impl ConvertError {
     }
 }
 
+impl ConvertError {
+    /// Whether a layer came with other bytes than its digest says: asking again may help.
+    pub(crate) fn is_wrong_bytes(&self) -> bool {
+        matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))
+    }
+}
+
 impl LayerError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Source(_) => Fault::Upstream,
+            Self::Source(_) | Self::Digest { .. } => Fault::Upstream,
             Self::Apply(error) if error.is_of_the_disk() => Fault::Local,
             Self::Filesystem(ext4::Error::Io(_))
             | Self::Writer(WriterError::Io(_))
@@ -231,7 +238,6 @@ impl LayerError {
             | Self::Broken => Fault::Local,
             Self::Longer { .. }
             | Self::Shorter { .. }
-            | Self::Digest { .. }
             | Self::DiffId { .. }
             | Self::TooLarge { .. }
             | Self::Inflate(_)

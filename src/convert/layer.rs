@@ -27,7 +27,7 @@ use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
 pub use super::error::LayerError;
-pub(super) use super::stream::working_set;
+pub(super) use super::stream::{Expected, Replay, replay, working_set};
 pub use super::stream::{Inflating, prepare};
 pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 
@@ -52,6 +52,9 @@ pub struct Settings {
 /// down waits for its current `next`.
 pub type Chunks = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
 
+/// Takes a copy of a layer's tar. What it refuses ends the copy, not the layer.
+pub type TarCopy = Box<dyn io::Write + Send>;
+
 /// A source layer: its bytes and what the manifest and the config say of them.
 pub struct LayerInput {
     /// The compressed bytes.
@@ -66,6 +69,9 @@ pub struct LayerInput {
     pub chain_id: ChainId,
     /// The chain below; `None` for the bottom layer.
     pub parent_chain_id: Option<ChainId>,
+    /// Where the tar is copied to, besides. What is there is of the layer only if the layer
+    /// turns out to be what it is claimed to be.
+    pub copy: Option<TarCopy>,
 }
 
 /// How far a layer has come, in totals.

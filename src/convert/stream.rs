@@ -6,7 +6,7 @@
 //!                              └→ queue → whoever reads the tar
 //! ```
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write as _};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use bytes::{Buf as _, Bytes};
 
 use super::inflate::inflate;
-use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress};
+use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress, TarCopy};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
@@ -113,10 +113,11 @@ pub fn prepare(
         diff_id,
         chain_id,
         parent_chain_id,
+        copy,
     } = input;
     let inflater = spawn("inflate", move || {
         let failure = Failure::default();
-        let source = Source {
+        let mut source = Source {
             chunks,
             current: Bytes::new(),
             ended: false,
@@ -132,8 +133,13 @@ pub fn prepare(
             pool: Pool::new(buffers(size)),
             to_hash,
             to_tar,
+            copy,
         };
-        let result = run(source, max_layer_size, queues);
+        let result = run(&mut source, max_layer_size, queues);
+        if matches!(result, Err(LayerError::Inflate(_))) {
+            // A layer that was damaged on the way is told from one that was pushed damaged.
+            source.drain();
+        }
         // What the source itself had to say explains whatever the decoder made of it.
         let cause = failure
             .lock()
@@ -161,6 +167,65 @@ pub fn prepare(
     })
 }
 
+/// Starts the thread that reads a tar again which was verified before, as `diff_id` says.
+///
+/// # Errors
+/// When no thread can be started.
+pub(super) fn replay(input: Replay) -> Result<Inflating, LayerError> {
+    let Replay {
+        mut tar,
+        size,
+        expected,
+        on_progress,
+    } = input;
+    let (to_tar, tar_queue) = mpsc::channel();
+    let reader = spawn("read-again", move || {
+        let mut pool = Pool::new(buffers(size));
+        let mut total = 0u64;
+        loop {
+            let mut data = pool.take();
+            let filled = tar.read(&mut data).map_err(LayerError::Output)?;
+            data.truncate(filled);
+            total = total.saturating_add(filled as u64);
+            if filled == 0 {
+                on_progress(Progress {
+                    compressed: size,
+                    inflated: total,
+                });
+                let sent = to_tar.send(Message::End);
+                return sent.map_err(|_| LayerError::Abandoned);
+            }
+            let home = pool.home.clone();
+            let sent = to_tar.send(Message::Data(Arc::new(Buffer { data, home })));
+            sent.map_err(|_| LayerError::Abandoned)?;
+        }
+    })?;
+    let cancelled = Cancel::default();
+    Ok(Inflating {
+        input: expected,
+        tar: Some(TarStream {
+            queue: tar_queue,
+            current: None,
+            place: 0,
+            ended: false,
+            cancelled: cancelled.clone(),
+        }),
+        inflater: Some(reader),
+        hasher: None,
+        cancelled,
+    })
+}
+
+/// A layer that was verified before, and whose tar is still there.
+pub(super) struct Replay {
+    /// The whole tar.
+    pub(super) tar: Box<dyn Read + Send>,
+    /// Length of the compressed layer.
+    pub(super) size: u64,
+    pub(super) expected: Expected,
+    pub(super) on_progress: OnProgress,
+}
+
 impl Inflating {
     /// What ends the work on this layer.
     pub(super) fn canceller(&self) -> Cancel {
@@ -183,10 +248,13 @@ impl Inflating {
         self.tar = None;
         let inflated = self.inflater.take().map(JoinHandle::join);
         let hashed = self.hasher.take().map(JoinHandle::join);
-        let (Some(inflated), Some(hashed)) = (inflated, hashed) else {
+        if let Some(inflated) = inflated {
+            inflated.map_err(|_| LayerError::Panicked("inflating"))??;
+        }
+        // What is read again was hashed the first time.
+        let Some(hashed) = hashed else {
             return Ok(());
         };
-        inflated.map_err(|_| LayerError::Panicked("inflating"))??;
         let actual = hashed.map_err(|_| LayerError::Panicked("hashing"))?;
         if actual == self.input.diff_id.0 {
             return Ok(());
@@ -264,20 +332,25 @@ impl Source {
 
     /// At the end of the chunks: are they what the manifest promised?
     fn check(&mut self) -> io::Result<()> {
+        let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
+        if actual != self.digest {
+            return Err(self.fail(LayerError::Digest {
+                expected: self.digest.clone(),
+                actual,
+            }));
+        }
         if self.taken < self.size {
             return Err(self.fail(LayerError::Shorter {
                 expected: self.size,
                 actual: self.taken,
             }));
         }
-        let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
-        if actual == self.digest {
-            return Ok(());
-        }
-        Err(self.fail(LayerError::Digest {
-            expected: self.digest.clone(),
-            actual,
-        }))
+        Ok(())
+    }
+
+    /// Takes the rest of the chunks; what is wrong with them is left in `failure`.
+    fn drain(&mut self) {
+        while !self.ended && self.next_chunk().is_ok() {}
     }
 }
 
@@ -353,6 +426,7 @@ struct Queues {
     pool: Pool,
     to_hash: Sender<Arc<Buffer>>,
     to_tar: Sender<Message>,
+    copy: Option<TarCopy>,
 }
 
 enum Message {
@@ -362,8 +436,8 @@ enum Message {
 }
 
 /// Inflates all of `source` into the queues.
-fn run(mut source: Source, max_layer_size: u64, mut queues: Queues) -> Result<(), LayerError> {
-    let head = head(&mut source).map_err(LayerError::Inflate)?;
+fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(), LayerError> {
+    let head = head(source).map_err(LayerError::Inflate)?;
     let on_progress = Arc::clone(&source.on_progress);
     let taken = source.size;
     let mut tar = inflate(&head, Read::chain(io::Cursor::new(head.clone()), source))
@@ -389,6 +463,11 @@ fn run(mut source: Source, max_layer_size: u64, mut queues: Queues) -> Result<()
         // Shortened for its readers; the capacity stays for the next turn.
         data.truncate(filled);
         if filled > 0 {
+            // A copy that has no room is no copy; the layer goes on.
+            let copied = queues.copy.as_mut().map(|copy| copy.write_all(&data));
+            if copied.is_some_and(|copied| copied.is_err()) {
+                queues.copy = None;
+            }
             let buffer = Arc::new(Buffer {
                 data,
                 home: queues.pool.home.clone(),

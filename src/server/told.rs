@@ -60,6 +60,12 @@ pub(super) fn content(error: &Error) -> Option<Digest> {
 /// That a conversion failed for want of the upstream's bytes.
 pub(super) fn unread(error: &ConvertError) -> String {
     match error {
+        ConvertError::Layer { layer, .. } if error.is_wrong_bytes() => {
+            format!(
+                "layer {layer} came from the upstream with other bytes than its digest says, \
+                 also when asked again: it is damaged there, or on the way"
+            )
+        }
         ConvertError::Layer { layer, .. } => {
             format!("layer {layer} could not be read from the upstream: {MORE}")
         }

@@ -1,4 +1,5 @@
-//! A reverse proxy before a registry, in which requests can be held up or refused.
+//! A reverse proxy before a registry, in which requests can be held up or refused, and answers
+//! damaged.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
@@ -32,6 +33,17 @@ pub struct Gate {
 struct Rules {
     holds: Vec<Hold>,
     refused: Vec<String>,
+    /// Parts of paths, and how many answers to a GET of each are damaged.
+    damaged: Vec<(String, usize)>,
+}
+
+impl Rules {
+    /// Whether the answer to a GET is to be damaged; counted down.
+    fn damages(&mut self, path: &str) -> bool {
+        let mut rules = self.damaged.iter_mut();
+        let rule = rules.find(|(part, left)| path.contains(part.as_str()) && *left > 0);
+        rule.map(|(_, left)| *left -= 1).is_some()
+    }
 }
 
 /// A request that is held up.
@@ -133,6 +145,12 @@ impl Gate {
         hold
     }
 
+    /// Flips a byte in the middle of the next `times` answers to a GET with `part` in its path.
+    pub fn damage(&self, part: &str, times: usize) {
+        let mut rules = self.rules.lock().unwrap();
+        rules.damaged.push((part.to_owned(), times));
+    }
+
     /// Answers 401 to requests with this value of `Authorization`, from now on.
     pub fn refuse(&self, authorization: &str) {
         let mut rules = self.rules.lock().unwrap();
@@ -164,10 +182,27 @@ async fn pass(
     }
     // The Host stays as it came, so that the registry's locations lead here.
     *request.uri_mut() = format!("http://{upstream}{path}").parse::<Uri>().unwrap();
+    let is_get = request.method() == http::Method::GET;
     match client.request(request).await {
+        Ok(response) if is_get && response.status() == StatusCode::OK => {
+            if rules.lock().unwrap().damages(&path) {
+                damaged(response).await
+            } else {
+                response.map(http_body_util::BodyExt::boxed_unsync)
+            }
+        }
         Ok(response) => response.map(http_body_util::BodyExt::boxed_unsync),
         Err(_) => status(StatusCode::BAD_GATEWAY),
     }
+}
+
+async fn damaged(response: Response<Incoming>) -> Response<Body> {
+    let (head, body) = response.into_parts();
+    let mut bytes = body.collect().await.unwrap().to_bytes().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    let body = Full::from(bytes).map_err(|never| match never {});
+    Response::from_parts(head, body.boxed_unsync())
 }
 
 fn status(status: StatusCode) -> Response<Body> {

@@ -11,19 +11,21 @@ use tokio::task::JoinHandle;
 use super::super::error::Fault;
 use super::super::jobs::Claim;
 use super::super::layer::{
-    ChainBuilder, Inflating, LayerError, LayerInput, Progress, prepare, working_set,
+    ChainBuilder, Expected, Inflating, LayerError, LayerInput, OnProgress, Progress, Replay,
+    prepare, replay, working_set,
 };
 use super::super::memory::Share;
 use super::super::plan::Step;
-use super::catalogue::{Base, Layer, Wanted, open_local};
+use super::catalogue::{Base, Layer, Wanted};
 use super::deadline::Deadline;
 use super::fetch::{Failure, fetch};
+use super::repeats::Repeats;
+use super::seal::{Failed, broken};
 use super::status::{Gauge, add};
 use super::types::{Event, Observer, Outcome, Source};
 use super::{ConvertError, Converter, Home, blocking, on_thread};
 use crate::oci::Digest;
-use crate::registry::BlobSource;
-use crate::store::{Acquired, BlobError, LeaseKeeper, TempBlob};
+use crate::store::{Acquired, LeaseKeeper, TempBlob};
 
 /// Layers that are fetched and inflated ahead of the one being placed.
 const AHEAD: usize = 2;
@@ -54,6 +56,8 @@ struct Chain<'a> {
     memory: Option<Share>,
     /// The layers above, as far as they are being fetched.
     ahead: VecDeque<Fetched>,
+    /// The layers that come more than once.
+    repeats: Repeats,
 }
 
 /// A layer that is being fetched.
@@ -91,6 +95,7 @@ impl Converter {
             builder: None,
             memory: None,
             ahead: VecDeque::new(),
+            repeats: Repeats::of(steps),
         };
         let result = chain.run().await;
         if result
@@ -105,6 +110,12 @@ impl Converter {
                 .for_each(|layer| blobs.doubt(&layer.digest));
         }
         chain.let_go().await?;
+        let repeats = std::mem::replace(&mut chain.repeats, Repeats::of(&[]));
+        blocking(move || {
+            drop(repeats);
+            Ok(())
+        })
+        .await?;
         // A layer that is whole is kept even if one above it failed.
         let sealed = chain.settle().await;
         result.and(sealed).map(|()| chain.layers)
@@ -202,7 +213,7 @@ impl Chain<'_> {
             return Ok(());
         }
         let inner = Arc::clone(&self.converter.inner);
-        let queued = Gauge::up(&inner.counters.layers_queued);
+        let mut queued = Some(Gauge::up(&inner.counters.layers_queued));
         let name = format!("{} {}", step.chain_id, inner.variant);
         let claim = if let Some(claim) = inner.claims.try_claim(name.clone()) {
             claim
@@ -231,7 +242,14 @@ impl Chain<'_> {
             hold.release().await;
             return found.map(|_| ());
         }
-        let made = self.place_in_turn(step, place, queued).await;
+        let mut made = self.place_in_turn(step, place, &mut queued).await;
+        if made.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
+            tracing::warn!(layer = %step.layer.digest,
+                "the layer came with other bytes than its digest says: it is asked for again");
+            self.let_go().await?;
+            self.settle().await?;
+            made = self.place_in_turn(step, place, &mut queued).await;
+        }
         match made {
             Ok((temp, sealing, sealer)) => {
                 let before = self.settle().await;
@@ -251,7 +269,7 @@ impl Chain<'_> {
         &mut self,
         step: &Step,
         place: usize,
-        queued: Gauge<'_>,
+        queued: &mut Option<Gauge<'_>>,
     ) -> Result<(TempBlob, super::super::layer::Sealing, OwnedSemaphorePermit), ConvertError> {
         let inner = Arc::clone(&self.converter.inner);
         if self.memory.is_none() {
@@ -266,7 +284,7 @@ impl Chain<'_> {
         let sealer = self.deadline.within(sealer).await?;
         // The semaphore is never closed.
         let sealer = sealer.map_err(|_| ConvertError::Interrupted)?;
-        drop(queued);
+        *queued = None;
         let _running = Gauge::up(&inner.counters.layers_running);
         let (temp, sealing) = self.place(step, place).await?;
         Ok((temp, sealing, sealer))
@@ -281,15 +299,19 @@ impl Chain<'_> {
         let inner = Arc::clone(&self.converter.inner);
         let fetched = match self.ahead.pop_front() {
             Some(fetched) => fetched,
-            None => self.prepare(step, None)?,
+            None => self.prepare(step, place, None)?,
         };
-        let above = self.steps.iter().skip(place + 1).take(AHEAD);
-        for next in above.skip(self.ahead.len()) {
+        let above = self.steps.iter().enumerate().skip(place + 1).take(AHEAD);
+        for (above, next) in above.skip(self.ahead.len()) {
+            // One that comes more than once may be there when its turn comes.
+            if self.repeats.has(next) {
+                break;
+            }
             // Only with memory that nobody waits for.
             let Some(share) = inner.memory.try_take(working_set(next.layer.size)) else {
                 break;
             };
-            let next = self.prepare(next, Some(share))?;
+            let next = self.prepare(next, above, Some(share))?;
             self.ahead.push_back(next);
         }
         let Fetched {
@@ -335,6 +357,10 @@ impl Chain<'_> {
                 return Err(timed_out);
             }
         };
+        match &placed {
+            Ok(_) => self.repeats.placed(step, place),
+            Err(_) => self.repeats.failed(step),
+        }
         match placed {
             Ok((builder, temp, sealing)) => {
                 self.builder = Some(builder);
@@ -394,8 +420,31 @@ impl Chain<'_> {
         filesystem.min(FILESYSTEM).saturating_add(largest)
     }
 
-    /// Starts to fetch and inflate a layer.
-    fn prepare(&self, step: &Step, memory: Option<Share>) -> Result<Fetched, ConvertError> {
+    /// Starts to fetch and inflate a layer, or to read it again.
+    fn prepare(
+        &mut self,
+        step: &Step,
+        place: usize,
+        memory: Option<Share>,
+    ) -> Result<Fetched, ConvertError> {
+        let inner = Arc::clone(&self.converter.inner);
+        if let Some(tar) = self.repeats.tar(step) {
+            let replayed = replay(Replay {
+                tar,
+                size: step.layer.size,
+                expected: Expected {
+                    diff_id: step.diff_id.clone(),
+                    chain: step.chain_id.clone(),
+                    parent: step.parent.clone(),
+                },
+                on_progress: self.on_progress(step, |_| {}),
+            });
+            return Ok(Fetched {
+                inflating: replayed.map_err(|cause| broken(step, cause))?,
+                failure: Failure::none(),
+                _memory: memory,
+            });
+        }
         let (chunks, failure) = fetch(self.source, &step.layer.digest, step.layer.size);
         let input = LayerInput {
             chunks,
@@ -404,19 +453,14 @@ impl Chain<'_> {
             diff_id: step.diff_id.clone(),
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
+            copy: self.repeats.copy(step, place, inner.store.blobs()),
         };
-        let (observer, chain) = (self.observer.cloned(), step.chain_id.clone());
-        let counted = AtomicU64::new(0);
-        let inner = Arc::clone(&self.converter.inner);
         let limit = inner.config.settings.max_layer_size;
-        let on_progress = Arc::new(move |progress: Progress| {
+        let counted = AtomicU64::new(0);
+        let on_progress = self.on_progress(step, move |progress| {
             let before = counted.swap(progress.compressed, Ordering::Relaxed);
             let more = progress.compressed.saturating_sub(before);
             add(&inner.counters.source_bytes, more);
-            if let Some(observer) = &observer {
-                let chain = chain.clone();
-                observer(Event::Progress { chain, progress });
-            }
         });
         let inflating = prepare(input, limit, on_progress).map_err(|cause| broken(step, cause))?;
         Ok(Fetched {
@@ -425,75 +469,21 @@ impl Chain<'_> {
             _memory: memory,
         })
     }
-}
 
-impl Converter {
-    async fn sealed(
+    /// Tells the observer how far a layer has come, after `count`.
+    fn on_progress(
         &self,
-        (source, home): (&Source, &Home),
         step: &Step,
-        temp: TempBlob,
-        sealing: super::super::layer::Sealing,
-        base: Base,
-    ) -> Result<Layer, ConvertError> {
-        let blobs = self.inner.store.blobs().clone();
-        let committed = on_thread("commit", move || {
-            Ok((|| {
-                let sealed = sealing.wait()?;
-                let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
-                let blob = open_local(&file)
-                    .map_err(|cause| LayerError::Output(std::io::Error::other(cause)))?;
-                Ok::<_, Failed>(Layer {
-                    digest: sealed.digest,
-                    size: sealed.size,
-                    blob,
-                    base,
-                })
-            })())
+        count: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> OnProgress {
+        let (observer, chain) = (self.observer.cloned(), step.chain_id.clone());
+        Arc::new(move |progress: Progress| {
+            count(progress);
+            if let Some(observer) = &observer {
+                let chain = chain.clone();
+                observer(Event::Progress { chain, progress });
+            }
         })
-        .await?;
-        let layer = match committed {
-            Ok(layer) => layer,
-            Err(Failed::Blobs(error)) => return Err(error.into()),
-            Err(Failed::Layer(cause)) => return Err(broken(step, cause)),
-        };
-        if home.is_pushed {
-            self.push_layer(source, home, &layer).await?;
-        }
-        let index = self.inner.store.index();
-        index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
-        self.record(step, &layer).await?;
-        Ok(layer)
-    }
-
-    /// Makes sure that the registry has a layer of the store.
-    pub(super) async fn push_layer(
-        &self,
-        source: &Source,
-        home: &Home,
-        layer: &Layer,
-    ) -> Result<(), ConvertError> {
-        let place = home.place(source);
-        let (blobs, digest) = (self.inner.store.blobs().clone(), layer.digest.clone());
-        let Some(file) = blocking(move || Ok(blobs.open(&digest)?)).await? else {
-            return Err(ConvertError::Interrupted);
-        };
-        let bytes = BlobSource::File(file.path());
-        place
-            .upstream
-            .push_blob(
-                &place.repo,
-                &layer.digest,
-                layer.size,
-                &bytes,
-                &place.authorization,
-            )
-            .await?;
-        let index = self.inner.store.index();
-        index
-            .put_pushed(&home.host, &home.repo, &layer.digest)
-            .await?;
-        Ok(())
     }
 }
 
@@ -504,29 +494,5 @@ impl Hold {
         }
         self.lease.release().await;
         drop(self.claim);
-    }
-}
-
-pub(super) fn broken(step: &Step, cause: LayerError) -> ConvertError {
-    ConvertError::Layer {
-        layer: step.layer.digest.clone(),
-        cause: Arc::new(cause),
-    }
-}
-
-enum Failed {
-    Blobs(BlobError),
-    Layer(LayerError),
-}
-
-impl From<BlobError> for Failed {
-    fn from(error: BlobError) -> Self {
-        Self::Blobs(error)
-    }
-}
-
-impl From<LayerError> for Failed {
-    fn from(error: LayerError) -> Self {
-        Self::Layer(error)
     }
 }

@@ -20,17 +20,28 @@ const AHEAD: usize = 32;
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     cause: Arc<Mutex<Option<Error>>>,
-    task: AbortHandle,
+    /// `None` where nothing is fetched.
+    task: Option<AbortHandle>,
 }
 
 impl Failure {
+    /// Of chunks that are not fetched.
+    pub(super) fn none() -> Self {
+        Self {
+            cause: Arc::default(),
+            task: None,
+        }
+    }
+
     pub(super) fn take(&self) -> Option<Error> {
         lock(&self.cause).take()
     }
 
     /// Ends the fetching: there are no more chunks.
     pub(super) fn abort(&self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -78,7 +89,7 @@ pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Fai
     });
     let failure = Failure {
         cause,
-        task: task.abort_handle(),
+        task: Some(task.abort_handle()),
     };
     let chunks = std::iter::from_fn(move || receiver.blocking_recv());
     (Box::new(chunks), failure)

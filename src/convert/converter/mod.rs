@@ -17,6 +17,8 @@ mod pins;
 mod push_tag;
 mod recall;
 mod remote;
+mod repeats;
+mod seal;
 mod status;
 mod turns;
 mod types;

@@ -24,6 +24,7 @@ fn input(layer: &[u8], tar: &[u8]) -> LayerInput {
         chain_id: ChainId::first(&diff_id),
         diff_id,
         parent_chain_id: None,
+        copy: None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::super::layer::{LayerError, LayerInput, prepare, working_set};
 use super::super::super::plan::Step;
-use super::super::chain::broken;
 use super::super::fetch::{AbortOnDrop, fetch};
+use super::super::seal::broken;
 use super::super::status::add;
 use super::super::types::Source;
 use super::super::{ConvertError, Converter, on_thread};
@@ -41,7 +41,11 @@ impl Converter {
         // One at a time: whoever had to wait finds what the first one saw.
         let name = format!("proof of {}", step.layer.digest);
         let _claim = self.inner.claims.claim(name).await;
-        self.see(source, step).await?;
+        let mut seen = self.see(source, step).await;
+        if seen.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
+            seen = self.see(source, step).await;
+        }
+        seen?;
         index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
         Ok(())
     }
@@ -62,6 +66,7 @@ impl Converter {
             diff_id: step.diff_id.clone(),
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
+            copy: None,
         };
         let limit = self.inner.config.settings.max_layer_size;
         let seen = on_thread("verify", move || {

@@ -12,7 +12,7 @@ mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::Registry;
+pub use client::{Challenge, Registry, challenges};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

@@ -48,6 +48,7 @@ pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
     UpstreamChoice, UpstreamEntry,
 };
+pub use route::{Endpoint, Kind, Route};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

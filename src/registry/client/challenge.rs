@@ -6,7 +6,7 @@ use http::header::WWW_AUTHENTICATE;
 
 /// One challenge: what to authenticate by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub struct Challenge {
     /// In lower case.
     scheme: String,
     /// Names in lower case.
@@ -14,11 +14,15 @@ pub(super) struct Challenge {
 }
 
 impl Challenge {
-    pub(super) fn is(&self, scheme: &str) -> bool {
+    /// Whether it is of this scheme, given in lower case.
+    #[must_use]
+    pub fn is(&self, scheme: &str) -> bool {
         self.scheme == scheme
     }
 
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    /// The value of a parameter, whose name is given in lower case.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters
             .iter()
             .find(|(known, _)| known == name)
@@ -27,7 +31,8 @@ impl Challenge {
 }
 
 /// All challenges of a response, in their order. What is no challenge is passed over.
-pub(super) fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
+#[must_use]
+pub fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     headers
         .get_all(WWW_AUTHENTICATE)
         .iter()

@@ -35,6 +35,8 @@ mod transport;
 mod upload;
 mod watch;
 
+pub use challenge::{Challenge, challenges};
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;

@@ -1,0 +1,3 @@
+//! What the fuzzers share.
+
+pub mod targets;

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderMap, HeaderValue};
 use overlaybd_proxy::convert::apply::apply;
 use overlaybd_proxy::convert::inflate::inflate as inflated;
-use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice};
 use overlaybd_proxy::format::blob::{LayerBlob, Stack};
+use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice};
 use overlaybd_proxy::format::crc::crc32c;
 use overlaybd_proxy::format::ext4::{
     Attributes, FileType, Filesystem, FormatOptions, Ino, NodeKind,
@@ -127,9 +127,15 @@ fn make_credible(bytes: &mut [u8], place: usize) {
     let (Some(offset), Some(entries)) = fields else {
         return;
     };
-    let end = entries.checked_mul(4).and_then(|length| offset.checked_add(length));
-    let range = usize::try_from(offset).ok().zip(end.and_then(|end| usize::try_from(end).ok()));
-    let crc = range.and_then(|(start, end)| bytes.get(start..end)).map(|index| crc32c(0, index));
+    let end = entries
+        .checked_mul(4)
+        .and_then(|length| offset.checked_add(length));
+    let range = usize::try_from(offset)
+        .ok()
+        .zip(end.and_then(|end| usize::try_from(end).ok()));
+    let crc = range
+        .and_then(|(start, end)| bytes.get(start..end))
+        .map(|index| crc32c(0, index));
     if let Some(flags) = bytes.get_mut(place + 32) {
         *flags &= !(1 << 4);
     }
@@ -184,7 +190,8 @@ pub fn ext4(data: &[u8]) {
         rest = more.get(patch.len()..).unwrap_or_default();
         let page = pages[page % pages.len()];
         let mut bytes = [0; 4096];
-        disk.read_at(page, &mut bytes).expect("it is within the disk");
+        disk.read_at(page, &mut bytes)
+            .expect("it is within the disk");
         let fits = patch.len().min(4096 - place);
         bytes[place..place + fits].copy_from_slice(&patch[..fits]);
         disk.write_at(page, &bytes).expect("it is within the disk");
@@ -214,11 +221,18 @@ fn filled_disk() -> &'static MemDevice {
             ..Attributes::default()
         };
         let directory = NodeKind::Directory;
-        let many = filesystem.create(root, b"many", &directory, &owner).expect("room");
+        let many = filesystem
+            .create(root, b"many", &directory, &owner)
+            .expect("room");
         for number in 0..400 {
             let name = format!("a-name-of-some-length-{number}");
             filesystem
-                .create(many, name.as_bytes(), &NodeKind::File, &Attributes::default())
+                .create(
+                    many,
+                    name.as_bytes(),
+                    &NodeKind::File,
+                    &Attributes::default(),
+                )
                 .expect("room");
         }
         let long = NodeKind::Symlink(vec![b'l'; 300]);

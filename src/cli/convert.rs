@@ -18,6 +18,7 @@ use crate::config::options::{
 };
 use crate::config::{Mistakes, Origin, Text};
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
+use crate::oci::reference::index_host;
 use crate::oci::{ImageReference, ManifestKind, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
@@ -166,7 +167,10 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         }
     }
     let store = store.config(mistakes);
-    let converter = conversion.config(None, mistakes);
+    let is_elsewhere = destination
+        .as_ref()
+        .is_some_and(|destination| !is_same_repository(&source, destination));
+    let converter = conversion.config(None, is_elsewhere, mistakes);
     let hosts = hosts_of_user(&source, destination.as_ref());
     let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, mistakes);
     let src_user = args.src_user.as_ref().map(|user| ("src-user", user));
@@ -224,6 +228,16 @@ fn images(args: &ConvertArgs) -> anyhow::Result<(ImageReference, Option<ImageRef
         return Err(usage(&text).into());
     }
     Ok((source, destination))
+}
+
+fn is_same_repository(one: &ImageReference, other: &ImageReference) -> bool {
+    match (one, other) {
+        (ImageReference::Registry(one), ImageReference::Registry(other)) => {
+            index_host(&one.host) == index_host(&other.host) && one.repo == other.repo
+        }
+        (ImageReference::Layout(one), ImageReference::Layout(other)) => one.path == other.path,
+        _ => false,
+    }
 }
 
 /// The registries that `--user` is for: never one that it was not typed for.

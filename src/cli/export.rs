@@ -124,16 +124,18 @@ async fn image_devices(
         .image_for(platform)
         .await
         .with_context(|| format!("image {image}"))?;
+    if manifest.layers.is_empty() {
+        anyhow::bail!("image {image} has no layers: there is no disk to write");
+    }
     if !manifest.layers.iter().all(image::is_overlaybd) {
         let image = image.to_string();
         return Err(NotConverted { image }.into());
     }
-    let device = |layer| found.layer_device(layer);
-    Ok(manifest
-        .layers
-        .iter()
-        .map(|layer| (layer.digest.clone(), device(layer)))
-        .collect())
+    let mut devices = Vec::with_capacity(manifest.layers.len());
+    for layer in &manifest.layers {
+        devices.push((layer.digest.clone(), found.layer_device(layer).await?));
+    }
+    Ok(devices)
 }
 
 /// Writes the disk beside its place and moves it there when it is whole; how large the disk

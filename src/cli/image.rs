@@ -130,9 +130,21 @@ impl Found {
 
     /// Opens a layer as a blob; bytes are fetched when they are read. To be read from a thread
     /// that may block.
-    pub fn layer_device(&self, layer: &Descriptor) -> SharedDevice {
-        let (digest, size) = (&layer.digest, layer.size);
-        Arc::new(RemoteBlob::new(&self.upstream, &self.repo, digest, size))
+    ///
+    /// # Errors
+    /// When the manifest does not say its size, and the registry does not either.
+    pub async fn layer_device(&self, layer: &Descriptor) -> anyhow::Result<SharedDevice> {
+        let digest = &layer.digest;
+        let size = self
+            .upstream
+            .size_of(&self.repo, layer, &Authorization::Own)
+            .await?;
+        Ok(Arc::new(RemoteBlob::new(
+            &self.upstream,
+            &self.repo,
+            digest,
+            size,
+        )))
     }
 }
 

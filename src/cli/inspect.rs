@@ -204,7 +204,7 @@ async fn layer_reports(
     let mut below: Option<&Descriptor> = None;
     for layer in &manifest.layers {
         let blob = if image::is_overlaybd(layer) {
-            let device = found.layer_device(layer);
+            let device = found.layer_device(layer).await?;
             let open = move || -> anyhow::Result<BlobReport> {
                 let blob = LayerBlob::open_readable(device)?;
                 Ok(BlobReport::new(&blob, with_mappings))
@@ -218,7 +218,7 @@ async fn layer_reports(
         let fits = made_by.map(|made| made.parent.as_ref() == below.map(|layer| &layer.digest));
         reports.push(LayerReport {
             digest: layer.digest.clone(),
-            size: layer.size,
+            size: layer.size.unwrap_or_default(),
             media_type: layer.media_type.clone(),
             annotations: layer.annotations.clone(),
             blob,

@@ -7,7 +7,7 @@ use super::options::{
     ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
 };
 use super::{Layers, Mistakes};
-use crate::convert::ConverterConfig;
+use crate::convert::{ConverterConfig, PushTarget};
 use crate::server::ServerConfig;
 use crate::store::StoreConfig;
 
@@ -95,7 +95,8 @@ impl ServeOptions {
         }
         let push = self.push.target(&registries, found);
         let suffix = self.push.suffix(&mut Mistakes::default());
-        let converter = self.conversion.config(push, found);
+        let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
+        let converter = self.conversion.config(push, is_elsewhere, found);
         let server = self.server.config(upstreams, suffix, limits, found);
         let config = (|| {
             Some(ServeConfig {

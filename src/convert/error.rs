@@ -153,6 +153,14 @@ pub enum ConvertError {
         /// What there is.
         available: String,
     },
+    /// An image for another operating system.
+    #[error("no linux image: {manifest} is for {platform}, and is left as it is")]
+    NotLinux {
+        /// The source manifest.
+        manifest: Digest,
+        /// What it is for, as its config says.
+        platform: crate::oci::Platform,
+    },
     /// A layer could not be converted.
     #[error("layer {layer}: {cause}")]
     Layer {
@@ -201,7 +209,10 @@ impl ConvertError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Upstream(_) => Fault::Upstream,
-            Self::Document { .. } | Self::Plan { .. } | Self::NoPlatform { .. } => Fault::Image,
+            Self::Document { .. }
+            | Self::Plan { .. }
+            | Self::NoPlatform { .. }
+            | Self::NotLinux { .. } => Fault::Image,
             Self::Layer { cause, .. } => cause.fault(),
             Self::Blobs(_)
             | Self::Index(_)

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::oci::Digest;
+use crate::oci::{Digest, json};
 
 /// Annotation: digest of the overlaybd blob.
 pub const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
@@ -103,16 +103,17 @@ pub enum DocumentError {
     },
 }
 
-fn object(bytes: &[u8], expected: &'static str) -> Result<Value, DocumentError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err(DocumentError::Shape {
-            expected,
-            field: "{",
-        })
+/// The source document, with the fields that are changed under their usual names.
+fn object(bytes: &[u8], expected: &'static str, known: &[&str]) -> Result<Value, DocumentError> {
+    let mut value = json::parse(bytes).map_err(DocumentError::Json)?;
+    if let Some(fields) = value.as_object_mut() {
+        json::name_fields(fields, known);
+        return Ok(value);
     }
+    Err(DocumentError::Shape {
+        expected,
+        field: "{",
+    })
 }
 
 /// The source config with the converted layers' digests as its diff ids.
@@ -126,7 +127,7 @@ pub fn config(
     style: &ImageStyle,
 ) -> Result<Document, DocumentError> {
     const EXPECTED: &str = "an image config";
-    let mut value = object(source, EXPECTED)?;
+    let mut value = object(source, EXPECTED, json::CONFIG)?;
     let rootfs = value
         .get_mut("rootfs")
         .and_then(Value::as_object_mut)
@@ -134,6 +135,7 @@ pub fn config(
             expected: EXPECTED,
             field: "rootfs",
         })?;
+    json::name_fields(rootfs, json::ROOT_FS);
     let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
     rootfs.insert("diff_ids".into(), json!(digests));
     let media_type = if style.force_oci || style.referrer {
@@ -157,13 +159,14 @@ pub fn manifest(
     subject: Option<&Subject>,
 ) -> Result<Document, DocumentError> {
     const EXPECTED: &str = "an image manifest";
-    let mut value = object(source, EXPECTED)?;
+    let mut value = object(source, EXPECTED, json::MANIFEST)?;
     let fields = value.as_object_mut().ok_or(DocumentError::Shape {
         expected: EXPECTED,
         field: "{",
     })?;
     let oci = style.force_oci || style.referrer || source_media_type == OCI_MANIFEST;
     let media_type = if oci { OCI_MANIFEST } else { source_media_type };
+    fields.insert("schemaVersion".into(), json!(2));
     fields.insert("mediaType".into(), json!(media_type));
     fields.insert("config".into(), Value::Object(config.descriptor()));
     let layer_type = if oci { OCI_LAYER } else { DOCKER_LAYER };
@@ -230,7 +233,7 @@ pub fn index(
         expected: EXPECTED,
         field,
     };
-    let mut value = object(source, EXPECTED)?;
+    let mut value = object(source, EXPECTED, json::MANIFEST)?;
     let fields = value.as_object_mut().ok_or(shape("{"))?;
     let manifests = fields
         .get_mut("manifests")
@@ -246,7 +249,9 @@ pub fn index(
             IndexEntry::Drop => {}
             IndexEntry::Replace(document) => {
                 let fields = descriptor.as_object_mut().ok_or(shape("manifests"))?;
+                json::name_fields(fields, json::DESCRIPTOR);
                 fields.shift_remove("data");
+                forget_compression(fields);
                 fields.extend(document.descriptor());
                 kept.push(descriptor);
             }
@@ -255,9 +260,21 @@ pub fn index(
     *manifests = kept;
     let oci = style.force_oci || style.referrer || source_media_type == OCI_INDEX;
     let media_type = if oci { OCI_INDEX } else { source_media_type };
+    fields.insert("schemaVersion".into(), json!(2));
     fields.insert("mediaType".into(), json!(media_type));
     refer_to(fields, subject.filter(|_| style.referrer));
     Document::new(&value, media_type)
+}
+
+/// Takes away what tools of containers/image say of the compression of an entry's layers.
+fn forget_compression(entry: &mut Map<String, Value>) {
+    let Some(annotations) = entry.get_mut("annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    annotations.retain(|key, _| !key.starts_with("io.github.containers.compression."));
+    if annotations.is_empty() {
+        entry.shift_remove("annotations");
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod stream;
 pub mod tag;
 
 pub use converter::{
-    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Outcome,
-    PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest, TagOutcome,
+    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Others,
+    Outcome, PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest, TagOutcome,
 };
 pub use error::{ConvertError, Fault};

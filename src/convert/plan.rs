@@ -58,9 +58,12 @@ pub enum PlanError {
     },
 }
 
-/// Whether the media type says that the layer is a tar, compressed or not.
+/// Whether the media type says that the layer is a tar, compressed or not, or says nothing.
 /// The bytes decide how it is compressed: the types of real images often lie.
 fn is_layer(media_type: &str) -> bool {
+    if media_type.is_empty() {
+        return true;
+    }
     let known = [
         "application/vnd.oci.image.layer.",
         "application/vnd.docker.image.rootfs.",

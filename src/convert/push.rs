@@ -69,12 +69,18 @@ pub async fn push(
     for kept in &image.kept {
         push.copy(kept.clone()).await?;
     }
+    for index in &image.indexes {
+        let selector = Selector::Digest(index.digest.clone());
+        push.manifest(&selector, &index.media_type, index.bytes.clone())
+            .await?;
+    }
     if image.manifests.is_empty() && image.kept.is_empty() {
         // It was an overlaybd image before: all of its blobs are the source's.
         let root = Descriptor {
             media_type: image.root.media_type.clone(),
             digest: image.root.digest.clone(),
-            size: image.root.bytes.len() as u64,
+            size: Some(image.root.bytes.len() as u64),
+            data: None,
             platform: None,
             artifact_type: None,
             annotations: std::collections::BTreeMap::new(),
@@ -217,9 +223,17 @@ impl Push<'_> {
             self.summary.count(Pushed::Present, 0);
             return Ok(());
         }
+        if let Some(data) = &blob.data {
+            let (size, bytes) = (data.len() as u64, BlobSource::Bytes(data.clone()));
+            return self.upload(&blob.digest, size, &bytes).await;
+        }
+        let size = from
+            .upstream
+            .size_of(&from.repo, blob, &from.authorization)
+            .await?;
         let mut stream = from
             .upstream
-            .blob(&from.repo, &blob.digest, blob.size, &from.authorization)
+            .blob(&from.repo, &blob.digest, size, &from.authorization)
             .await?;
         let temp = self.store.blobs().begin()?;
         let mut hasher = Hasher::like(&blob.digest);
@@ -244,6 +258,6 @@ impl Push<'_> {
             });
         }
         let bytes = BlobSource::File(temp.path().to_owned());
-        self.upload(&blob.digest, blob.size, &bytes).await
+        self.upload(&blob.digest, size, &bytes).await
     }
 }

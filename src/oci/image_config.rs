@@ -2,8 +2,10 @@
 //! Source: OCI image-spec `config.md`.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::digest::DiffId;
+use super::json;
 use super::manifest::ManifestError;
 use super::platform::Platform;
 
@@ -39,8 +41,16 @@ impl ImageConfig {
     /// # Errors
     /// If it is no JSON object, has no `rootfs`, or a diff id is no digest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let document: Document = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError::Json("image config", error.to_string()))?;
+        let wrong =
+            |error: serde_json::Error| ManifestError::Json("image config", error.to_string());
+        let mut value = json::parse(bytes).map_err(wrong)?;
+        if let Some(fields) = value.as_object_mut() {
+            json::name_fields(fields, json::CONFIG);
+            if let Some(rootfs) = fields.get_mut("rootfs").and_then(Value::as_object_mut) {
+                json::name_fields(rootfs, json::ROOT_FS);
+            }
+        }
+        let document: Document = serde_json::from_value(value).map_err(wrong)?;
         let rootfs = document
             .rootfs
             .ok_or(ManifestError::Missing("image config", "rootfs"))?;
@@ -80,6 +90,18 @@ mod tests {
     fn a_config_of_no_layers_is_read() {
         let text = br#"{"os":"linux","architecture":"arm64","rootfs":{"diff_ids":null}}"#;
         let config = ImageConfig::parse(text).unwrap();
+        assert!(config.diff_ids.is_empty());
+        assert_eq!(config.platform.unwrap().to_string(), "linux/arm64");
+    }
+
+    #[test]
+    fn of_what_is_said_twice_the_last_counts() {
+        let digest = Digest::of(b"layer");
+        let text = format!(
+            r#"{{"os":"a","os":"linux","Architecture":"arm64","author":"\ud800",
+                "rootfs":{{"diff_ids":["{digest}"],"diff_ids":[]}}}}"#
+        );
+        let config = ImageConfig::parse(text.as_bytes()).unwrap();
         assert!(config.diff_ids.is_empty());
         assert_eq!(config.platform.unwrap().to_string(), "linux/arm64");
     }

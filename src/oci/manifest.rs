@@ -6,10 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::digest::Digest;
-use super::media_type::{ManifestKind, essence};
+use super::json;
+use super::media_type::{DOCKER_CONFIG, ManifestKind, OCI_CONFIG, essence};
 use super::platform::Platform;
 
 /// Why a document is no manifest, index or config that can be used.
@@ -42,12 +47,14 @@ pub enum ManifestError {
 /// A reference to content, as in a manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What the content is.
+    /// What the content is; empty where that is not said.
     pub media_type: String,
     /// The digest of the content.
     pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
+    /// Its length in bytes; some builders leave it out.
+    pub size: Option<u64>,
+    /// The content itself, verified, where the descriptor carries it.
+    pub data: Option<Bytes>,
     /// The machine that it is for, in an index.
     pub platform: Option<Platform>,
     /// What kind of artifact it is, in a list of referrers.
@@ -98,37 +105,31 @@ impl Manifest {
     /// # Errors
     /// If the bytes are not such a document, or contradict the media type.
     pub fn parse(media_type: &str, bytes: &[u8]) -> Result<Self, ManifestError> {
-        let mut value: Value = serde_json::from_slice(bytes)
+        let mut value = json::parse(bytes)
             .map_err(|error| ManifestError::Json("manifest", error.to_string()))?;
+        if let Some(fields) = value.as_object_mut() {
+            json::name_fields(fields, json::MANIFEST);
+        }
         let kind = kind_of(media_type, &value)?;
-        for list in ["layers", "manifests"] {
-            // Go writes an empty list as null; oci-spec refuses that.
-            if value.get(list).is_some_and(Value::is_null) {
-                value[list] = Value::Array(Vec::new());
-            }
-        }
+        let what = if kind.is_index() { "index" } else { "manifest" };
+        let fields = value
+            .as_object_mut()
+            .ok_or_else(|| ManifestError::Json(what, "it is not a JSON object".to_owned()))?;
+        let subject = descriptor(what, fields.remove("subject"))?;
         if kind.is_index() {
-            let index: oci_spec::image::ImageIndex = serde_json::from_value(value)
-                .map_err(|error| ManifestError::Json("index", error.to_string()))?;
-            Ok(Self::Index(Index {
+            return Ok(Self::Index(Index {
                 kind,
-                manifests: descriptors("index", index.manifests())?,
-                subject: subject("index", index.subject().as_ref())?,
-            }))
-        } else {
-            if value.get("layers").is_none() {
-                value["layers"] = Value::Array(Vec::new());
-            }
-            let image: oci_spec::image::ImageManifest = serde_json::from_value(value)
-                .map_err(|error| ManifestError::Json("manifest", error.to_string()))?;
-            Ok(Self::Image(ImageManifest {
-                kind,
-                config: Descriptor::try_from(image.config())
-                    .map_err(|error| ManifestError::Json("manifest", error))?,
-                layers: descriptors("manifest", image.layers())?,
-                subject: subject("manifest", image.subject().as_ref())?,
-            }))
+                manifests: descriptors(what, fields.remove("manifests"))?,
+                subject,
+            }));
         }
+        Ok(Self::Image(ImageManifest {
+            kind,
+            config: descriptor(what, fields.remove("config"))?
+                .ok_or(ManifestError::Missing(what, "config"))?,
+            layers: descriptors(what, fields.remove("layers"))?,
+            subject,
+        }))
     }
 
     /// Whether it holds one image or several, OCI or Docker.
@@ -138,6 +139,18 @@ impl Manifest {
             Self::Image(image) => image.kind,
             Self::Index(index) => index.kind,
         }
+    }
+}
+
+impl ImageManifest {
+    /// Whether its config is that of an image, as its media type says or does not deny
+    /// (image-spec `manifest.md`, "Guidelines for Artifact Usage").
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        matches!(
+            essence(&self.config.media_type).as_str(),
+            "" | OCI_CONFIG | DOCKER_CONFIG | "application/json" | "application/octet-stream"
+        )
     }
 }
 
@@ -166,55 +179,99 @@ impl Descriptor {
     }
 }
 
-impl TryFrom<&oci_spec::image::Descriptor> for Descriptor {
-    type Error = String;
+/// A descriptor as JSON, with all that may be left out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    media_type: Option<String>,
+    digest: Option<String>,
+    size: Option<u64>,
+    platform: Option<PlatformDocument>,
+    artifact_type: Option<String>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
+    data: Option<String>,
+}
 
-    fn try_from(source: &oci_spec::image::Descriptor) -> Result<Self, String> {
-        let digest = source
-            .digest()
-            .to_string()
-            .parse()
-            .map_err(|error: super::digest::InvalidDigest| error.to_string())?;
-        let platform = source.platform().as_ref().map(|platform| {
-            Platform::new(
-                &platform.os().to_string(),
-                &platform.architecture().to_string(),
-                platform.variant().as_deref().unwrap_or_default(),
-            )
-        });
-        let annotations = source.annotations().clone().unwrap_or_default();
-        Ok(Self {
-            media_type: source.media_type().to_string(),
-            digest,
-            size: source.size(),
-            platform,
-            artifact_type: source.artifact_type().as_ref().map(ToString::to_string),
-            annotations: annotations.into_iter().collect(),
-        })
+#[derive(Deserialize)]
+struct PlatformDocument {
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+}
+
+impl PlatformDocument {
+    /// The platform; `None` where it says nothing.
+    fn named(self) -> Option<Platform> {
+        let text = |field: Option<String>| field.unwrap_or_default();
+        let (os, architecture) = (text(self.os), text(self.architecture));
+        if os.is_empty() && architecture.is_empty() {
+            return None;
+        }
+        Some(Platform::new(&os, &architecture, &text(self.variant)))
     }
 }
 
+/// Reads a list of descriptors. Go writes an empty list as `null`, or leaves it out.
 fn descriptors(
     what: &'static str,
-    sources: &[oci_spec::image::Descriptor],
+    source: Option<Value>,
 ) -> Result<Vec<Descriptor>, ManifestError> {
-    sources
-        .iter()
-        .map(|source| {
-            Descriptor::try_from(source).map_err(|error| ManifestError::Json(what, error))
-        })
-        .collect()
+    let sources = match source {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(sources)) => sources,
+        Some(_) => {
+            let text = "descriptors are expected where there is no list";
+            return Err(ManifestError::Json(what, text.to_owned()));
+        }
+    };
+    let read = sources.into_iter().map(|source| {
+        descriptor(what, Some(source))?.ok_or(ManifestError::Missing(what, "digest"))
+    });
+    read.collect()
 }
 
-fn subject(
+/// Reads a descriptor, if there is one.
+fn descriptor(
     what: &'static str,
-    source: Option<&oci_spec::image::Descriptor>,
+    source: Option<Value>,
 ) -> Result<Option<Descriptor>, ManifestError> {
-    source
-        .map(|source| {
-            Descriptor::try_from(source).map_err(|error| ManifestError::Json(what, error))
-        })
-        .transpose()
+    let Some(mut source) = source.filter(|source| !source.is_null()) else {
+        return Ok(None);
+    };
+    if let Some(fields) = source.as_object_mut() {
+        json::name_fields(fields, json::DESCRIPTOR);
+        if let Some(platform) = fields.get_mut("platform").and_then(Value::as_object_mut) {
+            json::name_fields(platform, json::PLATFORM);
+        }
+    }
+    let document: Document = serde_json::from_value(source)
+        .map_err(|error| ManifestError::Json(what, error.to_string()))?;
+    let digest = document
+        .digest
+        .ok_or(ManifestError::Missing(what, "digest"))?;
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error: super::digest::InvalidDigest| {
+            ManifestError::Json(what, error.to_string())
+        })?;
+    let annotations = document.annotations.unwrap_or_default().into_iter();
+    Ok(Some(Descriptor {
+        media_type: document.media_type.unwrap_or_default(),
+        data: document.data.and_then(|data| inline(&data, &digest)),
+        digest,
+        size: document.size,
+        platform: document.platform.and_then(PlatformDocument::named),
+        artifact_type: document.artifact_type.filter(|kind| !kind.is_empty()),
+        annotations: annotations
+            .map(|(key, value)| (key, value.unwrap_or_default()))
+            .collect(),
+    }))
+}
+
+/// The content that a descriptor carries, if it is what the digest names.
+fn inline(data: &str, digest: &Digest) -> Option<Bytes> {
+    let content = STANDARD.decode(data).ok()?;
+    (digest.of_same_kind(&content) == *digest).then(|| content.into())
 }
 
 fn kind_of(served: &str, value: &Value) -> Result<ManifestKind, ManifestError> {
@@ -303,7 +360,7 @@ mod tests {
             panic!("an image is expected");
         };
         assert!(manifest.layers.is_empty());
-        assert_eq!(manifest.config.size, 7);
+        assert_eq!(manifest.config.size, Some(7));
     }
 
     #[test]
@@ -323,8 +380,47 @@ mod tests {
             Manifest::parse(OCI_INDEX, text.as_bytes()),
             Err(ManifestError::KindMismatch { .. })
         ));
-        let both = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
-        assert!(Manifest::parse(OCI_INDEX, both).is_err());
+        // Also in a spelling that only some readers take for the same.
+        for both in [
+            r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
+            r#"{"schemaVersion":2,"manifests":[],"LAYERS":[]}"#,
+            r#"{"schemaVersion":2,"manifests":[],"layerſ":[]}"#,
+        ] {
+            assert!(
+                Manifest::parse(OCI_INDEX, both.as_bytes()).is_err(),
+                "{both}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_containerd_reads_is_read() {
+        let digest = Digest::of(b"{}");
+        let text = format!(
+            r#"{{"Config":{{"digest":"x","digest":"{digest}","data":"e30=","platform":{{}}}},
+                "layers":[{{"digest":"{digest}","size":2,"annotations":{{"a":null,"b":"\ud800"}}}}]}}"#
+        );
+        let parsed = Manifest::parse(OCI_MANIFEST, text.as_bytes()).unwrap();
+        let Manifest::Image(image) = parsed else {
+            panic!("an image is expected");
+        };
+        assert_eq!(image.config.data.as_deref(), Some(&b"{}"[..]));
+        assert_eq!(image.config.size, None);
+        assert_eq!(image.config.platform, None);
+        assert_eq!(image.config.media_type, "");
+        assert_eq!(image.layers[0].size, Some(2));
+        assert_eq!(image.layers[0].annotations["b"], "\u{fffd}");
+    }
+
+    #[test]
+    fn content_that_a_descriptor_carries_is_what_its_digest_says_or_nothing() {
+        let digest = Digest::of(b"other");
+        let text = format!(r#"{{"config":{{"digest":"{digest}","size":5,"data":"e30="}}}}"#);
+        let parsed = Manifest::parse(OCI_MANIFEST, text.as_bytes()).unwrap();
+        let Manifest::Image(image) = parsed else {
+            panic!("an image is expected");
+        };
+        assert_eq!(image.config.data, None);
     }
 
     #[test]
@@ -336,6 +432,9 @@ mod tests {
             "{}",
             r#"{"schemaVersion":1,"fsLayers":[]}"#,
             r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:00"}]}"#,
+            r#"{"schemaVersion":2,"manifests":[{"size":1}]}"#,
+            r#"{"schemaVersion":2,"manifests":{}}"#,
+            r#"{"schemaVersion":2,"config":null}"#,
             r#"{"schemaVersion":2,"mediaType":"text/html","config":{}}"#,
         ] {
             assert!(Manifest::parse("", bad.as_bytes()).is_err(), "{bad}");

@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod image_config;
+pub(crate) mod json;
 pub mod manifest;
 pub mod media_type;
 pub mod name;

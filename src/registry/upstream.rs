@@ -198,6 +198,26 @@ impl Upstream {
         }
     }
 
+    /// The size in bytes of a blob that is there: as its descriptor says, else as the upstream
+    /// does.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn size_of(
+        &self,
+        repo: &RepoName,
+        descriptor: &Descriptor,
+        authorization: &Authorization,
+    ) -> Result<u64, Error> {
+        match descriptor.size {
+            Some(size) => Ok(size),
+            None => {
+                self.blob_size(repo, &descriptor.digest, authorization)
+                    .await
+            }
+        }
+    }
+
     /// All tags of a repository, in the upstream's order.
     ///
     /// # Errors

@@ -327,7 +327,7 @@ async fn a_referrer_is_found_by_its_subject_wherever_it_is_listed() {
     assert_eq!(one.digest, Digest::of(&first));
     assert_eq!(
         (one.size, one.annotations["k"].as_str()),
-        (first.len() as u64, "v")
+        (Some(first.len() as u64), "v")
     );
     // Its entry has no name, and is not taken for the latest image.
     assert_eq!(resolved(&layout, "demo", "latest").await, None);

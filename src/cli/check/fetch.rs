@@ -41,11 +41,17 @@ pub(super) async fn document(image: &Source, selector: &Selector) -> anyhow::Res
 
 /// Fetches a config.
 pub(super) async fn config(image: &Source, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-    if descriptor.size > MAX_CONFIG {
-        let what = format!("config {}", descriptor.digest);
-        return Err(Damaged(format!("{what}: {} bytes are too many", descriptor.size)).into());
+    if let Some(data) = &descriptor.data {
+        return Ok(data.to_vec());
     }
-    let (digest, size) = (&descriptor.digest, descriptor.size);
+    let (digest, authorization) = (&descriptor.digest, &image.authorization);
+    let size = image
+        .upstream
+        .size_of(&image.repo, descriptor, authorization);
+    let size = size.await?;
+    if size > MAX_CONFIG {
+        return Err(Damaged(format!("config {digest}: {size} bytes are too many")).into());
+    }
     let mut stream = image
         .upstream
         .blob(&image.repo, digest, size, &image.authorization)
@@ -103,10 +109,12 @@ impl Blobs {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Incoming<'_>, registry::Error> {
         let (image, digest) = (&self.image, &descriptor.digest);
-        let (size, authorization) = (descriptor.size, &image.authorization);
-        let stream = image
-            .upstream
-            .blob(&image.repo, digest, size, authorization);
+        let stream = async {
+            let (upstream, repo) = (&image.upstream, &image.repo);
+            let authorization = &image.authorization;
+            let size = upstream.size_of(repo, descriptor, authorization).await?;
+            upstream.blob(repo, digest, size, authorization).await
+        };
         Ok(Incoming {
             stream: self.handle.block_on(stream)?,
             blobs: self,

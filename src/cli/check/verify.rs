@@ -14,7 +14,9 @@ use crate::convert::image::{BLOB_DIGEST, BLOB_SIZE};
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Stack};
 use crate::format::block::FileDevice;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platform, Selector};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platform, Selector, json,
+};
 
 /// How much is checked.
 #[derive(Clone)]
@@ -216,13 +218,13 @@ async fn check_pair(
         side.manifest
             .layers
             .iter()
-            .map(|layer| layer.size)
-            .sum::<u64>()
+            .filter_map(|layer| layer.size)
+            .fold(0, u64::saturating_add)
     };
     let blob_bytes = layers(&pair.converted);
     (options.progress)(Step::Image {
         platform: pair.platform.clone(),
-        bytes: blob_bytes + layers(&pair.source),
+        bytes: blob_bytes.saturating_add(layers(&pair.source)),
     });
     let mut report = ImageReport {
         platform: pair.platform.as_ref().map(ToString::to_string),
@@ -322,7 +324,7 @@ async fn configs(
 }
 
 fn without_diff_ids(config: &[u8]) -> anyhow::Result<Value> {
-    let mut value: Value = serde_json::from_slice(config)
+    let mut value = json::parse(config)
         .map_err(|error| Damaged(format!("a config that is no JSON: {error}")))?;
     if let Some(rootfs) = value.get_mut("rootfs").and_then(Value::as_object_mut) {
         rootfs.remove("diff_ids");
@@ -380,7 +382,7 @@ fn annotations(layer: &Descriptor, problems: &mut Vec<String>) {
             "layer {digest}: its annotation names another digest"
         ));
     }
-    if says(BLOB_SIZE) != Some(layer.size.to_string().as_str()) {
+    if says(BLOB_SIZE).map(str::to_owned) != layer.size.map(|size| size.to_string()) {
         problems.push(format!("layer {digest}: its annotation names another size"));
     }
 }

@@ -21,7 +21,7 @@ use crate::config::options::{
     ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{Layers, Mistakes, duration, number};
-use crate::convert::Converter;
+use crate::convert::{Converter, PushTarget};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Digest, Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
@@ -212,7 +212,8 @@ async fn way(
     let (named, registries) = upstream.config(&registry, mistakes);
     let suffix = push.suffix(&mut Mistakes::default());
     let push = push.target(&registries, mistakes);
-    let converter = conversion.config(push, mistakes);
+    let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
+    let converter = conversion.config(push, is_elsewhere, mistakes);
     let store = store.config(mistakes);
     let default = named.into_iter().next().map(|upstream| upstream.target);
     let all = (|| Some((store?, converter?, default?, suffix?)))();

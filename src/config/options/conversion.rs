@@ -10,7 +10,7 @@ use super::{required, switch};
 use crate::config::{FsType, Mistakes, Text, bytes, duration, gibibytes, number};
 use crate::convert::image::ImageStyle;
 use crate::convert::layer::Settings;
-use crate::convert::{ConverterConfig, Platforms, PushTarget};
+use crate::convert::{ConverterConfig, Others, Platforms, PushTarget};
 
 /// Whole blocks of the filesystem.
 const BLOCK: u64 = 4096;
@@ -63,6 +63,10 @@ pub struct ConversionOptions {
     /// Most images that are converted or wait for it; more are answered 429
     #[arg(long, value_name = "N")]
     pub max_queue: Option<Text>,
+    /// Keep an index's images for other platforms, and whatever else it has, also where the
+    /// converted index is put elsewhere: they are copied
+    #[arg(long, value_name = "BOOL")]
+    pub keep_platforms: Option<Text>,
     /// Describe converted images with OCI media types even where the source has Docker's
     #[arg(long, value_name = "BOOL")]
     pub oci: Option<Text>,
@@ -111,10 +115,12 @@ impl ConversionOptions {
         ))
     }
 
-    /// The converter's settings, without a place to push to.
+    /// The converter's settings. `is_elsewhere`: converted images are put into another
+    /// repository than their sources'.
     pub fn config(
         &self,
         push: Option<PushTarget>,
+        is_elsewhere: bool,
         mistakes: &mut Mistakes,
     ) -> Option<ConverterConfig> {
         let algorithm = required(mistakes, "algorithm", self.algorithm.as_ref(), str::parse);
@@ -165,6 +171,12 @@ impl ConversionOptions {
             }
         });
         let platforms = self.platforms(mistakes);
+        let keep = switch(mistakes, "keep-platforms", self.keep_platforms.as_ref());
+        let others = if is_elsewhere && !keep {
+            Others::LeaveOut
+        } else {
+            Others::Keep
+        };
         let force_oci = switch(mistakes, "oci", self.oci.as_ref());
         let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
         let trust = self.trust_foreign_layers.as_ref();
@@ -190,6 +202,7 @@ impl ConversionOptions {
                 threads: threads?,
             },
             platforms,
+            others,
             style: ImageStyle {
                 force_oci,
                 referrer,

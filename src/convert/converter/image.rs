@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::image::{self as documents, Document, IndexEntry, LayerBlob, Subject};
+use super::super::image::{self as documents, LayerBlob, Subject};
 use super::super::memory::Share;
 use super::super::plan::{SourceLayer, Step, steps};
 use super::super::push::push;
@@ -11,24 +11,17 @@ use super::catalogue::{Base, Layer};
 use super::deadline::Deadline;
 use super::pins::{Pin, Pins};
 use super::types::{
-    ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Platforms, Source,
-    StoredManifest,
+    ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Source, StoredManifest,
 };
 use super::{ConvertError, Converter, Home, blocking, variant};
-use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageManifest, Index, Manifest, Platform, Selector,
-};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platform, Selector};
 use crate::registry::RawManifest;
 use crate::store::{ManifestKey, Origin};
 
 /// The longest image config taken, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 /// Up to here a document is kept in memory while its image is converted.
-const SMALL_DOCUMENT: u64 = 256 << 10;
-/// Most entries of an index.
-const MAX_ENTRIES: usize = 256;
-/// Most bytes of an index's converted manifests together.
-const MAX_INDEX_BYTES: usize = 32 << 20;
+const SMALL_DOCUMENT: usize = 256 << 10;
 
 pub(super) fn broken(
     what: &'static str,
@@ -42,7 +35,7 @@ pub(super) fn broken(
     }
 }
 
-fn parse(raw: &RawManifest) -> Result<Manifest, ConvertError> {
+pub(super) fn parse(raw: &RawManifest) -> Result<Manifest, ConvertError> {
     Manifest::parse(&raw.media_type, &raw.bytes)
         .map_err(|error| broken("manifest", &raw.digest, error))
 }
@@ -74,7 +67,7 @@ impl<E: Into<ConvertError>> From<E> for Halt {
 }
 
 /// Whether the image's layers are overlaybd's already.
-fn is_overlaybd(image: &ImageManifest) -> bool {
+pub(super) fn is_overlaybd(image: &ImageManifest) -> bool {
     let marked = |layer: &Descriptor| layer.annotations.contains_key(documents::BLOB_DIGEST);
     !image.layers.is_empty() && image.layers.iter().all(marked)
 }
@@ -92,42 +85,31 @@ impl Converter {
             return Ok(image);
         }
         let raw = self.source_manifest(work.source, manifest).await?;
-        let style = &self.inner.config.style;
         let image = match parse(&raw)? {
             Manifest::Image(parsed) if is_overlaybd(&parsed) => {
                 let root = self
                     .keep(work, &raw.bytes, &raw.media_type, &raw.digest)
                     .await?;
-                ConvertedImage {
-                    source: manifest.clone(),
-                    root,
-                    manifests: Vec::new(),
-                    kept: Vec::new(),
-                }
+                ConvertedImage::unchanged(manifest, root)
             }
             Manifest::Image(parsed) => {
                 let one = self.manifest(work, &raw, &parsed, None).await?;
                 ConvertedImage {
-                    source: manifest.clone(),
-                    root: one.manifest.clone(),
-                    manifests: vec![one],
-                    kept: Vec::new(),
+                    manifests: vec![one.clone()],
+                    ..ConvertedImage::unchanged(manifest, one.manifest)
                 }
             }
             Manifest::Index(parsed) => {
-                let (entries, manifests, kept) = self.entries(work, &raw, &parsed).await?;
-                let subject = subject_of(&raw);
-                let made =
-                    documents::index(&raw.bytes, &raw.media_type, &entries, style, Some(&subject))
-                        .map_err(|error| broken("index", &raw.digest, error))?;
+                let (made, entries) = self.index(work, &raw, &parsed).await?;
                 let root = self
                     .keep(work, &made.bytes, &made.media_type, &made.digest)
                     .await?;
                 ConvertedImage {
-                    source: manifest.clone(),
-                    root,
-                    manifests,
-                    kept,
+                    manifests: entries.manifests,
+                    kept: entries.kept,
+                    indexes: entries.indexes,
+                    is_partial: entries.is_partial,
+                    ..ConvertedImage::unchanged(manifest, root)
                 }
             }
         };
@@ -135,7 +117,7 @@ impl Converter {
         Ok(image)
     }
 
-    async fn source_manifest(
+    pub(super) async fn source_manifest(
         &self,
         source: &Source,
         digest: &Digest,
@@ -147,138 +129,43 @@ impl Converter {
             .await?)
     }
 
-    /// Converts the entries of an index that are wanted.
-    async fn entries(
-        &self,
-        work: &Work<'_>,
-        raw: &RawManifest,
-        index: &Index,
-    ) -> Result<(Vec<IndexEntry>, Vec<ConvertedManifest>, Vec<Descriptor>), Halt> {
-        let (mut entries, mut manifests, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-        let mut available = Vec::new();
-        let mut is_any_wanted = false;
-        if index.manifests.len() > MAX_ENTRIES {
-            let cause = format!(
-                "has {} entries, more than the {MAX_ENTRIES} that are taken",
-                index.manifests.len()
-            );
-            return Err(broken("index", &raw.digest, cause).into());
-        }
-        let mut bytes = 0_usize;
-        for entry in &index.manifests {
-            if entry.is_attestation() {
-                tracing::info!(index = %raw.digest, attestation = %entry.digest,
-                    "dropped an attestation: it is of the source's layers");
-                entries.push(IndexEntry::Drop);
-                continue;
-            }
-            available.push(name_of(entry));
-            let is_wanted = entry
-                .platform
-                .as_ref()
-                .is_none_or(|platform| self.wants(platform));
-            let converted = if is_wanted {
-                self.entry(work, entry).await?
-            } else {
-                None
-            };
-            match converted {
-                Some(Entry::Converted(document, one)) => {
-                    is_any_wanted = true;
-                    bytes = bytes.saturating_add(document.bytes.len());
-                    if bytes > MAX_INDEX_BYTES {
-                        let cause = format!("has manifests of over {MAX_INDEX_BYTES} bytes");
-                        return Err(broken("index", &raw.digest, cause).into());
-                    }
-                    entries.push(IndexEntry::Replace(document));
-                    manifests.push(*one);
-                }
-                Some(Entry::Already) => {
-                    is_any_wanted = true;
-                    entries.push(IndexEntry::Keep);
-                    kept.push(entry.clone());
-                }
-                None => {
-                    entries.push(IndexEntry::Keep);
-                    kept.push(entry.clone());
-                }
-            }
-        }
-        if is_any_wanted {
-            return Ok((entries, manifests, kept));
-        }
-        Err(Halt::Failed(ConvertError::NoPlatform {
-            index: raw.digest.clone(),
-            wanted: match &self.inner.config.platforms {
-                Platforms::All => "any platform that can be converted".to_owned(),
-                Platforms::Some(wanted) => joined(wanted.iter().map(ToString::to_string)),
-            },
-            available: joined(available.into_iter()),
-        }))
-    }
-
-    /// Converts one entry of an index; `None` if it is to stay as it is.
-    async fn entry(&self, work: &Work<'_>, entry: &Descriptor) -> Result<Option<Entry>, Halt> {
-        let raw = self.source_manifest(work.source, &entry.digest).await?;
-        let Ok(Manifest::Image(parsed)) = parse(&raw) else {
-            // An index in an index, or an artifact of some kind.
-            return Ok(None);
-        };
-        if is_overlaybd(&parsed) {
-            return Ok(Some(Entry::Already));
-        }
-        if entry.platform.is_none() {
-            let config = self.config(work.source, &parsed.config).await?;
-            let platform = ImageConfig::parse(&config).ok().and_then(|c| c.platform);
-            if !platform.is_some_and(|platform| self.wants(&platform)) {
-                return Ok(None);
-            }
-        }
-        let platform = entry.platform.clone();
-        let one = self.manifest(work, &raw, &parsed, platform).await?;
-        let document = Document {
-            bytes: one.manifest.bytes.to_vec(),
-            media_type: one.manifest.media_type.clone(),
-            digest: one.manifest.digest.clone(),
-        };
-        Ok(Some(Entry::Converted(document, Box::new(one))))
-    }
-
-    /// Whether images of this platform are converted. Windows layers are no Linux rootfs.
-    pub(super) fn wants(&self, platform: &Platform) -> bool {
-        match &self.inner.config.platforms {
-            Platforms::All => platform.os != "windows" && platform.os != "unknown",
-            Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
-        }
-    }
-
     /// Converts one image manifest.
-    async fn manifest(
+    pub(super) async fn manifest(
         &self,
         work: &Work<'_>,
         raw: &RawManifest,
         parsed: &ImageManifest,
         platform: Option<Platform>,
     ) -> Result<ConvertedManifest, Halt> {
-        let bytes = parsed.layers.iter().map(|layer| layer.size);
+        let layers = self.layers(work.source, parsed).await?;
+        let bytes = layers.iter().map(|layer| layer.size);
         if bytes.fold(0, u64::saturating_add) >= BIG && !work.slot.admits_big() {
             return Err(Halt::Big);
         }
+        if !parsed.is_image() {
+            let cause = format!(
+                "is an artifact of {}, which is no image and is left as it is",
+                parsed.config.media_type
+            );
+            return Err(broken("manifest", &raw.digest, cause).into());
+        }
         let config = self.config(work.source, &parsed.config).await?;
         let known = {
-            let _memory = self.document_memory(parsed.config.size).await;
+            let _memory = self.document_memory(config.len()).await;
             ImageConfig::parse(&config)
                 .map_err(|error| broken("image config", &parsed.config.digest, error))?
         };
+        // What an index says of its entry is no more true than what the image says.
+        if let Some(platform) = known.platform.as_ref().filter(|known| known.os != "linux") {
+            return Err(Halt::Failed(ConvertError::NotLinux {
+                manifest: raw.digest.clone(),
+                platform: platform.clone(),
+            }));
+        }
         // What waits for layers holds no large documents.
-        let config = (parsed.config.size <= SMALL_DOCUMENT).then_some(config);
-        let layers = parsed.layers.iter().map(|layer| SourceLayer {
-            media_type: layer.media_type.clone(),
-            digest: layer.digest.clone(),
-            size: layer.size,
-        });
+        let config = (config.len() <= SMALL_DOCUMENT).then_some(config);
         let steps: Vec<Step> =
-            steps(layers.collect(), &known.diff_ids).map_err(|cause| ConvertError::Plan {
+            steps(layers, &known.diff_ids).map_err(|cause| ConvertError::Plan {
                 manifest: raw.digest.clone(),
                 cause,
             })?;
@@ -313,7 +200,7 @@ impl Converter {
             Some(config) => config,
             None => self.config(work.source, &parsed.config).await?,
         };
-        let memory = self.document_memory(parsed.config.size).await;
+        let memory = self.document_memory(config.len()).await;
         let config = documents::config(&config, &parsed.config.media_type, &blobs, style)
             .map_err(|error| broken("image config", &parsed.config.digest, error))?;
         let subject = subject_of(raw);
@@ -346,28 +233,59 @@ impl Converter {
 
     /// The memory for parsing a document of so many bytes: as values, JSON takes many times what
     /// it takes as text.
-    async fn document_memory(&self, size: u64) -> Option<Share> {
+    async fn document_memory(&self, size: usize) -> Option<Share> {
         match size {
             0..=SMALL_DOCUMENT => None,
-            _ => Some(self.inner.memory.take(size.saturating_mul(20)).await),
+            _ => Some(
+                self.inner
+                    .memory
+                    .take((size as u64).saturating_mul(20))
+                    .await,
+            ),
         }
     }
 
+    /// The layers of a manifest, with the sizes that it may leave out.
+    async fn layers(
+        &self,
+        source: &Source,
+        parsed: &ImageManifest,
+    ) -> Result<Vec<SourceLayer>, ConvertError> {
+        let mut layers = Vec::with_capacity(parsed.layers.len());
+        for layer in &parsed.layers {
+            let size = source
+                .upstream
+                .size_of(&source.repo, layer, &source.authorization);
+            layers.push(SourceLayer {
+                media_type: layer.media_type.clone(),
+                digest: layer.digest.clone(),
+                size: size.await?,
+            });
+        }
+        Ok(layers)
+    }
+
     /// The bytes of a source config, verified.
-    async fn config(&self, source: &Source, config: &Descriptor) -> Result<Bytes, ConvertError> {
+    pub(super) async fn config(
+        &self,
+        source: &Source,
+        config: &Descriptor,
+    ) -> Result<Bytes, ConvertError> {
         use futures_util::TryStreamExt as _;
-        if config.size > MAX_CONFIG {
-            let cause = format!("has {} bytes, more than {MAX_CONFIG}", config.size);
+        if let Some(data) = &config.data {
+            return Ok(data.clone());
+        }
+        let size = source
+            .upstream
+            .size_of(&source.repo, config, &source.authorization)
+            .await?;
+        if size > MAX_CONFIG {
+            let cause = format!("has {size} bytes, more than {MAX_CONFIG}");
             return Err(broken("image config", &config.digest, cause));
         }
         let stream = source
             .upstream
-            .blob(
-                &source.repo,
-                &config.digest,
-                config.size,
-                &source.authorization,
-            )
+            .blob(&source.repo, &config.digest, size, &source.authorization)
             .await?;
         let bytes = stream
             .try_fold(bytes::BytesMut::new(), |mut whole, chunk| async move {
@@ -385,7 +303,7 @@ impl Converter {
     }
 
     /// Puts a document into the store.
-    async fn keep(
+    pub(super) async fn keep(
         &self,
         work: &Work<'_>,
         bytes: &[u8],
@@ -416,6 +334,7 @@ impl Converter {
             push(&self.inner.store, image, source, to, repo, &selector).await?;
         }
         let mut parts = vec![image.root.digest.clone()];
+        parts.extend(image.indexes.iter().map(|index| index.digest.clone()));
         for one in &image.manifests {
             parts.push(one.manifest.digest.clone());
             parts.push(one.config.digest.clone());
@@ -426,6 +345,10 @@ impl Converter {
         index
             .link(host, &source.repo, &image.source, &parts)
             .await?;
+        // What was not there may be there the next time.
+        if image.is_partial {
+            return Ok(());
+        }
         let (root, size) = (&image.root, image.root.bytes.len() as u64);
         let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
         let variant = if is_foreign {
@@ -479,12 +402,6 @@ impl Converter {
     }
 }
 
-enum Entry {
-    Converted(Document, Box<ConvertedManifest>),
-    /// It is an overlaybd image as it is.
-    Already,
-}
-
 pub(super) fn converted(
     source: &Digest,
     platform: Option<Platform>,
@@ -501,7 +418,7 @@ pub(super) fn converted(
     }
 }
 
-fn subject_of(raw: &RawManifest) -> Subject {
+pub(super) fn subject_of(raw: &RawManifest) -> Subject {
     Subject {
         media_type: raw.media_type.clone(),
         digest: raw.digest.clone(),
@@ -514,22 +431,5 @@ fn planned(step: &Step) -> PlannedLayer {
         chain: step.chain_id.clone(),
         digest: step.layer.digest.clone(),
         size: step.layer.size,
-    }
-}
-
-fn name_of(entry: &Descriptor) -> String {
-    let platform = entry.platform.as_ref();
-    platform.map_or_else(
-        || "an image of no named platform".into(),
-        ToString::to_string,
-    )
-}
-
-fn joined(texts: impl Iterator<Item = String>) -> String {
-    let texts: Vec<String> = texts.collect();
-    if texts.is_empty() {
-        "none".to_owned()
-    } else {
-        texts.join(", ")
     }
 }

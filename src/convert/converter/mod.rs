@@ -10,6 +10,7 @@ mod admission;
 mod catalogue;
 mod chain;
 mod deadline;
+mod entries;
 mod fetch;
 mod image;
 mod ours;
@@ -41,8 +42,8 @@ pub use pins::Pins;
 pub use push_tag::TagOutcome;
 pub use status::Status;
 pub use types::{
-    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Outcome, PlannedLayer,
-    Platforms, PushTarget, Source, StoredManifest,
+    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
+    PlannedLayer, Platforms, PushTarget, Source, StoredManifest,
 };
 
 use admission::{Admission, Class};

@@ -102,7 +102,11 @@ async fn is_marked(place: &Source, image: &ImageManifest) -> Result<bool, Conver
     }
     let mut below = None;
     for layer in &image.layers {
-        let (digest, size) = (layer.digest.clone(), layer.size);
+        let digest = layer.digest.clone();
+        let size = place
+            .upstream
+            .size_of(&place.repo, layer, &place.authorization)
+            .await?;
         let device: SharedDevice = remote::device(place.clone(), digest, size);
         // Also one that nodes refuse: an earlier version made those.
         let blob = match blocking(move || Ok(LayerBlob::open_readable(device))).await? {

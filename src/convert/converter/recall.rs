@@ -6,7 +6,7 @@ use super::image::{Work, broken, converted};
 use super::pins::Pin;
 use super::types::{ConvertedImage, Source, StoredManifest};
 use super::{ConvertError, Converter, blocking, variant};
-use crate::oci::{Descriptor, Digest, Manifest};
+use crate::oci::{Digest, Manifest};
 
 impl Converter {
     /// What the index and the store know of an image, put together again.
@@ -57,57 +57,59 @@ impl Converter {
         let Some(root) = self.stored(&row.digest, &media_type).await? else {
             return Ok(None);
         };
-        self.understand(manifest, root).await
+        self.understand(source, manifest, root).await
     }
 
     /// A converted root with its parts; `None` if a part of an index is not in the store.
     async fn understand(
         &self,
+        at: &Source,
         source: &Digest,
         root: StoredManifest,
     ) -> Result<Option<ConvertedImage>, ConvertError> {
-        let parsed = Manifest::parse(&root.media_type, &root.bytes)
-            .map_err(|error| broken("converted manifest", &root.digest, error))?;
-        let mut image = ConvertedImage {
-            source: source.clone(),
-            root,
-            manifests: Vec::new(),
-            kept: Vec::new(),
-        };
-        match parsed {
-            Manifest::Image(parsed) => {
-                let one = converted(source, None, image.root.clone(), parsed);
-                image.manifests.push(one);
-            }
-            Manifest::Index(parsed) => {
-                for entry in parsed.manifests {
-                    let stored = match self.stored(&entry.digest, &entry.media_type).await? {
-                        Some(stored) => stored,
-                        None if self.is_ours(&entry) => return Ok(None),
-                        None => {
-                            image.kept.push(entry);
-                            continue;
-                        }
-                    };
-                    match Manifest::parse(&stored.media_type, &stored.bytes) {
-                        Ok(Manifest::Image(parsed)) => {
-                            let one = converted(source, entry.platform.clone(), stored, parsed);
-                            image.manifests.push(one);
-                        }
-                        _ => image.kept.push(entry),
-                    }
+        let mut image = ConvertedImage::unchanged(source, root);
+        let mut open = vec![(image.root.clone(), None)];
+        while let Some((stored, platform)) = open.pop() {
+            let parsed = Manifest::parse(&stored.media_type, &stored.bytes)
+                .map_err(|error| broken("converted manifest", &stored.digest, error))?;
+            let index = match parsed {
+                Manifest::Image(parsed) => {
+                    let one = converted(source, platform, stored, parsed);
+                    image.manifests.push(one);
+                    continue;
                 }
+                Manifest::Index(index) => index,
+            };
+            if stored.digest != image.root.digest {
+                image.indexes.push(stored);
+            }
+            // Taken from the end: the images keep the index's order.
+            for entry in index.manifests.into_iter().rev() {
+                if !self.is_ours(at, source, &entry.digest).await? {
+                    image.kept.push(entry);
+                    continue;
+                }
+                let Some(stored) = self.stored(&entry.digest, &entry.media_type).await? else {
+                    return Ok(None);
+                };
+                open.push((stored, entry.platform));
             }
         }
+        image.kept.reverse();
+        // Those within others first.
+        image.indexes.reverse();
         Ok(Some(image))
     }
 
-    /// Whether an entry of a converted index is one that this converter replaces.
-    fn is_ours(&self, entry: &Descriptor) -> bool {
-        entry
-            .platform
-            .as_ref()
-            .is_some_and(|platform| self.wants(platform))
+    /// Whether an entry of a converted index is what a conversion of `source` made.
+    async fn is_ours(
+        &self,
+        at: &Source,
+        source: &Digest,
+        entry: &Digest,
+    ) -> Result<bool, ConvertError> {
+        let (host, index) = (at.upstream.host(), self.inner.store.index());
+        Ok(index.is_linked(host, &at.repo, entry, source).await?)
     }
 
     async fn stored(
@@ -152,6 +154,7 @@ impl Converter {
         image: &ConvertedImage,
     ) -> Result<bool, ConvertError> {
         let mut wanted: Vec<Digest> = vec![image.root.digest.clone()];
+        wanted.extend(image.indexes.iter().map(|index| index.digest.clone()));
         for one in &image.manifests {
             wanted.push(one.manifest.digest.clone());
             wanted.push(one.config.digest.clone());

@@ -17,6 +17,8 @@ pub struct ConverterConfig {
     pub settings: Settings,
     /// The platforms of an index that are converted.
     pub platforms: Platforms,
+    /// What becomes of an index's other entries.
+    pub others: Others,
     /// How the converted image is described.
     pub style: ImageStyle,
     /// Most layers that are converted at one time.
@@ -49,6 +51,14 @@ pub struct PushTarget {
     pub overwrite_tags: bool,
 }
 
+impl PushTarget {
+    /// Whether it is, or may be, another repository than the image's own.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.upstream.is_some() || self.repo.is_some()
+    }
+}
+
 /// Which platforms of an index are converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Platforms {
@@ -56,6 +66,15 @@ pub enum Platforms {
     All,
     /// Those that satisfy one of these.
     Some(Vec<Platform>),
+}
+
+/// What becomes of entries of an index that are not converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They stay, and are copied where the index goes.
+    Keep,
+    /// The converted index goes elsewhere, without them.
+    LeaveOut,
 }
 
 /// Where an image is, and with whose rights it is read.
@@ -92,6 +111,24 @@ pub struct ConvertedImage {
     pub manifests: Vec<ConvertedManifest>,
     /// Entries of the index that stay as they were.
     pub kept: Vec<Descriptor>,
+    /// Converted indexes in the index, those within others first.
+    pub indexes: Vec<StoredManifest>,
+    /// Whether an image that is wanted was not at the upstream and is not among these.
+    pub is_partial: bool,
+}
+
+impl ConvertedImage {
+    /// An image of which nothing but the root is known.
+    pub(super) fn unchanged(source: &Digest, root: StoredManifest) -> Self {
+        Self {
+            source: source.clone(),
+            root,
+            manifests: Vec::new(),
+            kept: Vec::new(),
+            indexes: Vec::new(),
+            is_partial: false,
+        }
+    }
 }
 
 /// One converted image manifest.

@@ -3,7 +3,7 @@
 
 use super::super::layer::Settings;
 use super::super::tag::FORMAT_VERSION;
-use super::types::{ConverterConfig, Platforms};
+use super::types::{ConverterConfig, Others, Platforms};
 use crate::oci::Digest;
 
 /// The first format version whose blobs hold the same disk as those of [`FORMAT_VERSION`].
@@ -49,6 +49,9 @@ pub(super) fn of_images(layers: &str, config: &ConverterConfig) -> String {
         u8::from(style.force_oci),
         u8::from(style.referrer)
     );
+    if config.others == Others::LeaveOut {
+        text.push_str(" only");
+    }
     if let Some(fs_type) = &style.fs_type {
         text.push_str(" fs=");
         text.push_str(fs_type);

@@ -109,7 +109,8 @@ pub(super) fn find(
             found.push(Descriptor {
                 media_type: stated.or(listed).unwrap_or_else(|| OCI_MANIFEST.to_owned()),
                 digest,
-                size: bytes.len() as u64,
+                size: Some(bytes.len() as u64),
+                data: None,
                 platform: None,
                 artifact_type,
                 annotations: document.annotations.unwrap_or_default(),

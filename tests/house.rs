@@ -9,7 +9,7 @@ const STOREYS: [&[&str]; 6] = [
     &["server"],
     &["convert"],
     &["registry", "store", "format"],
-    &["oci"],
+    &["oci", "panics"],
 ];
 
 fn storey(module: &str) -> Option<usize> {

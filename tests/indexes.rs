@@ -352,6 +352,44 @@ fn other_platforms_are_copied_elsewhere_only_where_that_is_asked_for() {
     assert_eq!(bench.pull("1")["manifests"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn a_platform_that_was_asked_for_and_is_not_there_is_an_error() {
+    let bench = Bench::new(&[]);
+    let entry = with_platform(bench.store(&image(1).seal()), "linux", "amd64");
+    bench.layout.tag("index", &index(Flavour::Oci, &[entry]));
+    bench.layout.add("image", &image(2).seal());
+    for (tag, platforms) in [
+        ("index", "linux/amd64,linux/s390x"),
+        ("image", "linux/s390x"),
+    ] {
+        let output = bench.convert(tag, "out", &["--platform", platforms]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{tag}: {text}");
+        assert!(text.contains("not there for linux/s390x"), "{tag}: {text}");
+        assert!(text.contains("it is for linux/amd64"), "{tag}: {text}");
+    }
+}
+
+#[test]
+fn the_same_platforms_are_converted_on_every_machine_and_that_is_said() {
+    let bench = Bench::new(&[]);
+    let architectures = ["amd64", "arm64", "s390x"];
+    let entries = architectures.map(|architecture| {
+        let image = image(1).platform("linux", architecture).seal();
+        with_platform(bench.store(&image), "linux", architecture)
+    });
+    bench.layout.tag("1", &index(Flavour::Oci, &entries));
+    let made = bench.pull("1");
+    for (place, architecture) in architectures.iter().enumerate() {
+        let is_same = made["manifests"][place] == entries[place];
+        assert_eq!(is_same, *architecture == "s390x", "{architecture}");
+    }
+    let output = bench.convert("1", "out", &[]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let said = "converted: linux/amd64, linux/arm64; not converted: linux/s390x";
+    assert!(text.contains(said), "{text}");
+}
+
 /// Replaces a part of a document, which must be there.
 #[track_caller]
 fn edited(document: &[u8], from: &str, to: &str) -> Vec<u8> {

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use overlaybd_proxy::convert::image::ImageStyle;
 use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, Settings};
-use overlaybd_proxy::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
+use overlaybd_proxy::convert::{
+    ConvertedImage, Converter, ConverterConfig, Others, Platforms, Source,
+};
 use overlaybd_proxy::oci::RepoName;
 use overlaybd_proxy::registry::{Authorization, Upstream};
 use overlaybd_proxy::store::{IndexConfig, Store, StoreConfig};
@@ -223,6 +225,7 @@ async fn convert_into(
             threads,
         },
         platforms: Platforms::All,
+        others: Others::Stay,
         style: ImageStyle::default(),
         conversions: 2,
         memory: 512 << 20,

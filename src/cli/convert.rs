@@ -9,6 +9,7 @@ use super::context::{Context, PasswordFlag};
 use super::exit::ExitStatus;
 use super::image;
 use super::output::{self, size};
+use super::platforms::{self, LacksPlatform};
 use super::progress::{Detail, ImageProgress, ProgressOptions, Terminal};
 use super::push::Destination;
 use super::signals;
@@ -17,9 +18,9 @@ use crate::config::options::{
     ConversionOptions, Registries, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{Mistakes, Origin, Text};
-use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
+use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
 use crate::oci::reference::index_host;
-use crate::oci::{ImageReference, ManifestKind, Selector};
+use crate::oci::{ImageReference, ManifestKind, Platform, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
 use crate::store::{Store, StoreConfig};
@@ -103,6 +104,8 @@ struct Plan {
     upstream: Upstream,
     destination: Option<Destination>,
     converter: ConverterConfig,
+    /// The platforms that must be there: those that somebody named.
+    asked_for: Vec<Platform>,
     store: StoreConfig,
     /// Holds the store, if it is not to outlive the command.
     temporary: Option<tempfile::TempDir>,
@@ -189,6 +192,10 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         }),
         None => None,
     };
+    let asked_for = match (&converter.platforms, layers.origin("platform")) {
+        (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
+        _ => Vec::new(),
+    };
     let converter = ConverterConfig {
         push: destination.as_ref().and_then(Destination::target),
         ..converter
@@ -198,6 +205,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         upstream,
         destination,
         converter,
+        asked_for,
         store,
         temporary,
     })
@@ -313,6 +321,15 @@ async fn convert(
             head.digest
         }
     };
+    let there = platforms::of_source(&source, &digest)
+        .await
+        .with_context(|| format!("image {name}"))?;
+    if let Some(lacking) = platforms::lacking(&plan.asked_for, &there) {
+        let there = platforms::joined(&there.iter().collect::<Vec<_>>());
+        anyhow::bail!(LacksPlatform(format!(
+            "image {name} is not there for {lacking}, which --platform asks for; it is for {there}"
+        )));
+    }
     let progress = ImageProgress::new(terminal, name.clone(), Detail::Layers);
     let converted = converter
         .convert(&source, &digest, Some(progress.observer()))
@@ -362,6 +379,9 @@ async fn convert(
                 tally.converted,
                 size(tally.blob_bytes),
             ));
+        }
+        if let Some(summary) = platforms::summary(&converted, &there) {
+            terminal.tell(summary);
         }
     }
     drop(plan.temporary);

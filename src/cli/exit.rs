@@ -89,6 +89,7 @@ impl ExitStatus {
         }
         let is_image = cause.is::<blob::StackError>()
             || cause.is::<crate::oci::ManifestError>()
+            || cause.is::<super::platforms::LacksPlatform>()
             || cause.is::<super::image::NotConverted>();
         is_image.then_some(Self::Image)
     }

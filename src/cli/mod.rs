@@ -13,6 +13,7 @@ mod log;
 mod man;
 mod mistyped;
 mod output;
+mod platforms;
 mod progress;
 mod push;
 mod remote;

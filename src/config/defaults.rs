@@ -56,6 +56,8 @@ fn make() -> Table {
     for (key, values) in [
         ("upstream", &["docker.io"][..]),
         ("hosts-dir", &["/etc/docker/certs.d"]),
+        // The same on every machine, so that replicas answer the same.
+        ("platform", &["linux/amd64", "linux/arm64"]),
     ] {
         let values = values.iter().map(|value| Value::from(*value)).collect();
         table.insert(key.to_owned(), Value::Array(values));
@@ -72,10 +74,6 @@ pub(super) fn machine_defaults() -> Table {
     set("conversions", cores.clamp(2, 16).to_string());
     set("memory", memory().to_string());
     set("data-dir", data_dir());
-    table.insert(
-        "platform".to_owned(),
-        Value::Array(vec![crate::oci::Platform::host().to_string().into()]),
-    );
     table
 }
 

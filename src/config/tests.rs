@@ -9,7 +9,6 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use super::layers::keys;
 use super::options::LogOptions;
 use super::{Layers, Mistakes, ServeOptions, decorate, origins};
-use crate::oci::Platform;
 
 /// The settings that a command line comes to, shown, or its mistakes.
 fn settings(arguments: &[&str]) -> Result<String, Mistakes> {
@@ -84,12 +83,7 @@ fn each_option_reaches_the_setting_that_it_names() {
         path("pki/client.crt"),
         path("pki/client.key"),
     );
-    let other = if Platform::host().architecture == "arm64" {
-        "amd64"
-    } else {
-        "arm64"
-    };
-    let platform = format!("linux/{other}");
+    let platform = "linux/riscv64".to_owned();
     let one = |value: &str| vec![value.to_owned()];
     // The key, its value, other flags that it needs, and what is to be seen of it.
     let table: Vec<(&str, String, Vec<String>, String)> = vec![
@@ -240,6 +234,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "head_bytes: 16384".into(),
         ),
         (
+            "keep-platforms",
+            "true".into(),
+            one("--push-repo=r.io/x"),
+            "others: Copy".into(),
+        ),
+        (
             "max-layer-size",
             "1GiB".into(),
             vec![],
@@ -281,7 +281,7 @@ fn each_option_reaches_the_setting_that_it_names() {
             "platform",
             platform,
             vec![],
-            format!(r#"architecture: "{other}""#),
+            r#"architecture: "riscv64""#.to_owned(),
         ),
         (
             "push",

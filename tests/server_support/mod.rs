@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use overlaybd_proxy::convert::layer::Settings;
-use overlaybd_proxy::convert::{Converter, ConverterConfig, Platforms, PushTarget};
+use overlaybd_proxy::convert::{Converter, ConverterConfig, Others, Platforms, PushTarget};
 use overlaybd_proxy::format::zfile::{Algorithm, BlockSize};
 use overlaybd_proxy::oci::{Digest, RepoName};
 use overlaybd_proxy::registry::Upstream;
@@ -105,6 +105,7 @@ pub fn converter_that_pushes(store: Store, push: Option<PushTarget>) -> Converte
             threads: 2,
         },
         platforms: Platforms::All,
+        others: Others::Stay,
         style: overlaybd_proxy::convert::image::ImageStyle::default(),
         conversions: 2,
         memory: 512 << 20,

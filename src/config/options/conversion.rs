@@ -28,7 +28,8 @@ const MANY: usize = 4096;
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Conversion")]
 pub struct ConversionOptions {
-    /// Platforms that are converted, such as linux/arm64, or all [default: this machine's]
+    /// Platforms that are converted where an image has several, such as linux/riscv64, or all
+    /// [default: linux/amd64,linux/arm64]
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub platform: Vec<Text>,
     /// Compression of the blobs: lz4 or zstd
@@ -172,10 +173,10 @@ impl ConversionOptions {
         });
         let platforms = self.platforms(mistakes);
         let keep = switch(mistakes, "keep-platforms", self.keep_platforms.as_ref());
-        let others = if is_elsewhere && !keep {
-            Others::LeaveOut
-        } else {
-            Others::Keep
+        let others = match (is_elsewhere, keep) {
+            (false, _) => Others::Stay,
+            (true, false) => Others::LeaveOut,
+            (true, true) => Others::Copy,
         };
         let force_oci = switch(mistakes, "oci", self.oci.as_ref());
         let referrer = switch(mistakes, "referrers", self.referrers.as_ref());

@@ -129,7 +129,7 @@ impl Converter {
                     fates.push(IndexEntry::Keep);
                 }
                 Fate::Leave => match self.inner.config.others {
-                    Others::Keep => {
+                    Others::Stay | Others::Copy => {
                         entries.kept.push(entry.clone());
                         fates.push(IndexEntry::Keep);
                     }

@@ -71,10 +71,12 @@ pub enum Platforms {
 /// What becomes of entries of an index that are not converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
-    /// They stay, and are copied where the index goes.
-    Keep,
+    /// They stay: the converted index is where the source is.
+    Stay,
     /// The converted index goes elsewhere, without them.
     LeaveOut,
+    /// They are copied to where the converted index goes.
+    Copy,
 }
 
 /// Where an image is, and with whose rights it is read.

@@ -1,0 +1,114 @@
+//! The platforms that `convert` was asked for, beside those that its source has.
+
+use std::collections::BTreeSet;
+
+use crate::convert::{ConvertError, ConvertedImage, Source};
+use crate::oci::{Digest, ImageConfig, Manifest, Platform, Selector};
+use crate::registry::Authorization;
+
+/// That a source is not there for a platform that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct LacksPlatform(pub(super) String);
+
+/// The longest image config that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// The platforms that a source names: those of an index's entries, or the image's own. Empty
+/// where it names none, or some only in indexes within it.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(super) async fn of_source(
+    source: &Source,
+    digest: &Digest,
+) -> Result<Vec<Platform>, ConvertError> {
+    let Source {
+        upstream,
+        repo,
+        authorization,
+    } = source;
+    let selector = Selector::Digest(digest.clone());
+    let raw = upstream.manifest(repo, &selector, authorization).await?;
+    let image = match Manifest::parse(&raw.media_type, &raw.bytes) {
+        Ok(Manifest::Image(image)) => image,
+        Ok(Manifest::Index(index)) => {
+            let images = index
+                .manifests
+                .iter()
+                .filter(|entry| !entry.is_attestation());
+            let named: Option<Vec<_>> = images.map(|entry| entry.platform.clone()).collect();
+            return Ok(named.unwrap_or_default());
+        }
+        // Whoever converts it says what is wrong with it.
+        Err(_) => return Ok(Vec::new()),
+    };
+    let size = upstream.size_of(repo, &image.config, authorization).await?;
+    if size > MAX_CONFIG {
+        return Ok(Vec::new());
+    }
+    let config = match &image.config.data {
+        Some(data) => data.clone(),
+        None => whole(source, &image.config.digest, size, authorization).await?,
+    };
+    let platform = ImageConfig::parse(&config)
+        .ok()
+        .and_then(|config| config.platform);
+    Ok(platform.into_iter().collect())
+}
+
+async fn whole(
+    source: &Source,
+    digest: &Digest,
+    size: u64,
+    authorization: &Authorization,
+) -> Result<bytes::Bytes, ConvertError> {
+    use futures_util::TryStreamExt as _;
+    let stream = source
+        .upstream
+        .blob(&source.repo, digest, size, authorization);
+    let whole = stream
+        .await?
+        .try_fold(bytes::BytesMut::new(), |mut whole, chunk| async move {
+            whole.extend_from_slice(&chunk);
+            Ok(whole)
+        })
+        .await?;
+    Ok(whole.freeze())
+}
+
+/// The first of `wanted` that a source with these platforms lacks.
+pub(super) fn lacking<'a>(wanted: &'a [Platform], there: &[Platform]) -> Option<&'a Platform> {
+    let is_there = |wanted: &Platform| there.iter().any(|one| one.satisfies(wanted));
+    wanted
+        .iter()
+        .find(|wanted| !there.is_empty() && !is_there(wanted))
+}
+
+/// Which platforms were converted and which were left, as one line; `None` where there is
+/// nothing to tell.
+pub(super) fn summary(image: &ConvertedImage, there: &[Platform]) -> Option<String> {
+    let made: BTreeSet<&Platform> = image
+        .manifests
+        .iter()
+        .filter_map(|made| made.platform.as_ref())
+        .collect();
+    if made.is_empty() {
+        return None;
+    }
+    let left: BTreeSet<&Platform> = there.iter().filter(|one| !made.contains(one)).collect();
+    let mut text = format!("converted: {}", joined(&made));
+    if !left.is_empty() {
+        text.push_str(&format!(
+            "; not converted: {} (--platform chooses)",
+            joined(&left)
+        ));
+    }
+    Some(text)
+}
+
+/// Names, separated by commas.
+pub(super) fn joined<'a>(platforms: impl IntoIterator<Item = &'a &'a Platform>) -> String {
+    let names: Vec<String> = platforms.into_iter().map(ToString::to_string).collect();
+    names.join(", ")
+}

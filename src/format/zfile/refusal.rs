@@ -85,7 +85,9 @@ mod tests {
 
     fn find(sizes: &[u32], kib: &str) -> Option<UnreadableBlock> {
         let mut finder = Finder::new(kib.parse().unwrap());
-        sizes.iter().for_each(|size| finder.add(*size));
+        for size in sizes {
+            finder.add(*size);
+        }
         finder.found()
     }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use overlaybd_proxy::format::blob::{
     Algorithm, BlockSize, CompressPool, FinishedBlob, LayerBlob, LayerSpec, LayerWriter, Stack,
@@ -299,10 +300,73 @@ fn an_empty_layer_is_a_layer() {
     assert_eq!(read, [0; 4096]);
 }
 
+/// A disk that claims to be long, and has a header and then bytes of one kind.
+struct Claim {
+    header: [u8; 512],
+    size: u64,
+    fill: u8,
+    read: AtomicU64,
+}
+
+impl BlockDevice for Claim {
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        buf.fill(self.fill);
+        if offset == 0 {
+            let count = buf.len().min(512);
+            buf[..count].copy_from_slice(&self.header[..count]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_index_that_a_blob_only_claims_takes_no_memory() {
+    let read = |blocks: u64, index_offset: u64, size: u64, fill: u8| {
+        let mut header = [0; 512];
+        header[..24].copy_from_slice(b"ZFile\0\x01\0tuji.yyf@Alibaba");
+        header[24..28].copy_from_slice(&96_u32.to_le_bytes());
+        // Of a data file, final, without a digest of itself.
+        header[32..40].copy_from_slice(&0b1011_u64.to_le_bytes());
+        header[40..48].copy_from_slice(&index_offset.to_le_bytes());
+        header[48..56].copy_from_slice(&blocks.to_le_bytes());
+        header[56..64].copy_from_slice(&(blocks * 4096).to_le_bytes());
+        header[72..76].copy_from_slice(&4096_u32.to_le_bytes());
+        header[76] = 1;
+        header[88] = 1;
+        let claim = Arc::new(Claim {
+            header,
+            size,
+            fill,
+            read: AtomicU64::new(0),
+        });
+        let error = LayerBlob::open_readable(Arc::clone(&claim) as _).unwrap_err();
+        let read = claim.read.load(Ordering::Relaxed);
+        assert!(read <= 3 << 20, "{error}: {read} bytes were read");
+        error.to_string()
+    };
+    for (blocks, index_offset, size, fill, expected) in [
+        (1 << 40, 1 << 50, 1 << 60, 0, "are the most"),
+        (1 << 28, 512, 1 << 60, 0, "no room"),
+        (1 << 28, 5 << 28, 1 << 60, 0, "no room"),
+        (1 << 28, 1 << 40, (1 << 40) + (1 << 29), 0, "leave the file"),
+        (1 << 28, 1 << 40, 1 << 60, 0, "a stored size of 0"),
+        (1 << 28, 6 << 28, 1 << 60, 4, "a stored size of 67372036"),
+    ] {
+        let error = read(blocks, index_offset, size, fill);
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Edit {
     Write(u64, Vec<u8>),
     Zero(u64, u64),
+    /// From, to, and how many bytes.
+    Copy(u64, u64, u64),
 }
 
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
@@ -316,7 +380,10 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
             }
             Edit::Write(at * 512, data)
         }),
-        1 => (sector, 1_u64..80).prop_map(|(at, len)| Edit::Zero(at * 512, len * 512)),
+        1 => (sector.clone(), 1_u64..80).prop_map(|(at, len)| Edit::Zero(at * 512, len * 512)),
+        2 => (sector.clone(), sector, 1_u64..80).prop_map(|(from, to, len)| {
+            Edit::Copy(from * 512, to * 512, len.min(from.abs_diff(to)) * 512)
+        }),
     ];
     prop::collection::vec(edit, 0..12)
 }
@@ -346,6 +413,10 @@ proptest! {
                         Edit::Zero(at, len) => {
                             disk.zero_at(*at, *len).unwrap();
                             model.zero_at(*at, *len).unwrap();
+                        }
+                        Edit::Copy(from, to, len) => {
+                            disk.copy_at(*from, *to, *len).unwrap();
+                            model.copy_at(*from, *to, *len).unwrap();
                         }
                     }
                 }

@@ -462,3 +462,34 @@ fn checksums_that_are_wrong_are_noticed() {
     }
     assert!(noticed > 1);
 }
+
+#[test]
+fn an_index_that_puts_its_checksum_outside_its_block_is_refused() {
+    let lab = Lab::new();
+    let options = ["-t", "ext4", "-b", "4096", "-O", "^has_journal"];
+    let mut fs = Filesystem::open(lab.mke2fs(64 << 20, &options)).unwrap();
+    let dir = fs.create(2, b"d", &NodeKind::Directory, &plain()).unwrap();
+    for n in 0..400 {
+        let name = format!("name {n}");
+        fs.create(dir, name.as_bytes(), &NodeKind::Fifo, &plain())
+            .unwrap();
+    }
+    fs.flush().unwrap();
+    let disk = fs.replace_device(MemDevice::new(0));
+    // The root of the index says what it is, and how many entries it may have: one more, and
+    // there is no room for the checksum.
+    let info = [&[0; 4][..], &[1, 8, 0, 0]].concat();
+    let mut roots = disk.pages().filter(|(_, data)| data[24..32] == info);
+    let (place, mut data) = roots.next().map(|(at, data)| (at, data.to_vec())).unwrap();
+    assert_eq!(data[32..34], 507_u16.to_le_bytes());
+    data[32..34].copy_from_slice(&508_u16.to_le_bytes());
+    let mut broken = disk.clone();
+    broken.write_at(place, &data).unwrap();
+    let mut fs = Filesystem::open(broken).unwrap();
+    for error in [
+        fs.lookup(dir, b"name 7").unwrap_err(),
+        fs.entries(dir).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("checksum"), "{error}");
+    }
+}

@@ -723,21 +723,3 @@ fn a_directory_of_100_000_names_arrives_and_loses_some() {
     assert_eq!(left.len(), 100_000 - gone);
     assert!(!found.0.contains_key("/many/entry-997") && found.0.contains_key("/many/entry-998"));
 }
-
-#[test]
-fn links_beyond_what_ext4_counts_are_answered() {
-    if !can_test() {
-        return;
-    }
-    // ext4 counts to 65,000; one more name is an error that says so, or a file of its own.
-    let scratch = tempfile::tempdir().unwrap();
-    let mut tar = Tar::new().file("file", "linked");
-    for number in 1..65_000 {
-        tar = tar.hard(&format!("links/{number}"), "file");
-    }
-    let found = converted(&[tar.finish()], scratch.path());
-    assert_eq!(
-        found.node("/file").links.as_ref().map(|(_, count)| *count),
-        Some(65_000)
-    );
-}

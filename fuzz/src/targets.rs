@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue};
 use overlaybd_proxy::convert::apply::apply;
-use overlaybd_proxy::convert::inflate::inflate as inflated;
+use overlaybd_proxy::convert::inflate::{HEAD, inflate as inflated};
 use overlaybd_proxy::format::blob::{LayerBlob, Stack};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice};
 use overlaybd_proxy::format::crc::crc32c;
@@ -97,7 +97,7 @@ fn empty_disk() -> &'static MemDevice {
 
 /// The bytes of a compressed layer, up to 4 MiB.
 pub fn inflate(data: &[u8]) {
-    let head = data.get(..8).unwrap_or(data);
+    let head = data.get(..HEAD).unwrap_or(data);
     if let Ok(tar) = inflated(head, Cursor::new(data)) {
         let mut out = Vec::new();
         let _ = tar.take(4 << 20).read_to_end(&mut out);

@@ -14,21 +14,24 @@
 //!   `security.` and the ACLs, and `user.` ones on what is neither file nor directory.
 
 mod data;
+mod links;
 mod names;
 mod resolve;
 mod whiteout;
+mod work;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use crate::format::block::BlockDeviceMut;
 use crate::format::ext4::{
-    self, Attributes, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
+    self, Attributes, DirEntry, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
 };
 use crate::format::tar::{Entry, EntryKind, TarError, TarReader, acl};
 
 use names::Name;
-use resolve::Missing;
+use resolve::{Known, Missing};
+use work::Work;
 
 /// Blocks written to the disk at once.
 const SLICE: u64 = 64;
@@ -74,11 +77,37 @@ pub enum Problem {
     /// Its name, or its link target's, has more `..` than directories.
     #[error("{:?} climbs out of the image", String::from_utf8_lossy(.0))]
     Climbs(Vec<u8>),
-    /// Its parent goes through more links than anyone follows.
-    #[error("its parent directory goes through over {limit} symbolic links: a loop")]
+    /// Its name, or its link target's, is longer than the kernel takes.
+    #[error(
+        "a path of {length} bytes is too long: Linux takes {}",
+        names::MAX_PATH
+    )]
+    TooLong {
+        /// Its length in bytes, links followed.
+        length: usize,
+    },
+    /// Its parent goes through more links than the kernel follows.
+    #[error("its parent directory goes through over {limit} symbolic links: a loop, or too many")]
     Loop {
         /// How many are followed.
         limit: usize,
+    },
+    /// The layer's names cost more to follow than any layer's need to.
+    #[error(
+        "the names of the layer up to here lead through more directories and symbolic links \
+         than are followed: {at_start} and {per_entry} for each entry"
+    )]
+    TooMuchWork {
+        /// Steps that every layer has.
+        at_start: u64,
+        /// Steps that each entry adds.
+        per_entry: u64,
+    },
+    /// Files with more hard links than ext4 counts were copied and removed too often.
+    #[error("files with over 65,000 hard links take copies of more than the disk's {disk} bytes")]
+    TooManyCopies {
+        /// The disk's size in bytes.
+        disk: u64,
     },
     /// Its parent is no directory.
     #[error("its parent {:?} is not a directory", String::from_utf8_lossy(.0))]
@@ -120,11 +149,14 @@ pub fn apply<R: Read, D: BlockDeviceMut>(
         fresh: HashSet::new(),
         made: HashMap::new(),
         touched: HashSet::new(),
-        last_parent: None,
+        known: Known::default(),
         continued: HashMap::new(),
+        copied: 0,
         slice: Vec::new(),
+        work: Work::new(),
     };
     while let Some(entry) = tar.next_entry()? {
+        layer.work.add_entry();
         layer.entry(&entry, tar).map_err(|problem| match problem {
             Problem::Tar(error) => ApplyError::Tar(error),
             problem => ApplyError::Entry {
@@ -147,11 +179,14 @@ struct Layer<'a, D: BlockDeviceMut> {
     made: HashMap<Ino, HashSet<Vec<u8>>>,
     /// Directories in or below which this layer may have made something.
     touched: HashSet<Ino>,
-    /// The parent of the entry before, by name; most entries share it.
-    last_parent: Option<(Vec<Vec<u8>>, Ino)>,
+    /// Where names lead.
+    known: Known,
     /// Where hard links to a file go that has all it can have.
     continued: HashMap<Ino, Ino>,
+    /// Bytes of files that were copied for that.
+    copied: u64,
     slice: Vec<u8>,
+    work: Work,
 }
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
@@ -170,6 +205,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         let Some(parent) = self.directory(&parents, Missing::Create)? else {
             return Ok(());
         };
+        self.known.check_length(parent, &name)?;
         match &entry.kind {
             EntryKind::HardLink(target) => self.hard_link(entry, parent, &name, target)?,
             EntryKind::Directory => self.make_directory(entry, parent, &name)?,
@@ -238,10 +274,10 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         Ok(self.filesystem.create(parent, name, kind, &attributes)?)
     }
 
-    /// Something is about to be removed: paths may have led through it, and its inodes'
-    /// numbers may come again.
+    /// A directory is about to be removed: paths may have led through it, and the numbers of
+    /// inodes in it may come again.
     fn forget(&mut self) {
-        self.last_parent = None;
+        self.known.forget();
         self.continued.clear();
     }
 
@@ -250,55 +286,15 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         let Some(there) = self.filesystem.lookup(parent, name)? else {
             return Ok(());
         };
-        self.forget();
         if there.file_type == FileType::Directory {
-            self.filesystem.remove_tree(parent, name)?;
-        } else {
-            self.filesystem.unlink(parent, name)?;
+            self.forget();
+            return Ok(self.filesystem.remove_tree(parent, name)?);
         }
-        Ok(())
-    }
-
-    fn hard_link(
-        &mut self,
-        entry: &Entry,
-        parent: Ino,
-        name: &[u8],
-        target: &[u8],
-    ) -> Result<(), Problem> {
-        let Name::Entry {
-            parents: target_parents,
-            name: target_name,
-        } = Name::plain(target)?
-        else {
-            return Err(Problem::TargetIsDirectory(target.to_vec()));
-        };
-        let find = |layer: &mut Self| match layer.directory(&target_parents, Missing::Stop)? {
-            Some(directory) => Ok(layer.filesystem.lookup(directory, &target_name)?),
-            None => Ok::<_, Problem>(None),
-        };
-        let missing = || Problem::NoTarget(target.to_vec());
-        let mut found = find(self)?.ok_or_else(missing)?;
-        if found.file_type == FileType::Directory {
-            return Err(Problem::TargetIsDirectory(target.to_vec()));
+        if there.file_type == FileType::Symlink {
+            self.known.forget();
         }
-        let there = self.filesystem.lookup(parent, name)?;
-        // GNU tar names a file that it was told to pack twice as a link to itself.
-        if there.is_none_or(|there| there.ino != found.ino) {
-            self.remove(parent, name)?;
-            // It may have been below what was just removed.
-            found = find(self)?.ok_or_else(missing)?;
-            found.ino = self.link(parent, name, found.ino)?;
-        }
-        let mut attributes = attributes(entry, found.file_type);
-        for (name, value) in self.filesystem.xattrs(found.ino)? {
-            if !attributes.xattrs.iter().any(|(known, _)| *known == name) {
-                attributes.xattrs.push((name, value));
-            }
-        }
-        attributes.xattrs.sort_unstable();
-        obey_acl(&mut attributes);
-        Ok(self.filesystem.set_attributes(found.ino, &attributes)?)
+        self.forget_file(there.ino)?;
+        Ok(self.filesystem.unlink(parent, name)?)
     }
 }
 

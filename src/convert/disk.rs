@@ -62,4 +62,8 @@ impl BlockDeviceMut for Disk {
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.writer()?.discard_at(offset, len)
     }
+
+    fn copy_at(&mut self, from: u64, to: u64, len: u64) -> io::Result<()> {
+        self.writer()?.copy_at(from, to, len)
+    }
 }

@@ -4,6 +4,11 @@ use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
+use crate::format::tar;
+
+/// Bytes of a layer that tell its compression: a tar's first header, if it has one.
+pub const HEAD: usize = tar::BLOCK;
+
 /// log2 of the largest zstd window taken: 128 MiB, what `zstd --ultra --long` may ask for
 /// and the reference decoder takes unasked.
 const MAX_WINDOW_LOG: u32 = 27;
@@ -30,11 +35,18 @@ pub enum Compression {
     Zstd,
 }
 
-/// What the first bytes of a layer say of its compression.
+/// What the first bytes of a layer say of its compression; [`HEAD`] are enough, and fewer
+/// only where the layer has no more.
+///
+/// A tar begins with a name, and a name may begin with any bytes, those of a compressed
+/// stream too. So what is a tar's header, by its checksum, is that before anything else.
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] for a compression that layers do not have.
 pub fn sniff(head: &[u8]) -> io::Result<Compression> {
+    if tar::is_header(head) {
+        return Ok(Compression::None);
+    }
     if let Some((_, name)) = FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -265,6 +277,33 @@ mod tests {
     fn foreign_compression_is_named() {
         let error = inflated(b"BZh91AY&SY", 4096).unwrap_err();
         assert!(error.to_string().contains("bzip2"));
+    }
+
+    #[test]
+    fn a_tar_is_one_whatever_its_first_name_begins_with() {
+        for name in [
+            &b"BZh91AY&SY"[..],
+            b"\xfd7zXZ",
+            b"\x04\x22\x4d\x18",
+            &GZIP,
+            b"\x1f\x8b\x08",
+            &ZSTD,
+            b"\x5a\x2a\x4d\x18",
+        ] {
+            let mut header = ::tar::Header::new_ustar();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+            header.set_size(0);
+            header.set_cksum();
+            let layer = [&header.as_bytes()[..], &[0; 1024]].concat();
+            assert_eq!(sniff(&layer).unwrap(), Compression::None, "{name:?}");
+            assert_eq!(inflated(&layer, 7).unwrap(), layer, "{name:?}");
+            // Without its checksum it is no header.
+            header.as_mut_bytes()[200] ^= 1;
+            assert_ne!(
+                sniff(header.as_bytes()).unwrap_or(Compression::Zstd),
+                Compression::None
+            );
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::{Buf as _, Bytes};
 
-use super::inflate::inflate;
+use super::inflate::{HEAD, inflate};
 use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress, TarCopy};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
@@ -490,8 +490,8 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
 
 /// The first bytes, as many as tell a compression.
 fn head(source: &mut Source) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(8);
-    source.take(8).read_to_end(&mut head)?;
+    let mut head = Vec::with_capacity(HEAD);
+    source.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 

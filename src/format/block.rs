@@ -37,7 +37,28 @@ pub trait BlockDeviceMut: BlockDevice {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes `len` bytes at `to` read as those at `from` do. All three are multiples of 512
+    /// bytes, and the ranges do not overlap.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and when what is at `from` cannot be read.
+    fn copy_at(&mut self, from: u64, to: u64, len: u64) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(COPIED);
+            buffer.resize(usize::try_from(part).map_err(io::Error::other)?, 0);
+            self.read_at(from + done, &mut buffer)?;
+            self.write_at(to + done, &buffer)?;
+            done += part;
+        }
+        Ok(())
+    }
 }
+
+/// Bytes copied at once.
+const COPIED: u64 = 256 << 10;
 
 impl<D: BlockDevice + ?Sized> BlockDevice for &D {
     fn size(&self) -> u64 {

@@ -23,9 +23,21 @@ pub fn layer(spec: &str) -> Vec<u8> {
         header.set_uid(7);
         header.set_gid(8);
         header.set_mtime(99);
+        for (kind, text) in [(b'L', path), (b'K', target)] {
+            if text.len() > 100 {
+                let mut long = tar::Header::new_gnu();
+                long.set_entry_type(EntryType::new(kind));
+                long.set_size(text.len() as u64);
+                long.set_cksum();
+                tar.append(&long, text.as_bytes()).unwrap();
+            }
+        }
         // The builder cleans names; layers do not.
-        header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
-        header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        let fields = header.as_gnu_mut().unwrap();
+        for (field, text) in [(&mut fields.name, path), (&mut fields.linkname, target)] {
+            let length = text.len().min(field.len());
+            field[..length].copy_from_slice(&text.as_bytes()[..length]);
+        }
         let content = if kind == "file" { target } else { "" };
         header.set_size(content.len() as u64);
         header.set_cksum();
@@ -206,6 +218,42 @@ fn what_no_layer_describes_is_roots_and_from_1970() {
             "/d: the mtime is 99+000000000ns, not 0+000000000ns",
         ]
     );
+}
+
+#[test]
+fn names_that_lead_too_far_are_an_error() {
+    let path = |levels: usize| vec!["d"; levels].join("/");
+    let chained = |count: usize| {
+        let mut lines = vec!["dir end".to_owned(), "link l1 -> end".to_owned()];
+        lines.extend((2..=count).map(|n| format!("link l{n} -> l{}", n - 1)));
+        lines.push(format!("file l{count}/file"));
+        layer(&lines.join("\n"))
+    };
+    for (what, tar, expected) in [
+        (
+            "deep",
+            layer(&format!("dir {}", path(500_000))),
+            "999999 bytes",
+        ),
+        (
+            "deep behind a link",
+            layer(&format!(
+                "dir {}\nlink link -> {}\nfile link/{}",
+                path(1024),
+                path(1024),
+                path(1026)
+            )),
+            "a path of",
+        ),
+        ("links", chained(41), "symbolic links"),
+    ] {
+        let error = Tree::from_layers([&tar[..]]).map(drop).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+    for tar in [layer(&format!("dir {}", path(2048))), chained(40)] {
+        Tree::from_layers([&tar[..]]).unwrap();
+    }
 }
 
 #[test]

@@ -109,6 +109,21 @@ impl Proxy {
         self.process.pid()
     }
 
+    /// The most memory that it had, in MiB.
+    #[track_caller]
+    pub fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib: u64 = line
+            .unwrap()
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        kib / 1024
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

@@ -10,8 +10,14 @@ use std::io::{self, Read};
 use super::tar_entries::{Entries, Entry, Made};
 use super::tree::{Attributes, Kind, NodeId, ROOT, Tree};
 
-/// Symbolic links that are followed for one name.
-const MAX_LINKS: usize = 255;
+/// Symbolic links that are followed for one name, as many as Linux follows.
+const MAX_LINKS: usize = 40;
+/// Bytes of the longest path that Linux takes.
+const MAX_PATH: usize = 4095;
+/// Parts of names that are followed in a layer, and how many more with each of its entries.
+/// Each is followed anew: what the converter remembers is no business of this.
+const MAX_STEPS: u64 = 100_000_000;
+const STEPS_PER_ENTRY: u64 = 4096;
 
 /// Why a layer cannot be extracted.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +92,8 @@ impl Tree {
         while let Some(entry) = entries.next().map_err(|error| at(&layer, error))? {
             layer.push(entry);
         }
+        let count = u64::try_from(layer.len()).unwrap_or(u64::MAX);
+        let mut steps = Steps(MAX_STEPS.saturating_add(count.saturating_mul(STEPS_PER_ENTRY)));
         let mut made = Vec::new();
         let mut directories: HashSet<Vec<Vec<u8>>> = HashSet::new();
         let mut hidden = Vec::new();
@@ -105,7 +113,7 @@ impl Tree {
             }
         }
         for (path, parents, name) in hidden {
-            self.hide(&parents, name.as_deref(), &directories)
+            self.hide(&parents, name.as_deref(), &directories, &mut steps)
                 .map_err(|problem| (Some(path), problem))?;
         }
         for (entry, name) in made {
@@ -113,7 +121,7 @@ impl Tree {
             match name {
                 None => self.set_root(entry),
                 Some((parents, name)) => self
-                    .make(entry, &parents, &name)
+                    .make(entry, &parents, &name, &mut steps)
                     .map_err(|problem| (Some(path), problem))?,
             }
         }
@@ -126,6 +134,7 @@ impl Tree {
         parents: &[Vec<u8>],
         name: Option<&[u8]>,
         made: &HashSet<Vec<Vec<u8>>>,
+        steps: &mut Steps,
     ) -> Result<(), String> {
         // Where this layer makes a directory and lower ones have something else, there is
         // nothing of theirs below it.
@@ -139,7 +148,7 @@ impl Tree {
                 _ => break,
             }
         }
-        let Some(parent) = self.resolve(parents, false)? else {
+        let Some(parent) = self.resolve(parents, false, steps)? else {
             return Ok(());
         };
         if let Some(entries) = self.entries_mut(parent) {
@@ -160,19 +169,25 @@ impl Tree {
         }
     }
 
-    fn make(&mut self, entry: Entry, parents: &[Vec<u8>], name: &[u8]) -> Result<(), String> {
-        let parent = self.resolve(parents, true)?;
+    fn make(
+        &mut self,
+        entry: Entry,
+        parents: &[Vec<u8>],
+        name: &[u8],
+        steps: &mut Steps,
+    ) -> Result<(), String> {
+        let parent = self.resolve(parents, true, steps)?;
         let parent = parent.ok_or("its parent cannot be made")?;
         let there = self.lookup(parent, name);
         match entry.made {
             Made::HardLink(target) => {
-                let id = self.target(&target)?;
+                let id = self.target(&target, steps)?;
                 if there != Some(id) {
                     if let Some(entries) = self.entries_mut(parent) {
                         entries.remove(name);
                     }
                     // It may have been below what was just replaced.
-                    let id = self.target(&target)?;
+                    let id = self.target(&target, steps)?;
                     self.link(parent, name, id);
                 }
                 if let Some(node) = self.node_mut(id) {
@@ -210,12 +225,14 @@ impl Tree {
     }
 
     /// What a hard link's target names; links in its last part are not followed.
-    fn target(&self, path: &[u8]) -> Result<NodeId, String> {
+    fn target(&self, path: &[u8], steps: &mut Steps) -> Result<NodeId, String> {
         let shown = String::from_utf8_lossy(path);
         let missing = || format!("its hard link target {shown:?} is not there");
         let mut parents = split(path)?;
         let name = parents.pop().ok_or_else(missing)?;
-        let parent = self.walk(&parents)?.ok_or_else(missing)?;
+        let mut way = Way::to(&parents);
+        self.lead(&mut way, steps)?;
+        let parent = way.end().ok_or_else(missing)?;
         let id = self.lookup(parent, &name).ok_or_else(missing)?;
         match self.entries(id) {
             Some(_) => Err(format!("its hard link target {shown:?} is a directory")),
@@ -223,19 +240,18 @@ impl Tree {
         }
     }
 
-    fn walk(&self, parents: &[Vec<u8>]) -> Result<Option<NodeId>, String> {
-        match self.steps(parents)? {
-            (trail, ahead) if ahead.is_empty() => Ok(trail.last().copied()),
-            _ => Ok(None),
-        }
-    }
-
     /// The directory that a path leads to, through links, within the root.
-    fn resolve(&mut self, parents: &[Vec<u8>], make: bool) -> Result<Option<NodeId>, String> {
+    fn resolve(
+        &mut self,
+        parents: &[Vec<u8>],
+        make: bool,
+        steps: &mut Steps,
+    ) -> Result<Option<NodeId>, String> {
+        let mut way = Way::to(parents);
         loop {
-            let (trail, mut ahead) = self.steps(parents)?;
-            let here = trail.last().copied().unwrap_or(ROOT);
-            let Some(part) = ahead.pop() else {
+            self.lead(&mut way, steps)?;
+            let here = way.here();
+            let Some(part) = way.ahead.pop() else {
                 return Ok(Some(here));
             };
             if !make {
@@ -248,48 +264,100 @@ impl Tree {
             let kind = Kind::Directory(BTreeMap::new());
             let id = self.add(kind, Attributes::implicit());
             self.link(here, &part, id);
+            way.enter(id, &part)?;
         }
     }
 
-    /// How far a path leads: the directories on the way, and what is ahead, last part first.
-    #[allow(clippy::type_complexity)]
-    fn steps(&self, parents: &[Vec<u8>]) -> Result<(Vec<NodeId>, Vec<Vec<u8>>), String> {
-        let mut trail = vec![ROOT];
-        let mut ahead: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
-        let mut links = 0;
-        while let Some(part) = ahead.pop() {
-            let here = trail.last().copied().unwrap_or(ROOT);
+    /// Goes on as far as a path leads.
+    fn lead(&self, way: &mut Way, steps: &mut Steps) -> Result<(), String> {
+        while let Some(part) = way.ahead.pop() {
+            steps.take()?;
             if part == b".." {
                 // The root is its own parent.
-                if trail.len() > 1 {
-                    trail.pop();
-                }
+                way.trail.pop();
                 continue;
             }
             if part.is_empty() || part == b"." {
                 continue;
             }
-            let found = self.lookup(here, &part);
+            let found = self.lookup(way.here(), &part);
             match found.and_then(|id| Some((id, &self.node(id)?.kind))) {
-                Some((id, Kind::Directory(_))) => trail.push(id),
-                Some((_, Kind::Symlink(target))) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err("its parent leads through a loop of symbolic links".into());
-                    }
-                    if target.starts_with(b"/") {
-                        trail.truncate(1);
-                    }
-                    ahead.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
-                }
+                Some((id, Kind::Directory(_))) => way.enter(id, &part)?,
+                Some((_, Kind::Symlink(target))) => way.follow(target)?,
                 _ => {
-                    ahead.push(part);
+                    way.ahead.push(part);
                     break;
                 }
             }
         }
-        Ok((trail, ahead))
+        Ok(())
     }
+}
+
+/// How many parts of names may still be followed.
+struct Steps(u64);
+
+impl Steps {
+    fn take(&mut self) -> Result<(), String> {
+        let left = self.0.checked_sub(1);
+        self.0 = left.ok_or("the layer's names lead through more than is followed")?;
+        Ok(())
+    }
+}
+
+/// A path that is being followed.
+struct Way {
+    /// The directories from below the root to here, each with the length of its path.
+    trail: Vec<(NodeId, usize)>,
+    /// The parts that are ahead, the last one first.
+    ahead: Vec<Vec<u8>>,
+    links: usize,
+}
+
+impl Way {
+    fn to(parents: &[Vec<u8>]) -> Self {
+        Self {
+            trail: Vec::new(),
+            ahead: parents.iter().rev().cloned().collect(),
+            links: 0,
+        }
+    }
+
+    fn here(&self) -> NodeId {
+        self.trail.last().map_or(ROOT, |(id, _)| *id)
+    }
+
+    /// Where the path leads, if it was followed to its end.
+    fn end(&self) -> Option<NodeId> {
+        self.ahead.is_empty().then(|| self.here())
+    }
+
+    fn enter(&mut self, id: NodeId, name: &[u8]) -> Result<(), String> {
+        let above = self.trail.last().map_or(0, |(_, length)| length + 1);
+        let length = above + name.len();
+        if length > MAX_PATH {
+            return Err(too_long(length));
+        }
+        self.trail.push((id, length));
+        Ok(())
+    }
+
+    fn follow(&mut self, target: &[u8]) -> Result<(), String> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err("its parent leads through a loop of symbolic links".into());
+        }
+        if target.starts_with(b"/") {
+            self.trail.clear();
+        }
+        let parts = target.split(|byte| *byte == b'/').rev();
+        self.ahead.extend(parts.map(<[u8]>::to_vec));
+        Ok(())
+    }
+}
+
+fn too_long(length: usize) -> String {
+    format!("a path of {length} bytes, and Linux takes {MAX_PATH}")
 }
 
 /// A path in parts, cleaned as text: no links are looked at.
@@ -307,7 +375,11 @@ fn split(path: &[u8]) -> Result<Vec<Vec<u8>>, String> {
             part => parts.push(part.to_vec()),
         }
     }
-    Ok(parts)
+    let slashes = parts.len().saturating_sub(1);
+    match parts.iter().map(Vec::len).sum::<usize>() + slashes {
+        length if length > MAX_PATH => Err(too_long(length)),
+        _ => Ok(parts),
+    }
 }
 
 fn name(path: &[u8]) -> Result<Name, String> {

@@ -195,8 +195,8 @@ impl Incoming<'_> {
 
     /// The first bytes, which will be read again.
     fn head(&mut self) -> io::Result<Bytes> {
-        while self.chunk.len() < 8 && self.pull()? {}
-        Ok(self.chunk.slice(..self.chunk.len().min(8)))
+        while self.chunk.len() < inflate::HEAD && self.pull()? {}
+        Ok(self.chunk.slice(..self.chunk.len().min(inflate::HEAD)))
     }
 
     /// Says what went wrong: the transfer, the digest, or what was made of it, in this order.

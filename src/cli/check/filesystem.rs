@@ -9,6 +9,9 @@ use super::ext4_xattrs;
 use super::tree::{Attributes, Hasher, Kind, NodeId, ROOT, Time, Tree};
 use crate::format::block::BlockDevice;
 
+/// Bytes of the longest path that Linux takes.
+const MAX_PATH: usize = 4095;
+
 /// Why a filesystem cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {cause}", path.escape_ascii())]
@@ -116,6 +119,10 @@ impl<D: BlockDevice> Reader<D> {
             let failed = |cause| (Some(below.clone()), cause);
             if entry.name.is_empty() || entry.name.contains(&b'/') || entry.name.contains(&0) {
                 return Err(failed(damaged("an impossible name")));
+            }
+            // With the slash in front it has one byte more.
+            if below.len() > MAX_PATH + 1 {
+                return Err(here(damaged("a name in it is deeper than Linux reaches")));
             }
             if self.tree.lookup(id, &entry.name).is_some() {
                 return Err(failed(damaged("a name that is there twice")));

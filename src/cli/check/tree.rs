@@ -1,6 +1,6 @@
 //! A root filesystem as a tree of metadata: what is compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sha2::Digest as _;
 
@@ -166,6 +166,21 @@ impl Tree {
         if let Some(entries) = self.entries_mut(directory) {
             entries.insert(name.into(), id);
         }
+    }
+
+    /// How often each node has a name.
+    pub(super) fn names(&self) -> HashMap<NodeId, u32> {
+        let (mut names, mut ahead) = (HashMap::new(), vec![ROOT]);
+        while let Some(id) = ahead.pop() {
+            for &below in self.entries(id).into_iter().flat_map(BTreeMap::values) {
+                let count = names.entry(below).or_insert(0_u32);
+                *count = count.saturating_add(1);
+                if *count == 1 {
+                    ahead.push(below);
+                }
+            }
+        }
+        names
     }
 
     /// How many names there are, the root's not counted.

@@ -4,6 +4,8 @@ use super::Problem;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Bytes of the longest path that the kernel takes (`PATH_MAX` counts the NUL behind it).
+pub(super) const MAX_PATH: usize = 4095;
 /// What aufs kept in its layers for itself; layers from its days still carry it.
 const AUFS: &[u8] = b".wh..wh.";
 
@@ -54,7 +56,8 @@ impl Name {
     /// A name with no meaning but the path: [`Name::Root`] or [`Name::Entry`].
     ///
     /// Cleaned as Go's `filepath.Clean` does, without looking at links; absolute names
-    /// start at the root as all others do.
+    /// start at the root as all others do. What is then longer than the kernel takes could
+    /// not be unpacked.
     pub(super) fn plain(path: &[u8]) -> Result<Self, Problem> {
         let mut parts: Vec<Vec<u8>> = Vec::new();
         for part in path.split(|&byte| byte == b'/') {
@@ -67,6 +70,11 @@ impl Name {
                 }
                 part => parts.push(part.to_vec()),
             }
+        }
+        let slashes = parts.len().saturating_sub(1);
+        let length = parts.iter().map(Vec::len).sum::<usize>() + slashes;
+        if length > MAX_PATH {
+            return Err(Problem::TooLong { length });
         }
         Ok(match parts.pop() {
             None => Self::Root,
@@ -125,6 +133,24 @@ mod tests {
             );
         }
         assert_eq!(Name::of(b"..a/...").unwrap(), entry("..a/..."));
+    }
+
+    #[test]
+    fn names_are_as_long_as_the_kernel_takes_once_they_are_cleaned() {
+        let deep = |levels: usize| vec!["a"; levels].join("/");
+        for path in [deep(2048), format!("/{}", deep(2048)), "a/../".repeat(5000)] {
+            assert!(Name::of(path.as_bytes()).is_ok(), "{}", path.len());
+        }
+        for path in [deep(2049), format!("{}b", deep(2048)), "n".repeat(4096)] {
+            assert!(
+                matches!(
+                    Name::of(path.as_bytes()),
+                    Err(Problem::TooLong { length }) if length == path.len()
+                ),
+                "{}",
+                path.len()
+            );
+        }
     }
 
     #[test]

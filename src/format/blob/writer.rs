@@ -10,12 +10,14 @@ use sha2::Digest as _;
 use super::stack::Stack;
 use super::wrapping;
 use crate::format::block::{BlockDevice, BlockDeviceMut, SECTOR, check_write};
-use crate::format::lsmt::{Header, MAX_MAPPINGS, Place, Segments, encode_index};
+use crate::format::lsmt::{Header, MAX_MAPPINGS, Place, Segments, Target, encode_index};
 use crate::format::zfile::{Algorithm, BlockSize, CompressPool, Geometry, ZFileWriter};
 use crate::oci::Digest;
 
 /// Zeros are looked for in pieces of this many bytes, ext4's block.
 const PIECE: usize = 4096;
+/// Bytes of the disk below that are copied at once.
+const COPIED: u64 = 256 << 10;
 
 /// What a layer is besides its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,6 +249,35 @@ impl BlockDeviceMut for LayerWriter {
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
         check_write(self.spec.virtual_size, offset, len)?;
         self.segments.remove(offset / SECTOR, len / SECTOR);
+        Ok(())
+    }
+
+    /// Data of this layer is not stored again: both places are mapped to it.
+    fn copy_at(&mut self, from: u64, to: u64, len: u64) -> io::Result<()> {
+        check_write(self.spec.virtual_size, from, len)?;
+        check_write(self.spec.virtual_size, to, len)?;
+        let mut buffer = Vec::new();
+        for (piece, target) in self.segments.pieces(from / SECTOR..(from + len) / SECTOR) {
+            let start = to + (piece.start * SECTOR - from);
+            let sectors = piece.end - piece.start;
+            match target {
+                Some(Target::Data(moffset)) => {
+                    self.segments.map(start / SECTOR, sectors, moffset);
+                }
+                Some(Target::Zeros) => self.zero_at(start, sectors * SECTOR)?,
+                None => {
+                    let end = piece.end * SECTOR;
+                    let mut at = piece.start * SECTOR;
+                    while at < end {
+                        let part = (end - at).min(COPIED);
+                        buffer.resize(usize::try_from(part).map_err(io::Error::other)?, 0);
+                        self.lower.read_at(at, &mut buffer)?;
+                        self.write_at(to + (at - from), &buffer)?;
+                        at += part;
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }

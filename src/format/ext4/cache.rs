@@ -138,7 +138,6 @@ impl<D: BlockDevice> Cache<D> {
     }
 
     fn load(&mut self, number: u64) -> Result<()> {
-        self.make_room();
         let mut data = self.zeros();
         let pristine = self.pristine.as_ref();
         let before = if pristine.is_some_and(|all| all.fill(number, &mut data)) {
@@ -162,7 +161,12 @@ impl<D: BlockDevice> Cache<D> {
 
     /// A block, loaded and unpacked.
     fn entry(&mut self, number: u64) -> Result<&mut Block> {
-        if !self.blocks.contains_key(&number) {
+        let known = self.blocks.get(&number).map(Block::is_plain);
+        if known != Some(true) {
+            // Unpacking takes memory as loading does.
+            self.make_room();
+        }
+        if known.is_none() {
             self.load(number)?;
         }
         let size = self.block_size as usize;

@@ -83,17 +83,20 @@ impl Checksums {
         }
     }
 
-    /// Whether a block's own checksum is right.
+    /// Whether a block's own checksum is right. A block that says of itself that its checksum
+    /// is beyond its end does not have one, as in the kernel.
     pub(super) fn is_right(self, block: &[u8], number: u64, seal: Seal) -> bool {
         match self {
-            Self::All(seed) => block_checksum(seed, block, number, seal)
-                .is_none_or(|(at, crc)| get32(block, at) == crc),
+            Self::All(seed) => match block_checksum(seed, block, number, seal) {
+                Some((at, crc)) => get32(block, at) == crc,
+                None => seal == Seal::Plain,
+            },
             _ => true,
         }
     }
 }
 
-/// Where a block's checksum is, and what it must be. `None` where it has none.
+/// Where a block's checksum is, and what it must be. `None` where there is no room for one.
 fn block_checksum(seed: u32, block: &[u8], number: u64, seal: Seal) -> Option<(usize, u32)> {
     match seal {
         Seal::Plain => None,

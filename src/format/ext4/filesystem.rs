@@ -34,7 +34,7 @@ pub struct Filesystem<D> {
     /// No group before this one has a free inode.
     pub(super) free_inodes_from: u32,
     /// How many directories are in those that have too many to say so.
-    crowded: HashMap<Ino, u64>,
+    pub(super) crowded: HashMap<Ino, u64>,
 }
 
 impl<D: BlockDevice> Filesystem<D> {
@@ -265,52 +265,6 @@ impl<D: BlockDevice> Filesystem<D> {
             }
             at += part as u64;
             rest = later;
-        }
-        Ok(())
-    }
-
-    /// Adds a directory to those that `dir` counts as its links.
-    fn add_subdirectory(&mut self, dir: &mut Inode) -> Result<()> {
-        if dir.links() == 1 {
-            if let Some(count) = self.crowded.get_mut(&dir.ino) {
-                *count += 1;
-            }
-            return Ok(());
-        }
-        let links = dir.links().saturating_add(1);
-        if links < MAX_LINKS {
-            dir.set_links(links);
-            return Ok(());
-        }
-        if self.sb.ro_compat() & ro_compat::DIR_NLINK == 0 {
-            return Err(Error::TooManyLinks);
-        }
-        dir.set_links(1);
-        Ok(())
-    }
-
-    /// Takes one away that is no longer there.
-    fn remove_subdirectory(&mut self, dir: &mut Inode) -> Result<()> {
-        if dir.links() > 2 {
-            dir.set_links(dir.links() - 1);
-            return Ok(());
-        }
-        if dir.links() == 2 {
-            return Ok(());
-        }
-        // Too many to count; are they still?
-        let count = if let Some(count) = self.crowded.get(&dir.ino) {
-            count.saturating_sub(1)
-        } else {
-            let names = self.names(dir)?;
-            let is_directory = |name: &&NamedEntry| name.file_type == FileType::Directory;
-            names.iter().filter(is_directory).count() as u64
-        };
-        if count + 2 < u64::from(MAX_LINKS) {
-            self.crowded.remove(&dir.ino);
-            dir.set_links(count as u16 + 2);
-        } else {
-            self.crowded.insert(dir.ino, count);
         }
         Ok(())
     }
@@ -652,18 +606,6 @@ impl<D: BlockDeviceMut> Filesystem<D> {
         self.crowded.remove(&dir.ino);
         self.start_directory(&mut dir, parent)?;
         self.put_inode(&mut dir)
-    }
-
-    /// Where a directory's `..` leads.
-    fn parent_of(&mut self, dir: &Inode) -> Result<Ino> {
-        let first = self.directory_block(dir, 0)?;
-        let block = self.cache.read(first)?;
-        let mut slots = super::dirblock::slots(block);
-        let found = slots.nth(1).transpose()?.filter(|slot| slot.name == b"..");
-        match found {
-            Some(slot) if slot.ino != 0 => Ok(slot.ino),
-            _ => corrupt(format!("directory {} has no \"..\"", dir.ino)),
-        }
     }
 
     /// Sets mode, owner, times and all extended attributes: those that are not named go.

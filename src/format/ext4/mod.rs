@@ -18,7 +18,8 @@
 //! | `checksum` | where a filesystem has them |
 //! | `bitmap`, `blocks`, `inodes` | who is free |
 //! | `inode`, `extents`, `indirect` | a file's attributes and where its data is |
-//! | `dirblock`, `hash`, `htree`, `directory` | names |
+//! | `dirblock`, `hash`, `htree`, `directory`, `subdirectories` | names |
+//! | `copy` | a file's data once more |
 //! | `acl`, `xattr` | extended attributes |
 //! | `mkfs`, `filesystem` | the whole |
 
@@ -30,6 +31,7 @@ mod bitmap;
 mod blocks;
 mod cache;
 mod checksum;
+mod copy;
 mod dirblock;
 mod directory;
 mod error;
@@ -43,6 +45,7 @@ mod inode;
 mod inodes;
 mod layout;
 mod mkfs;
+mod subdirectories;
 mod superblock;
 mod types;
 mod xattr;

@@ -10,4 +10,4 @@ pub use layer::{Layer, LsmtError};
 pub use layout::{Header, Mapping};
 pub(crate) use layout::{MAX_MAPPINGS, Place, encode_index};
 pub use refusal::MisplacedZeros;
-pub(crate) use segments::Segments;
+pub(crate) use segments::{Segments, Target};

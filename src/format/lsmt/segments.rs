@@ -1,6 +1,7 @@
 //! What a layer under construction maps: later writes win over earlier ones.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::layout::{Mapping, ZEROED_MOFFSET};
 
@@ -21,6 +22,14 @@ impl Segment {
             ..self
         }
     }
+}
+
+/// What sectors are mapped to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Data that begins at this sector of the LSMT.
+    Data(u64),
+    Zeros,
 }
 
 /// Disjoint mappings by their first sector. All numbers are sectors.
@@ -101,6 +110,32 @@ impl Segments {
             || self.0.range(offset..end).next().is_some()
     }
 
+    /// The sectors of a range piece by piece, each with what it is mapped to, if to anything.
+    pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Target>)> {
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        let below = self.0.range(..range.start).next_back();
+        for (&start, &segment) in below.into_iter().chain(self.0.range(range.clone())) {
+            let (from, to) = (start.max(at), (start + segment.length).min(range.end));
+            if from >= to {
+                continue;
+            }
+            if at < from {
+                pieces.push((at..from, None));
+            }
+            let target = match segment.tail(from - start) {
+                tail if tail.zeroed => Target::Zeros,
+                tail => Target::Data(tail.moffset),
+            };
+            pieces.push((from..to, Some(target)));
+            at = to;
+        }
+        if at < range.end {
+            pieces.push((at..range.end, None));
+        }
+        pieces
+    }
+
     /// The mappings in the disk's order.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
         self.0.iter().map(|(offset, segment)| Mapping {
@@ -159,6 +194,21 @@ mod tests {
             for sector in 0..96 {
                 let is = model[usize::try_from(sector).unwrap()];
                 prop_assert_eq!(segments.is_touched(sector, 1), is.is_some());
+            }
+            for range in [0..96, 10..70, 33..34] {
+                let mut next = range.start;
+                for (piece, target) in segments.pieces(range.clone()) {
+                    prop_assert_eq!(piece.start, next);
+                    next = piece.end;
+                    for sector in piece.clone() {
+                        let target = target.map(|target| match target {
+                            Target::Data(moffset) => (false, moffset + sector - piece.start),
+                            Target::Zeros => (true, ZEROED_MOFFSET),
+                        });
+                        prop_assert_eq!(target, model[usize::try_from(sector).unwrap()]);
+                    }
+                }
+                prop_assert_eq!(next, range.end);
             }
         }
     }

@@ -146,6 +146,13 @@ impl Header {
     }
 }
 
+/// Whether bytes begin with a header: a block with its checksum in it.
+pub fn is_header(bytes: &[u8]) -> bool {
+    bytes
+        .first_chunk()
+        .is_some_and(|block| Header::new(block).is_ok())
+}
+
 /// The map entries in an extension block of an old GNU sparse header, and whether more follow.
 pub(super) fn gnu_sparse_extension(
     block: &[u8; BLOCK],

@@ -16,6 +16,7 @@ mod sparse;
 
 pub use entry::{Entry, EntryKind, Timestamp};
 pub use error::{Problem, TarError};
+pub use header::is_header;
 pub use reader::TarReader;
 
 /// Bytes of a tar block: headers are one, data is padded to them.

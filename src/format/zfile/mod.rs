@@ -3,6 +3,7 @@
 
 mod codec;
 mod layout;
+mod offsets;
 mod pool;
 mod reader;
 mod refusal;

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::codec::decompress;
-use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, MAX_STORED, Place, SPACE};
+use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, Place, SPACE};
+use super::offsets::Offsets;
 use super::refusal::UnreadableBlock;
 use crate::format::block::{BlockDevice, SharedDevice, check_range};
 use crate::format::crc::crc32c;
@@ -13,8 +14,6 @@ use crate::format::crc::crc32c;
 const READ: usize = 1 << 20;
 /// Decoded blocks that are remembered, so that neighbouring small reads cost one block.
 const REMEMBERED: usize = 16;
-/// Blocks under one base in the offsets' compact form.
-const GROUP: usize = 1024;
 
 /// Why a `ZFile` cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,69 +51,6 @@ impl std::fmt::Debug for ZFileReader {
     }
 }
 
-/// Where each block begins: a base every [`GROUP`] blocks, and distances from it.
-struct Offsets {
-    bases: Vec<u64>,
-    distances: Vec<u32>,
-}
-
-impl Offsets {
-    fn new(sizes: &[u8], first: u64, end: u64) -> Result<Self, ZFileError> {
-        let count = sizes.len() / 4;
-        let mut offsets = Self {
-            bases: Vec::with_capacity(count / GROUP + 1),
-            distances: Vec::with_capacity(count + 1),
-        };
-        let mut at = first;
-        let mut base = first;
-        for (n, size) in stored_sizes(sizes).enumerate() {
-            if size as usize <= BLOCK_CRC || size as usize > 2 * MAX_STORED {
-                return Err(ZFileError::Index(format!(
-                    "block {n} has a stored size of {size}"
-                )));
-            }
-            if n % GROUP == 0 {
-                base = at;
-                offsets.bases.push(base);
-            }
-            offsets.push(at, base)?;
-            at += u64::from(size);
-        }
-        if count.is_multiple_of(GROUP) {
-            base = at;
-            offsets.bases.push(base);
-        }
-        offsets.push(at, base)?;
-        if at > end {
-            return Err(ZFileError::Index(format!(
-                "its blocks end at {at}, behind the index at {end}"
-            )));
-        }
-        Ok(offsets)
-    }
-
-    fn push(&mut self, at: u64, base: u64) -> Result<(), ZFileError> {
-        let distance = u32::try_from(at - base)
-            .map_err(|_| ZFileError::Index(format!("a block begins at {at}")))?;
-        self.distances.push(distance);
-        Ok(())
-    }
-
-    /// Byte offset of block `n`; the one behind the last is where the blocks end.
-    fn of(&self, n: u64) -> io::Result<u64> {
-        let n = usize::try_from(n).map_err(io::Error::other)?;
-        match (self.bases.get(n / GROUP), self.distances.get(n)) {
-            (Some(base), Some(distance)) => Ok(base + u64::from(*distance)),
-            _ => Err(damaged(format!("there is no block {n}"))),
-        }
-    }
-}
-
-fn stored_sizes(index: &[u8]) -> impl Iterator<Item = u32> {
-    let (sizes, _) = index.as_chunks::<4>();
-    sizes.iter().map(|size| u32::from_le_bytes(*size))
-}
-
 fn damaged(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
@@ -139,10 +75,7 @@ impl ZFileReader {
             None => at_place(size.saturating_sub(SPACE as u64), Place::Trailer, "trailer")?,
         };
         let geometry = geometry.ok_or_else(|| ZFileError::Index("it is nowhere".into()))?;
-        let index = Self::read_index(&device, &geometry)?;
-        let end = geometry.index_offset;
-        let offsets = Offsets::new(&index, SPACE as u64, end)?;
-        let unreadable = UnreadableBlock::find(stored_sizes(&index), geometry.block_size);
+        let (offsets, unreadable) = Offsets::read(&device, &geometry)?;
         Ok(Self {
             device,
             geometry,
@@ -150,35 +83,6 @@ impl ZFileReader {
             unreadable,
             remembered: Mutex::new(Vec::new()),
         })
-    }
-
-    fn read_index(device: &SharedDevice, geometry: &Geometry) -> Result<Vec<u8>, ZFileError> {
-        let block_size = u64::from(geometry.block_size.bytes());
-        let blocks = geometry.original_size.div_ceil(block_size);
-        if geometry.index_size != blocks {
-            return Err(ZFileError::Index(format!(
-                "it has {} entries, and {} bytes make {blocks} blocks of {block_size}",
-                geometry.index_size, geometry.original_size,
-            )));
-        }
-        // Within the file before anything of that size is allocated.
-        let len = blocks
-            .checked_mul(4)
-            .filter(|len| check_range(device.size(), geometry.index_offset, *len).is_ok())
-            .and_then(|len| usize::try_from(len).ok())
-            .ok_or_else(|| ZFileError::Index(format!("its {blocks} entries leave the file")))?;
-        let mut index = vec![0; len];
-        device.read_at(geometry.index_offset, &mut index)?;
-        let crc = crc32c(0, &index);
-        if crc == geometry.index_crc {
-            Ok(index)
-        } else {
-            let text = format!(
-                "its CRC is {:08x}, its bytes have {crc:08x}",
-                geometry.index_crc
-            );
-            Err(ZFileError::Index(text))
-        }
     }
 
     /// What the header says.

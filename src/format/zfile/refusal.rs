@@ -33,24 +33,49 @@ const MAX_GROUP_SUM: u64 = 65_534;
 /// Bytes of the original that make up a group.
 const GROUP: u32 = 65_536;
 
-impl UnreadableBlock {
-    /// The first one of these stored sizes, if there is any.
-    pub(super) fn find(sizes: impl Iterator<Item = u32>, block_size: BlockSize) -> Option<Self> {
-        let group = u64::from(GROUP / block_size.bytes());
-        let mut sum = 0;
-        for (block, size) in (0..).zip(sizes) {
-            if u64::from(size) > MAX_STORED as u64 {
-                return Some(Self::TooLarge { block, size });
-            }
-            sum += u64::from(size);
-            // Where the group's last block ends, the next one's base says.
-            if (block + 1) % group == 0 {
-                sum = 0;
-            } else if sum > MAX_GROUP_SUM {
-                return Some(Self::TooFar { block, sum });
-            }
+/// Looks for the first such block among stored sizes as they come.
+pub(super) struct Finder {
+    /// Blocks of a group.
+    group: u64,
+    block: u64,
+    /// Stored sizes of the group so far.
+    sum: u64,
+    found: Option<UnreadableBlock>,
+}
+
+impl Finder {
+    pub(super) fn new(block_size: BlockSize) -> Self {
+        Self {
+            group: u64::from(GROUP / block_size.bytes()),
+            block: 0,
+            sum: 0,
+            found: None,
         }
-        None
+    }
+
+    /// Takes the stored size of the next block.
+    pub(super) fn add(&mut self, size: u32) {
+        let block = self.block;
+        self.block += 1;
+        if self.found.is_some() {
+            return;
+        }
+        if u64::from(size) > MAX_STORED as u64 {
+            self.found = Some(UnreadableBlock::TooLarge { block, size });
+        }
+        self.sum += u64::from(size);
+        // Where the group's last block ends, the next one's base says.
+        if self.block.is_multiple_of(self.group) {
+            self.sum = 0;
+        } else if self.sum > MAX_GROUP_SUM && self.found.is_none() {
+            let sum = self.sum;
+            self.found = Some(UnreadableBlock::TooFar { block, sum });
+        }
+    }
+
+    /// The first one, if there is any.
+    pub(super) fn found(self) -> Option<UnreadableBlock> {
+        self.found
     }
 }
 
@@ -59,7 +84,11 @@ mod tests {
     use super::*;
 
     fn find(sizes: &[u32], kib: &str) -> Option<UnreadableBlock> {
-        UnreadableBlock::find(sizes.iter().copied(), kib.parse().unwrap())
+        let mut finder = Finder::new(kib.parse().unwrap());
+        for size in sizes {
+            finder.add(*size);
+        }
+        finder.found()
     }
 
     #[test]

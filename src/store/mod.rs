@@ -8,6 +8,7 @@ pub mod blobs;
 mod error;
 pub mod index;
 mod owner;
+mod shortage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use index::{
     Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
     Origin, SharedLayer,
 };
+pub use shortage::Shortage;
 
 use owner::Owner;
 

@@ -117,10 +117,14 @@ fn connect(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
 fn explain(index: &str, what: &'static str, error: &rusqlite::Error) -> IndexError {
     use ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
-        SystemIoFailure,
+        ReadOnly, SystemIoFailure,
     };
     match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
+        Some(DiskFull | ReadOnly) => IndexError::NoSpace {
+            index: index.to_owned(),
+            reason: format!("while trying to {what}: {error}"),
+        },
+        Some(DatabaseBusy | DatabaseLocked | SystemIoFailure | CannotOpen) => {
             IndexError::Unavailable {
                 index: index.to_owned(),
                 reason: format!("while trying to {what}: {error}"),

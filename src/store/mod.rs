@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use blobs::{
-    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobStore, Damage, Examined, Reservation,
-    Scrubber, TempBlob,
+    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobPin, BlobStore, Damage, Examined,
+    Reservation, Scrubber, SharedBlob, TempBlob,
 };
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{

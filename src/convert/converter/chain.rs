@@ -15,7 +15,7 @@ use super::super::layer::{
 };
 use super::super::memory::Share;
 use super::super::plan::Step;
-use super::catalogue::{Base, Layer, Wanted, open_local};
+use super::catalogue::{Base, Layer, StoredBlob, Wanted};
 use super::deadline::Deadline;
 use super::fetch::{Failure, fetch};
 use super::status::{Gauge, add};
@@ -95,7 +95,7 @@ impl Converter {
         let result = chain.run().await;
         if result
             .as_ref()
-            .is_err_and(|error| error.fault() == Fault::Local)
+            .is_err_and(|error| error.fault() == Fault::Local && error.shortage().is_none())
         {
             // What was read of the layers below may have been damaged since they were verified.
             let blobs = self.inner.store.blobs();
@@ -439,14 +439,18 @@ impl Converter {
         let blobs = self.inner.store.blobs().clone();
         let committed = on_thread("commit", move || {
             Ok((|| {
+                let written = sealing.written();
                 let sealed = sealing.wait()?;
                 let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
-                let blob = open_local(&file)
-                    .map_err(|cause| LayerError::Output(std::io::Error::other(cause)))?;
+                let shared = blobs.share(file)?;
+                let pin = Some(shared.pin());
+                // What is stacked upon it keeps no file open for it.
+                written.move_to(Arc::new(StoredBlob(shared)));
                 Ok::<_, Failed>(Layer {
                     digest: sealed.digest,
                     size: sealed.size,
-                    blob,
+                    blob: written.blob,
+                    pin,
                     base,
                 })
             })())

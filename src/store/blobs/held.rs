@@ -201,7 +201,7 @@ impl Held<'_> {
                 return Err(BlobError::io("locking", &path)(error));
             }
         }
-        if !is_linked(&file, &path)? {
+        if !is_linked(&file, &path)? || self.shelf.pins.has(digest) {
             return Ok(false);
         }
         fs::remove_file(&path).map_err(BlobError::io("evicting", &path))?;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::Counters;
 use super::held::Shards;
 use super::known::{Change, Known};
+use super::pins::Pins;
 use super::stamp::Stamp;
 use super::{BlobInfo, create_directory};
 use crate::oci::Digest;
@@ -33,6 +34,7 @@ pub(super) struct Shelf {
     pub(super) known: Known,
     pub(super) counters: Counters,
     pub(super) shards: Mutex<Shards>,
+    pub(super) pins: Pins,
     reserved: Mutex<u64>,
 }
 
@@ -88,6 +90,7 @@ impl Shelf {
             known: Known::new(),
             counters: Counters::default(),
             shards: Mutex::new(Shards::new(file)),
+            pins: Pins::new(data_dir.join("pins")),
             reserved: Mutex::new(0),
         })
     }

@@ -100,8 +100,9 @@ impl Server {
     /// # Errors
     /// When an address is taken, or a file that the configuration names cannot be used.
     #[allow(clippy::unused_async)]
-    pub async fn bind(config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
-        raise_open_files();
+    pub async fn bind(mut config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
+        let files = raise_open_files();
+        config.limits.connections = connections(config.limits.connections, files);
         let tls = config.tls.as_ref().map(Tls::open).transpose();
         let tls = tls.map_err(ServerError::Configuration)?;
         let (listener, local_addr) = listen(config.listen)?;
@@ -113,7 +114,7 @@ impl Server {
             None => (None, None),
         };
         Ok(Self {
-            front: Arc::new(Front::new(config, converter)?),
+            front: Arc::new(Front::new(config, converter, files)?),
             tls: tls.map(Arc::new),
             listener,
             admin,
@@ -194,19 +195,33 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
 }
 
 /// Lets this process open as many files as it may be allowed: each connection is one, and the
-/// usual limit of 1024 is there for programs that know no better.
-fn raise_open_files() {
+/// usual limit of 1024 is there for programs that know no better. Says how many these are.
+fn raise_open_files() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         }
+        Ok(hard)
     });
-    if let Err(error) = raised {
+    raised.unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of open files stays as it is");
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+    })
+}
+
+/// The connections that are accepted where so many files may be open: most of them need another
+/// one to the upstream, or a file.
+fn connections(wanted: usize, files: u64) -> usize {
+    let most = usize::try_from(files / 3).unwrap_or(usize::MAX).max(8);
+    if wanted > most {
+        tracing::warn!(
+            files, connections = most,
+            "fewer connections are accepted than --max-connections says: raise the limit of open \
+             files (ulimit -n, LimitNOFILE)"
+        );
     }
+    wanted.min(most)
 }
 
 /// What is looked after as time goes by.

@@ -62,7 +62,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the data directory and the index, removes what dead processes left behind
-    /// (temporary files, leases), and makes what is missing.
+    /// (temporary files, leases), and makes what is missing. Where a disk is full or read-only,
+    /// what is there is opened for reading.
     ///
     /// # Errors
     /// When the directory cannot be used, was written by a later version, or the index
@@ -88,13 +89,19 @@ impl Store {
             IndexConfig::Mysql(config) => Index::mysql(*config).await?,
         };
         for gone in dead {
-            let leases = index.release_all(gone.name()).await?;
-            if leases > 0 {
-                tracing::info!(
+            match index.release_all(gone.name()).await {
+                Ok(0) => {}
+                Ok(leases) => tracing::info!(
                     holder = gone.name(),
                     leases,
                     "a dead process's leases are free"
-                );
+                ),
+                // They run out by themselves, and the next one to start cleans up.
+                Err(error) if error.is_no_space() => {
+                    tracing::warn!(%error, "a dead process's leases stay");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             }
             gone.forget();
         }

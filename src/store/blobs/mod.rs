@@ -319,7 +319,7 @@ impl BlobStore {
     /// answer is dropped. Of several processes one does it.
     ///
     /// # Errors
-    /// When its file cannot be opened or its thread not be started.
+    /// When its thread cannot be started.
     pub fn scrub(&self, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
         scrub::start(Arc::clone(&self.shelf), rate)
     }

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -79,21 +80,16 @@ struct Scrub {
 pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
     let stop = Arc::new(Stop::default());
     let path = shelf.data_dir.join("scrub");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(BlobError::io("opening", &path))?;
     let mut scrub = Scrub {
         shelf,
         rate,
         stop: Arc::clone(&stop),
         next: Instant::now(),
     };
-    let work = move || scrub.run(&file);
+    let work = {
+        let path = path.clone();
+        move || scrub.run(&path)
+    };
     thread::Builder::new()
         .name("scrub".to_owned())
         .spawn(work)
@@ -101,23 +97,45 @@ pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, Blo
     Ok(Scrubber(stop))
 }
 
+/// The file with the scrubber's lock; for reading alone where it cannot be written.
+fn open(path: &Path) -> Result<File, BlobError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(BlobError::io("opening", path));
+    match opened {
+        Err(error) if error.is_no_space() => File::open(path).map_err(|_| error),
+        other => other,
+    }
+}
+
 impl Scrub {
-    fn run(&mut self, file: &File) {
-        loop {
-            self.read_last_round(file);
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
-                    tracing::debug!("another process scrubs this data directory");
+    fn run(&mut self, path: &Path) {
+        let file = loop {
+            match open(path) {
+                Ok(file) => {
+                    self.read_last_round(&file);
+                    match file.try_lock() {
+                        Ok(()) => break file,
+                        Err(TryLockError::WouldBlock) => {
+                            tracing::debug!("another process scrubs this data directory");
+                        }
+                        Err(TryLockError::Error(error)) => {
+                            tracing::warn!(%error, "the scrubber's lock cannot be had");
+                        }
+                    }
                 }
-                Err(TryLockError::Error(error)) => {
-                    tracing::warn!(%error, "the scrubber's lock cannot be had");
-                }
+                Err(error) => tracing::warn!(%error, "the scrubber waits for its file"),
             }
             if self.stop.wait(PAUSE) {
                 return;
             }
-        }
+        };
+        let file = &file;
         loop {
             let begun = Instant::now();
             let pause = match self.round() {
@@ -205,7 +223,9 @@ impl Scrub {
         self.shelf.counters.round_ended();
         self.shelf.counters.last_round(seconds);
         let written = file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0);
-        if let Err(error) = written {
+        if let Err(error) = written.map_err(BlobError::io("writing", Path::new("scrub")))
+            && !error.is_no_space()
+        {
             tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
         }
     }

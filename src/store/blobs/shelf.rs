@@ -57,14 +57,19 @@ impl Shelf {
         keep: Duration,
     ) -> Result<Self, BlobError> {
         let path = data_dir.join("layout");
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(BlobError::io("opening", &path))?;
+            .map_err(BlobError::io("opening", &path));
+        let mut file = match opened {
+            // What is there can be read, and locked, on a disk that cannot be written.
+            Err(error) if error.is_no_space() => File::open(&path).map_err(|_| error)?,
+            other => other?,
+        };
         file.lock().map_err(BlobError::io("locking", &path))?;
         let checked = check_layout(&mut file, &path);
         file.unlock().map_err(BlobError::io("unlocking", &path))?;
@@ -74,7 +79,10 @@ impl Shelf {
             create_directory(&blobs.join(algorithm))?;
         }
         let damaged = data_dir.join("damaged");
-        create_directory(&damaged)?;
+        match create_directory(&damaged) {
+            Err(error) if !error.is_no_space() => return Err(error),
+            _ => {}
+        }
         let grain = match keep {
             Duration::ZERO => Duration::from_secs(1),
             _ => (keep / 16).min(Duration::from_mins(1)),

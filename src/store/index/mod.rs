@@ -128,6 +128,19 @@ impl Index {
         either!(self, index => index.ping())
     }
 
+    /// Why nothing can be recorded, if nothing can: the disk with the file is full or read-only.
+    /// What was recorded is read all the same.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn read_only(&self) -> Result<Option<String>, IndexError> {
+        match self {
+            Self::Sqlite(index) => index.read_only().await,
+            // Its disk is another's, and its errors tell.
+            Self::Mysql(_) => Ok(None),
+        }
+    }
+
     /// The row of a chain in one repository. A row whose digest or size is no digest or size
     /// cannot be used by anyone: it is logged and passed over.
     ///

@@ -1,22 +1,41 @@
 //! The threads that hold the file: `SQLite` waits, which no task may.
 
-use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::super::schema::TABLES;
+use super::connect::{Opened, open, open_writable};
 use crate::store::IndexError;
 
-/// How long a statement waits for another process's.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The layout of this program's own tables, in `PRAGMA user_version`.
-const LAYOUT: i64 = 1;
+/// How often it is tried whether a file can be written again.
+const RETRY: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Why the file cannot be written, if it cannot: as the thread that writes last saw it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReadOnly(Arc<Mutex<Option<String>>>);
+
+impl ReadOnly {
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cause(&self) -> Option<String> {
+        self.lock().clone()
+    }
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It makes the tables, and says whether the file can be written.
+    Writer,
+    Reader,
+}
 
 /// A thread with a connection of its own; it ends with the last clone of this.
 #[derive(Debug, Clone)]
@@ -25,11 +44,78 @@ pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
 }
 
+/// The connection of a worker.
+struct Link {
+    path: PathBuf,
+    role: Role,
+    read_only: ReadOnly,
+    connection: Connection,
+    /// When it was last tried to open the file for writing, if it is open for reading alone.
+    tried: Option<Instant>,
+}
+
+impl Link {
+    fn open(path: &Path, role: Role, read_only: ReadOnly) -> rusqlite::Result<Self> {
+        let Opened {
+            connection,
+            read_only: cause,
+        } = open(path, role == Role::Writer)?;
+        let tried = cause.is_some().then(Instant::now);
+        if let Some(cause) = &cause
+            && role == Role::Writer
+        {
+            tracing::error!(
+                index = %path.display(), cause,
+                "the index cannot be written: what it has is read, and nothing is converted until \
+                 there is room on the disk and it is writable"
+            );
+        }
+        if role == Role::Writer {
+            *read_only.lock() = cause;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            role,
+            read_only,
+            connection,
+            tried,
+        })
+    }
+
+    /// Opens the file anew if it can be written again. The reader follows the writer: what is open
+    /// for reading alone need not see what is written.
+    fn refresh(&mut self) {
+        let Some(tried) = self.tried else { return };
+        let is_due = match self.role {
+            Role::Writer => tried.elapsed() >= RETRY,
+            Role::Reader => self.read_only.lock().is_none(),
+        };
+        if !is_due {
+            return;
+        }
+        match open_writable(&self.path, self.role == Role::Writer) {
+            Ok(connection) => {
+                self.connection = connection;
+                self.tried = None;
+                if self.role == Role::Writer {
+                    *self.read_only.lock() = None;
+                    tracing::info!(index = %self.path.display(), "the index can be written again");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the index still cannot be written");
+                self.tried = Some(Instant::now());
+            }
+        }
+    }
+}
+
 impl Worker {
     pub(super) async fn start(
         thread: &str,
         path: &Path,
-        makes_tables: bool,
+        role: Role,
+        read_only: ReadOnly,
     ) -> Result<Self, IndexError> {
         let index: Arc<str> = path.display().to_string().into();
         let unavailable = |reason: String| IndexError::Unavailable {
@@ -42,8 +128,8 @@ impl Worker {
         std::thread::Builder::new()
             .name(thread.to_owned())
             .spawn(move || {
-                let mut connection = match connect(&path, makes_tables) {
-                    Ok(connection) => connection,
+                let mut link = match Link::open(&path, role, read_only) {
+                    Ok(link) => link,
                     Err(error) => {
                         let _ = ready.send(Err(error));
                         return;
@@ -51,7 +137,8 @@ impl Worker {
                 };
                 if ready.send(Ok(())).is_ok() {
                     while let Ok(job) = queue.recv() {
-                        job(&mut connection);
+                        link.refresh();
+                        job(&mut link.connection);
                     }
                 }
             })
@@ -85,33 +172,6 @@ impl Worker {
             .map_err(|_| gone())?
             .map_err(|error| explain(&self.index, what, &error))
     }
-}
-
-fn connect(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
-    // is nothing beside the conversion that it stands for.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    if makes_tables {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let layout: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if layout > LAYOUT {
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISMATCH),
-                Some(format!(
-                    "it has layout {layout}, written by a later version; this one knows {LAYOUT}"
-                )),
-            ));
-        }
-        for table in &TABLES {
-            transaction.execute_batch(table.sqlite)?;
-        }
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
-        transaction.commit()?;
-    }
-    Ok(connection)
 }
 
 fn explain(index: &str, what: &'static str, error: &rusqlite::Error) -> IndexError {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use overlaybd_proxy::oci::{ChainId, Digest};
 use overlaybd_proxy::store::{
-    Acquired, BlobError, BlobFile, BlobStore, IndexConfig, Store, StoreConfig, StoreError,
+    Acquired, BlobError, BlobFile, BlobStore, CacheSize, IndexConfig, Store, StoreConfig, StoreError,
 };
 use proptest::prelude::*;
 use store_support::skip;
@@ -72,7 +72,7 @@ fn config(data_dir: &Path) -> StoreConfig {
     StoreConfig {
         data_dir: data_dir.to_owned(),
         index: IndexConfig::Sqlite,
-        cache_size: None,
+        cache_size: CacheSize::Unbounded,
         keep: Duration::ZERO,
     }
 }
@@ -525,7 +525,7 @@ async fn a_living_process_keeps_its_files_and_leases_and_a_dead_one_does_not() {
     let mut child = spawn(data.path(), "hold");
     wait_for(&data.path().join("ready"));
     let store = Store::open(StoreConfig {
-        cache_size: Some(0),
+        cache_size: CacheSize::Bytes(0),
         ..config(data.path())
     })
     .await

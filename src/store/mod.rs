@@ -10,7 +10,7 @@ pub mod index;
 mod owner;
 mod shortage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,17 @@ pub enum IndexConfig {
     Mysql(Box<MysqlConfig>),
 }
 
+/// The most that blobs may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSize {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system that holds the data directory.
+    Percent(u8),
+    /// There is no bound.
+    Unbounded,
+}
+
 /// What the store is made from.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -46,10 +57,29 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Where the index lives.
     pub index: IndexConfig,
-    /// The most bytes that blobs may take; `None` for no bound.
-    pub cache_size: Option<u64>,
+    /// The most that blobs may take.
+    pub cache_size: CacheSize,
     /// How long after its last use a blob is safe from eviction.
     pub keep: Duration,
+}
+
+impl CacheSize {
+    /// The bound in bytes, for a data directory that is there.
+    fn bytes(self, data_dir: &Path) -> Result<Option<u64>, BlobError> {
+        Ok(match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => {
+                let whole = blobs::disk_space(data_dir)?.size;
+                let bytes = (whole / 100).saturating_mul(percent.into());
+                tracing::info!(
+                    bytes, percent,
+                    "the blob cache takes at most this part of its file system (--cache-size)"
+                );
+                Some(bytes)
+            }
+            Self::Unbounded => None,
+        })
+    }
 }
 
 /// The index and the blobs. Cheap to clone; the clones are one store.
@@ -77,6 +107,8 @@ impl Store {
         } = config;
         let directory = data_dir.clone();
         let (blobs, owner, dead) = tokio::task::spawn_blocking(move || {
+            blobs::create_directory(&directory)?;
+            let cache_size = cache_size.bytes(&directory)?;
             let blobs = BlobStore::at(&directory, cache_size, keep)?;
             let owner = Owner::register(&directory)?;
             let dead = Owner::dead(&directory)?;

@@ -50,7 +50,7 @@ pub use shared::SharedBlob;
 pub use shelf::Reservation;
 pub use temp::TempBlob;
 
-pub(super) use directory::{create_directory, is_linked};
+pub(super) use directory::{create_directory, disk_space, is_linked};
 
 use super::BlobError;
 use crate::oci::Digest;

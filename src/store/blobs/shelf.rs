@@ -13,7 +13,7 @@ use super::held::Shards;
 use super::known::{Change, Known};
 use super::pins::Pins;
 use super::stamp::Stamp;
-use super::{BlobInfo, create_directory};
+use super::{BlobInfo, create_directory, disk_space};
 use crate::oci::Digest;
 use crate::store::BlobError;
 
@@ -157,20 +157,14 @@ impl Shelf {
     }
 
     pub(super) fn evict(&self) -> Result<u64, BlobError> {
+        if self.cache_size.is_none() {
+            return Ok(0);
+        }
         self.hold()?.make_room(0)
     }
 
     pub(super) fn bytes_free(&self) -> Result<u64, BlobError> {
-        let stat = nix::sys::statvfs::statvfs(&self.data_dir).map_err(|error| {
-            BlobError::io("asking for the free space of", &self.data_dir)(error.into())
-        })?;
-        // Both are u64 here, u32 elsewhere.
-        #[allow(clippy::useless_conversion)]
-        let (blocks, size) = (
-            u64::from(stat.blocks_available()),
-            u64::from(stat.fragment_size()),
-        );
-        Ok(blocks.saturating_mul(size))
+        Ok(disk_space(&self.data_dir)?.free)
     }
 
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, BlobError> {
@@ -184,11 +178,7 @@ impl Shelf {
             // A claim that all blobs together could not meet must not cost any of them.
             let missing = needed.saturating_sub(free);
             if missing > 0 && held.total() >= missing {
-                let freed = held.evict_bytes(missing)?;
-                tracing::info!(
-                    freed,
-                    "evicted blobs for a conversion: the disk is too full"
-                );
+                held.evict_bytes(missing, "the disk lacks room for a conversion")?;
                 free = self.bytes_free()?;
             }
         }

@@ -52,13 +52,14 @@ pub use config::{
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use crate::convert::Converter;
+use crate::store::Store;
 use accept::Door;
 use admin::AdminDoor;
 use front::{Front, FrontDoor};
@@ -66,6 +67,9 @@ use tls::Tls;
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
+
+/// The least time between two sweeps of the index.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +230,10 @@ fn connections(wanted: usize, files: u64) -> usize {
 
 /// What is looked after as time goes by.
 async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
+    let sweeper = tokio::spawn(sweep(front.converted.store().clone()));
+    let _swept = AbortOnDrop(sweeper.abort_handle());
     let mut turns: u32 = 0;
+    let mut told = String::new();
     loop {
         tokio::time::sleep(files::INTERVAL / 2).await;
         turns = turns.wrapping_add(1);
@@ -236,9 +243,7 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
             front.shelf.close_stale();
             front.warm.forget_stale();
             // Blobs that were pinned when others came, or whose time to be kept is over now.
-            if let Err(error) = front.converted.converter.store().blobs().evict() {
-                tracing::warn!(%error, "the blob cache cannot be kept within its bound");
-            }
+            let evicted = front.converted.converter.store().blobs().evict();
             if turns.is_multiple_of(2) {
                 if let Some(tls) = tls {
                     tls.refresh();
@@ -247,9 +252,48 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
                     users.refresh();
                 }
             }
+            evicted.err().map(|error| error.to_string())
         });
-        if let Err(error) = work.await {
-            tracing::error!(%error, "the upkeep failed");
+        match work.await {
+            // A disk that cannot be written is told once, not every second.
+            Ok(Some(error)) if error == told => {}
+            Ok(Some(error)) => {
+                tracing::warn!(error, "the blob cache cannot be kept within its bound");
+                told = error;
+            }
+            Ok(None) => told.clear(),
+            Err(error) => tracing::error!(%error, "the upkeep failed"),
         }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Forgets what the index has of blobs that are gone: once after the start, and after evictions.
+async fn sweep(store: Store) {
+    let mut swept = None;
+    loop {
+        let evicted = store.blobs().evicted();
+        let mut pause = SWEEP;
+        if swept != Some(evicted) {
+            let begun = Instant::now();
+            match store.sweep().await {
+                Ok(0) => swept = Some(evicted),
+                Ok(rows) => {
+                    swept = Some(evicted);
+                    tracing::info!(rows, "the index forgot what it had of blobs that are gone");
+                }
+                Err(error) => tracing::debug!(%error, "the index is not swept now"),
+            }
+            // A large index is not swept all the time.
+            pause = pause.max(begun.elapsed().saturating_mul(50));
+        }
+        tokio::time::sleep(pause).await;
     }
 }

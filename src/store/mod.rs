@@ -25,6 +25,7 @@ pub use index::{
 };
 pub use shortage::Shortage;
 
+use crate::oci::Digest;
 use owner::Owner;
 
 /// How long a process that ends waits for the index.
@@ -167,6 +168,18 @@ impl Store {
     /// As [`Index::acquire`].
     pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Acquired, IndexError> {
         self.index.acquire(name, self.holder(), ttl).await
+    }
+
+    /// Forgets what the index has of blobs that were evicted, and that nobody can use without
+    /// them. Says how many rows there were.
+    ///
+    /// # Errors
+    /// When the index gives no answer.
+    pub async fn sweep(&self) -> Result<u64, IndexError> {
+        let blobs = self.blobs.clone();
+        // Where it cannot be told, the blob may be there.
+        let is_there = move |digest: &Digest| blobs.contains(digest).unwrap_or(true);
+        self.index.sweep(is_there).await
     }
 
     /// Gives back the leases of this process, which ends: what it was making is cut off, and

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::shelf::{Shelf, lock};
@@ -180,6 +181,7 @@ impl Held<'_> {
             }
             if self.evict_one(&blob.digest)? {
                 freed = freed.saturating_add(blob.size);
+                self.shelf.evicted.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
                     digest = %blob.digest, bytes = blob.size, unused_for = ?age, why,
                     "a blob was evicted; it is made again when it is asked for"

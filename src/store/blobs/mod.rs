@@ -38,6 +38,7 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 pub use counters::BlobCounters;
@@ -322,6 +323,11 @@ impl BlobStore {
     /// When its thread cannot be started.
     pub fn scrub(&self, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
         scrub::start(Arc::clone(&self.shelf), rate)
+    }
+
+    /// How many blobs this process has evicted since its start.
+    pub fn evicted(&self) -> u64 {
+        self.shelf.evicted.load(Ordering::Relaxed)
     }
 
     /// What was verified and found since the start.

@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ pub(super) struct Shelf {
     pub(super) counters: Counters,
     pub(super) shards: Mutex<Shards>,
     pub(super) pins: Pins,
+    /// Blobs that were evicted since the start.
+    pub(super) evicted: AtomicU64,
     reserved: Mutex<u64>,
 }
 
@@ -99,6 +102,7 @@ impl Shelf {
             counters: Counters::default(),
             shards: Mutex::new(Shards::new(file)),
             pins: Pins::new(data_dir.join("pins")),
+            evicted: AtomicU64::new(0),
             reserved: Mutex::new(0),
         })
     }

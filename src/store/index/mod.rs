@@ -550,6 +550,23 @@ impl Index {
         either!(self, index => index.release_range(&format!("{holder}/"), &format!("{holder}0")))
     }
 
+    /// Forgets the rows of this program's own tables about blobs that are gone, as `is_there`
+    /// tells, and that were pushed nowhere: nobody can use them. Says how many there were.
+    ///
+    /// Replicas that share a server do not share their blobs: there nothing is forgotten.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn sweep<F>(&self, is_there: F) -> Result<u64, IndexError>
+    where
+        F: Fn(&Digest) -> bool + Clone + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(index) => index.sweep(is_there).await,
+            Self::Mysql(_) => Ok(0),
+        }
+    }
+
     /// Ends the connections in good order.
     pub async fn close(self) {
         match self {

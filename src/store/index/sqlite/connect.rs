@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::super::schema::TABLES;
+use super::super::schema::{ADDED, TABLES};
 
 /// How long a statement waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ fn connect(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
     // is nothing beside the conversion that it stands for.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Where nothing is to be made, nothing is written.
-    if makes_tables && !is_made(&connection)? {
+    if makes_tables && !has_tables(&connection, &[ADDED])? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let layout = layout(&transaction)?;
         if layout > LAYOUT {
@@ -112,11 +112,12 @@ fn layout(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Whether all tables are there, of this layout.
-fn is_made(connection: &Connection) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+fn has_tables(connection: &Connection, more: &[&str]) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare("SELECT name FROM sqlite_schema")?;
     let names = statement.query_map([], |row| row.get(0))?;
     let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
-    let has_all = TABLES.iter().all(|table| names.iter().any(|name| name == table.name));
+    let mut wanted = TABLES.iter().map(|table| table.name).chain(more.iter().copied());
+    let has_all = wanted.all(|wanted| names.iter().any(|name| name == wanted));
     Ok(has_all && layout(connection)? == LAYOUT)
 }
 
@@ -136,7 +137,7 @@ fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection through which the tables can be read.
 fn looked_into(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    if is_made(&connection)? {
+    if has_tables(&connection, &[])? {
         Ok(connection)
     } else {
         Err(rusqlite::Error::QueryReturnedNoRows)

@@ -5,6 +5,7 @@ mod layers;
 mod leases;
 mod links;
 mod manifests;
+mod sweep;
 mod worker;
 
 use std::path::Path;

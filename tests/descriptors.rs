@@ -61,7 +61,14 @@ fn tall_images_are_converted_at_once_and_read_meanwhile_with_few_descriptors() {
     let upstream = format!("oci:{}", layout.path().display());
     let data = place.path().join("data");
     // One descriptor for each layer of each image would be twice as many.
-    let options = ["--platform", "linux/amd64", "--conversions", "4", "--hold", "10m"];
+    let options = [
+        "--platform",
+        "linux/amd64",
+        "--conversions",
+        "4",
+        "--hold",
+        "10m",
+    ];
     let proxy = Proxy::start_as(limited(240), &upstream, &data, &options);
     let small = manifest(&proxy, "images", "small_obd").json();
     let blob = small["layers"][0]["digest"].as_str().unwrap();
@@ -70,7 +77,10 @@ fn tall_images_are_converted_at_once_and_read_meanwhile_with_few_descriptors() {
         for n in 0..IMAGES {
             waiting.push(scope.spawn(move || manifest(proxy, "images", &format!("tall-{n}_obd"))));
         }
-        while !waiting.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !waiting
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             let read = proxy.get(&format!("images/blobs/{blob}"));
             assert_eq!(read.status, 200, "{read:?}");
         }

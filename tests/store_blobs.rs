@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use overlaybd_proxy::oci::{ChainId, Digest};
 use overlaybd_proxy::store::{
-    Acquired, BlobError, BlobFile, BlobStore, CacheSize, IndexConfig, Store, StoreConfig, StoreError,
+    Acquired, BlobError, BlobFile, BlobStore, CacheSize, IndexConfig, Store, StoreConfig,
+    StoreError,
 };
 use proptest::prelude::*;
 use store_support::skip;

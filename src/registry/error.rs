@@ -69,7 +69,9 @@ pub enum Error {
         cause: String,
     },
     /// This process, or its machine, has as many files and connections open as it may.
-    #[error("{place}: no more files or connections can be opened: {cause}; raise the limit of open files (ulimit -n, LimitNOFILE)")]
+    #[error(
+        "{place}: no more files or connections can be opened: {cause}; raise the limit of open files (ulimit -n, LimitNOFILE)"
+    )]
     TooManyFiles {
         /// Method and address, or the file.
         place: String,

@@ -219,8 +219,9 @@ fn raise_open_files() -> u64 {
 fn connections(wanted: usize, files: u64) -> usize {
     let most = usize::try_from(files / 3).unwrap_or(usize::MAX).max(8);
     if wanted > most {
-        tracing::warn!(
-            files, connections = most,
+        tracing::info!(
+            files,
+            connections = most,
             "fewer connections are accepted than --max-connections says: raise the limit of open \
              files (ulimit -n, LimitNOFILE)"
         );

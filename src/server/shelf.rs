@@ -162,7 +162,8 @@ impl Shelf {
             };
             changed.extend(open.into_iter().filter(|blob| !blob.file.look_again()));
         }
-        let has_changed = |blob: &Arc<OpenBlob>| changed.iter().any(|changed| Arc::ptr_eq(changed, blob));
+        let has_changed =
+            |blob: &Arc<OpenBlob>| changed.iter().any(|changed| Arc::ptr_eq(changed, blob));
         let stale = self.take(|open| open.is_stale(now) || has_changed(&open.blob));
         drop(changed);
         let unread: Vec<_> = {

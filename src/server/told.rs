@@ -47,7 +47,9 @@ pub(super) fn upstream(error: &Error, is_own: bool) -> String {
         }
         Error::Unsupported { detail, .. } => detail.clone(),
         Error::TooManyFiles { .. }
-        | Error::Credentials { .. } | Error::Configuration(_) | Error::Io { .. } => internal(),
+        | Error::Credentials { .. }
+        | Error::Configuration(_)
+        | Error::Io { .. } => internal(),
     }
 }
 

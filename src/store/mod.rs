@@ -73,7 +73,8 @@ impl CacheSize {
                 let whole = blobs::disk_space(data_dir)?.size;
                 let bytes = (whole / 100).saturating_mul(percent.into());
                 tracing::info!(
-                    bytes, percent,
+                    bytes,
+                    percent,
                     "the blob cache takes at most this part of its file system (--cache-size)"
                 );
                 Some(bytes)

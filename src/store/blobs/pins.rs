@@ -124,15 +124,14 @@ impl Pins {
         if state.counts.contains_key(&place) {
             return true;
         }
-        let file = match &state.file {
-            Some(file) => file,
-            // This process has pinned nothing yet; others may have.
-            None => match &File::open(&self.path) {
-                Ok(file) => return is_locked(file, place),
-                Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
-            },
-        };
-        is_locked(file, place)
+        if let Some(file) = &state.file {
+            return is_locked(file, place);
+        }
+        // This process has pinned nothing yet; others may have.
+        match File::open(&self.path) {
+            Ok(file) => is_locked(&file, place),
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
     }
 }
 

@@ -115,7 +115,8 @@ fn open(path: &Path) -> Result<File, BlobError> {
 
 impl Scrub {
     fn run(&mut self, path: &Path) {
-        let file = loop {
+        // Its lock is held as long as it is open.
+        let _file = loop {
             match open(path) {
                 Ok(file) => {
                     self.read_last_round(&file);
@@ -135,12 +136,11 @@ impl Scrub {
                 return;
             }
         };
-        let file = &file;
         loop {
             let begun = Instant::now();
             let pause = match self.round() {
                 Ok(Round::Complete) => {
-                    self.write_last_round(file);
+                    self.write_last_round(path);
                     ROUND.saturating_sub(begun.elapsed())
                 }
                 Ok(Round::Incomplete) => PAUSE,
@@ -217,16 +217,23 @@ impl Scrub {
         }
     }
 
-    fn write_last_round(&self, file: &File) {
+    fn write_last_round(&self, path: &Path) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.map_or(0, |since| since.as_secs());
         self.shelf.counters.round_ended();
         self.shelf.counters.last_round(seconds);
-        let written = file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0);
-        if let Err(error) = written.map_err(BlobError::io("writing", Path::new("scrub")))
-            && !error.is_no_space()
-        {
-            tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
+        // The file with the lock may be open for reading alone.
+        let file = OpenOptions::new().write(true).open(path);
+        let written =
+            file.and_then(|file| file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0));
+        match written.map_err(BlobError::io("writing", path)) {
+            Ok(()) => {}
+            Err(error) if error.is_no_space() => {
+                tracing::debug!(%error, "the end of the scrubber's round is not written down");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
+            }
         }
     }
 }

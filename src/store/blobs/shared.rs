@@ -58,11 +58,11 @@ impl Files {
     }
 
     /// Keeps a file open; gives what is to be closed for it, where no lock is held.
-    fn put(&self, file: Arc<BlobFile>) -> Vec<Arc<BlobFile>> {
+    fn put(&self, file: &Arc<BlobFile>) -> Vec<Arc<BlobFile>> {
         let most = most();
         let mut open = lock(&self.0);
         open.uses += 1;
-        let entry = (Arc::clone(&file), open.uses);
+        let entry = (Arc::clone(file), open.uses);
         let replaced = open.files.insert(file.digest().clone(), entry);
         let mut closed: Vec<_> = replaced.into_iter().map(|(file, _)| file).collect();
         while open.files.len() > most {
@@ -100,7 +100,7 @@ impl SharedBlob {
             pin: file.pin()?,
             blobs,
         };
-        drop(shared.blobs.files.put(Arc::new(file)));
+        drop(shared.blobs.files.put(&Arc::new(file)));
         Ok(Self(Arc::new(shared)))
     }
 
@@ -148,7 +148,7 @@ impl SharedBlob {
             return Err(BlobError::io("reading", &path)(io::Error::other(cause)));
         };
         let file = Arc::new(file);
-        drop(blobs.files.put(Arc::clone(&file)));
+        drop(blobs.files.put(&file));
         Ok(file)
     }
 }

@@ -18,7 +18,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LAYOUT: i64 = 1;
 
 /// What stands for itself in the path of a URI.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_');
 
 /// An open file.
 pub(super) struct Opened {
@@ -29,8 +33,8 @@ pub(super) struct Opened {
 
 /// Opens the file as usual, or, where that fails for want of room or because the disk is
 /// read-only, for reading what is there.
-pub(super) fn open(path: &Path, makes_tables: bool) -> rusqlite::Result<Opened> {
-    match open_writable(path, makes_tables) {
+pub(super) fn open(path: &Path) -> rusqlite::Result<Opened> {
+    match open_writable(path) {
         Ok(connection) => Ok(Opened {
             connection,
             read_only: None,
@@ -48,12 +52,12 @@ pub(super) fn open(path: &Path, makes_tables: bool) -> rusqlite::Result<Opened> 
 }
 
 /// Opens the file for reading and writing; waits for other processes that are making it.
-pub(super) fn open_writable(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
+pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     let begun = Instant::now();
     loop {
         // Whoever turns the file to write-ahead logging, or recovers it, makes others fail at
         // once, whatever they are ready to wait.
-        match connect(path, makes_tables) {
+        match connect(path) {
             Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => {
                 thread::sleep(PAUSE);
             }
@@ -79,15 +83,22 @@ fn may_be_readable(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn connect(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
+    // SQLite opens what cannot be written for reading, without a word.
+    if connection.is_readonly("main")? {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
+            Some("the file cannot be opened for writing".to_owned()),
+        ));
+    }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
     // is nothing beside the conversion that it stands for.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Where nothing is to be made, nothing is written.
-    if makes_tables && !has_tables(&connection, &[ADDED])? {
+    if !has_tables(&connection, &[ADDED])? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let layout = layout(&transaction)?;
         if layout > LAYOUT {
@@ -116,13 +127,16 @@ fn has_tables(connection: &Connection, more: &[&str]) -> rusqlite::Result<bool> 
     let mut statement = connection.prepare("SELECT name FROM sqlite_schema")?;
     let names = statement.query_map([], |row| row.get(0))?;
     let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
-    let mut wanted = TABLES.iter().map(|table| table.name).chain(more.iter().copied());
+    let mut wanted = TABLES
+        .iter()
+        .map(|table| table.name)
+        .chain(more.iter().copied());
     let has_all = wanted.all(|wanted| names.iter().any(|name| name == wanted));
     Ok(has_all && layout(connection)? == LAYOUT)
 }
 
 /// Opens a file that cannot be written, or beside which no file can be made.
-fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let usual = Connection::open_with_flags(path, flags).and_then(looked_into);
     usual.or_else(|_| {

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
 use super::{Origin, parse_target};
 use crate::oci::Digest;
 use crate::store::IndexError;
-use worker::{ReadOnly, Role, Worker};
+use worker::{ReadOnly, Worker};
 
 /// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.
 #[derive(Debug, Clone)]
@@ -28,9 +28,8 @@ pub struct SqliteIndex {
 impl SqliteIndex {
     pub(in crate::store::index) async fn open(path: &Path) -> Result<Self, IndexError> {
         let read_only = ReadOnly::default();
-        let start = |thread, role| Worker::start(thread, path, role, read_only.clone());
-        let writer = start("index-writer", Role::Writer).await?;
-        let reader = start("index-reader", Role::Reader).await?;
+        let writer = Worker::start("index-writer", path, read_only.clone()).await?;
+        let reader = Worker::start("index-reader", path, read_only.clone()).await?;
         Ok(Self {
             reader,
             writer,

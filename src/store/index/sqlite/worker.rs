@@ -1,13 +1,13 @@
 //! The threads that hold the file: `SQLite` waits, which no task may.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::connect::{Opened, open, open_writable};
+use super::connect::{Opened, open, open_readable, open_writable};
 use crate::store::IndexError;
 
 /// How often it is tried whether a file can be written again.
@@ -15,26 +15,93 @@ const RETRY: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Why the file cannot be written, if it cannot: as the thread that writes last saw it.
+/// What both threads share while the file cannot be written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReadOnly(Arc<Mutex<Option<String>>>);
-
-impl ReadOnly {
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn cause(&self) -> Option<String> {
-        self.lock().clone()
-    }
+pub(super) struct ReadOnly {
+    state: Arc<Mutex<Option<Readable>>>,
+    /// Why the file cannot be written, if it cannot: for tasks, which must not wait for the state.
+    cause: Arc<Mutex<Option<String>>>,
 }
 
-/// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// It makes the tables, and says whether the file can be written.
-    Writer,
-    Reader,
+/// The file, open for reading alone.
+#[derive(Debug)]
+struct Readable {
+    /// The only connection: another one, or one for writing, would find the shared memory of this
+    /// one, which is for reading alone too. Not there where the file could not be opened again.
+    connection: Option<Connection>,
+    /// When it was last tried to open it for writing.
+    tried: Instant,
+}
+
+impl ReadOnly {
+    fn lock(&self) -> MutexGuard<'_, Option<Readable>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the file cannot be written, if it cannot.
+    pub(super) fn cause(&self) -> Option<String> {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.clone()
+    }
+
+    fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// A connection of a thread's own, unless the file is open for reading alone.
+    fn start(&self, path: &Path) -> rusqlite::Result<Option<Connection>> {
+        let mut state = self.lock();
+        if state.is_some() {
+            return Ok(None);
+        }
+        let Opened {
+            connection,
+            read_only,
+        } = open(path)?;
+        let Some(cause) = read_only else {
+            return Ok(Some(connection));
+        };
+        tracing::error!(
+            index = %path.display(), cause,
+            "the index cannot be written: what it has is read, and nothing is converted until \
+             there is room on the disk and it is writable"
+        );
+        self.set_cause(Some(cause));
+        *state = Some(Readable {
+            connection: Some(connection),
+            tried: Instant::now(),
+        });
+        Ok(None)
+    }
+
+    /// A connection of a thread's own, if the file can be written by now.
+    fn recover(&self, path: &Path) -> Option<Connection> {
+        let mut state = self.lock();
+        if let Some(readable) = &mut *state {
+            if readable.tried.elapsed() < RETRY {
+                return None;
+            }
+            readable.connection = None;
+        }
+        match open_writable(path) {
+            Ok(connection) => {
+                if state.take().is_some() {
+                    self.set_cause(None);
+                    tracing::info!(index = %path.display(), "the index can be written again");
+                }
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the index still cannot be written");
+                self.set_cause(Some(error.to_string()));
+                *state = Some(Readable {
+                    connection: open_readable(path).ok(),
+                    tried: Instant::now(),
+                });
+                None
+            }
+        }
+    }
 }
 
 /// A thread with a connection of its own; it ends with the last clone of this.
@@ -44,77 +111,10 @@ pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
 }
 
-/// The connection of a worker.
-struct Link {
-    path: PathBuf,
-    role: Role,
-    read_only: ReadOnly,
-    connection: Connection,
-    /// When it was last tried to open the file for writing, if it is open for reading alone.
-    tried: Option<Instant>,
-}
-
-impl Link {
-    fn open(path: &Path, role: Role, read_only: ReadOnly) -> rusqlite::Result<Self> {
-        let Opened {
-            connection,
-            read_only: cause,
-        } = open(path, role == Role::Writer)?;
-        let tried = cause.is_some().then(Instant::now);
-        if let Some(cause) = &cause
-            && role == Role::Writer
-        {
-            tracing::error!(
-                index = %path.display(), cause,
-                "the index cannot be written: what it has is read, and nothing is converted until \
-                 there is room on the disk and it is writable"
-            );
-        }
-        if role == Role::Writer {
-            *read_only.lock() = cause;
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            role,
-            read_only,
-            connection,
-            tried,
-        })
-    }
-
-    /// Opens the file anew if it can be written again. The reader follows the writer: what is open
-    /// for reading alone need not see what is written.
-    fn refresh(&mut self) {
-        let Some(tried) = self.tried else { return };
-        let is_due = match self.role {
-            Role::Writer => tried.elapsed() >= RETRY,
-            Role::Reader => self.read_only.lock().is_none(),
-        };
-        if !is_due {
-            return;
-        }
-        match open_writable(&self.path, self.role == Role::Writer) {
-            Ok(connection) => {
-                self.connection = connection;
-                self.tried = None;
-                if self.role == Role::Writer {
-                    *self.read_only.lock() = None;
-                    tracing::info!(index = %self.path.display(), "the index can be written again");
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the index still cannot be written");
-                self.tried = Some(Instant::now());
-            }
-        }
-    }
-}
-
 impl Worker {
     pub(super) async fn start(
         thread: &str,
         path: &Path,
-        role: Role,
         read_only: ReadOnly,
     ) -> Result<Self, IndexError> {
         let index: Arc<str> = path.display().to_string().into();
@@ -128,18 +128,26 @@ impl Worker {
         std::thread::Builder::new()
             .name(thread.to_owned())
             .spawn(move || {
-                let mut link = match Link::open(&path, role, read_only) {
-                    Ok(link) => link,
+                let mut own = match read_only.start(&path) {
+                    Ok(connection) => connection,
                     Err(error) => {
                         let _ = ready.send(Err(error));
                         return;
                     }
                 };
-                if ready.send(Ok(())).is_ok() {
-                    while let Ok(job) = queue.recv() {
-                        link.refresh();
-                        job(&mut link.connection);
+                if ready.send(Ok(())).is_err() {
+                    return;
+                }
+                while let Ok(job) = queue.recv() {
+                    own = own.or_else(|| read_only.recover(&path));
+                    if let Some(connection) = &mut own {
+                        job(connection);
+                    } else if let Some(readable) = &mut *read_only.lock()
+                        && let Some(connection) = &mut readable.connection
+                    {
+                        job(connection);
                     }
+                    // Or nobody does it, which is told as that.
                 }
             })
             .map_err(|error| unavailable(format!("no thread for it: {error}")))?;
@@ -159,7 +167,7 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let gone = || IndexError::Unavailable {
             index: self.index.to_string(),
-            reason: "its thread has ended".to_owned(),
+            reason: "it cannot be opened now".to_owned(),
         };
         self.jobs
             .send(Box::new(move |connection| {

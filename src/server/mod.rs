@@ -214,10 +214,10 @@ fn raise_open_files() -> u64 {
     })
 }
 
-/// The connections that are accepted where so many files may be open: most of them need another
+/// The connections that are accepted where so many files may be open: those at work need another
 /// one to the upstream, or a file.
 fn connections(wanted: usize, files: u64) -> usize {
-    let most = usize::try_from(files / 3).unwrap_or(usize::MAX).max(8);
+    let most = usize::try_from(files / 8 * 5).unwrap_or(usize::MAX).max(8);
     if wanted > most {
         tracing::info!(
             files,

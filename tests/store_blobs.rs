@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use overlaybd_proxy::oci::{ChainId, Digest};
 use overlaybd_proxy::store::{
-    Acquired, BlobError, BlobFile, BlobStore, IndexConfig, Store, StoreConfig, StoreError,
+    Acquired, BlobError, BlobFile, BlobStore, CacheSize, IndexConfig, Store, StoreConfig,
+    StoreError,
 };
 use proptest::prelude::*;
 use store_support::skip;
@@ -72,7 +73,7 @@ fn config(data_dir: &Path) -> StoreConfig {
     StoreConfig {
         data_dir: data_dir.to_owned(),
         index: IndexConfig::Sqlite,
-        cache_size: None,
+        cache_size: CacheSize::Unbounded,
         keep: Duration::ZERO,
     }
 }
@@ -525,7 +526,7 @@ async fn a_living_process_keeps_its_files_and_leases_and_a_dead_one_does_not() {
     let mut child = spawn(data.path(), "hold");
     wait_for(&data.path().join("ready"));
     let store = Store::open(StoreConfig {
-        cache_size: Some(0),
+        cache_size: CacheSize::Bytes(0),
         ..config(data.path())
     })
     .await
@@ -598,4 +599,58 @@ async fn a_data_directory_that_cannot_be_one_is_an_error() {
     fs::write(&file, "").unwrap();
     let error = Store::open(config(&file)).await.unwrap_err();
     assert!(matches!(error, StoreError::Blobs(_)), "{error}");
+}
+
+#[test]
+fn a_pinned_blob_is_not_open_and_no_process_evicts_it() {
+    let data = tempfile::tempdir().unwrap();
+    let ours = BlobStore::at(data.path(), Some(0), Duration::ZERO).unwrap();
+    // Another one has its own descriptors, as another process would.
+    let other = BlobStore::at(data.path(), Some(0), Duration::ZERO).unwrap();
+    let digest = Digest::of(b"pinned");
+    let pin = ours.put_bytes(&digest, b"pinned").unwrap().pin().unwrap();
+    let path = fs::canonicalize(blob_path(data.path(), &digest)).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let mut open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    assert!(open.all(|target| target != path));
+    let again = pin.clone();
+    drop(pin);
+    for store in [&ours, &other] {
+        assert_eq!(store.evict().unwrap(), 0);
+    }
+    drop(again);
+    assert_eq!(other.evict().unwrap(), 6);
+    assert!(ours.open(&digest).unwrap().is_none());
+}
+
+#[test]
+fn a_shared_blob_is_read_again_whatever_became_of_its_file() {
+    let data = tempfile::tempdir().unwrap();
+    let store = BlobStore::at(data.path(), Some(0), Duration::ZERO).unwrap();
+    let contents: Vec<_> = (0..600).map(|n| format!("blob {n}").into_bytes()).collect();
+    let shared: Vec<_> = contents
+        .iter()
+        .map(|content| {
+            let file = store.put_bytes(&Digest::of(content), content).unwrap();
+            store.share(file).unwrap()
+        })
+        .collect();
+    // Far fewer are open, and each is opened again.
+    let blobs = fs::canonicalize(data.path().join("blobs")).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    assert!(open.filter(|target| target.starts_with(&blobs)).count() <= 256);
+    assert_eq!(store.evict().unwrap(), 0);
+    for (content, blob) in contents.iter().zip(&shared) {
+        let mut found = vec![0; content.len()];
+        blob.read_exact_at(&mut found, 0).unwrap();
+        assert_eq!(found, *content);
+    }
+    // One that is gone after all is an error, and no other bytes.
+    let first = &shared[0];
+    assert!(store.remove(first.digest()).unwrap());
+    for blob in &shared[1..] {
+        blob.read_exact_at(&mut [0; 4], 0).unwrap();
+    }
+    assert!(first.read_exact_at(&mut [0; 4], 0).is_err());
 }

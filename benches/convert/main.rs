@@ -21,7 +21,7 @@ use overlaybd_proxy::convert::{
 };
 use overlaybd_proxy::oci::RepoName;
 use overlaybd_proxy::registry::{Authorization, Upstream};
-use overlaybd_proxy::store::{IndexConfig, Store, StoreConfig};
+use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 
 use data::Image;
 use meter::{Cost, measure, peak, reset_peak};
@@ -203,7 +203,7 @@ async fn open(store: &Path) -> Result<Store, Failure> {
     let config = StoreConfig {
         data_dir: store.to_owned(),
         index: IndexConfig::Sqlite,
-        cache_size: None,
+        cache_size: CacheSize::Unbounded,
         keep: Duration::from_secs(3600),
     };
     Ok(Store::open(config).await?)

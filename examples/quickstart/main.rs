@@ -26,7 +26,7 @@ use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{
     Access, Limits, OnTimeout, Server, ServerConfig, UpstreamChoice, UpstreamEntry,
 };
-use overlaybd_proxy::store::{IndexConfig, Store, StoreConfig};
+use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 use serde_json::Value;
 
 use client::Client;
@@ -88,7 +88,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
     let store = Store::open(StoreConfig {
         data_dir: data_dir.to_owned(),
         index: IndexConfig::Sqlite,
-        cache_size: None,
+        cache_size: CacheSize::Unbounded,
         keep: Duration::from_hours(1),
     })
     .await?;

@@ -54,6 +54,7 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
 async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
     log::start(config.log, Terminal::plain());
     let shutdown = signals::shutdown().context("signals cannot be received")?;
+    signals::survive_file_size_limit().context("signals cannot be received")?;
     warn_of_open_doors(&config.server);
     let store = Store::open(config.store).await?;
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));

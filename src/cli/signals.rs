@@ -4,6 +4,16 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Has a write beyond the limit of a file's size (`ulimit -f`) fail from now on, as one on a full
+/// disk does: by default its signal would end the process.
+///
+/// # Errors
+/// When the system does not let us listen.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // The handler stays when its receiver goes.
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
+
 /// Listens for SIGTERM and SIGINT from now on. The future ends with the first of them; a
 /// second one ends the process at once.
 ///

@@ -31,6 +31,7 @@ fn make() -> Table {
         ("idle-timeout", time(limits.idle)),
         ("stall-timeout", time(limits.stall)),
         ("drain", time(limits.drain)),
+        ("cache-size", "80%".to_owned()),
         ("keep", "1h".to_owned()),
         ("scrub", "8MiB".to_owned()),
         ("algorithm", "lz4".to_owned()),

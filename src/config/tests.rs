@@ -129,7 +129,7 @@ fn each_option_reaches_the_setting_that_it_names() {
             "cache-size",
             "5MiB".into(),
             vec![],
-            "cache_size: Some(5242880)".into(),
+            "cache_size: Bytes(5242880)".into(),
         ),
         ("cert-dir", path("certs"), vec![], "certs/c.key".into()),
         ("connect-timeout", "3s".into(), vec![], "connect: 3s".into()),

@@ -7,6 +7,7 @@ use crate::format::blob::{BlobError, StackError, WriterError};
 use crate::format::ext4;
 use crate::format::tar::{Problem, TarError};
 use crate::oci::digest::{DiffId, Digest};
+use crate::store::Shortage;
 
 /// Why a layer could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +168,7 @@ pub enum ConvertError {
         /// Digest of the compressed source layer.
         layer: Digest,
         /// What is wrong.
+        #[source]
         cause: std::sync::Arc<LayerError>,
     },
     /// The blob directory.
@@ -205,6 +207,16 @@ pub enum Fault {
 }
 
 impl ConvertError {
+    /// What ran out here, if that is why it failed.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Blobs(error) => Shortage::among(&**error),
+            Self::Index(error) if error.is_no_space() => Some(Shortage::Space),
+            Self::Upstream(error) if error.is_too_many_files() => Some(Shortage::Files),
+            other => Shortage::among(other),
+        }
+    }
+
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {

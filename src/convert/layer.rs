@@ -21,7 +21,7 @@ use super::disk::Disk;
 use super::error::Fault;
 use super::tag::{UserTag, layer_uuid};
 use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
-use crate::format::block::{BlockDevice as _, FileDevice};
+use crate::format::block::{BlockDevice as _, FileDevice, MovableDevice, SharedDevice};
 use crate::format::ext4::{Filesystem, FormatOptions};
 use crate::format::tar::TarReader;
 use crate::oci::digest::{ChainId, DiffId, Digest};
@@ -99,15 +99,41 @@ pub struct ConvertedLayer {
 ///
 /// Dropping it waits for nothing; the file is then of no use.
 #[derive(Debug)]
-pub struct Sealing(JoinHandle<io::Result<ConvertedLayer>>);
+pub struct Sealing {
+    thread: JoinHandle<io::Result<ConvertedLayer>>,
+    written: WrittenLayer,
+}
+
+/// A layer that is whole and open, for what is stacked upon it.
+#[derive(Debug, Clone)]
+pub struct WrittenLayer {
+    /// The layer.
+    pub blob: Arc<LayerBlob>,
+    /// What it is read from.
+    device: Arc<MovableDevice>,
+}
+
+impl WrittenLayer {
+    /// Has the layer read from `device`, which has the same bytes, from now on; the file that it
+    /// was written to need not be open for it any more.
+    pub fn move_to(&self, device: SharedDevice) {
+        self.device.move_to(device);
+    }
+}
 
 impl Sealing {
+    /// The layer as it is read while it is being sealed.
+    #[must_use]
+    pub fn written(&self) -> WrittenLayer {
+        self.written.clone()
+    }
+
     /// Waits until the blob is durable, and says what it is.
     ///
     /// # Errors
     /// [`LayerError::Output`] when the file cannot be synced or read back.
     pub fn wait(self) -> Result<ConvertedLayer, LayerError> {
-        match self.0.join() {
+        match self.thread.join() {
             Ok(sealed) => sealed.map_err(LayerError::Output),
             Err(_) => Err(LayerError::Panicked("hashing")),
         }
@@ -240,10 +266,10 @@ impl ChainBuilder {
             uuid: layer_uuid(&layer.input.chain),
             parent_uuid: parent_uuid.unwrap_or_default(),
         };
-        let written = out.try_clone().map_err(LayerError::Output)?;
+        let file = out.try_clone().map_err(LayerError::Output)?;
         let lower = Arc::clone(&self.lower);
         let writer =
-            LayerWriter::create(lower, written, spec, &self.pool).map_err(LayerError::Output)?;
+            LayerWriter::create(lower, file, spec, &self.pool).map_err(LayerError::Output)?;
         let mut filesystem = self.filesystem(state, Disk::Writing(Box::new(writer)))?;
 
         place(&mut filesystem, layer)?;
@@ -252,11 +278,14 @@ impl ChainBuilder {
         let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
         let writer = disk.into_writer().ok_or(LayerError::Broken)?;
         let tag = UserTag::of(self.parent.resolve()?);
-        let blob = writer.finish(&tag.to_string())?;
+        let written = writer.finish(&tag.to_string())?;
 
         let device = FileDevice::new(out).map_err(LayerError::Output)?;
+        let device = Arc::new(MovableDevice::new(Arc::new(device)));
+        let shared: SharedDevice = Arc::<MovableDevice>::clone(&device);
+        let blob = Arc::new(LayerBlob::open(shared)?);
         let mut lower = Stack::clone(&self.lower);
-        lower.push(Arc::new(LayerBlob::open(Arc::new(device))?))?;
+        lower.push(Arc::clone(&blob))?;
         self.lower = Arc::new(lower);
         filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
 
@@ -264,12 +293,16 @@ impl ChainBuilder {
         self.parent = Parent::Sealing(digest);
         let seal = thread::Builder::new().name("seal".to_owned());
         let sealing = seal.spawn(move || {
-            let FinishedBlob { digest, size, .. } = blob.seal()?;
+            let FinishedBlob { digest, size, .. } = written.seal()?;
             // The chain may have ended with this layer.
             let _ = tell.send(digest.clone());
             Ok(ConvertedLayer { digest, size })
         });
-        Ok((filesystem, Sealing(sealing.map_err(LayerError::Thread)?)))
+        let sealing = Sealing {
+            thread: sealing.map_err(LayerError::Thread)?,
+            written: WrittenLayer { blob, device },
+        };
+        Ok((filesystem, sealing))
     }
 
     /// The chain's filesystem, on `disk`.

@@ -104,6 +104,58 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
 /// A disk that several threads read.
 pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 
+/// A disk whose bytes may come to lie elsewhere while it is read; they stay the same.
+pub struct MovableDevice {
+    size: u64,
+    place: std::sync::RwLock<SharedDevice>,
+}
+
+impl MovableDevice {
+    /// A disk that for now is `device`.
+    #[must_use]
+    pub fn new(device: SharedDevice) -> Self {
+        Self {
+            size: device.size(),
+            place: std::sync::RwLock::new(device),
+        }
+    }
+
+    /// Has the bytes read from `device` from now on, and lets go of where they were.
+    pub fn move_to(&self, device: SharedDevice) {
+        let mut place = self
+            .place
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = std::mem::replace(&mut *place, device);
+        drop(place);
+        drop(before);
+    }
+}
+
+impl std::fmt::Debug for MovableDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MovableDevice")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BlockDevice for MovableDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let place = self
+            .place
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let device = std::sync::Arc::clone(&place);
+        drop(place);
+        device.read_at(offset, buf)
+    }
+}
+
 /// A file as a disk; its size is what it was when it was opened.
 #[derive(Debug)]
 pub struct FileDevice {

@@ -68,6 +68,16 @@ pub enum Error {
         /// The cause, with its causes.
         cause: String,
     },
+    /// This process, or its machine, has as many files and connections open as it may.
+    #[error(
+        "{place}: no more files or connections can be opened: {cause}; raise the limit of open files (ulimit -n, LimitNOFILE)"
+    )]
+    TooManyFiles {
+        /// Method and address, or the file.
+        place: String,
+        /// What the system said.
+        cause: String,
+    },
     /// Nothing came for too long.
     #[error("{place}: no {what} within {after:?}")]
     TimedOut {
@@ -152,6 +162,12 @@ impl Error {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// Whether this process has as many files and connections open as it may.
+    #[must_use]
+    pub fn is_too_many_files(&self) -> bool {
+        matches!(self, Self::TooManyFiles { .. })
+    }
+
     /// Method and address of what failed, or what it was of a layout; not for everyone's eyes.
     #[must_use]
     pub fn place(&self) -> Option<&str> {
@@ -162,6 +178,7 @@ impl Error {
             | Self::RateLimited { place, .. }
             | Self::Upstream { place, .. }
             | Self::Unreachable { place, .. }
+            | Self::TooManyFiles { place, .. }
             | Self::TimedOut { place, .. }
             | Self::Mismatch { place, .. }
             | Self::Invalid { place, .. }
@@ -182,17 +199,25 @@ impl Error {
     }
 
     pub(crate) fn io(path: &std::path::Path, cause: &std::io::Error) -> Self {
+        let path = path.display().to_string();
+        if is_too_many_files(cause) {
+            return Self::TooManyFiles {
+                place: path,
+                cause: cause.to_string(),
+            };
+        }
         Self::Io {
-            path: path.display().to_string(),
+            path,
             cause: cause.to_string(),
         }
     }
 
     pub(crate) fn unreachable(place: &str, cause: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Unreachable {
-            place: place.to_owned(),
-            cause: chain(cause),
+        let (place, text) = (place.to_owned(), chain(cause));
+        if is_too_many_files(cause) {
+            return Self::TooManyFiles { place, cause: text };
         }
+        Self::Unreachable { place, cause: text }
     }
 
     pub(crate) fn invalid(place: &str, detail: impl Into<String>) -> Self {
@@ -201,6 +226,23 @@ impl Error {
             detail: detail.into(),
         }
     }
+}
+
+/// Whether the system refused to open another file, here or anywhere among the causes.
+fn is_too_many_files(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        let errno = io.and_then(std::io::Error::raw_os_error);
+        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) {
+            return true;
+        }
+        next = match io.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// An error with its causes on one line.

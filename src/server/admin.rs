@@ -107,6 +107,12 @@ async fn problems(front: &Front) -> Vec<String> {
         Ok(Err(error)) => problems.push(format!("index: {error}")),
         Err(_) => problems.push(format!("index: no answer within {PATIENCE:?}")),
     }
+    if let Ok(Ok(Some(cause))) = timeout(PATIENCE, store.index().read_only()).await {
+        problems.push(format!(
+            "read-only: the index cannot be written ({cause}): what was converted is served, \
+             nothing is converted until the disk has room and can be written"
+        ));
+    }
     let blobs = store.blobs().clone();
     let disk = off_thread(move || {
         // A file is made and removed again: the directory can be written.

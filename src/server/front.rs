@@ -145,7 +145,11 @@ impl Future for Answering {
 impl Front {
     /// # Errors
     /// When a file that the configuration names cannot be used, or there is no upstream.
-    pub fn new(config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
+    pub fn new(
+        config: ServerConfig,
+        converter: Converter,
+        files: u64,
+    ) -> Result<Self, ServerError> {
         if config.upstreams.is_empty() {
             let text = "no upstream is configured: there is nothing to stand in front of";
             return Err(ServerError::Configuration(text.to_owned()));
@@ -159,7 +163,7 @@ impl Front {
         Ok(Self {
             upstreams: Upstreams::new(config.upstreams.clone()),
             permissions: Permissions::new(config.auth_cache_ttl),
-            shelf: Shelf::new(converter.store().blobs().clone()),
+            shelf: Shelf::new(converter.store().blobs().clone(), files),
             converted: Converted::new(converter),
             users,
             prepare: Prepare::new(&config.convert_on_pull),

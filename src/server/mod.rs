@@ -53,13 +53,14 @@ pub use route::{Endpoint, Kind, Route};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use crate::convert::Converter;
+use crate::store::Store;
 use accept::Door;
 use admin::AdminDoor;
 use front::{Front, FrontDoor};
@@ -67,6 +68,9 @@ use tls::Tls;
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
+
+/// The least time between two sweeps of the index.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +105,9 @@ impl Server {
     /// # Errors
     /// When an address is taken, or a file that the configuration names cannot be used.
     #[allow(clippy::unused_async)]
-    pub async fn bind(config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
-        raise_open_files();
+    pub async fn bind(mut config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
+        let files = raise_open_files();
+        config.limits.connections = connections(config.limits.connections, files);
         let tls = config.tls.as_ref().map(Tls::open).transpose();
         let tls = tls.map_err(ServerError::Configuration)?;
         let (listener, local_addr) = listen(config.listen)?;
@@ -114,7 +119,7 @@ impl Server {
             None => (None, None),
         };
         Ok(Self {
-            front: Arc::new(Front::new(config, converter)?),
+            front: Arc::new(Front::new(config, converter, files)?),
             tls: tls.map(Arc::new),
             listener,
             admin,
@@ -195,24 +200,42 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
 }
 
 /// Lets this process open as many files as it may be allowed: each connection is one, and the
-/// usual limit of 1024 is there for programs that know no better.
-fn raise_open_files() {
+/// usual limit of 1024 is there for programs that know no better. Says how many these are.
+fn raise_open_files() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        } else {
-            Ok(())
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         }
+        Ok(hard)
     });
-    if let Err(error) = raised {
+    raised.unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of open files stays as it is");
+        getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+    })
+}
+
+/// The connections that are accepted where so many files may be open: those at work need another
+/// one to the upstream, or a file.
+fn connections(wanted: usize, files: u64) -> usize {
+    let most = usize::try_from(files / 8 * 5).unwrap_or(usize::MAX).max(8);
+    if wanted > most {
+        tracing::info!(
+            files,
+            connections = most,
+            "fewer connections are accepted than --max-connections says: raise the limit of open \
+             files (ulimit -n, LimitNOFILE)"
+        );
     }
+    wanted.min(most)
 }
 
 /// What is looked after as time goes by.
 async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
+    let sweeper = tokio::spawn(sweep(front.converted.store().clone()));
+    let _swept = AbortOnDrop(sweeper.abort_handle());
     let mut turns: u32 = 0;
+    let mut told = String::new();
     loop {
         tokio::time::sleep(files::INTERVAL / 2).await;
         turns = turns.wrapping_add(1);
@@ -222,9 +245,7 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
             front.shelf.close_stale();
             front.warm.forget_stale();
             // Blobs that were pinned when others came, or whose time to be kept is over now.
-            if let Err(error) = front.converted.converter.store().blobs().evict() {
-                tracing::warn!(%error, "the blob cache cannot be kept within its bound");
-            }
+            let evicted = front.converted.converter.store().blobs().evict();
             if turns.is_multiple_of(2) {
                 if let Some(tls) = tls {
                     tls.refresh();
@@ -233,9 +254,48 @@ async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
                     users.refresh();
                 }
             }
+            evicted.err().map(|error| error.to_string())
         });
-        if let Err(error) = work.await {
-            tracing::error!(%error, "the upkeep failed");
+        match work.await {
+            // A disk that cannot be written is told once, not every second.
+            Ok(Some(error)) if error == told => {}
+            Ok(Some(error)) => {
+                tracing::warn!(error, "the blob cache cannot be kept within its bound");
+                told = error;
+            }
+            Ok(None) => told.clear(),
+            Err(error) => tracing::error!(%error, "the upkeep failed"),
         }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Forgets what the index has of blobs that are gone: once after the start, and after evictions.
+async fn sweep(store: Store) {
+    let mut swept = None;
+    loop {
+        let evicted = store.blobs().evicted();
+        let mut pause = SWEEP;
+        if swept != Some(evicted) {
+            let begun = Instant::now();
+            match store.sweep().await {
+                Ok(0) => swept = Some(evicted),
+                Ok(rows) => {
+                    swept = Some(evicted);
+                    tracing::info!(rows, "the index forgot what it had of blobs that are gone");
+                }
+                Err(error) => tracing::debug!(%error, "the index is not swept now"),
+            }
+            // A large index is not swept all the time.
+            pause = pause.max(begun.elapsed().saturating_mul(50));
+        }
+        tokio::time::sleep(pause).await;
     }
 }

@@ -5,7 +5,6 @@
 //! gives up on other 4xx, and a mirror's 404 sends it to the next host. So an image that cannot
 //! be converted is a 400: asking again changes nothing.
 
-use std::io;
 use std::time::Duration;
 
 use http::header::{
@@ -21,7 +20,7 @@ use super::told;
 use crate::convert::{ConvertError, Fault};
 use crate::oci::Digest;
 use crate::registry;
-use crate::store::{BlobError, IndexError};
+use crate::store::{BlobError, IndexError, Shortage};
 
 /// `Docker-Distribution-Api-Version`.
 pub(super) const API_VERSION: HeaderName =
@@ -295,6 +294,7 @@ impl Failure {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", text)
                     .retry_after(retry_after.unwrap_or(SOON))
             }
+            Error::TooManyFiles { .. } => Self::shortage(Shortage::Files, error),
             Error::Unsupported { .. } => {
                 Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", text)
             }
@@ -324,6 +324,9 @@ impl Failure {
 
     /// What a failed conversion means for a client.
     pub fn conversion(error: &ConvertError, is_own: bool) -> Self {
+        if let Some(shortage) = error.shortage() {
+            return Self::shortage(shortage, error);
+        }
         match (error, error.fault()) {
             (ConvertError::Upstream(error), _) => {
                 let mut failure = Self::upstream(error, is_own);
@@ -368,8 +371,6 @@ impl Failure {
                 let text = told::unread(error);
                 Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", text)
             }
-            (ConvertError::Threads(_), _) => Self::internal(error),
-            (_, Fault::Local) if is_disk_full(error) => Self::disk_full(error),
             (_, Fault::Local) => Self::internal(error),
         }
     }
@@ -395,47 +396,45 @@ impl Failure {
 }
 
 impl Failure {
-    fn disk_full(error: &dyn std::fmt::Display) -> Self {
-        tracing::error!(%error, "the disk is full");
-        Self::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "UNAVAILABLE",
-            "the proxy has no space left for this image",
-        )
-        .retry_after(Duration::from_secs(30))
-    }
-}
-
-/// Whether a full disk is somewhere among the causes.
-fn is_disk_full(error: &dyn std::error::Error) -> bool {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<io::Error>()
-            && matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        {
-            return true;
+    /// What is asked for needs more of something than there is now.
+    fn shortage(shortage: Shortage, error: &dyn std::fmt::Display) -> Self {
+        match shortage {
+            Shortage::Space => {
+                tracing::error!(%error, "the disk is full, or cannot be written");
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    "UNAVAILABLE",
+                    "the proxy has no space left for this image",
+                )
+                .retry_after(Duration::from_secs(30))
+            }
+            Shortage::Files => {
+                tracing::error!(%error, "no file descriptors are left: raise the limit of open files");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "UNAVAILABLE",
+                    "the proxy has as many files and connections open as it may: try again later",
+                )
+                .retry_after(SOON)
+            }
         }
-        next = cause.source();
     }
-    false
 }
 
 impl From<&BlobError> for Failure {
     fn from(error: &BlobError) -> Self {
-        if error.is_no_space() {
-            Self::disk_full(error)
-        } else {
-            Self::internal(error)
+        match Shortage::among(error) {
+            Some(shortage) => Self::shortage(shortage, error),
+            None => Self::internal(error),
         }
     }
 }
 
 impl From<&IndexError> for Failure {
     fn from(error: &IndexError) -> Self {
-        if error.is_unavailable() {
+        if error.is_no_space() {
+            Self::shortage(Shortage::Space, error)
+        } else if error.is_unavailable() {
             tracing::warn!(%error, "the index gives no answer");
             Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 use super::buffers::Buffers;
 use super::label::Label;
 use crate::oci::Digest;
-use crate::store::{BlobError, BlobFile, BlobStore};
+use crate::store::{BlobError, BlobFile, BlobStore, Shortage};
 
 /// How long a file stays open after its last use.
 const IDLE: Duration = Duration::from_secs(3);
 /// How long a file stays open whatever its use.
 const LONGEST: Duration = Duration::from_secs(30);
 const SHARDS: usize = 16;
-/// Most files that stay open in each shard.
-const MOST: usize = if cfg!(test) { 3 } else { 64 };
+/// Most files that stay open, however many this process may open.
+const MOST: u64 = 1024;
+/// What part of the files that this process may open these are.
+const SHARE: u64 = 8;
 
 /// The blobs, and those of their files that are open.
 pub(super) struct Shelf {
@@ -28,7 +30,12 @@ pub(super) struct Shelf {
     /// Buffers for what is read from them.
     pub buffers: Buffers,
     shards: [Mutex<HashMap<Digest, Open>>; SHARDS],
+    /// What is to be closed when nobody reads it any more: closing asks the disk, which the last
+    /// one to read it must not.
+    leaving: Mutex<Vec<Arc<OpenBlob>>>,
     hasher: RandomState,
+    /// Most files that stay open in each shard.
+    most: usize,
 }
 
 /// A blob whose file is open.
@@ -52,12 +59,17 @@ impl Open {
 }
 
 impl Shelf {
-    pub fn new(blobs: BlobStore) -> Self {
+    /// The blobs, for a process that may open `files` files.
+    pub fn new(blobs: BlobStore, files: u64) -> Self {
+        let shards = u64::try_from(SHARDS).unwrap_or(1);
+        let most = (files / SHARE).min(MOST) / shards;
         Self {
             blobs,
             buffers: Buffers::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
+            leaving: Mutex::default(),
             hasher: RandomState::new(),
+            most: usize::try_from(most).unwrap_or(1).max(1),
         }
     }
 
@@ -85,7 +97,19 @@ impl Shelf {
         if let Some(blob) = self.get(digest) {
             return Ok(Some(blob));
         }
-        let file = self.blobs.open_async(digest).await?;
+        let file = match self.blobs.open_async(digest).await {
+            Err(error) if Shortage::among(&error) == Some(Shortage::Files) => {
+                // What is open and not read is better closed.
+                let unused = self.take(|open| Arc::strong_count(&open.blob) == 1);
+                let closed = off_thread(move || {
+                    drop(unused);
+                    Ok(())
+                });
+                closed.await?;
+                self.blobs.open_async(digest).await?
+            }
+            opened => opened?,
+        };
         Ok(file.map(|file| self.keep(file)))
     }
 
@@ -101,38 +125,55 @@ impl Shelf {
             opened: now,
             used: now,
         };
-        let mut shard = lock(self.shard(&digest));
-        if shard.len() >= MOST {
-            let oldest = shard.iter().min_by_key(|(_, open)| open.used);
-            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
-                shard.remove(&oldest);
+        let mut gone = Vec::new();
+        {
+            let mut shard = lock(self.shard(&digest));
+            if shard.len() >= self.most {
+                let oldest = shard.iter().min_by_key(|(_, open)| open.used);
+                let oldest = oldest.map(|(digest, _)| digest.clone());
+                gone.extend(oldest.and_then(|oldest| shard.remove(&oldest)));
             }
+            gone.extend(shard.insert(digest, open));
         }
-        shard.insert(digest, open);
+        lock(&self.leaving).extend(gone.into_iter().map(|open| open.blob));
         blob
+    }
+
+    /// Takes out what is to be closed.
+    fn take(&self, is_taken: impl Fn(&Open) -> bool) -> Vec<Arc<OpenBlob>> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let open = shard.extract_if(|_, open| is_taken(open));
+            taken.extend(open.map(|(_, open)| open.blob));
+        }
+        taken
     }
 
     /// Closes what was not used for a while, and what was written to or moved; to be called every
     /// second or so.
     pub fn close_stale(&self) {
         let now = Instant::now();
+        let mut changed = Vec::new();
         for shard in &self.shards {
-            let mut gone: Vec<Arc<OpenBlob>> = {
+            let open: Vec<_> = {
                 let shard = lock(shard);
                 shard.values().map(|open| Arc::clone(&open.blob)).collect()
             };
-            gone.retain(|blob| !blob.file.look_again());
-            let is_gone = |blob: &Arc<OpenBlob>| gone.iter().any(|gone| Arc::ptr_eq(gone, blob));
-            let stale: Vec<Open> = {
-                let mut shard = lock(shard);
-                shard
-                    .extract_if(|_, open| open.is_stale(now) || is_gone(&open.blob))
-                    .map(|(_, open)| open)
-                    .collect()
-            };
-            // Closing writes the time of use: not under the lock.
-            drop(stale);
+            changed.extend(open.into_iter().filter(|blob| !blob.file.look_again()));
         }
+        let has_changed =
+            |blob: &Arc<OpenBlob>| changed.iter().any(|changed| Arc::ptr_eq(changed, blob));
+        let stale = self.take(|open| open.is_stale(now) || has_changed(&open.blob));
+        drop(changed);
+        let unread: Vec<_> = {
+            let mut leaving = lock(&self.leaving);
+            leaving.extend(stale);
+            let unread = leaving.extract_if(.., |blob| Arc::strong_count(blob) == 1);
+            unread.collect()
+        };
+        // Closing writes the time of use: not under a lock.
+        drop(unread);
     }
 }
 
@@ -163,13 +204,16 @@ where
 mod tests {
     use super::*;
 
+    /// Three for each shard.
+    const FILES: u64 = 3 * 16 * SHARE;
+
     #[tokio::test]
     async fn a_file_stays_open_for_a_while_only() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
         let digest = Digest::of(b"x");
         drop(blobs.put_bytes(&digest, b"x").unwrap());
-        let shelf = Shelf::new(blobs.clone());
+        let shelf = Shelf::new(blobs.clone(), FILES);
         let first = shelf.open(&digest).await.unwrap().unwrap();
         let second = shelf.open(&digest).await.unwrap().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
@@ -192,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
         let digest = Digest::of(b"content");
-        let shelf = Shelf::new(blobs.clone());
+        let shelf = Shelf::new(blobs.clone(), FILES);
         let harms: [fn(&std::path::Path); 2] = [
             |path| std::fs::write(path, "CONTENT").unwrap(),
             |path| std::fs::rename(path, path.with_extension("moved")).unwrap(),
@@ -218,13 +262,13 @@ mod tests {
     async fn no_more_files_stay_open_than_may() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
-        let shelf = Shelf::new(blobs.clone());
-        for n in 0..SHARDS * MOST + 20 {
+        let shelf = Shelf::new(blobs.clone(), FILES);
+        for n in 0..SHARDS * 3 + 20 {
             let bytes = n.to_le_bytes();
             let digest = Digest::of(&bytes);
             drop(blobs.put_bytes(&digest, &bytes).unwrap());
             assert!(shelf.open(&digest).await.unwrap().is_some());
         }
-        assert!(shelf.shards.iter().all(|shard| lock(shard).len() <= MOST));
+        assert!(shelf.shards.iter().all(|shard| lock(shard).len() <= 3));
     }
 }

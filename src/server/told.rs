@@ -46,7 +46,10 @@ pub(super) fn upstream(error: &Error, is_own: bool) -> String {
             format!("the upstream leads to a host that this proxy is not allowed to ask: {MORE}")
         }
         Error::Unsupported { detail, .. } => detail.clone(),
-        Error::Credentials { .. } | Error::Configuration(_) | Error::Io { .. } => internal(),
+        Error::TooManyFiles { .. }
+        | Error::Credentials { .. }
+        | Error::Configuration(_)
+        | Error::Io { .. } => internal(),
     }
 }
 

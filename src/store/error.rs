@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Shortage;
 use crate::oci::Digest;
 
 /// Why a store could not be opened.
@@ -104,9 +105,13 @@ impl BlobError {
         }
     }
 
-    /// Whether more room on the disk would have helped.
+    /// Whether more room on the disk would have helped, or one that can be written.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::TooLittleSpace { .. })
+        match self {
+            Self::NoSpace { .. } | Self::TooLittleSpace { .. } => true,
+            Self::Io { source, .. } => Shortage::of(source) == Some(Shortage::Space),
+            _ => false,
+        }
     }
 }
 
@@ -117,6 +122,14 @@ pub enum IndexError {
     #[error("the index ({index}) is unavailable: {reason}")]
     Unavailable {
         /// Which index; no password in it.
+        index: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// It is in a file that cannot be written now: the disk is full, or read-only.
+    #[error("the index ({index}) cannot be written: {reason}")]
+    NoSpace {
+        /// Which index.
         index: String,
         /// What was seen.
         reason: String,
@@ -159,6 +172,11 @@ pub enum IndexError {
 impl IndexError {
     /// Whether the same may succeed later, without anyone changing anything.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::NoSpace { .. })
+    }
+
+    /// Whether its file cannot be written for want of room.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
     }
 }

@@ -8,21 +8,24 @@ pub mod blobs;
 mod error;
 pub mod index;
 mod owner;
+mod shortage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use blobs::{
-    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobStore, Damage, Examined, Reservation,
-    Scrubber, TempBlob,
+    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobPin, BlobStore, Damage, Examined,
+    Reservation, Scrubber, SharedBlob, TempBlob,
 };
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
     Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
     Origin, SharedLayer,
 };
+pub use shortage::Shortage;
 
+use crate::oci::Digest;
 use owner::Owner;
 
 /// How long a process that ends waits for the index.
@@ -37,6 +40,17 @@ pub enum IndexConfig {
     Mysql(Box<MysqlConfig>),
 }
 
+/// The most that blobs may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSize {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system that holds the data directory.
+    Percent(u8),
+    /// There is no bound.
+    Unbounded,
+}
+
 /// What the store is made from.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -44,10 +58,30 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Where the index lives.
     pub index: IndexConfig,
-    /// The most bytes that blobs may take; `None` for no bound.
-    pub cache_size: Option<u64>,
+    /// The most that blobs may take.
+    pub cache_size: CacheSize,
     /// How long after its last use a blob is safe from eviction.
     pub keep: Duration,
+}
+
+impl CacheSize {
+    /// The bound in bytes, for a data directory that is there.
+    fn bytes(self, data_dir: &Path) -> Result<Option<u64>, BlobError> {
+        Ok(match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => {
+                let whole = blobs::disk_space(data_dir)?.size;
+                let bytes = (whole / 100).saturating_mul(percent.into());
+                tracing::info!(
+                    bytes,
+                    percent,
+                    "the blob cache takes at most this part of its file system (--cache-size)"
+                );
+                Some(bytes)
+            }
+            Self::Unbounded => None,
+        })
+    }
 }
 
 /// The index and the blobs. Cheap to clone; the clones are one store.
@@ -60,7 +94,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the data directory and the index, removes what dead processes left behind
-    /// (temporary files, leases), and makes what is missing.
+    /// (temporary files, leases), and makes what is missing. Where a disk is full or read-only,
+    /// what is there is opened for reading.
     ///
     /// # Errors
     /// When the directory cannot be used, was written by a later version, or the index
@@ -74,6 +109,8 @@ impl Store {
         } = config;
         let directory = data_dir.clone();
         let (blobs, owner, dead) = tokio::task::spawn_blocking(move || {
+            blobs::create_directory(&directory)?;
+            let cache_size = cache_size.bytes(&directory)?;
             let blobs = BlobStore::at(&directory, cache_size, keep)?;
             let owner = Owner::register(&directory)?;
             let dead = Owner::dead(&directory)?;
@@ -86,13 +123,19 @@ impl Store {
             IndexConfig::Mysql(config) => Index::mysql(*config).await?,
         };
         for gone in dead {
-            let leases = index.release_all(gone.name()).await?;
-            if leases > 0 {
-                tracing::info!(
+            match index.release_all(gone.name()).await {
+                Ok(0) => {}
+                Ok(leases) => tracing::info!(
                     holder = gone.name(),
                     leases,
                     "a dead process's leases are free"
-                );
+                ),
+                // They run out by themselves, and the next one to start cleans up.
+                Err(error) if error.is_no_space() => {
+                    tracing::warn!(%error, "a dead process's leases stay");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             }
             gone.forget();
         }
@@ -126,6 +169,18 @@ impl Store {
     /// As [`Index::acquire`].
     pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Acquired, IndexError> {
         self.index.acquire(name, self.holder(), ttl).await
+    }
+
+    /// Forgets what the index has of blobs that were evicted, and that nobody can use without
+    /// them. Says how many rows there were.
+    ///
+    /// # Errors
+    /// When the index gives no answer.
+    pub async fn sweep(&self) -> Result<u64, IndexError> {
+        let blobs = self.blobs.clone();
+        // Where it cannot be told, the blob may be there.
+        let is_there = move |digest: &Digest| blobs.contains(digest).unwrap_or(true);
+        self.index.sweep(is_there).await
     }
 
     /// Gives back the leases of this process, which ends: what it was making is cut off, and

@@ -1,6 +1,7 @@
 //! The processes that use a data directory: each holds the lock of a file with its name.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,8 @@ use super::blobs::{create_directory, is_linked};
 #[derive(Debug)]
 pub(super) struct Owner {
     name: String,
-    path: PathBuf,
-    _locked: File,
+    /// Its file, unless the disk does not take it: its leases then have to run out by themselves.
+    file: Option<(PathBuf, File)>,
 }
 
 /// A process that is gone; its file is locked, so that only one successor cleans up after it.
@@ -24,10 +25,20 @@ pub(super) struct DeadOwner {
 
 impl Owner {
     pub(super) fn register(data_dir: &Path) -> Result<Self, BlobError> {
-        let directory = data_dir.join("owners");
-        create_directory(&directory)?;
+        match Self::with_file(&data_dir.join("owners")) {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "this process cannot be noted down");
+                let name = new_name();
+                Ok(Self { name, file: None })
+            }
+            other => other,
+        }
+    }
+
+    fn with_file(directory: &Path) -> Result<Self, BlobError> {
+        create_directory(directory)?;
         loop {
-            let name = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
+            let name = new_name();
             let path = directory.join(&name);
             let file = OpenOptions::new()
                 .write(true)
@@ -39,11 +50,8 @@ impl Owner {
             file.lock_shared()
                 .map_err(BlobError::io("locking", &path))?;
             if is_linked(&file, &path)? {
-                return Ok(Self {
-                    name,
-                    path,
-                    _locked: file,
-                });
+                let file = Some((path, file));
+                return Ok(Self { name, file });
             }
         }
     }
@@ -56,7 +64,11 @@ impl Owner {
     pub(super) fn dead(data_dir: &Path) -> Result<Vec<DeadOwner>, BlobError> {
         let directory = data_dir.join("owners");
         let mut dead = Vec::new();
-        let entries = fs::read_dir(&directory).map_err(BlobError::io("listing", &directory))?;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(dead),
+            Err(error) => return Err(BlobError::io("listing", &directory)(error)),
+        };
         for entry in entries {
             let entry = entry.map_err(BlobError::io("listing", &directory))?;
             let path = entry.path();
@@ -81,8 +93,15 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // A clean end released its leases; one that did not leaves them to expire.
-        let _ = fs::remove_file(&self.path);
+        if let Some((path, _)) = &self.file {
+            let _ = fs::remove_file(path);
+        }
     }
+}
+
+/// A name that no other process has, now or later.
+fn new_name() -> String {
+    format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }
 
 impl DeadOwner {

@@ -45,7 +45,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
         format!("bs = 16  # {path}"),
         format!("push = true  # {path}"),
         "suffix = \"_obd\"  # default".to_owned(),
-        "# cache-size = (not set)".to_owned(),
+        "cache-size = \"80%\"  # default".to_owned(),
     ] {
         assert!(
             ran.out.lines().any(|shown| shown == line),

@@ -25,7 +25,7 @@ use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{
     Access, Limits, OnTimeout, Server, ServerConfig, UpstreamChoice, UpstreamEntry,
 };
-use overlaybd_proxy::store::{IndexConfig, Store, StoreConfig};
+use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -84,7 +84,7 @@ pub async fn store(directory: &Path) -> Store {
     Store::open(StoreConfig {
         data_dir: directory.to_owned(),
         index: IndexConfig::Sqlite,
-        cache_size: None,
+        cache_size: CacheSize::Unbounded,
         keep: Duration::from_mins(1),
     })
     .await

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
-use crate::config::{Mistakes, Text, bytes, duration};
-use crate::store::{Dsn, IndexConfig, MysqlConfig, StoreConfig};
+use crate::config::{Mistakes, Text, bytes, duration, number};
+use crate::store::{CacheSize, Dsn, IndexConfig, MysqlConfig, StoreConfig};
 
 /// Where results are kept.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
@@ -27,8 +27,8 @@ pub struct StoreOptions {
     /// PEM files with the roots that tls=custom in --dbstr trusts
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub db_ca: Vec<Text>,
-    /// Most bytes that converted blobs may take, such as 200GiB; the least recently used go
-    /// first [default: no bound]
+    /// Most that converted blobs may take, such as 200GiB, or 80% of the file system of
+    /// --data-dir, or off for no bound; the least recently used go first
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<Text>,
     /// How long after its last use a blob is safe from eviction: as long as nodes may take
@@ -48,7 +48,7 @@ impl StoreOptions {
         let read = |text: &str| text.parse::<Dsn>();
         let dsn = optional(mistakes, "dbstr", self.dbstr.as_ref(), read);
         let is_mysql = self.dbstr.is_some();
-        let cache_size = optional(mistakes, "cache-size", self.cache_size.as_ref(), bytes);
+        let cache_size = required(mistakes, "cache-size", self.cache_size.as_ref(), cache_size);
         let keep = required(mistakes, "keep", self.keep.as_ref(), duration);
         let index = if is_mysql {
             IndexConfig::Mysql(Box::new(MysqlConfig {
@@ -62,8 +62,35 @@ impl StoreOptions {
         Some(StoreConfig {
             data_dir: data_dir?,
             index,
-            cache_size,
+            cache_size: cache_size?,
             keep: keep?,
         })
+    }
+}
+
+fn cache_size(text: &str) -> Result<CacheSize, String> {
+    if text == "off" {
+        return Ok(CacheSize::Unbounded);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = number(percent.trim_end(), 1..=100)?;
+        return Ok(CacheSize::Percent(percent));
+    }
+    let wrong = |error| format!("{error}, or a percentage such as 80%, or off");
+    bytes(text).map(CacheSize::Bytes).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_size_is_a_size_or_a_part_of_the_disk_or_off() {
+        assert_eq!(cache_size("5MiB"), Ok(CacheSize::Bytes(5 << 20)));
+        assert_eq!(cache_size("80%"), Ok(CacheSize::Percent(80)));
+        assert_eq!(cache_size("off"), Ok(CacheSize::Unbounded));
+        for bad in ["0%", "101%", "-1%", "%", "much", ""] {
+            assert!(cache_size(bad).is_err(), "{bad:?}");
+        }
     }
 }

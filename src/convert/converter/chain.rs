@@ -100,7 +100,7 @@ impl Converter {
         let result = chain.run().await;
         if result
             .as_ref()
-            .is_err_and(|error| error.fault() == Fault::Local)
+            .is_err_and(|error| error.fault() == Fault::Local && error.shortage().is_none())
         {
             // What was read of the layers below may have been damaged since they were verified.
             let blobs = self.inner.store.blobs();

@@ -9,7 +9,7 @@ use super::super::push::push;
 use super::admission::{BIG, Slot};
 use super::catalogue::{Base, Layer};
 use super::deadline::Deadline;
-use super::pins::{Pin, Pins};
+use super::pins::Pins;
 use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Source, StoredManifest,
 };
@@ -190,10 +190,10 @@ impl Converter {
         let mut blobs = Vec::with_capacity(chain.len());
         for layer in chain {
             let Layer {
-                digest, size, blob, ..
+                digest, size, pin, ..
             } = layer;
             blobs.push(LayerBlob { digest, size });
-            work.pins.extend([Pin::Layer(blob)]);
+            work.pins.extend(pin);
         }
         let style = &self.inner.config.style;
         let config = match config {
@@ -316,8 +316,8 @@ impl Converter {
             bytes: Bytes::copy_from_slice(bytes),
         };
         let (blobs, copy) = (self.inner.store.blobs().clone(), stored.clone());
-        let file = blocking(move || Ok(blobs.put_bytes(&copy.digest, &copy.bytes)?)).await?;
-        work.pins.extend([Pin::File(file)]);
+        let pinned = move || Ok(blobs.put_bytes(&copy.digest, &copy.bytes)?.pin()?);
+        work.pins.extend([blocking(pinned).await?]);
         Ok(stored)
     }
 

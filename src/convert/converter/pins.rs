@@ -3,24 +3,15 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::layer::LayerBlob;
-use crate::store::BlobFile;
+use crate::store::BlobPin;
 
-/// A blob that is not evicted while this is there.
-#[derive(Debug)]
-pub(super) enum Pin {
-    /// A blob of the store.
-    File(#[allow(dead_code)] BlobFile),
-    /// A layer; the file under it is pinned if it is one of the store's.
-    Layer(#[allow(dead_code)] Arc<LayerBlob>),
-}
-
-/// Blobs that stay in the store for as long as a clone of this is there.
+/// Blobs that stay in the store for as long as a clone of this is there. None of them is open for
+/// that.
 #[derive(Clone, Default)]
-pub struct Pins(Arc<Mutex<Vec<Pin>>>);
+pub struct Pins(Arc<Mutex<Vec<BlobPin>>>);
 
 impl Pins {
-    pub(super) fn extend(&self, more: impl IntoIterator<Item = Pin>) {
+    pub(super) fn extend(&self, more: impl IntoIterator<Item = BlobPin>) {
         let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pins.extend(more);
     }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::image::{Work, broken, converted};
-use super::pins::Pin;
 use super::types::{ConvertedImage, Source, StoredManifest};
 use super::{ConvertError, Converter, blocking, variant};
 use crate::oci::{Digest, Manifest};
@@ -165,7 +164,7 @@ impl Converter {
             let (mut pins, mut missing) = (Vec::new(), Vec::new());
             for digest in wanted {
                 match blobs.open(&digest)? {
-                    Some(file) => pins.push(Pin::File(file)),
+                    Some(file) => pins.push(file.pin()?),
                     None => missing.push(digest),
                 }
             }

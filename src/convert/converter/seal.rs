@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::layer::{LayerError, Sealing};
 use super::super::plan::Step;
-use super::catalogue::{Base, Layer, open_local};
+use super::catalogue::{Base, Layer, StoredBlob};
 use super::types::Source;
 use super::{ConvertError, Converter, Home, blocking, on_thread};
 use crate::registry::BlobSource;
@@ -24,14 +24,18 @@ impl Converter {
         let blobs = self.inner.store.blobs().clone();
         let committed = on_thread("commit", move || {
             Ok((|| {
+                let written = sealing.written();
                 let sealed = sealing.wait()?;
                 let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
-                let blob = open_local(&file)
-                    .map_err(|cause| LayerError::Output(std::io::Error::other(cause)))?;
+                let shared = blobs.share(file)?;
+                let pin = Some(shared.pin());
+                // What is stacked upon it keeps no file open for it.
+                written.move_to(Arc::new(StoredBlob(shared)));
                 Ok::<_, Failed>(Layer {
                     digest: sealed.digest,
                     size: sealed.size,
-                    blob,
+                    blob: written.blob,
+                    pin,
                     base,
                 })
             })())

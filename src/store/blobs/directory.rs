@@ -34,6 +34,31 @@ pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
+/// What a file system has, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct DiskSpace {
+    pub(in crate::store) size: u64,
+    /// What it would still take from this process.
+    pub(in crate::store) free: u64,
+}
+
+/// The space of the file system that holds `path`.
+pub(in crate::store) fn disk_space(path: &Path) -> Result<DiskSpace, BlobError> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|error| BlobError::io("asking for the space of", path)(error.into()))?;
+    // All are u64 here, u32 elsewhere.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, free, unit) = (
+        u64::from(stat.blocks()),
+        u64::from(stat.blocks_available()),
+        u64::from(stat.fragment_size()),
+    );
+    Ok(DiskSpace {
+        size: blocks.saturating_mul(unit),
+        free: free.saturating_mul(unit),
+    })
+}
+
 pub(super) fn sync_directory(path: &Path) -> Result<(), BlobError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())

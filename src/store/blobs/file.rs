@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::known::{Change, Flag};
+use super::pins::BlobPin;
 use super::shelf::Shelf;
 use super::stamp::Stamp;
 use crate::oci::Digest;
@@ -56,6 +57,14 @@ impl BlobFile {
     /// The file. A clone of it (`try_clone`) is pinned too.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Pins the blob for as long as the answer is there, without its file.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn pin(&self) -> Result<BlobPin, BlobError> {
+        BlobPin::new(&self.shelf, &self.digest)
     }
 
     /// Whether the file was found damaged, or suspected of it, after it was opened: it must not

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::shelf::{Shelf, lock};
@@ -143,7 +144,7 @@ impl Held<'_> {
         let total = self.total();
         let excess = total.saturating_add(size).saturating_sub(cache_size);
         let freed = if excess > 0 {
-            self.evict_bytes(excess)?
+            self.evict_bytes(excess, "the blobs exceed the cache size")?
         } else {
             0
         };
@@ -160,8 +161,8 @@ impl Held<'_> {
     }
 
     /// Evicts at least `excess` bytes, least recently used first, of what may go; gives the
-    /// bytes freed.
-    pub(super) fn evict_bytes(&mut self, excess: u64) -> Result<u64, BlobError> {
+    /// bytes freed. `why` is for the log.
+    pub(super) fn evict_bytes(&mut self, excess: u64, why: &str) -> Result<u64, BlobError> {
         let now = SystemTime::now();
         let mut blobs = self.by_digest();
         let there: HashSet<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
@@ -180,7 +181,11 @@ impl Held<'_> {
             }
             if self.evict_one(&blob.digest)? {
                 freed = freed.saturating_add(blob.size);
-                tracing::debug!(digest = %blob.digest, size = blob.size, "evicted");
+                self.shelf.evicted.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(
+                    digest = %blob.digest, bytes = blob.size, unused_for = ?age, why,
+                    "a blob was evicted; it is made again when it is asked for"
+                );
             }
         }
         Ok(freed)
@@ -201,7 +206,7 @@ impl Held<'_> {
                 return Err(BlobError::io("locking", &path)(error));
             }
         }
-        if !is_linked(&file, &path)? {
+        if !is_linked(&file, &path)? || self.shelf.pins.has(digest) {
             return Ok(false);
         }
         fs::remove_file(&path).map_err(BlobError::io("evicting", &path))?;

@@ -5,6 +5,7 @@
 //! DATA/blobs/sha256/ab/<hex>   whole blobs; the time of modification is the time of last use
 //! DATA/tmp/<number>            blobs in the making
 //! DATA/damaged/…               files that were found damaged, the last few of them
+//! DATA/pins                    a lock on a byte of it keeps a blob that is not open
 //! DATA/scrub                   when the scrubber last read all blobs; its lock is the scrubber's
 //! ```
 //!
@@ -12,7 +13,8 @@
 //! names: once, unless it is replaced or written to.
 //!
 //! Whoever reads or writes a file holds a shared lock (`flock`) on it; whoever wants to remove
-//! one must get the exclusive lock. So a pin ends with its process, however that ends.
+//! one must get the exclusive lock. So a pin ends with its process, however that ends. What has
+//! to stay for long without being read is pinned without an open file ([`BlobPin`]).
 
 mod counters;
 mod damage;
@@ -22,8 +24,10 @@ mod file;
 mod gate;
 mod held;
 mod known;
+mod pins;
 mod place;
 mod scrub;
+mod shared;
 mod shelf;
 mod stamp;
 mod temp;
@@ -34,17 +38,20 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 pub use counters::BlobCounters;
 pub use damage::{Aside, Damage};
 pub use examine::{BlobEntry, Examined};
 pub use file::BlobFile;
+pub use pins::BlobPin;
 pub use scrub::Scrubber;
+pub use shared::SharedBlob;
 pub use shelf::Reservation;
 pub use temp::TempBlob;
 
-pub(super) use directory::{create_directory, is_linked};
+pub(super) use directory::{create_directory, disk_space, is_linked};
 
 use super::BlobError;
 use crate::oci::Digest;
@@ -72,6 +79,16 @@ pub struct BlobStore {
     shelf: Arc<Shelf>,
     tmp: PathBuf,
     gate: Arc<Gate>,
+    /// The files that are open for [`SharedBlob`]s.
+    files: Arc<shared::Files>,
+}
+
+/// Drops what blocks on the disk when it is dropped: elsewhere, if this is a task.
+pub(super) fn off_task<T: Send + 'static>(value: T) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
+        Err(_) => drop(value),
+    }
 }
 
 impl BlobStore {
@@ -91,6 +108,7 @@ impl BlobStore {
             shelf,
             tmp,
             gate: Gate::new((cores / 2).clamp(1, MOST_VERIFICATIONS)),
+            files: Arc::default(),
         })
     }
 
@@ -131,6 +149,14 @@ impl BlobStore {
             .sync_all()
             .map_err(BlobError::io("writing", temp.path()))?;
         self.shelf.place(temp, digest, size)
+    }
+
+    /// Keeps a blob for reading now and then: pinned, and open only while it is read often.
+    ///
+    /// # Errors
+    /// When the disk refuses to pin it.
+    pub fn share(&self, file: BlobFile) -> Result<SharedBlob, BlobError> {
+        SharedBlob::new(self.clone(), file)
     }
 
     /// Stores bytes that are in memory, such as a manifest.
@@ -294,9 +320,14 @@ impl BlobStore {
     /// answer is dropped. Of several processes one does it.
     ///
     /// # Errors
-    /// When its file cannot be opened or its thread not be started.
+    /// When its thread cannot be started.
     pub fn scrub(&self, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
         scrub::start(Arc::clone(&self.shelf), rate)
+    }
+
+    /// How many blobs this process has evicted since its start.
+    pub fn evicted(&self) -> u64 {
+        self.shelf.evicted.load(Ordering::Relaxed)
     }
 
     /// What was verified and found since the start.

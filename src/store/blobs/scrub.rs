@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -79,21 +80,16 @@ struct Scrub {
 pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
     let stop = Arc::new(Stop::default());
     let path = shelf.data_dir.join("scrub");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(BlobError::io("opening", &path))?;
     let mut scrub = Scrub {
         shelf,
         rate,
         stop: Arc::clone(&stop),
         next: Instant::now(),
     };
-    let work = move || scrub.run(&file);
+    let work = {
+        let path = path.clone();
+        move || scrub.run(&path)
+    };
     thread::Builder::new()
         .name("scrub".to_owned())
         .spawn(work)
@@ -101,28 +97,50 @@ pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, Blo
     Ok(Scrubber(stop))
 }
 
+/// The file with the scrubber's lock; for reading alone where it cannot be written.
+fn open(path: &Path) -> Result<File, BlobError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(BlobError::io("opening", path));
+    match opened {
+        Err(error) if error.is_no_space() => File::open(path).map_err(|_| error),
+        other => other,
+    }
+}
+
 impl Scrub {
-    fn run(&mut self, file: &File) {
-        loop {
-            self.read_last_round(file);
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
-                    tracing::debug!("another process scrubs this data directory");
+    fn run(&mut self, path: &Path) {
+        // Its lock is held as long as it is open.
+        let _file = loop {
+            match open(path) {
+                Ok(file) => {
+                    self.read_last_round(&file);
+                    match file.try_lock() {
+                        Ok(()) => break file,
+                        Err(TryLockError::WouldBlock) => {
+                            tracing::debug!("another process scrubs this data directory");
+                        }
+                        Err(TryLockError::Error(error)) => {
+                            tracing::warn!(%error, "the scrubber's lock cannot be had");
+                        }
+                    }
                 }
-                Err(TryLockError::Error(error)) => {
-                    tracing::warn!(%error, "the scrubber's lock cannot be had");
-                }
+                Err(error) => tracing::warn!(%error, "the scrubber waits for its file"),
             }
             if self.stop.wait(PAUSE) {
                 return;
             }
-        }
+        };
         loop {
             let begun = Instant::now();
             let pause = match self.round() {
                 Ok(Round::Complete) => {
-                    self.write_last_round(file);
+                    self.write_last_round(path);
                     ROUND.saturating_sub(begun.elapsed())
                 }
                 Ok(Round::Incomplete) => PAUSE,
@@ -199,14 +217,23 @@ impl Scrub {
         }
     }
 
-    fn write_last_round(&self, file: &File) {
+    fn write_last_round(&self, path: &Path) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.map_or(0, |since| since.as_secs());
         self.shelf.counters.round_ended();
         self.shelf.counters.last_round(seconds);
-        let written = file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0);
-        if let Err(error) = written {
-            tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
+        // The file with the lock may be open for reading alone.
+        let file = OpenOptions::new().write(true).open(path);
+        let written =
+            file.and_then(|file| file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0));
+        match written.map_err(BlobError::io("writing", path)) {
+            Ok(()) => {}
+            Err(error) if error.is_no_space() => {
+                tracing::debug!(%error, "the end of the scrubber's round is not written down");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
+            }
         }
     }
 }

@@ -5,14 +5,16 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::counters::Counters;
 use super::held::Shards;
 use super::known::{Change, Known};
+use super::pins::Pins;
 use super::stamp::Stamp;
-use super::{BlobInfo, create_directory};
+use super::{BlobInfo, create_directory, disk_space};
 use crate::oci::Digest;
 use crate::store::BlobError;
 
@@ -33,6 +35,9 @@ pub(super) struct Shelf {
     pub(super) known: Known,
     pub(super) counters: Counters,
     pub(super) shards: Mutex<Shards>,
+    pub(super) pins: Pins,
+    /// Blobs that were evicted since the start.
+    pub(super) evicted: AtomicU64,
     reserved: Mutex<u64>,
 }
 
@@ -55,14 +60,19 @@ impl Shelf {
         keep: Duration,
     ) -> Result<Self, BlobError> {
         let path = data_dir.join("layout");
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(BlobError::io("opening", &path))?;
+            .map_err(BlobError::io("opening", &path));
+        let mut file = match opened {
+            // What is there can be read, and locked, on a disk that cannot be written.
+            Err(error) if error.is_no_space() => File::open(&path).map_err(|_| error)?,
+            other => other?,
+        };
         file.lock().map_err(BlobError::io("locking", &path))?;
         let checked = check_layout(&mut file, &path);
         file.unlock().map_err(BlobError::io("unlocking", &path))?;
@@ -72,7 +82,10 @@ impl Shelf {
             create_directory(&blobs.join(algorithm))?;
         }
         let damaged = data_dir.join("damaged");
-        create_directory(&damaged)?;
+        match create_directory(&damaged) {
+            Err(error) if !error.is_no_space() => return Err(error),
+            _ => {}
+        }
         let grain = match keep {
             Duration::ZERO => Duration::from_secs(1),
             _ => (keep / 16).min(Duration::from_mins(1)),
@@ -88,6 +101,8 @@ impl Shelf {
             known: Known::new(),
             counters: Counters::default(),
             shards: Mutex::new(Shards::new(file)),
+            pins: Pins::new(data_dir.join("pins")),
+            evicted: AtomicU64::new(0),
             reserved: Mutex::new(0),
         })
     }
@@ -146,20 +161,14 @@ impl Shelf {
     }
 
     pub(super) fn evict(&self) -> Result<u64, BlobError> {
+        if self.cache_size.is_none() {
+            return Ok(0);
+        }
         self.hold()?.make_room(0)
     }
 
     pub(super) fn bytes_free(&self) -> Result<u64, BlobError> {
-        let stat = nix::sys::statvfs::statvfs(&self.data_dir).map_err(|error| {
-            BlobError::io("asking for the free space of", &self.data_dir)(error.into())
-        })?;
-        // Both are u64 here, u32 elsewhere.
-        #[allow(clippy::useless_conversion)]
-        let (blocks, size) = (
-            u64::from(stat.blocks_available()),
-            u64::from(stat.fragment_size()),
-        );
-        Ok(blocks.saturating_mul(size))
+        Ok(disk_space(&self.data_dir)?.free)
     }
 
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, BlobError> {
@@ -173,11 +182,7 @@ impl Shelf {
             // A claim that all blobs together could not meet must not cost any of them.
             let missing = needed.saturating_sub(free);
             if missing > 0 && held.total() >= missing {
-                let freed = held.evict_bytes(missing)?;
-                tracing::info!(
-                    freed,
-                    "evicted blobs for a conversion: the disk is too full"
-                );
+                held.evict_bytes(missing, "the disk lacks room for a conversion")?;
                 free = self.bytes_free()?;
             }
         }

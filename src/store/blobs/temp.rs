@@ -85,7 +85,11 @@ pub(super) fn remove_leftovers(directory: &Path) -> Result<(), BlobError> {
             match fs::remove_file(&path) {
                 Ok(()) => tracing::info!(path = %path.display(), "removed a leftover"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(BlobError::io("removing", &path)(error)),
+                Err(error) => match BlobError::io("removing", &path)(error) {
+                    // A disk that cannot be written now: whoever starts next removes it.
+                    error if error.is_no_space() => tracing::warn!(%error, "a leftover stays"),
+                    error => return Err(error),
+                },
             }
         }
     }

@@ -128,6 +128,19 @@ impl Index {
         either!(self, index => index.ping())
     }
 
+    /// Why nothing can be recorded, if nothing can: the disk with the file is full or read-only.
+    /// What was recorded is read all the same.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn read_only(&self) -> Result<Option<String>, IndexError> {
+        match self {
+            Self::Sqlite(index) => index.read_only().await,
+            // Its disk is another's, and its errors tell.
+            Self::Mysql(_) => Ok(None),
+        }
+    }
+
     /// The row of a chain in one repository. A row whose digest or size is no digest or size
     /// cannot be used by anyone: it is logged and passed over.
     ///
@@ -535,6 +548,23 @@ impl Index {
         check("holder", holder)?;
         // From "holder/" up to and without "holder0": '0' follows '/' in ASCII.
         either!(self, index => index.release_range(&format!("{holder}/"), &format!("{holder}0")))
+    }
+
+    /// Forgets the rows of this program's own tables about blobs that are gone, as `is_there`
+    /// tells, and that were pushed nowhere: nobody can use them. Says how many there were.
+    ///
+    /// Replicas that share a server do not share their blobs: there nothing is forgotten.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn sweep<F>(&self, is_there: F) -> Result<u64, IndexError>
+    where
+        F: Fn(&Digest) -> bool + Clone + Send + 'static,
+    {
+        match self {
+            Self::Sqlite(index) => index.sweep(is_there).await,
+            Self::Mysql(_) => Ok(0),
+        }
     }
 
     /// Ends the connections in good order.

@@ -9,6 +9,9 @@ pub(super) struct Table {
     pub(super) sqlite: &'static str,
 }
 
+/// An index that earlier versions did not make.
+pub(super) const ADDED: &str = "overlaybd_proxy_pushed_by_blob";
+
 /// The reference converter's two tables, to the letter, and six of this program's own.
 ///
 /// Its own tables are ASCII: every key is, and four columns of 255 three-byte characters are
@@ -178,7 +181,9 @@ CREATE TABLE IF NOT EXISTS overlaybd_proxy_pushed (
   repo varchar(255) NOT NULL,
   blob_digest varchar(255) NOT NULL,
   PRIMARY KEY (host, blob_digest, repo)
-) WITHOUT ROWID;",
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS overlaybd_proxy_pushed_by_blob
+  ON overlaybd_proxy_pushed (blob_digest);",
     },
     Table {
         name: "overlaybd_proxy_leases",

@@ -6,11 +6,12 @@ use super::super::super::layer::LayerBlob;
 use super::super::super::plan::Step;
 use super::super::{ConvertError, Converter, Home, blocking, on_thread, remote};
 use super::fit::{MadeBy, Misfit, fit, has_filesystem};
-use super::{Base, Layer, Wanted, open_local};
+use super::{Base, Layer, StoredBlob, Wanted};
+use crate::format::blob::BlobError;
 use crate::format::block::SharedDevice;
 use crate::oci::RepoName;
 use crate::registry::Error;
-use crate::store::{LayerRow, Origin};
+use crate::store::{self, LayerRow, Origin, Shortage};
 
 /// Most blobs of other repositories that are tried for one layer.
 const MAX_MOUNTS: usize = 8;
@@ -149,20 +150,35 @@ impl Converter {
             let Some(file) = blobs.open(&digest)? else {
                 return Ok(None);
             };
-            let opened = open_local(&file);
-            if opened.is_ok() {
-                return Ok(Some((file.size(), opened)));
+            let shared = blobs.share(file)?;
+            let opened = LayerBlob::open(Arc::new(StoredBlob(shared.clone())));
+            match opened {
+                Ok(blob) => Ok(Some((shared, Ok(Arc::new(blob))))),
+                // Nothing is known of the blob then.
+                Err(BlobError::Io(cause)) if Shortage::among(&cause).is_some() => {
+                    Err(store::BlobError::Io {
+                        what: "reading",
+                        path: blobs.path(&digest),
+                        source: cause,
+                    }
+                    .into())
+                }
+                Err(error) => {
+                    // Damaged since it was verified, perhaps: then it is moved aside now.
+                    blobs.doubt(&digest);
+                    let is_there = blobs.open(&digest)?.is_some();
+                    Ok(is_there.then(|| (shared, Err(error.to_string()))))
+                }
             }
-            // Damaged since it was verified, perhaps: then it is moved aside now.
-            let size = file.size();
-            drop(file);
-            blobs.doubt(&digest);
-            Ok(blobs.open(&digest)?.map(|_| (size, opened)))
         })
         .await?;
         match opened {
-            Some((size, opened)) if size == row.size => {
-                self.examine(wanted, row, made_by, opened).await
+            Some((shared, opened)) if shared.size() == row.size => {
+                let layer = self.examine(wanted, row, made_by, opened).await?;
+                Ok(layer.map(|layer| Layer {
+                    pin: Some(shared.pin()),
+                    ..layer
+                }))
             }
             _ => Ok(None),
         }
@@ -263,6 +279,7 @@ impl Converter {
                 digest: row.digest.clone(),
                 size: row.size,
                 blob,
+                pin: None,
                 base,
             })),
             Err(misfit) => {

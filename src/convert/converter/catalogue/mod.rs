@@ -10,16 +10,17 @@ mod fit;
 mod proof;
 mod record;
 
+use std::io;
 use std::sync::Arc;
 
 use super::super::layer::LayerBlob;
 use super::super::plan::Step;
 use super::Home;
 use super::types::Source;
-use crate::format::block::FileDevice;
+use crate::format::block::{BlockDevice, check_range};
 use crate::oci::Digest;
 use crate::registry::Authorization;
-use crate::store::BlobFile;
+use crate::store::{BlobPin, SharedBlob};
 
 /// A converted layer that is there, and fits the one below.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub(super) struct Layer {
     pub(super) size: u64,
     /// Open, for what is stacked upon it.
     pub(super) blob: Arc<LayerBlob>,
+    /// What keeps it in the store, if it is there.
+    pub(super) pin: Option<BlobPin>,
     /// What the chain that ends here stands on.
     pub(super) base: Base,
 }
@@ -72,12 +75,19 @@ impl Wanted<'_> {
     }
 }
 
-/// Opens a blob of the store, which stays pinned while it is open.
-pub(super) fn open_local(file: &BlobFile) -> Result<Arc<LayerBlob>, String> {
-    let clone = file.file().try_clone().map_err(|error| error.to_string())?;
-    let device = FileDevice::new(clone).map_err(|error| error.to_string())?;
-    let blob = LayerBlob::open(Arc::new(device)).map_err(|error| error.to_string())?;
-    Ok(Arc::new(blob))
+/// A blob of the store as a disk, open only while it is read often.
+#[derive(Debug)]
+pub(super) struct StoredBlob(pub(super) SharedBlob);
+
+impl BlockDevice for StoredBlob {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.0.size(), offset, buf.len() as u64)?;
+        self.0.read_exact_at(buf, offset)
+    }
 }
 
 impl Home {

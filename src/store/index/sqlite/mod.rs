@@ -1,9 +1,11 @@
 //! The index in a file of the data directory, for one machine.
 
+mod connect;
 mod layers;
 mod leases;
 mod links;
 mod manifests;
+mod sweep;
 mod worker;
 
 use std::path::Path;
@@ -13,20 +15,35 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
 use super::{Origin, parse_target};
 use crate::oci::Digest;
 use crate::store::IndexError;
-use worker::Worker;
+use worker::{ReadOnly, Worker};
 
 /// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.
 #[derive(Debug, Clone)]
 pub struct SqliteIndex {
     reader: Worker,
     writer: Worker,
+    read_only: ReadOnly,
 }
 
 impl SqliteIndex {
     pub(in crate::store::index) async fn open(path: &Path) -> Result<Self, IndexError> {
-        let writer = Worker::start("index-writer", path, true).await?;
-        let reader = Worker::start("index-reader", path, false).await?;
-        Ok(Self { reader, writer })
+        let read_only = ReadOnly::default();
+        let writer = Worker::start("index-writer", path, read_only.clone()).await?;
+        let reader = Worker::start("index-reader", path, read_only.clone()).await?;
+        Ok(Self {
+            reader,
+            writer,
+            read_only,
+        })
+    }
+
+    /// Why the file cannot be written, if it cannot. Looks again.
+    pub(in crate::store::index) async fn read_only(&self) -> Result<Option<String>, IndexError> {
+        if self.read_only.cause().is_some() {
+            // Before a job the thread looks whether the file can be written again.
+            self.writer.run("answer", |_| Ok(())).await?;
+        }
+        Ok(self.read_only.cause())
     }
 
     async fn read<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>

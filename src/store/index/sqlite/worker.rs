@@ -2,22 +2,113 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::super::schema::TABLES;
+use super::connect::{Opened, open, open_readable, open_writable};
 use crate::store::IndexError;
 
-/// How long a statement waits for another process's.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The layout of this program's own tables, in `PRAGMA user_version`.
-const LAYOUT: i64 = 1;
+/// How often it is tried whether a file can be written again.
+const RETRY: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Does a job. Its panic is an error of that job alone.
+fn guarded(job: Job, connection: &mut Connection) {
+    let _ = catch_unwind(AssertUnwindSafe(|| job(connection)));
+}
+
+/// What both threads share while the file cannot be written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReadOnly {
+    state: Arc<Mutex<Option<Readable>>>,
+    /// Why the file cannot be written, if it cannot: for tasks, which must not wait for the state.
+    cause: Arc<Mutex<Option<String>>>,
+}
+
+/// The file, open for reading alone.
+#[derive(Debug)]
+struct Readable {
+    /// The only connection: another one, or one for writing, would find the shared memory of this
+    /// one, which is for reading alone too. Not there where the file could not be opened again.
+    connection: Option<Connection>,
+    /// When it was last tried to open it for writing.
+    tried: Instant,
+}
+
+impl ReadOnly {
+    fn lock(&self) -> MutexGuard<'_, Option<Readable>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the file cannot be written, if it cannot.
+    pub(super) fn cause(&self) -> Option<String> {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        cause.clone()
+    }
+
+    fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// A connection of a thread's own, unless the file is open for reading alone.
+    fn start(&self, path: &Path) -> rusqlite::Result<Option<Connection>> {
+        let mut state = self.lock();
+        if state.is_some() {
+            return Ok(None);
+        }
+        let Opened {
+            connection,
+            read_only,
+        } = open(path)?;
+        let Some(cause) = read_only else {
+            return Ok(Some(connection));
+        };
+        tracing::error!(
+            index = %path.display(), cause,
+            "the index cannot be written: what it has is read, and nothing is converted until \
+             there is room on the disk and it is writable"
+        );
+        self.set_cause(Some(cause));
+        *state = Some(Readable {
+            connection: Some(connection),
+            tried: Instant::now(),
+        });
+        Ok(None)
+    }
+
+    /// A connection of a thread's own, if the file can be written by now.
+    fn recover(&self, path: &Path) -> Option<Connection> {
+        let mut state = self.lock();
+        if let Some(readable) = &mut *state {
+            if readable.tried.elapsed() < RETRY {
+                return None;
+            }
+            readable.connection = None;
+        }
+        match open_writable(path) {
+            Ok(connection) => {
+                if state.take().is_some() {
+                    self.set_cause(None);
+                    tracing::info!(index = %path.display(), "the index can be written again");
+                }
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the index still cannot be written");
+                self.set_cause(Some(error.to_string()));
+                *state = Some(Readable {
+                    connection: open_readable(path).ok(),
+                    tried: Instant::now(),
+                });
+                None
+            }
+        }
+    }
+}
 
 /// A thread with a connection of its own; it ends with the last clone of this.
 #[derive(Debug, Clone)]
@@ -30,7 +121,7 @@ impl Worker {
     pub(super) async fn start(
         thread: &str,
         path: &Path,
-        makes_tables: bool,
+        read_only: ReadOnly,
     ) -> Result<Self, IndexError> {
         let index: Arc<str> = path.display().to_string().into();
         let unavailable = |reason: String| IndexError::Unavailable {
@@ -43,18 +134,26 @@ impl Worker {
         std::thread::Builder::new()
             .name(thread.to_owned())
             .spawn(move || {
-                let mut connection = match connect(&path, makes_tables) {
+                let mut own = match read_only.start(&path) {
                     Ok(connection) => connection,
                     Err(error) => {
                         let _ = ready.send(Err(error));
                         return;
                     }
                 };
-                if ready.send(Ok(())).is_ok() {
-                    while let Ok(job) = queue.recv() {
-                        // One job's panic is an error of that job alone.
-                        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut connection)));
+                if ready.send(Ok(())).is_err() {
+                    return;
+                }
+                while let Ok(job) = queue.recv() {
+                    own = own.or_else(|| read_only.recover(&path));
+                    if let Some(connection) = &mut own {
+                        guarded(job, connection);
+                    } else if let Some(readable) = &mut *read_only.lock()
+                        && let Some(connection) = &mut readable.connection
+                    {
+                        guarded(job, connection);
                     }
+                    // Or nobody does it, which is told as that.
                 }
             })
             .map_err(|error| unavailable(format!("no thread for it: {error}")))?;
@@ -74,7 +173,7 @@ impl Worker {
         let (answer, answered) = oneshot::channel();
         let gone = || IndexError::Unavailable {
             index: self.index.to_string(),
-            reason: "its thread has ended".to_owned(),
+            reason: "it cannot be opened now".to_owned(),
         };
         self.jobs
             .send(Box::new(move |connection| {
@@ -89,40 +188,17 @@ impl Worker {
     }
 }
 
-fn connect(path: &Path, makes_tables: bool) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
-    // is nothing beside the conversion that it stands for.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    if makes_tables {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let layout: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if layout > LAYOUT {
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISMATCH),
-                Some(format!(
-                    "it has layout {layout}, written by a later version; this one knows {LAYOUT}"
-                )),
-            ));
-        }
-        for table in &TABLES {
-            transaction.execute_batch(table.sqlite)?;
-        }
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
-        transaction.commit()?;
-    }
-    Ok(connection)
-}
-
 fn explain(index: &str, what: &'static str, error: &rusqlite::Error) -> IndexError {
     use ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,
-        SystemIoFailure,
+        ReadOnly, SystemIoFailure,
     };
     match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
+        Some(DiskFull | ReadOnly) => IndexError::NoSpace {
+            index: index.to_owned(),
+            reason: format!("while trying to {what}: {error}"),
+        },
+        Some(DatabaseBusy | DatabaseLocked | SystemIoFailure | CannotOpen) => {
             IndexError::Unavailable {
                 index: index.to_owned(),
                 reason: format!("while trying to {what}: {error}"),

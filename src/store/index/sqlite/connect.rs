@@ -1,0 +1,159 @@
+//! The file, opened: as usual, or for reading alone where nothing can be written.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::super::schema::{ADDED, TABLES};
+
+/// How long a statement waits for another process's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to open a file that another process is making.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The layout of this program's own tables, in `PRAGMA user_version`.
+const LAYOUT: i64 = 1;
+
+/// What stands for itself in the path of a URI.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_');
+
+/// An open file.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// Why it cannot be written, if it cannot.
+    pub(super) read_only: Option<String>,
+}
+
+/// Opens the file as usual, or, where that fails for want of room or because the disk is
+/// read-only, for reading what is there.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Opened> {
+    match open_writable(path) {
+        Ok(connection) => Ok(Opened {
+            connection,
+            read_only: None,
+        }),
+        Err(error) if may_be_readable(&error) => match open_readable(path) {
+            Ok(connection) => Ok(Opened {
+                connection,
+                read_only: Some(error.to_string()),
+            }),
+            // The first error is the one to mend.
+            Err(_) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the file for reading and writing; waits for other processes that are making it.
+pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
+    let begun = Instant::now();
+    loop {
+        // Whoever turns the file to write-ahead logging, or recovers it, makes others fail at
+        // once, whatever they are ready to wait.
+        match connect(path) {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => {
+                thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+/// Whether the file may still be read: what cannot be written, or has no room for the files
+/// beside it, fails so.
+fn may_be_readable(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DiskFull | ReadOnly | CannotOpen | SystemIoFailure)
+    )
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    // SQLite opens what cannot be written for reading, without a word.
+    if connection.is_readonly("main")? {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
+            Some("the file cannot be opened for writing".to_owned()),
+        ));
+    }
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
+    // is nothing beside the conversion that it stands for.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Where nothing is to be made, nothing is written.
+    if !has_tables(&connection, &[ADDED])? {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let layout = layout(&transaction)?;
+        if layout > LAYOUT {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISMATCH),
+                Some(format!(
+                    "it has layout {layout}, written by a later version; this one knows {LAYOUT}"
+                )),
+            ));
+        }
+        for table in &TABLES {
+            transaction.execute_batch(table.sqlite)?;
+        }
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        transaction.commit()?;
+    }
+    Ok(connection)
+}
+
+fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Whether all tables are there, of this layout.
+fn has_tables(connection: &Connection, more: &[&str]) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare("SELECT name FROM sqlite_schema")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
+    let mut wanted = TABLES
+        .iter()
+        .map(|table| table.name)
+        .chain(more.iter().copied());
+    let has_all = wanted.all(|wanted| names.iter().any(|name| name == wanted));
+    Ok(has_all && layout(connection)? == LAYOUT)
+}
+
+/// Opens a file that cannot be written, or beside which no file can be made.
+pub(super) fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let usual = Connection::open_with_flags(path, flags).and_then(looked_into);
+    usual.or_else(|_| {
+        // The files beside it are not there and cannot be made: nobody else has it open. What a
+        // process that was killed left in the log is not seen; a cache may be lost.
+        let name = percent_encode(path.as_os_str().as_encoded_bytes(), PATH);
+        let uri = format!("file:{name}?immutable=1");
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).and_then(looked_into)
+    })
+}
+
+/// A connection through which the tables can be read.
+fn looked_into(connection: Connection) -> rusqlite::Result<Connection> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    if has_tables(&connection, &[])? {
+        Ok(connection)
+    } else {
+        Err(rusqlite::Error::QueryReturnedNoRows)
+    }
+}

@@ -251,7 +251,9 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "manifest_limit: 1048576".into(),
         ),
+        ("max-logins", "7".into(), vec![], "logins: 7".into()),
         ("max-requests", "7".into(), vec![], "requests: 7".into()),
+        ("max-waiting", "7".into(), vec![], "waiting: 7".into()),
         ("oci", "true".into(), vec![], "force_oci: true".into()),
         (
             "on-timeout",

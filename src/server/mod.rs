@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! accept ─ tls ─ activity        a connection, within its limits
-//!   front ─ path, route,         a request: who, where, what
+//!   front ─ host, path, route,   a request: who, where, what
 //!           upstreams, gate      and whether at all
+//!     turn ─ places              worked on or waiting, each within its bound
 //!     manifest, blob             converted content: permission, then the store
 //!     warm                       the same again, for as long as the permission holds
 //!     forward ─ headers, rewrite everything else
@@ -25,15 +26,20 @@ mod forward;
 mod front;
 mod gate;
 mod headers;
+mod hold;
+mod host;
 mod label;
 mod manifest;
 mod metrics;
 mod path;
+mod patience;
 mod permission;
 mod pieces;
+mod places;
 mod prepare;
 mod ranges;
 mod record;
+mod refusals;
 mod respond;
 mod rewrite;
 mod route;
@@ -41,6 +47,7 @@ mod shelf;
 mod tags;
 mod tls;
 mod told;
+mod turn;
 mod upstreams;
 mod warm;
 
@@ -62,6 +69,7 @@ use crate::convert::Converter;
 use accept::Door;
 use admin::AdminDoor;
 use front::{Front, FrontDoor};
+use places::Places;
 use tls::Tls;
 
 /// Connections that wait in the kernel to be accepted.
@@ -148,6 +156,7 @@ impl Server {
                     ..limits.clone()
                 },
                 connections: Gauge::default(),
+                places: Places::new(64, 100),
                 handler: AdminDoor(Arc::clone(&self.front)),
             };
             tokio::spawn(async move {
@@ -162,6 +171,7 @@ impl Server {
             tls: self.tls,
             limits,
             connections: self.front.metrics.connections.clone(),
+            places: self.front.connections.clone(),
             handler: FrontDoor(Arc::clone(&self.front)),
         };
         let guests = door.open(shutdown).await;

@@ -101,14 +101,22 @@ impl Shelf {
             opened: now,
             used: now,
         };
-        let mut shard = lock(self.shard(&digest));
-        if shard.len() >= MOST {
-            let oldest = shard.iter().min_by_key(|(_, open)| open.used);
-            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
-                shard.remove(&oldest);
+        let closed = {
+            let mut shard = lock(self.shard(&digest));
+            let mut closed = Vec::new();
+            if shard.len() >= MOST {
+                let oldest = shard.iter().min_by_key(|(_, open)| open.used);
+                if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
+                    closed.extend(shard.remove(&oldest));
+                }
             }
+            closed.extend(shard.insert(digest, open));
+            closed
+        };
+        if !closed.is_empty() {
+            // Closing writes the time of use: not under the lock, and not on this thread.
+            tokio::task::spawn_blocking(move || drop(closed));
         }
-        shard.insert(digest, open);
         blob
     }
 

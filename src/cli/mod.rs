@@ -15,6 +15,7 @@ mod mistyped;
 mod output;
 mod progress;
 mod push;
+mod reload;
 mod remote;
 mod serve;
 mod signals;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub use exit::ExitStatus;
+pub use output::note;
 
 use crate::config::decorate;
 use crate::config::options::LogOptions;
@@ -137,7 +139,7 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
             // Whoever read our output has enough of it.
             return ExitStatus::Ok;
         }
-        eprintln!("{}", exit::describe(&error));
+        output::note(exit::describe(&error));
         ExitStatus::of(&error)
     })
 }

@@ -1,8 +1,10 @@
-//! SIGTERM and SIGINT: the first asks, the second insists.
+//! SIGTERM and SIGINT: the first asks, the second insists. SIGHUP: read the settings again.
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::output;
 
 /// Listens for SIGTERM and SIGINT from now on. The future ends with the first of them; a
 /// second one ends the process at once.
@@ -24,7 +26,7 @@ pub fn shutdown() -> io::Result<impl Future<Output = &'static str> + Send> {
         // Nobody may be waiting: then the second signal still counts.
         let _ = asked.send(name);
         let (name, code) = next().await;
-        eprintln!("{name} again: ending at once");
+        output::note(format_args!("{name} again: ending at once"));
         std::process::exit(code);
     });
     Ok(async move {
@@ -34,4 +36,12 @@ pub fn shutdown() -> io::Result<impl Future<Output = &'static str> + Send> {
             Err(_) => std::future::pending().await,
         }
     })
+}
+
+/// Listens for SIGHUP from now on: it ends nothing any more.
+///
+/// # Errors
+/// When the system does not let us listen.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

@@ -72,9 +72,14 @@ impl Users {
     /// Reads the file again if it changed. A file that cannot be used changes nothing.
     pub fn refresh(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watched.have_changed() {
-            return;
+        if watched.have_changed() {
+            drop(watched);
+            self.reload();
         }
+    }
+
+    /// Reads the file again. A file that cannot be used changes nothing.
+    pub fn reload(&self) {
         match read(&self.path) {
             Ok(table) => {
                 tracing::info!(file = %self.path.display(), users = table.len(), "read the users again");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 

@@ -40,6 +40,7 @@ mod prepare;
 mod ranges;
 mod record;
 mod refusals;
+mod reload;
 mod respond;
 mod rewrite;
 mod route;
@@ -55,6 +56,7 @@ pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
     UpstreamChoice, UpstreamEntry,
 };
+pub use reload::Reloader;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -138,6 +140,14 @@ impl Server {
     /// Where operators are answered, if anywhere.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
+    }
+
+    /// What has it read its files again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            front: Arc::clone(&self.front),
+            tls: self.tls.clone(),
+        }
     }
 
     /// Answers until `shutdown` comes, then drains: no new connections, open requests are

@@ -222,7 +222,10 @@ impl Layers {
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let keys: BTreeSet<&String> = self.table.keys().chain(other.table.keys()).collect();
         let differs = |key: &&&String| self.table.get(**key) != other.table.get(**key);
-        keys.iter().filter(differs).map(ToString::to_string).collect()
+        keys.iter()
+            .filter(differs)
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Where a key's value came from.

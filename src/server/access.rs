@@ -261,7 +261,12 @@ mod tests {
             assert!(Users::open(&path, &Limits::default()).is_err(), "{text}");
         }
         std::fs::write(&path, "x:$apr1$aaaa$bbbb").unwrap();
-        assert!(Users::open(&path, &Limits::default()).err().unwrap().contains("htpasswd -B"));
+        assert!(
+            Users::open(&path, &Limits::default())
+                .err()
+                .unwrap()
+                .contains("htpasswd -B")
+        );
         assert!(Users::open(&directory.path().join("none"), &Limits::default()).is_err());
     }
 }

@@ -38,9 +38,11 @@ impl Reloader {
                 old.choice == new.choice && old.upstream.host() == new.upstream.host()
             });
         if !are_same {
-            return Err("the upstreams are others than those that the server was started \
+            return Err(
+                "the upstreams are others than those that the server was started \
                         with: restart it to use them"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         for (old, new) in old.iter().zip(new) {
             old.upstream.take_over(&new.upstream);

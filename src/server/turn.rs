@@ -69,11 +69,7 @@ impl Turn {
     ///
     /// # Errors
     /// When there is no such place; nothing was begun then.
-    pub async fn wait<T>(
-        &self,
-        places: &Places,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Full> {
+    pub async fn wait<T>(&self, places: &Places, work: impl Future<Output = T>) -> Result<T, Full> {
         let place = places.take(self.client)?;
         let away = Away {
             turn: self,

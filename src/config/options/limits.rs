@@ -53,7 +53,9 @@ pub struct LimitOptions {
 fn percent(text: &str) -> Result<u8, String> {
     match text.trim().trim_end_matches('%').trim_end().parse() {
         Ok(percent @ 1..=100) => Ok(percent),
-        _ => Err(format!("{text:?} is no part of a whole: 1% to 100% is expected")),
+        _ => Err(format!(
+            "{text:?} is no part of a whole: 1% to 100% is expected"
+        )),
     }
 }
 

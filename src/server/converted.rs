@@ -119,7 +119,10 @@ impl Converted {
 impl Call<'_> {
     /// Waits for what tells whether and how something is answered; the request does not count as
     /// being worked on meanwhile.
-    async fn aside<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+    ///
+    /// # Errors
+    /// None in practice: these places have no bound.
+    pub async fn aside<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let places = &self.front.waits.permissions;
         let waited = self.turn.wait(places, work).await;
         waited.map_err(|full| Failure::full(full, "waiting requests"))
@@ -167,7 +170,7 @@ impl Call<'_> {
         let asked = front
             .permissions
             .head(&self.chosen, repo, selector, &self.authorization);
-        let answer = self.upstream(repo, asked).await;
+        let answer = self.upstream(repo, Box::pin(asked)).await;
         let is_remembered = matches!(answer, Ok((_, super::permission::Remembered::Yes)));
         front.metrics.lookup(CacheName::Permission, is_remembered);
         if !is_remembered {
@@ -266,7 +269,9 @@ impl Call<'_> {
         source: &Digest,
     ) -> Result<Found, Failure> {
         let shelf = &self.front.shelf;
-        let found = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
+        // The first to ask for it after a start waits until all of it was verified.
+        let found = self.aside(Box::pin(shelf.open(digest))).await?;
+        let found = found.map_err(|e| Failure::from(&e))?;
         self.front.metrics.lookup(CacheName::Blob, found.is_some());
         if let Some(file) = found {
             return Ok(Found::File(file));

@@ -337,7 +337,7 @@ impl Front {
     async fn admit(&self, headers: &HeaderMap, turn: &Turn) -> Result<Authorization, Failure> {
         let given = headers.get(AUTHORIZATION);
         if let Some(users) = &self.users {
-            let known = users.know(given, turn.client);
+            let known = Box::pin(users.know(given, turn.client));
             // The passwords that wait to be checked have a bound of their own.
             let known = turn.wait(&self.waits.permissions, known).await;
             match known {

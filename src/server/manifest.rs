@@ -58,8 +58,9 @@ pub(super) async fn by_tag(
     };
     let source = call.source(repo);
     let converter = &front.converted.converter;
-    let known = call.hold.question(converter.known(&source, &head.digest));
-    let Ok(known) = known.await else {
+    let known = Box::pin(converter.known(&source, &head.digest));
+    let known = call.hold.question(known);
+    let Ok(known) = call.aside(known).await? else {
         return too_long(call, repo, Some(&head.digest)).await;
     };
     let known = known.map_err(|error| Failure::conversion(&error, front.is_own()))?;

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::registry_support::{DockerRegistry, Settings, certificates};
 use crate::support::gate::Gate;
+use crate::support::http;
 use crate::support::proxy::{Proxy, program};
 use crate::support::registry::Registry;
 use crate::support::until::until;
@@ -59,7 +60,8 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
         log.contains("no-such-key") && log.contains("config.toml"),
         "{log}"
     );
-    assert_eq!(proxy.get("app/manifests/none").status, 404);
+    let outside = || http::get(&format!("{}/outside", proxy.url())).status;
+    assert_eq!(outside(), 404);
     assert!(!proxy.log().contains("DEBUG"), "{}", proxy.log());
     std::fs::write(
         &file,
@@ -70,7 +72,7 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
     until_log(&proxy, " reloaded", 2);
     // The hold is one of those that need a restart.
     assert!(proxy.log().contains("settings=\"hold\""), "{}", proxy.log());
-    assert_eq!(proxy.get("app/manifests/none_obd").status, 404);
+    assert_eq!(outside(), 404);
     until_log(&proxy, "DEBUG", 1);
     proxy.stop();
 }
@@ -128,7 +130,9 @@ fn a_hangup_has_authorities_and_certificates_read_again() {
     let copy = |from: &tempfile::TempDir, name: &str| {
         std::fs::copy(from.path().join(name), own(name)).unwrap();
     };
-    ["ca.crt", "server.crt", "server.key"].map(|name| copy(&wrong, name));
+    for name in ["ca.crt", "server.crt", "server.key"] {
+        copy(&wrong, name);
+    }
     let (ca, certificate, key) = (own("ca.crt"), own("server.crt"), own("server.key"));
     let options = [
         ("--upstream-ca", &ca),

@@ -105,6 +105,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             one("--own-credentials=true"),
             "allow_anonymous_push: true".into(),
         ),
+        (
+            "address-share",
+            "50%".into(),
+            vec![],
+            "address_share: 50".into(),
+        ),
         ("algorithm", "zstd".into(), vec![], "algorithm: Zstd".into()),
         (
             "allow-downgrade",

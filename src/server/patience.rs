@@ -1,4 +1,4 @@
-//! The index, as far as requests wait for it.
+//! An index that other machines share, as far as requests wait for it.
 //!
 //! Most requests are about nothing of ours, and must not become slow with the database. So a
 //! question has a moment; when the database was silent for so long, only one question in a while
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::store::IndexError;
 
 /// How long a question may take.
-const MOMENT: Duration = Duration::from_millis(400);
+const MOMENT: Duration = Duration::from_millis(700);
 /// How long a silent database is not asked.
 const REST: Duration = Duration::from_secs(2);
 

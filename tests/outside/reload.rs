@@ -47,7 +47,7 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
         let held = scope.spawn(|| proxy.get("app/manifests/1_obd"));
         hold.wait();
         proxy.signal(Signal::SIGHUP);
-        until_log(&proxy, " reloaded", 1);
+        until_log(&proxy, "reload: reloaded", 1);
         hold.release();
         assert_eq!(held.join().unwrap().status, 200);
     });
@@ -69,7 +69,7 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
     )
     .unwrap();
     proxy.signal(Signal::SIGHUP);
-    until_log(&proxy, " reloaded", 2);
+    until_log(&proxy, "reload: reloaded", 2);
     // The hold is one of those that need a restart.
     assert!(proxy.log().contains("settings=\"hold\""), "{}", proxy.log());
     assert_eq!(outside(), 404);

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no threads can be started: {error}");
+            cli::note(format_args!("error: no threads can be started: {error}"));
             return ExitStatus::Failed.into();
         }
     };

@@ -201,7 +201,7 @@ async fn an_upload_that_stands_still_is_408() {
 }
 
 #[tokio::test]
-async fn more_requests_than_may_be_are_503_with_a_wait() {
+async fn more_waiting_requests_than_may_be_are_503_with_a_wait() {
     let gate = Arc::new(Notify::new());
     let waiting = Arc::clone(&gate);
     let served = scripted::serve(move |_| {
@@ -214,7 +214,7 @@ async fn more_requests_than_may_be_are_503_with_a_wait() {
     .await;
     let upstream = Upstream::registry(&served.host(), &quick()).unwrap();
     let mut config = config(vec![plain(&upstream)]);
-    config.limits.requests = 2;
+    config.limits.waiting = 2;
     let proxy = Proxy::start(config).await;
     let mut held = Vec::new();
     for _ in 0..2 {

@@ -63,7 +63,8 @@ impl Context {
             options.log_level = Some(directives.collect::<Vec<_>>().join(",").into());
         }
         if let Some(config) = options.config(mistakes) {
-            log::start(config, terminal.clone());
+            // It is never changed here.
+            let _ = log::start(config, terminal.clone());
         }
     }
 }
@@ -83,14 +84,22 @@ impl PasswordFlag {
         options: &mut RegistryOptions,
         mistakes: &mut Mistakes,
     ) -> anyhow::Result<()> {
-        if self.password_stdin {
-            let mut line = String::new();
-            std::io::stdin()
-                .read_line(&mut line)
-                .context("the password cannot be read from standard input")?;
-            options.set_password(line.trim_end_matches(['\r', '\n']), mistakes);
+        if let Some(password) = self.read()? {
+            options.set_password(&password, mistakes);
         }
         Ok(())
+    }
+
+    /// Reads the password, if it is to be read. There is only one to be read.
+    pub(super) fn read(&self) -> anyhow::Result<Option<String>> {
+        if !self.password_stdin {
+            return Ok(None);
+        }
+        let mut line = String::new();
+        std::io::stdin()
+            .read_line(&mut line)
+            .context("the password cannot be read from standard input")?;
+        Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
     /// Whether standard input is spoken for.

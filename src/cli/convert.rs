@@ -118,7 +118,9 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
     tokio::select! {
         done = convert(&args, plan, &terminal) => done,
         signal = shutdown => {
-            eprintln!("{signal}: given up; what was finished in --data-dir stays");
+            output::note(format_args!(
+                "{signal}: given up; what was finished in --data-dir stays"
+            ));
             Ok(ExitStatus::Interrupted)
         }
     }

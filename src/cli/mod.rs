@@ -16,6 +16,7 @@ mod output;
 mod platforms;
 mod progress;
 mod push;
+mod reload;
 mod remote;
 mod serve;
 mod signals;
@@ -30,6 +31,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use futures_util::FutureExt as _;
 
 pub use exit::ExitStatus;
+pub use output::note;
 
 use crate::config::decorate;
 use crate::config::options::LogOptions;
@@ -134,7 +136,7 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
             // Whoever read our output has enough of it.
             return ExitStatus::Ok;
         }
-        eprintln!("{}", exit::describe(&error));
+        output::note(exit::describe(&error));
         ExitStatus::of(&error)
     })
 }

@@ -1,4 +1,4 @@
-//! Standard output.
+//! Standard output, and lines for people on standard error.
 
 use std::io::{self, Write};
 
@@ -12,6 +12,12 @@ pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// Writes a line to standard error, if that goes: nothing ends because nobody can read it.
+pub fn note(text: impl std::fmt::Display) {
+    let line = format!("{text}\n");
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Writes a value as one line of JSON to standard output.

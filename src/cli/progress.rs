@@ -88,7 +88,7 @@ impl Terminal {
     /// A line for a person or a log.
     pub fn tell(&self, line: impl std::fmt::Display) {
         match &self.mode {
-            Mode::Bars(_) | Mode::Lines => self.aside(|| eprintln!("{line}")),
+            Mode::Bars(_) | Mode::Lines => self.aside(|| output::note(line)),
             Mode::Json | Mode::Silent => {}
         }
     }

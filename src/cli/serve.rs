@@ -1,12 +1,15 @@
 //! `serve`: the proxy.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 
 use super::context::Context;
 use super::exit::ExitStatus;
 use super::progress::Terminal;
+use super::reload::{Running, Settings};
 use super::{log, output, signals};
-use crate::config::{ServeConfig, ServeOptions};
+use crate::config::ServeOptions;
 use crate::convert::Converter;
 use crate::server::{Server, ServerConfig};
 use crate::store::Store;
@@ -30,7 +33,9 @@ Examples:
 
 The addresses that it listens on are printed to standard output, one a line:
 `listening on http://127.0.0.1:8480`. SIGTERM and SIGINT have open requests finished within
---drain; a second signal ends the program at once.";
+--drain; a second signal ends the program at once. SIGHUP has certificates, users (--htpasswd),
+authorities, the proxy's credentials, the settings of upstreams and the log's level read again;
+what cannot be used is logged, and stays as it was.";
 
 /// Run the proxy
 #[derive(clap::Args)]
@@ -43,18 +48,12 @@ pub struct ServeArgs {
 }
 
 pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus> {
-    let (mut layers, mut mistakes) = context.service();
-    let mut options = args.options.effective(&mut layers, &mut mistakes);
-    args.password.apply(&mut options.registry, &mut mistakes)?;
-    let log = context.log_options(&mut layers, &mut mistakes);
-    let config = options.config(&log, mistakes)?;
-    serve(config).await
-}
-
-async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
-    log::start(config.log, Terminal::plain());
+    let settings = Settings::new(args.options, context, &args.password)?;
+    let (config, layers) = settings.read()?;
+    let level = log::start(config.log, Terminal::plain());
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     signals::survive_file_size_limit().context("signals cannot be received")?;
+    let mut hangups = signals::hangups().context("signals cannot be received")?;
     warn_of_open_doors(&config.server);
     let store = Store::open(config.store).await?;
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
@@ -64,20 +63,38 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
         Some(_) => "https",
         None => "http",
     };
-    let server = Server::bind(config.server, converter).await?;
-    output::line(format_args!(
+    let server = Server::bind(config.server, converter.clone()).await?;
+    tell(format_args!(
         "listening on {scheme}://{}",
         server.local_addr()
-    ))?;
+    ));
     if let Some(admin) = server.admin_addr() {
-        output::line(format_args!("admin on http://{admin}"))?;
+        tell(format_args!("admin on http://{admin}"));
     }
+    let running = Arc::new(Running {
+        settings,
+        layers,
+        level,
+        server: server.reloader(),
+        converter,
+    });
+    let reloads = tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the settings again");
+            let running = Arc::clone(&running);
+            let reload = tokio::task::spawn_blocking(move || running.reload());
+            if let Err(error) = reload.await {
+                tracing::error!(%error, "the reload failed");
+            }
+        }
+    });
     let finished = server
         .run(async {
             let signal = shutdown.await;
             tracing::info!(signal, "stopping: open requests are finished first");
         })
         .await;
+    reloads.abort();
     store.release_leases().await;
     if finished {
         tracing::info!("stopped");
@@ -85,6 +102,13 @@ async fn serve(config: ServeConfig) -> anyhow::Result<ExitStatus> {
     } else {
         tracing::warn!("stopped with requests cut off: --drain was too short for them");
         Ok(ExitStatus::CutOff)
+    }
+}
+
+/// Says where it listens. That this cannot be written is no reason not to.
+fn tell(line: std::fmt::Arguments<'_>) {
+    if let Err(error) = output::line(line) {
+        tracing::warn!(%error, "standard output cannot be written to; {line}");
     }
 }
 

@@ -1,8 +1,10 @@
-//! SIGTERM and SIGINT: the first asks, the second insists.
+//! SIGTERM and SIGINT: the first asks, the second insists. SIGHUP: read the settings again.
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::output;
 
 /// Has a write beyond the limit of a file's size (`ulimit -f`) fail from now on, as one on a full
 /// disk does: by default its signal would end the process.
@@ -34,7 +36,7 @@ pub fn shutdown() -> io::Result<impl Future<Output = &'static str> + Send> {
         // Nobody may be waiting: then the second signal still counts.
         let _ = asked.send(name);
         let (name, code) = next().await;
-        eprintln!("{name} again: ending at once");
+        output::note(format_args!("{name} again: ending at once"));
         std::process::exit(code);
     });
     Ok(async move {
@@ -44,4 +46,12 @@ pub fn shutdown() -> io::Result<impl Future<Output = &'static str> + Send> {
             Err(_) => std::future::pending().await,
         }
     })
+}
+
+/// Listens for SIGHUP from now on: it ends nothing any more.
+///
+/// # Errors
+/// When the system does not let us listen.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

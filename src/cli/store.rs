@@ -74,7 +74,7 @@ pub async fn run(args: StoreArgs, context: Context) -> anyhow::Result<ExitStatus
     tokio::select! {
         done = tokio::task::spawn_blocking(work) => done?,
         signal = shutdown => {
-            eprintln!("{signal}: given up");
+            output::note(format_args!("{signal}: given up"));
             Ok(ExitStatus::Interrupted)
         }
     }
@@ -135,7 +135,8 @@ fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Resu
                         Ok(examined) => tell(&store, &entry, &examined, &tally, terminal),
                         Err(error) => {
                             tally.failed.fetch_add(1, Ordering::Relaxed);
-                            terminal.aside(|| eprintln!("error: {}: {error}", entry.digest));
+                            let line = format_args!("error: {}: {error}", entry.digest);
+                            terminal.aside(|| output::note(line));
                         }
                     }
                 }

@@ -1,6 +1,6 @@
 //! Default, file, environment, flag: the later wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -215,6 +215,17 @@ impl Layers {
     /// The settings that hold, by key.
     pub(super) fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// The keys whose values differ, by name.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let keys: BTreeSet<&String> = self.table.keys().chain(other.table.keys()).collect();
+        let differs = |key: &&&String| self.table.get(**key) != other.table.get(**key);
+        keys.iter()
+            .filter(differs)
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Where a key's value came from.

@@ -99,6 +99,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             one("--own-credentials=true"),
             "allow_anonymous_push: true".into(),
         ),
+        (
+            "address-share",
+            "50%".into(),
+            vec![],
+            "address_share: 50".into(),
+        ),
         ("algorithm", "zstd".into(), vec![], "algorithm: Zstd".into()),
         (
             "allow-downgrade",
@@ -251,7 +257,9 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "manifest_limit: 1048576".into(),
         ),
+        ("max-logins", "7".into(), vec![], "logins: 7".into()),
         ("max-requests", "7".into(), vec![], "requests: 7".into()),
+        ("max-waiting", "7".into(), vec![], "waiting: 7".into()),
         ("oci", "true".into(), vec![], "force_oci: true".into()),
         (
             "on-timeout",

@@ -139,16 +139,18 @@ pub struct Claim<K: Eq + Hash> {
 impl<K: Clone + Eq + Hash> Claims<K> {
     /// Waits until nobody else holds `key`.
     pub async fn claim(&self, key: K) -> Claim<K> {
+        // It is there before the wait, so that one that is given up leaves no entry behind.
+        let mut claim = Claim {
+            guard: None,
+            held: Arc::clone(&self.held),
+            key: key.clone(),
+        };
         let lock = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(held.entry(key.clone()).or_default())
+            Arc::clone(held.entry(key).or_default())
         };
-        let guard = lock.lock_owned().await;
-        Claim {
-            guard: Some(guard),
-            held: Arc::clone(&self.held),
-            key,
-        }
+        claim.guard = Some(lock.lock_owned().await);
+        claim
     }
 
     /// The claim, if nobody else holds `key` or waits for it.

@@ -2,16 +2,20 @@
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use std::fs::File;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use super::converter::{ConvertedImage, Source};
 use super::error::ConvertError;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, RepoName, Selector};
 use crate::registry::{Authorization, BlobSource, Error, Pushed, Upstream};
-use crate::store::Store;
+use crate::store::{Store, TempBlob};
 
 /// Indexes in indexes are followed this far.
 const MAX_DEPTH: usize = 4;
+/// So many bytes are gathered before they are written.
+const PIECE: usize = 1 << 20;
 
 /// What pushing came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -235,21 +239,22 @@ impl Push<'_> {
             .upstream
             .blob(&from.repo, &blob.digest, size, &from.authorization)
             .await?;
-        let temp = self.store.blobs().begin()?;
-        let mut hasher = Hasher::like(&blob.digest);
+        let blobs = self.store.blobs().clone();
+        let begun = tokio::task::spawn_blocking(move || blobs.begin()).await;
+        let temp = begun.map_err(|_| ConvertError::Interrupted)??;
+        let mut writer = Writer::new(&temp, &blob.digest)?;
+        let mut gathered = Vec::new();
+        let mut waiting = 0_usize;
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
-            hasher.update(&chunk);
-            let mut file = temp
-                .file()
-                .try_clone()
-                .map_err(|cause| Error::io(temp.path(), &cause))?;
-            let written = tokio::task::spawn_blocking(move || file.write_all(&chunk)).await;
-            written
-                .map_err(|_| ConvertError::Interrupted)?
-                .map_err(|cause| Error::io(temp.path(), &cause))?;
+            waiting = waiting.saturating_add(chunk.len());
+            gathered.push(chunk);
+            if waiting >= PIECE {
+                writer = writer.write(std::mem::take(&mut gathered)).await?;
+                waiting = 0;
+            }
         }
-        let found = hasher.finish();
+        let found = writer.write(gathered).await?.hasher.finish();
         if found != blob.digest {
             return Err(ConvertError::Document {
                 what: "blob",
@@ -259,5 +264,36 @@ impl Push<'_> {
         }
         let bytes = BlobSource::File(temp.path().to_owned());
         self.upload(&blob.digest, size, &bytes).await
+    }
+}
+
+/// What writes a blob and hashes it, away from the tasks: a piece of many chunks at a time.
+struct Writer {
+    file: File,
+    path: PathBuf,
+    hasher: Hasher,
+}
+
+impl Writer {
+    fn new(temp: &TempBlob, expected: &Digest) -> Result<Self, ConvertError> {
+        let file = temp.file().try_clone();
+        Ok(Self {
+            file: file.map_err(|cause| Error::io(temp.path(), &cause))?,
+            path: temp.path().to_owned(),
+            hasher: Hasher::like(expected),
+        })
+    }
+
+    async fn write(mut self, chunks: Vec<Bytes>) -> Result<Self, ConvertError> {
+        let work = move || {
+            for chunk in &chunks {
+                self.hasher.update(chunk);
+                let written = self.file.write_all(chunk);
+                written.map_err(|cause| Error::io(&self.path, &cause))?;
+            }
+            Ok(self)
+        };
+        let written = tokio::task::spawn_blocking(work).await;
+        written.map_err(|_| ConvertError::Interrupted)?
     }
 }

@@ -92,6 +92,16 @@ impl Upstream {
         }
     }
 
+    /// Speaks to the registry as `fresh` does from now on: with its certificates, credentials,
+    /// mirrors and time limits; so do all clones. What is under way ends as it began. `false`,
+    /// and no change, if `fresh` is something else. A layout has nothing to take over.
+    pub fn take_over(&self, fresh: &Self) -> bool {
+        match (self, fresh) {
+            (Self::Registry(registry), Self::Registry(fresh)) => registry.take_over(fresh),
+            _ => self.host() == fresh.host(),
+        }
+    }
+
     /// What the manifest is, without fetching it; the tag is resolved.
     ///
     /// # Errors

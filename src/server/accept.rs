@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,7 +22,11 @@ use tokio::time::timeout;
 use super::activity::{Activity, Noted, Overdue};
 use super::body::Served;
 use super::config::Limits;
+use super::places::{Places, client_of};
 use super::tls::Tls;
+
+/// How often it is told that connections are closed.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What answers requests.
 pub(super) trait Handler: Clone + Send + Sync + 'static {
@@ -41,6 +45,8 @@ pub(super) struct Door<H> {
     pub tls: Option<Arc<Tls>>,
     pub limits: Limits,
     pub connections: Gauge,
+    /// Of which one client has its share.
+    pub places: Places,
     pub handler: H,
 }
 
@@ -58,6 +64,7 @@ impl<H: Handler> Door<H> {
         let (closing, is_closing) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut shutdown = pin!(shutdown);
+        let mut told: Option<Instant> = None;
         loop {
             // The permit comes first: who is not accepted waits in the kernel, and costs nothing.
             let accepted = async {
@@ -79,6 +86,18 @@ impl<H: Handler> Door<H> {
                     continue;
                 }
             };
+            let Ok(place) = self.places.take(client_of(client.ip())) else {
+                // One line in a while: they may come in thousands.
+                if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(
+                        client = %client.ip(),
+                        "a connection is closed: its address has its share of them \
+                         (--address-share, --max-connections)"
+                    );
+                }
+                continue;
+            };
             let guest = Guest {
                 client,
                 limits: self.limits.clone(),
@@ -88,7 +107,7 @@ impl<H: Handler> Door<H> {
             let tls = self.tls.clone();
             let open = Open::new(&self.connections);
             tasks.spawn(async move {
-                let _held = (permit, open);
+                let _held = (permit, place, open);
                 guest.greet(stream, tls).await;
             });
         }

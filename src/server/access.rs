@@ -1,6 +1,7 @@
 //! The proxy's own users: an `htpasswd` file with bcrypt hashes.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -12,11 +13,14 @@ use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use super::config::Limits;
 use super::files::Watched;
+use super::places::{Full, Places};
+use crate::convert::jobs::Claims;
 
-/// How long a pair that was right is not checked again.
-const REMEMBERED: Duration = Duration::from_secs(30);
-/// Most pairs remembered.
+/// How long a wrong pair that does not come again is remembered.
+const REMEMBERED: Duration = Duration::from_mins(10);
+/// Most pairs remembered, of the right and of the wrong ones.
 const MOST: u64 = 10_000;
 /// Checks at one time: each is some tens of milliseconds of a core, on purpose.
 const CHECKS: usize = 2;
@@ -28,9 +32,16 @@ pub(super) struct Users {
     path: PathBuf,
     table: RwLock<Arc<Table>>,
     watched: Mutex<Watched>,
-    /// Keyed hashes of pairs that were right.
+    /// Keyed hashes of pairs and the hash that they were checked with: none means anything any
+    /// more when the user's line of the file is another.
     right: Cache<[u8; 32], ()>,
+    wrong: Cache<[u8; 32], ()>,
     secret: [u8; 32],
+    /// Those that are checked or wait for it.
+    places: Places,
+    /// Of each client one is checked at a time, so that none keeps the others waiting for more
+    /// than that one.
+    clients: Claims<IpAddr>,
     checks: Arc<Semaphore>,
 }
 
@@ -39,18 +50,21 @@ impl Users {
     ///
     /// # Errors
     /// A text that says what is wrong with it.
-    pub fn open(path: &Path) -> Result<Self, String> {
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, String> {
         let watched = Watched::new(vec![path.to_owned()]);
         let table = read(path)?;
         Ok(Self {
             path: path.to_owned(),
             table: RwLock::new(Arc::new(table)),
             watched: Mutex::new(watched),
-            right: Cache::builder()
+            right: Cache::new(MOST),
+            wrong: Cache::builder()
                 .max_capacity(MOST)
-                .time_to_live(REMEMBERED)
+                .time_to_idle(REMEMBERED)
                 .build(),
             secret: rand::random(),
+            places: Places::new(limits.logins, limits.address_share),
+            clients: Claims::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
         })
     }
@@ -58,9 +72,14 @@ impl Users {
     /// Reads the file again if it changed. A file that cannot be used changes nothing.
     pub fn refresh(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watched.have_changed() {
-            return;
+        if watched.have_changed() {
+            drop(watched);
+            self.reload();
         }
+    }
+
+    /// Reads the file again. A file that cannot be used changes nothing.
+    pub fn reload(&self) {
         match read(&self.path) {
             Ok(table) => {
                 tracing::info!(file = %self.path.display(), users = table.len(), "read the users again");
@@ -70,10 +89,17 @@ impl Users {
         }
     }
 
-    /// Whether `authorization` is a user with the right password.
-    pub async fn know(&self, authorization: Option<&HeaderValue>) -> bool {
+    /// Whether `authorization`, which a client brings, is a user with the right password.
+    ///
+    /// # Errors
+    /// When too many wait to be checked.
+    pub async fn know(
+        &self,
+        authorization: Option<&HeaderValue>,
+        client: IpAddr,
+    ) -> Result<bool, Full> {
         let Some((user, password)) = authorization.and_then(basic) else {
-            return false;
+            return Ok(false);
         };
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         // An unknown user takes as long as a wrong password.
@@ -81,30 +107,43 @@ impl Users {
             Some(hash) => (hash, true),
             None => match table.values().next() {
                 Some(any) => (any, false),
-                None => return false,
+                None => return Ok(false),
             },
         };
         let key = self.key(&user, &password, hash);
-        if is_known && self.right.contains_key(&key) {
-            return true;
+        if let Some(is_right) = self.remembered(&key, is_known) {
+            return Ok(is_right);
+        }
+        let place = self.places.take(client)?;
+        let claim = self.clients.claim(client).await;
+        // Whoever came with the same pair before may have had it checked meanwhile.
+        if let Some(is_right) = self.remembered(&key, is_known) {
+            return Ok(is_right);
         }
         let Ok(permit) = Arc::clone(&self.checks).acquire_owned().await else {
-            return false;
+            return Ok(false);
         };
-        // Whoever came with the same pair before may have found it right meanwhile.
-        if is_known && self.right.contains_key(&key) {
-            return true;
-        }
         let hash = hash.clone();
         let check = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            bcrypt::verify(password, &hash).unwrap_or(false)
+            // It goes on when the client leaves, and counts as long as it does.
+            let _held = (permit, claim, place);
+            bcrypt::verify(password, &hash).ok()
         });
-        let is_right = check.await.unwrap_or(false) && is_known;
-        if is_right {
-            self.right.insert(key, ()).await;
+        let Ok(Some(is_right)) = check.await else {
+            return Ok(false);
+        };
+        let is_right = is_right && is_known;
+        let pairs = if is_right { &self.right } else { &self.wrong };
+        pairs.insert(key, ()).await;
+        Ok(is_right)
+    }
+
+    /// What was found when this pair was checked, if it is remembered.
+    fn remembered(&self, key: &[u8; 32], is_known: bool) -> Option<bool> {
+        if is_known && self.right.contains_key(key) {
+            return Some(true);
         }
-        is_right
+        self.wrong.contains_key(key).then_some(false)
     }
 
     fn key(&self, user: &str, password: &[u8], hash: &str) -> [u8; 32] {
@@ -169,6 +208,11 @@ mod tests {
         HeaderValue::from_str(&format!("Basic {encoded}")).unwrap()
     }
 
+    async fn know(users: &Users, authorization: Option<&HeaderValue>) -> bool {
+        let client = IpAddr::from([127, 0, 0, 1]);
+        users.know(authorization, client).await.unwrap()
+    }
+
     fn line(user: &str, password: &str) -> String {
         format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
     }
@@ -179,16 +223,16 @@ mod tests {
         let path = directory.path().join("users");
         let text = format!("# people\n\n{}{}", line("ann", "p:w"), line("bob", "x"));
         std::fs::write(&path, text).unwrap();
-        let users = Users::open(&path).unwrap();
+        let users = Users::open(&path, &Limits::default()).unwrap();
         for _ in 0..2 {
-            assert!(users.know(Some(&authorization("ann", "p:w"))).await);
-            assert!(users.know(Some(&authorization("bob", "x"))).await);
-            assert!(!users.know(Some(&authorization("ann", "x"))).await);
-            assert!(!users.know(Some(&authorization("eve", "x"))).await);
-            assert!(!users.know(None).await);
+            assert!(know(&users, Some(&authorization("ann", "p:w"))).await);
+            assert!(know(&users, Some(&authorization("bob", "x"))).await);
+            assert!(!know(&users, Some(&authorization("ann", "x"))).await);
+            assert!(!know(&users, Some(&authorization("eve", "x"))).await);
+            assert!(!know(&users, None).await);
         }
         for odd in ["Basic", "Basic !!", "Bearer YTpi", "Basic YQ=="] {
-            assert!(!users.know(Some(&HeaderValue::from_static(odd))).await);
+            assert!(!know(&users, Some(&HeaderValue::from_static(odd))).await);
         }
     }
 
@@ -197,15 +241,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         std::fs::write(&path, line("ann", "old")).unwrap();
-        let users = Users::open(&path).unwrap();
-        assert!(users.know(Some(&authorization("ann", "old"))).await);
+        let users = Users::open(&path, &Limits::default()).unwrap();
+        assert!(know(&users, Some(&authorization("ann", "old"))).await);
         std::fs::write(&path, "ann:{SHA}nothing\n").unwrap();
         users.refresh();
-        assert!(users.know(Some(&authorization("ann", "old"))).await);
+        assert!(know(&users, Some(&authorization("ann", "old"))).await);
         std::fs::write(&path, format!("{}#\n", line("ann", "new"))).unwrap();
         users.refresh();
-        assert!(!users.know(Some(&authorization("ann", "old"))).await);
-        assert!(users.know(Some(&authorization("ann", "new"))).await);
+        assert!(!know(&users, Some(&authorization("ann", "old"))).await);
+        assert!(know(&users, Some(&authorization("ann", "new"))).await);
     }
 
     #[test]
@@ -214,10 +258,15 @@ mod tests {
         let path = directory.path().join("users");
         for text in ["ann:plain", "ann", "ann:$2y$05$short"] {
             std::fs::write(&path, text).unwrap();
-            assert!(Users::open(&path).is_err(), "{text}");
+            assert!(Users::open(&path, &Limits::default()).is_err(), "{text}");
         }
         std::fs::write(&path, "x:$apr1$aaaa$bbbb").unwrap();
-        assert!(Users::open(&path).err().unwrap().contains("htpasswd -B"));
-        assert!(Users::open(&directory.path().join("none")).is_err());
+        assert!(
+            Users::open(&path, &Limits::default())
+                .err()
+                .unwrap()
+                .contains("htpasswd -B")
+        );
+        assert!(Users::open(&directory.path().join("none"), &Limits::default()).is_err());
     }
 }

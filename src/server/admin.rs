@@ -15,7 +15,10 @@ use super::accept::Handler;
 use super::activity::Activity;
 use super::body::Served;
 use super::front::Front;
+use super::host;
 use super::metrics::Snapshot;
+use super::places::Places;
+use super::respond::Failure;
 use super::shelf::off_thread;
 
 /// How long a part may take to say that it is ready.
@@ -37,7 +40,10 @@ impl Handler for AdminDoor {
         let front = Arc::clone(&self.0);
         let busy = activity.begin();
         async move {
-            let answer = answer(&front, request.method(), request.uri().path()).await;
+            let answer = match host::check(&request) {
+                Ok(()) => answer(&front, request.method(), request.uri().path()).await,
+                Err(bad) => Failure::host(bad).into_response(*request.method() == Method::HEAD),
+            };
             drop(busy);
             answer
         }
@@ -60,7 +66,9 @@ async fn answer(front: &Front, method: &Method, path: &str) -> Response<Served> 
             "/readyz" => {
                 let problems = problems(front).await;
                 if problems.is_empty() {
-                    (StatusCode::OK, TEXT, "ok\n".to_owned())
+                    let mut text = "ok\n".to_owned();
+                    text.extend(notes(front).into_iter().map(|note| note + "\n"));
+                    (StatusCode::OK, TEXT, text)
                 } else {
                     let text = problems.join("\n") + "\n";
                     (StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
@@ -101,6 +109,8 @@ async fn problems(front: &Front) -> Vec<String> {
     if front.is_draining.load(Ordering::Relaxed) {
         problems.push("draining: the server is being stopped".to_owned());
     }
+    problems.extend(full("requests", &front.waits.requests));
+    problems.extend(full("connections", &front.connections));
     let store = front.converted.store();
     match timeout(PATIENCE, store.index().ping()).await {
         Ok(Ok(())) => {}
@@ -130,6 +140,25 @@ async fn problems(front: &Front) -> Vec<String> {
         )),
     }
     problems
+}
+
+/// That all of these places are taken, if they are.
+fn full(what: &str, places: &Places) -> Option<String> {
+    let (taken, most) = (places.taken(), places.most());
+    (taken >= most).then(|| format!("{what}: {taken} of at most {most}"))
+}
+
+/// What keeps some requests from being answered, but not those for what is there.
+fn notes(front: &Front) -> Vec<String> {
+    let waits = &front.waits;
+    let mut notes = Vec::new();
+    notes.extend(full("waiting for conversions", &waits.conversions));
+    for (place, places) in waits.upstreams.iter().enumerate() {
+        let host = front.config.upstreams.get(place);
+        let host = host.map_or("an upstream", |entry| entry.upstream.host());
+        notes.extend(full(&format!("waiting for {host}"), places));
+    }
+    notes
 }
 
 async fn snapshot(front: &Front) -> Snapshot {
@@ -162,7 +191,10 @@ fn jobs(front: &Front) -> String {
             "failed": status.layers_failed,
         },
         "bytes": { "read": status.source_bytes, "written": status.blob_bytes },
-        "requests": { "open": front.metrics.requests_open.get() },
+        "requests": {
+            "open": front.metrics.requests_open.get(),
+            "waiting": front.waits.waiting(),
+        },
     });
     document.to_string() + "\n"
 }

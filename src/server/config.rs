@@ -116,8 +116,17 @@ pub struct Pattern(pub String);
 pub struct Limits {
     /// Most connections at one time.
     pub connections: usize,
-    /// Most requests at one time; more are answered 503 with `Retry-After`.
+    /// Most requests that are worked on at one time; more are answered 503 with `Retry-After`.
     pub requests: usize,
+    /// Most requests that wait for a conversion at one time, and as many for each upstream; more
+    /// are answered 503 with `Retry-After`.
+    pub waiting: usize,
+    /// How much of the connections, requests and waiting places one client address may have, in
+    /// percent; an IPv6 network of 64 bits counts as one.
+    pub address_share: u8,
+    /// Most passwords that are checked or wait for it at one time; more are answered 429 with
+    /// `Retry-After`.
+    pub logins: usize,
     /// Most bytes of a request's head.
     pub head_bytes: usize,
     /// How long a connection may take over a request's head.
@@ -181,6 +190,9 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             requests: 4_096,
+            waiting: 4_096,
+            address_share: 75,
+            logins: 64,
             head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(30),
             idle: Duration::from_mins(2),

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
-use tokio::time::timeout;
 
 use super::config::OnTimeout;
 use super::front::Call;
 use super::manifest::Document;
 use super::metrics::CacheName;
+use super::patience::Patience;
 use super::respond::Failure;
 use super::shelf::{OpenBlob, off_thread};
 use crate::convert::{Converter, Held, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
-use crate::store::{IndexError, Store};
+use crate::store::{Index, IndexError, Store};
 
 /// Sources that are tried for one converted blob.
 const MOST_SOURCES: usize = 16;
@@ -39,6 +39,7 @@ pub(super) struct Converted {
     /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
     /// layers, in the source's.
     pushed: Cache<RepoKey, ()>,
+    patience: Patience,
 }
 
 /// Where a digest belongs.
@@ -77,6 +78,7 @@ impl Converted {
                 .max_capacity(100_000)
                 .time_to_live(SEEN)
                 .build(),
+            patience: Patience::default(),
         }
     }
 
@@ -95,17 +97,61 @@ impl Converted {
         if let Some(sources) = self.sources.get(&key).await {
             return Ok(sources);
         }
-        let found = self.store().index().sources(host, repo, digest).await?;
-        let sources: Arc<[Digest]> = found.into();
+        let sources: Arc<[Digest]> = self.ask_for_sources(host, repo, digest).await?.into();
         // That there are none may change at any time.
         if !sources.is_empty() {
             self.sources.insert(key, Arc::clone(&sources)).await;
         }
         Ok(sources)
     }
+
+    async fn ask_for_sources(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Vec<Digest>, IndexError> {
+        let index = self.store().index();
+        let question = index.sources(host, repo, digest);
+        match index {
+            // A file of this machine is slow at worst, and its answer is worth the wait.
+            Index::Sqlite(_) => question.await,
+            Index::Mysql(_) => self.patience.ask(question).await,
+        }
+    }
 }
 
 impl Call<'_> {
+    /// Waits for what tells whether and how something is answered; the request does not count as
+    /// being worked on meanwhile.
+    ///
+    /// # Errors
+    /// None in practice: these places have no bound.
+    pub async fn aside<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let places = &self.front.waits.permissions;
+        let waited = self.turn.wait(places, work).await;
+        waited.map_err(|full| Failure::full(full, "waiting requests"))
+    }
+
+    /// Waits for an upstream as long as the request is held, and aside.
+    async fn upstream<T>(
+        &self,
+        repo: &RepoName,
+        work: impl Future<Output = Result<T, registry::Error>>,
+    ) -> Result<T, registry::Error> {
+        let host = self.chosen.upstream.host();
+        let place = || format!("{repo} at {host}");
+        let held = self.hold.upstream(place, work);
+        // Its places are without bound.
+        self.aside(held).await.unwrap_or_else(|_| {
+            Err(registry::Error::TimedOut {
+                place: place(),
+                what: "place to wait",
+                after: Duration::ZERO,
+            })
+        })
+    }
+
     /// The source of a conversion for this request.
     pub fn source(&self, repo: &RepoName) -> Source {
         Source {
@@ -129,7 +175,7 @@ impl Call<'_> {
         let asked = front
             .permissions
             .head(&self.chosen, repo, selector, &self.authorization);
-        let answer = asked.await;
+        let answer = self.upstream(repo, Box::pin(asked)).await;
         let is_remembered = matches!(answer, Ok((_, super::permission::Remembered::Yes)));
         front.metrics.lookup(CacheName::Permission, is_remembered);
         if !is_remembered {
@@ -183,7 +229,7 @@ impl Call<'_> {
             return Ok(Belongs::Undecided(Failure::undecided(&error, is_own)));
         }
         // What is remembered here must not tell a digest from others that the index is asked for.
-        match converted.store().index().sources(host, repo, digest).await {
+        match converted.ask_for_sources(host, repo, digest).await {
             Ok(_) => Ok(Belongs::Upstream),
             Err(error) => Ok(unknown(&error, digest)),
         }
@@ -199,7 +245,11 @@ impl Call<'_> {
         let started = Instant::now();
         let from = self.source(repo);
         let conversion = Box::pin(front.converted.converter.convert_held(&from, source, None));
-        let result = timeout(front.config.hold, conversion).await;
+        let held = self.hold.conversion(conversion);
+        let waited = self.turn.wait(&front.waits.conversions, held).await;
+        let result = waited.map_err(|full| {
+            Waited::Failed(Failure::full(full, "requests that wait for a conversion"))
+        })?;
         let outcome = match &result {
             Ok(Ok(_)) => "done",
             Ok(Err(_)) => "failed",
@@ -224,7 +274,9 @@ impl Call<'_> {
         source: &Digest,
     ) -> Result<Found, Failure> {
         let shelf = &self.front.shelf;
-        let found = shelf.open(digest).await.map_err(|e| Failure::from(&e))?;
+        // The first to ask for it after a start waits until all of it was verified.
+        let found = self.aside(Box::pin(shelf.open(digest))).await?;
+        let found = found.map_err(|e| Failure::from(&e))?;
         self.front.metrics.lookup(CacheName::Blob, found.is_some());
         if let Some(file) = found {
             return Ok(Found::File(file));
@@ -237,7 +289,8 @@ impl Call<'_> {
             if pushed.contains_key(&key) {
                 return Ok(Found::Pushed(upstream.clone(), repo.clone()));
             }
-            let size = Box::pin(upstream.blob_size(repo, digest, &Authorization::Own)).await;
+            let asked = Box::pin(upstream.blob_size(repo, digest, &Authorization::Own));
+            let size = self.upstream(repo, asked).await;
             match size {
                 Ok(_) => {
                     pushed.insert(key, ()).await;
@@ -284,7 +337,8 @@ impl Call<'_> {
             return true;
         }
         let upstream = self.chosen.upstream;
-        let size = Box::pin(upstream.blob_size(repo, digest, &self.authorization)).await;
+        let asked = Box::pin(upstream.blob_size(repo, digest, &self.authorization));
+        let size = self.upstream(repo, asked).await;
         if size.is_ok() {
             converted.pushed.insert(key, ()).await;
         }
@@ -328,7 +382,8 @@ impl Call<'_> {
                 let selector = Selector::Digest(digest.clone());
                 let is_own = matches!(authorization, Authorization::Own);
                 let fetched = upstream.manifest(&repo, &selector, &authorization);
-                let raw = Box::pin(fetched)
+                let raw = self
+                    .upstream(&repo, Box::pin(fetched))
                     .await
                     .map_err(|e| Failure::upstream(&e, is_own))?;
                 return Ok(Arc::new(Document::new(&StoredManifest {

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::body::{Served, Stalling};
 use super::front::{Call, Front};
+use super::places::Places;
 use super::respond::Failure;
+use super::turn::Turn;
 use super::upstreams::Mount;
 use super::{headers, rewrite};
 use crate::registry::error::detail_of;
@@ -39,6 +42,7 @@ pub(super) async fn pass_to(call: Call<'_>, target: &str) -> Result<Response<Ser
         chosen,
         parts,
         body,
+        turn,
         ..
     } = call;
     let stall = front.config.limits.stall;
@@ -55,6 +59,8 @@ pub(super) async fn pass_to(call: Call<'_>, target: &str) -> Result<Response<Ser
         upstream: chosen.upstream,
         mount: &chosen.mount,
         is_own,
+        turn,
+        places: front.waits.upstreams.get(chosen.place),
     };
     let answer = send(front, to, request).await;
     if answer.is_err() && has_stalled.load(Ordering::Relaxed) {
@@ -78,6 +84,9 @@ pub(super) async fn fetch(
         upstream,
         mount: &Mount::default(),
         is_own: true,
+        turn: call.turn,
+        // It is a read of what is there.
+        places: Some(&call.front.waits.permissions),
     };
     let response = send(call.front, to, request).await?;
     if response.status() == StatusCode::NOT_FOUND {
@@ -90,6 +99,9 @@ struct To<'a> {
     upstream: &'a Upstream,
     mount: &'a Mount,
     is_own: bool,
+    turn: &'a Turn,
+    /// Where it waits for the upstream.
+    places: Option<&'a Places>,
 }
 
 async fn send(
@@ -108,7 +120,17 @@ async fn send(
     };
     let started = Instant::now();
     // On the heap, because it is large, and what is converted never gets here.
-    let answer = Box::pin(to.upstream.forward(request, options)).await;
+    let is_upload = !request.body().is_end_stream();
+    let forwarded = Box::pin(to.upstream.forward(request, options));
+    let answer = match to.places {
+        // The sending of a body is work.
+        Some(places) if !is_upload => to
+            .turn
+            .wait(places, forwarded)
+            .await
+            .map_err(|full| Failure::full(full, "requests that wait for the upstream"))?,
+        _ => forwarded.await,
+    };
     front
         .metrics
         .call("forward", answer.is_ok(), started.elapsed());

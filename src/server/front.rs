@@ -13,7 +13,6 @@ use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, request};
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::accept::Handler;
@@ -22,17 +21,20 @@ use super::activity::{Activity, Busy};
 use super::body::Served;
 use super::config::{Access, ServerConfig};
 use super::converted::Converted;
+use super::hold::Hold;
 use super::metrics::{CacheName, Metrics};
 use super::permission::Permissions;
+use super::places::{Places, client_of};
 use super::prepare::Prepare;
 use super::record::{REQUEST_ID, Record, request_id};
 use super::respond::{API_VERSION, Failure, REGISTRY_2};
 use super::route::{Kind, Route};
 use super::shelf::Shelf;
 use super::tags::Tags;
+use super::turn::{Turn, Waits};
 use super::upstreams::{Chosen, Upstreams};
 use super::warm::{Answers, Content, Warm};
-use super::{ServerError, blob, forward, gate, manifest, path};
+use super::{ServerError, blob, forward, gate, host, manifest, path};
 use crate::convert::Converter;
 use crate::oci::Selector;
 use crate::registry::Authorization;
@@ -53,7 +55,8 @@ pub(super) struct Front {
     pub warm: Answers,
     pub metrics: Arc<Metrics>,
     pub is_draining: AtomicBool,
-    requests: Arc<Semaphore>,
+    pub connections: Places,
+    pub waits: Waits,
 }
 
 /// A request that was let in.
@@ -64,6 +67,10 @@ pub(super) struct Call<'a> {
     pub body: Incoming,
     /// With whose credentials the upstream is asked.
     pub authorization: Authorization,
+    /// Its place among the others.
+    pub turn: &'a Turn,
+    /// How long it may wait, for what.
+    pub hold: Hold,
     /// What it is about.
     kind: Kind,
     /// For which registry the answer stands.
@@ -157,7 +164,10 @@ impl Front {
         let users = match &config.access {
             Access::Own {
                 htpasswd: Some(path),
-            } => Some(Users::open(path).map_err(ServerError::Configuration)?),
+            } => {
+                let users = Users::open(path, &config.limits);
+                Some(users.map_err(ServerError::Configuration)?)
+            }
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
         Ok(Self {
@@ -171,7 +181,8 @@ impl Front {
             warm: Answers::new(),
             metrics: Arc::new(Metrics::new()),
             is_draining: AtomicBool::new(false),
-            requests: Arc::new(Semaphore::new(config.limits.requests.max(1))),
+            connections: Places::new(config.limits.connections, config.limits.address_share),
+            waits: Waits::new(&config.limits, config.upstreams.len()),
             config,
         })
     }
@@ -189,13 +200,16 @@ impl Front {
     ) -> Answering {
         let id = request_id(request.headers());
         let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-        let permit = Arc::clone(&self.requests).try_acquire_owned();
-        let is_let_in = permit.is_ok();
+        let (turn, full) = Turn::begin(&self.waits.requests, client_of(client.ip()));
+        let is_let_in = full.is_none();
         let mut ending = Ending {
             is_head: request.method() == Method::HEAD,
-            record: self.record(client, &request, &span, busy, permit.ok()),
+            record: self.record(client, &request, &span, busy, turn),
             id,
         };
+        if let Err(bad) = host::check(&request) {
+            return Answering::Now(Some(ending.fail(Failure::host(bad))));
+        }
         if is_let_in {
             let caught = catch_unwind(AssertUnwindSafe(|| self.answer_warm(&request)));
             match caught {
@@ -215,12 +229,11 @@ impl Front {
         Answering::Later(Box::pin(
             async move {
                 let answer = async {
-                    if !is_let_in {
-                        return Err(Failure::too_many_requests());
+                    if let Some(full) = full {
+                        return Err(Failure::full(full, "requests"));
                     }
-                    front
-                        .plan_and_serve(request, &mut ending.record.route)
-                        .await
+                    let Record { route, turn, .. } = &mut ending.record;
+                    front.plan_and_serve(request, route, turn).await
                 };
                 let caught = AssertUnwindSafe(answer).catch_unwind().await;
                 match caught {
@@ -272,18 +285,20 @@ impl Front {
         request: &Request<Incoming>,
         span: &tracing::Span,
         busy: Busy,
-        permit: Option<OwnedSemaphorePermit>,
+        turn: Turn,
     ) -> Record {
         let asked = (request.method().clone(), request.uri().clone());
         let metrics = Arc::clone(&self.metrics);
-        Record::new(metrics, span.clone(), client, asked, busy, permit)
+        Record::new(metrics, span.clone(), client, asked, busy, turn)
     }
 
     async fn plan_and_serve(
         self: &Arc<Self>,
         request: Request<Incoming>,
         kind: &mut Kind,
+        turn: &Turn,
     ) -> Result<Response<Served>, Failure> {
+        let hold = Hold::begin(self.config.hold);
         let (parts, body) = request.into_parts();
         gate::method(&parts.method)?;
         let path = path::normal(parts.uri.path()).map_err(Failure::ambiguous)?;
@@ -299,13 +314,15 @@ impl Front {
         }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
-        let authorization = self.admit(&parts.headers).await?;
+        let authorization = self.admit(&parts.headers, turn).await?;
         let call = Call {
             front: self,
             chosen,
             parts,
             body,
             authorization,
+            turn,
+            hold,
             kind: *kind,
             namespace: namespace.clone(),
         };
@@ -317,13 +334,23 @@ impl Front {
     }
 
     /// Lets a client in, and says with whose credentials it goes on.
-    async fn admit(&self, headers: &HeaderMap) -> Result<Authorization, Failure> {
+    async fn admit(&self, headers: &HeaderMap, turn: &Turn) -> Result<Authorization, Failure> {
         let given = headers.get(AUTHORIZATION);
-        match (&self.users, self.is_own()) {
-            (Some(users), _) if !users.know(given).await => Err(Failure::who_are_you()),
-            (_, true) => Ok(Authorization::Own),
-            (_, false) => Ok(Authorization::Client(given.cloned())),
+        if let Some(users) = &self.users {
+            let known = Box::pin(users.know(given, turn.client));
+            // The passwords that wait to be checked have a bound of their own.
+            let known = turn.wait(&self.waits.permissions, known).await;
+            match known {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Err(Failure::who_are_you()),
+                Ok(Err(_)) | Err(_) => return Err(Failure::too_many_logins()),
+            }
         }
+        Ok(if self.is_own() {
+            Authorization::Own
+        } else {
+            Authorization::Client(given.cloned())
+        })
     }
 
     async fn serve(&self, call: Call<'_>, route: Route) -> Result<Response<Served>, Failure> {

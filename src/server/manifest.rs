@@ -1,10 +1,12 @@
 //! Manifests: which are intercepted, and the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::body::Served;
 use super::config::OnTimeout;
@@ -21,6 +23,9 @@ use crate::oci::{Digest, RepoName, Selector, Tag};
 /// Whether an image was there when it was asked for, or was converted for the asking: what
 /// `warm` tells of it.
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
+
+/// How long the upstream may take over the original that is answered when the hold is over.
+const ORIGINAL: Duration = Duration::from_secs(5);
 
 /// The tag of the source where a tag asks for the converted image.
 fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
@@ -48,11 +53,16 @@ pub(super) async fn by_tag(
         Ok(answer) => answer,
         // A tag of the upstream's own may end like ours.
         Err(error) if error.is_not_found() => return forward::pass(call).await,
+        Err(_) if call.hold.is_over() => return too_long(call, repo, None).await,
         Err(error) => return Err(Failure::upstream(&error, front.is_own())),
     };
     let source = call.source(repo);
     let converter = &front.converted.converter;
-    let known = converter.known(&source, &head.digest).await;
+    let known = Box::pin(converter.known(&source, &head.digest));
+    let known = call.hold.question(known);
+    let Ok(known) = call.aside(known).await? else {
+        return too_long(call, repo, Some(&head.digest)).await;
+    };
     let known = known.map_err(|error| Failure::conversion(&error, front.is_own()))?;
     front.metrics.lookup(CacheName::Image, known.is_some());
     let place = call.chosen.place;
@@ -65,7 +75,7 @@ pub(super) async fn by_tag(
         None => match call.wait(repo, &head.digest).await {
             Ok(held) => (held.image, "converted"),
             Err(Waited::Failed(failure)) => return Err(failure),
-            Err(Waited::TooLong) => return too_long(call, repo, &head.digest).await,
+            Err(Waited::TooLong) => return too_long(call, repo, Some(&head.digest)).await,
         },
     };
     let document = Arc::new(Document::new(&image.root));
@@ -76,16 +86,22 @@ pub(super) async fn by_tag(
     Ok(response)
 }
 
+/// What is answered when the hold is over. Where the upstream has not even said what the source
+/// is, there is no original to answer with.
 async fn too_long(
     call: Call<'_>,
     repo: &RepoName,
-    source: &Digest,
+    source: Option<&Digest>,
 ) -> Result<Response<Served>, Failure> {
-    match call.front.config.on_timeout {
-        OnTimeout::Wait | OnTimeout::Busy => Err(call.later()),
-        OnTimeout::Original => {
+    match (call.front.config.on_timeout, source) {
+        (OnTimeout::Wait | OnTimeout::Busy, _) => Err(call.later()),
+        (OnTimeout::Original, None) => Err(Failure::silent_upstream(call.hold.time())),
+        (OnTimeout::Original, Some(source)) => {
+            let hold = call.hold.time();
             let target = format!("/v2/{repo}/manifests/{source}");
-            forward::pass_to(call, &target).await
+            let original = Box::pin(forward::pass_to(call, &target));
+            let answer = timeout(ORIGINAL, original).await;
+            answer.unwrap_or_else(|_| Err(Failure::silent_upstream(hold)))
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! accept ─ tls ─ activity        a connection, within its limits
-//!   front ─ path, route,         a request: who, where, what
+//!   front ─ host, path, route,   a request: who, where, what
 //!           upstreams, gate      and whether at all
+//!     turn ─ places              worked on or waiting, each within its bound
 //!     manifest, blob             converted content: permission, then the store
 //!     warm                       the same again, for as long as the permission holds
 //!     forward ─ headers, rewrite everything else
@@ -25,15 +26,21 @@ mod forward;
 mod front;
 mod gate;
 mod headers;
+mod hold;
+mod host;
 mod label;
 mod manifest;
 mod metrics;
 mod path;
+mod patience;
 mod permission;
 mod pieces;
+mod places;
 mod prepare;
 mod ranges;
 mod record;
+mod refusals;
+mod reload;
 mod respond;
 mod rewrite;
 mod route;
@@ -41,6 +48,7 @@ mod shelf;
 mod tags;
 mod tls;
 mod told;
+mod turn;
 mod upstreams;
 mod warm;
 
@@ -48,6 +56,7 @@ pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
     UpstreamChoice, UpstreamEntry,
 };
+pub use reload::Reloader;
 pub use route::{Endpoint, Kind, Route};
 
 use std::net::SocketAddr;
@@ -64,6 +73,7 @@ use crate::store::Store;
 use accept::Door;
 use admin::AdminDoor;
 use front::{Front, FrontDoor};
+use places::Places;
 use tls::Tls;
 
 /// Connections that wait in the kernel to be accepted.
@@ -138,6 +148,14 @@ impl Server {
         self.admin_addr
     }
 
+    /// What has it read its files again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            front: Arc::clone(&self.front),
+            tls: self.tls.clone(),
+        }
+    }
+
     /// Answers until `shutdown` comes, then drains: no new connections, open requests are
     /// finished within [`Limits::drain`]. `true` when all of them were.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> bool {
@@ -154,6 +172,7 @@ impl Server {
                     ..limits.clone()
                 },
                 connections: Gauge::default(),
+                places: Places::new(64, 100),
                 handler: AdminDoor(Arc::clone(&self.front)),
             };
             tokio::spawn(async move {
@@ -168,6 +187,7 @@ impl Server {
             tls: self.tls,
             limits,
             connections: self.front.metrics.connections.clone(),
+            places: self.front.connections.clone(),
             handler: FrontDoor(Arc::clone(&self.front)),
         };
         let guests = door.open(shutdown).await;

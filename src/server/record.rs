@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Span;
 
 use super::activity::Busy;
 use super::metrics::Metrics;
 use super::route::Kind;
+use super::turn::Turn;
 use crate::registry::BoxError;
 
 /// `X-Request-Id`.
@@ -42,8 +42,9 @@ pub(super) struct Record {
     sent: u64,
     is_complete: bool,
     broken: Option<String>,
+    /// Its place among the others.
+    pub turn: Turn,
     _busy: Busy,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Record {
@@ -53,7 +54,7 @@ impl Record {
         client: SocketAddr,
         (method, uri): (Method, Uri),
         busy: Busy,
-        permit: Option<OwnedSemaphorePermit>,
+        turn: Turn,
     ) -> Self {
         metrics.requests_open.inc();
         Self {
@@ -69,8 +70,8 @@ impl Record {
             sent: 0,
             is_complete: false,
             broken: None,
+            turn,
             _busy: busy,
-            _permit: permit,
         }
     }
 

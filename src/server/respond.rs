@@ -61,7 +61,8 @@ impl Failure {
         self
     }
 
-    fn retry_after(self, wait: Duration) -> Self {
+    /// With the time after which it is worth asking again.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
         // A wait of zero seconds would be no wait.
         let seconds = wait.as_secs().max(1);
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
@@ -180,15 +181,6 @@ impl Failure {
             WWW_AUTHENTICATE,
             HeaderValue::from_static(r#"Basic realm="overlaybd-proxy""#),
         )
-    }
-
-    pub fn too_many_requests() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "UNAVAILABLE",
-            "the proxy has as many requests as it takes: try again later",
-        )
-        .retry_after(Duration::from_secs(1))
     }
 
     pub fn converting() -> Self {

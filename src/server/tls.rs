@@ -50,9 +50,14 @@ impl Tls {
     /// Reads the files again if they changed. Files that cannot be used change nothing.
     pub fn refresh(&self) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watched.have_changed() {
-            return;
+        if watched.have_changed() {
+            drop(watched);
+            self.reload();
         }
+    }
+
+    /// Reads the files again. Files that cannot be used change nothing.
+    pub fn reload(&self) {
         match load(&self.config) {
             Ok(config) => {
                 tracing::info!(

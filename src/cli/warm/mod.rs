@@ -184,7 +184,9 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
     let status = conclude(&report, &terminal)?;
     match interrupted {
         Some(signal) => {
-            eprintln!("{signal}: given up; the same command goes on from here");
+            output::note(format_args!(
+                "{signal}: given up; the same command goes on from here"
+            ));
             Ok(ExitStatus::Interrupted)
         }
         None => Ok(status),
@@ -392,7 +394,7 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
     }
     // Elsewhere each was told when it happened.
     for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {
-        eprintln!("{name}: failed, {error:#}");
+        output::note(format_args!("{name}: failed, {error:#}"));
     }
     Ok(match failed.first() {
         None => ExitStatus::Ok,

@@ -16,9 +16,22 @@ pub struct LimitOptions {
     /// Most connections at one time
     #[arg(long, value_name = "N")]
     pub max_connections: Option<Text>,
-    /// Most requests at one time; more are answered 503
+    /// Most requests that are worked on at one time; more are answered 503
     #[arg(long, value_name = "N")]
     pub max_requests: Option<Text>,
+    /// Most requests that wait for a conversion at one time, and as many for each upstream; more
+    /// are answered 503
+    #[arg(long, value_name = "N")]
+    pub max_waiting: Option<Text>,
+    /// How much of connections, requests, waiting places and logins one client address may have
+    /// (of IPv6 one /64); more of it is answered 429. 100% behind a load balancer that hides its
+    /// clients' addresses
+    #[arg(long, value_name = "PERCENT")]
+    pub address_share: Option<Text>,
+    /// Most passwords (--htpasswd) that wait to be checked; more are answered 429. A right one is
+    /// checked once
+    #[arg(long, value_name = "N")]
+    pub max_logins: Option<Text>,
     /// Most bytes of a request's head
     #[arg(long, value_name = "SIZE")]
     pub max_head_size: Option<Text>,
@@ -36,6 +49,16 @@ pub struct LimitOptions {
     pub drain: Option<Text>,
 }
 
+/// A part of a whole, with or without its sign.
+fn percent(text: &str) -> Result<u8, String> {
+    match text.trim().trim_end_matches('%').trim_end().parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err(format!(
+            "{text:?} is no part of a whole: 1% to 100% is expected"
+        )),
+    }
+}
+
 impl LimitOptions {
     /// The server's limits.
     pub fn config(&self, mistakes: &mut Mistakes) -> Option<Limits> {
@@ -46,6 +69,10 @@ impl LimitOptions {
         };
         let connections = count("max-connections", &self.max_connections);
         let requests = count("max-requests", &self.max_requests);
+        let waiting = count("max-waiting", &self.max_waiting);
+        let logins = count("max-logins", &self.max_logins);
+        let share = self.address_share.as_ref();
+        let address_share = required(mistakes, "address-share", share, percent);
         let head_bytes = required(
             mistakes,
             "max-head-size",
@@ -70,6 +97,9 @@ impl LimitOptions {
         Some(Limits {
             connections: connections?,
             requests: requests?,
+            waiting: waiting?,
+            address_share: address_share?,
+            logins: logins?,
             head_bytes: head_bytes?,
             head_timeout: head_timeout?,
             idle: idle?,

@@ -24,7 +24,8 @@ pub struct ServerOptions {
     /// Where operators are answered: /livez, /readyz, /metrics [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Text>,
-    /// How long a request waits for a conversion; some clients give up after 30s
+    /// How long a request for a converted image is held, for the conversion and for the upstream's
+    /// answers before and after it; some clients give up after 30s
     #[arg(long, value_name = "TIME")]
     pub hold: Option<Text>,
     /// What a request gets whose hold is over: wait (307 to the same address), busy (429), or
@@ -54,8 +55,8 @@ pub struct ServerOptions {
     /// --tls-client-ca]
     #[arg(long, value_name = "WHETHER", help_heading = "Who may")]
     pub tls_client_auth: Option<Text>,
-    /// Users who may come in, with bcrypt hashes as `htpasswd -B` writes them; the upstream is
-    /// asked with the proxy's own credentials then
+    /// Users who may come in, with bcrypt hashes as `htpasswd -B` writes them, read again when the
+    /// file changes; the upstream is asked with the proxy's own credentials then
     #[arg(long, value_name = "FILE", help_heading = "Who may")]
     pub htpasswd: Option<Text>,
     /// Ask the upstream with the proxy's own credentials instead of each client's

@@ -164,6 +164,11 @@ impl Converter {
         home.is_pushed.then_some((home.upstream, home.repo))
     }
 
+    /// The registry that all images are pushed to, where it is not each one's own.
+    pub fn push_registry(&self) -> Option<&Upstream> {
+        self.inner.config.push.as_ref()?.upstream.as_ref()
+    }
+
     /// Whether layers that another tool made are used, which are not in the store but where
     /// their source is.
     pub fn trusts_foreign_layers(&self) -> bool {

@@ -23,6 +23,7 @@ mod dump;
 mod endpoint;
 mod forward;
 mod hosts_dir;
+mod listing;
 mod manifests;
 mod payload;
 mod referrers;
@@ -39,11 +40,12 @@ pub use challenge::{Challenge, challenges};
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use http::{HeaderMap, Method};
 
 use self::endpoint::{Call, Endpoint};
+use self::listing::Listings;
 use self::payload::Payload;
 use self::retry::Failure;
 use self::scope::Scopes;
@@ -55,14 +57,17 @@ use crate::oci::reference;
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
+type Endpoints = Arc<[Arc<Endpoint>]>;
+
 struct Inner {
     /// As the index knows it.
     host: String,
-    /// In the order in which they are asked; the registry itself is the last.
-    endpoints: Vec<Arc<Endpoint>>,
+    /// In the order in which they are asked; the registry itself is the last. Others take their
+    /// place when settings are read again.
+    endpoints: RwLock<Endpoints>,
     config: RegistryConfig,
-    /// Held while a list of referrers is read, changed and written.
-    listing: tokio::sync::Mutex<()>,
+    /// Locks of lists of referrers.
+    listings: Listings,
 }
 
 impl fmt::Debug for Registry {
@@ -98,14 +103,32 @@ impl Registry {
         let endpoints = endpoint::endpoints(&host, config)?;
         Ok(Self(Arc::new(Inner {
             host,
-            endpoints: endpoints.into_iter().map(Arc::new).collect(),
+            endpoints: RwLock::new(endpoints.into_iter().map(Arc::new).collect()),
             config: config.clone(),
-            listing: tokio::sync::Mutex::new(()),
+            listings: Listings::default(),
         })))
     }
 
     pub(super) fn host(&self) -> &str {
         &self.0.host
+    }
+
+    fn all_endpoints(&self) -> Endpoints {
+        let endpoints = self.0.endpoints.read();
+        Arc::clone(&endpoints.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Speaks to its endpoints as `fresh` does from now on: with the same certificates,
+    /// credentials, mirrors and time limits. `false`, and no change, if that is of another
+    /// registry.
+    pub(super) fn take_over(&self, fresh: &Self) -> bool {
+        if self.host() != fresh.host() {
+            return false;
+        }
+        let new = fresh.all_endpoints();
+        let endpoints = self.0.endpoints.write();
+        *endpoints.unwrap_or_else(PoisonError::into_inner) = new;
+        true
     }
 
     /// The endpoints to ask, in order. A client's credentials were made for the registry,
@@ -117,8 +140,7 @@ impl Registry {
     ) -> Result<Vec<Arc<Endpoint>>, Error> {
         let only_registry = matches!(authorization, Authorization::Client(Some(_)));
         let found: Vec<Arc<Endpoint>> = self
-            .0
-            .endpoints
+            .all_endpoints()
             .iter()
             .filter(|endpoint| match need {
                 Need::Pull => endpoint.can.pull,

@@ -1,14 +1,19 @@
 //! Bodies of our own requests, which can be sent again.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::try_unfold;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::registry::{BlobSource, Body, Error, body};
 
+/// Bytes that are sent at a time.
 const CHUNK: usize = 128 << 10;
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// What a request carries.
 #[derive(Debug, Clone)]
@@ -56,47 +61,77 @@ impl Payload {
                 path,
                 offset,
                 length,
-            } => file_part(path.clone(), *offset, *length),
+            } => {
+                let part = FilePart {
+                    path: path.clone(),
+                    file: None,
+                    offset: *offset,
+                    left: *length,
+                    piece: Bytes::new(),
+                };
+                body::stream(try_unfold(part, FilePart::next))
+            }
         }
     }
 }
 
-fn file_part(path: PathBuf, offset: u64, length: u64) -> Body {
-    body::stream(try_unfold(
-        (path, None, length),
-        move |(path, file, left)| async move {
-            if left == 0 {
-                return Ok::<_, Error>(None);
-            }
-            let mut file = match file {
-                Some(file) => file,
-                None => open_at(&path, offset).await?,
-            };
-            let wanted = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-            let mut chunk = BytesMut::with_capacity(wanted);
-            let read = (&mut file)
-                .take(wanted as u64)
-                .read_buf(&mut chunk)
-                .await
-                .map_err(|error| Error::io(&path, &error))?;
-            if read == 0 {
-                return Err(Error::Io {
-                    path: path.display().to_string(),
-                    cause: format!("it ends {left} bytes early: it changed while being uploaded"),
-                });
-            }
-            let left = left.saturating_sub(read as u64);
-            Ok(Some((chunk.freeze(), (path, Some(file), left))))
-        },
-    ))
+/// A part of a file, sent in chunks and read in pieces of several.
+struct FilePart {
+    path: PathBuf,
+    file: Option<File>,
+    offset: u64,
+    /// Bytes that are still to be read.
+    left: u64,
+    piece: Bytes,
 }
 
-async fn open_at(path: &Path, offset: u64) -> Result<tokio::fs::File, Error> {
-    let open = async {
-        let mut file = tokio::fs::File::open(path).await?;
-        file.set_max_buf_size(CHUNK);
-        file.seek(std::io::SeekFrom::Start(offset)).await?;
-        Ok(file)
-    };
-    open.await.map_err(|error| Error::io(path, &error))
+impl FilePart {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
+        if self.piece.is_empty() {
+            if self.left == 0 {
+                return Ok(None);
+            }
+            let read = tokio::task::spawn_blocking(move || {
+                self.read_piece()?;
+                Ok::<_, Error>(self)
+            });
+            let lost = |_| Error::Configuration("the reading of a file was stopped".to_owned());
+            self = read.await.map_err(lost)??;
+        }
+        let chunk = self.piece.split_to(CHUNK.min(self.piece.len()));
+        Ok(Some((chunk, self)))
+    }
+
+    /// Reads the next piece; this waits for the disk.
+    fn read_piece(&mut self) -> Result<(), Error> {
+        let failed = |error| Error::io(&self.path, &error);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path).map_err(failed)?,
+        };
+        let wanted = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
+        let mut piece = BytesMut::zeroed(wanted);
+        let mut filled = 0;
+        while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = self.offset.saturating_add(filled as u64);
+            match file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(read) => filled = filled.saturating_add(read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        if filled < wanted {
+            let missing = self.left.saturating_sub(filled as u64);
+            return Err(Error::Io {
+                path: self.path.display().to_string(),
+                cause: format!("it ends {missing} bytes early: it changed while being uploaded"),
+            });
+        }
+        self.file = Some(file);
+        self.offset = self.offset.saturating_add(filled as u64);
+        self.left = self.left.saturating_sub(filled as u64);
+        self.piece = piece.freeze();
+        Ok(())
+    }
 }

@@ -145,7 +145,8 @@ impl Registry {
         // Nothing keeps other processes from writing between our reading and our writing,
         // so the list is read once more behind it. This does not catch every such case, and
         // the specification has nothing better.
-        let _listing = self.0.listing.lock().await;
+        let lock = self.0.listings.of(repo, tag.to_string());
+        let _listing = lock.lock().await;
         for writes in 0..=MAX_WRITES {
             let before = match self.written_manifest(repo, &tag, authorization).await {
                 Ok(list) => Some(list.bytes),

@@ -72,7 +72,10 @@ impl Tokens {
         dialer: &Dialer,
         retry: RetryPolicy,
     ) -> Result<HeaderValue, Error> {
-        let fetching = async {
+        let timeouts = &dialer.timeouts;
+        let after = timeouts.connect.saturating_add(timeouts.response);
+        // On the heap, because it is large, and every request's future would be.
+        let fetching = Box::pin(async {
             let mut attempts = Attempts::new(retry);
             loop {
                 match fetch(key, dialer).await {
@@ -80,6 +83,18 @@ impl Tokens {
                     Err(failure) => attempts.pause(failure).await?,
                 }
             }
+        });
+        // All attempts together: whatever needs the token has attempts of its own.
+        let fetching = async {
+            tokio::time::timeout(after, fetching)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::TimedOut {
+                        place: place(&Method::GET, &key.realm),
+                        what: "token",
+                        after,
+                    })
+                })
         };
         match self.0.try_get_with_by_ref(key, fetching).await {
             Ok(token) => Ok(token.header),

@@ -1,0 +1,120 @@
+//! The settings of a running `serve`, read again (SIGHUP).
+
+use anyhow::Context as _;
+
+use super::context::{Context, PasswordFlag};
+use super::exit::describe;
+use super::log::LogLevel;
+use crate::config::{Layers, ServeConfig, ServeOptions};
+use crate::convert::Converter;
+use crate::server::Reloader;
+
+/// The settings that hold from now on; of all others the change is told.
+const RELOADED: [&str; 22] = [
+    "allow-downgrade",
+    "allow-host",
+    "attempts",
+    "cert-dir",
+    "connect-timeout",
+    "docker-config",
+    "hosts-dir",
+    "log-level",
+    "max-manifest-size",
+    "password-file",
+    "plain-http",
+    "push-user",
+    "refresh",
+    "response-timeout",
+    "skip-verify",
+    "system-roots",
+    "upload-chunk",
+    "upstream",
+    "upstream-ca",
+    "upstream-cert",
+    "upstream-key",
+    "user",
+];
+
+/// Where the settings come from.
+pub(super) struct Settings {
+    options: ServeOptions,
+    context: Context,
+    /// What was read from standard input, once.
+    password: Option<String>,
+}
+
+impl Settings {
+    pub(super) fn new(
+        options: ServeOptions,
+        context: Context,
+        password: &PasswordFlag,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            options,
+            context,
+            password: password.read()?,
+        })
+    }
+
+    /// Reads them, with the files that they name.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub(super) fn read(&self) -> anyhow::Result<(ServeConfig, Layers)> {
+        let (mut layers, mut mistakes) = self.context.service();
+        let mut options = self.options.effective(&mut layers, &mut mistakes);
+        if let Some(password) = &self.password {
+            options.registry.set_password(password, &mut mistakes);
+        }
+        let log = self.context.log_options(&mut layers, &mut mistakes);
+        Ok((options.config(&log, mistakes)?, layers))
+    }
+}
+
+/// What takes the settings over while it runs.
+pub(super) struct Running {
+    pub(super) settings: Settings,
+    /// The settings that it was started with.
+    pub(super) layers: Layers,
+    pub(super) level: LogLevel,
+    pub(super) server: Reloader,
+    pub(super) converter: Converter,
+}
+
+impl Running {
+    /// Reads everything again that can be read again. What cannot be used is logged, with where
+    /// it is, and what held before stays. Asks the disk: not for async threads.
+    pub(super) fn reload(&self) {
+        self.server.read_files();
+        match self.settings.read().and_then(|fresh| self.take_over(fresh)) {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(error) => tracing::error!(
+                error = describe(&error),
+                "not reloaded: the settings stay as they were"
+            ),
+        }
+    }
+
+    fn take_over(&self, (fresh, layers): (ServeConfig, Layers)) -> anyhow::Result<()> {
+        self.server
+            .take_over_upstreams(&fresh.server)
+            .map_err(anyhow::Error::msg)?;
+        if let (Some(old), Some(new)) = (
+            self.converter.push_registry(),
+            fresh.converter.push.and_then(|push| push.upstream),
+        ) && !old.take_over(&new)
+        {
+            anyhow::bail!("--push-repo names another registry: restart to use it");
+        }
+        self.level
+            .set(fresh.log.filter)
+            .context("the log's level cannot be changed")?;
+        let mut others = self.layers.differences(&layers);
+        others.retain(|key| !RELOADED.contains(&key.as_str()));
+        if !others.is_empty() {
+            let settings = others.join(", ");
+            tracing::warn!(settings, "changed, and not used before a restart");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The `Host` of a request: there is one, and it is a host (RFC 9112 § 3.2).
+
+use std::net::Ipv6Addr;
+
+use http::header::{HOST, HeaderValue};
+use http::{Request, Version};
+
+/// What is wrong with a request's `Host`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadHost {
+    /// There is none.
+    Missing,
+    /// There are several.
+    Several,
+    /// It is no host with or without a port.
+    Invalid,
+}
+
+impl BadHost {
+    /// For the client.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Missing => "the request has no Host header, which HTTP/1.1 requires",
+            Self::Several => "the request has more than one Host header",
+            Self::Invalid => "the request's Host header is not HOST or HOST:PORT",
+        }
+    }
+}
+
+/// Whether a request names one host as it must.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), BadHost> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        // Before HTTP/1.1 it was optional, after it there is `:authority`.
+        (None, _) if request.version() != Version::HTTP_11 => Ok(()),
+        (None, _) => Err(BadHost::Missing),
+        (Some(_), Some(_)) => Err(BadHost::Several),
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(BadHost::Invalid),
+    }
+}
+
+/// Whether this is `uri-host [ ":" port ]` (RFC 9110 § 7.2, RFC 3986 § 3.2.2) with a host in it,
+/// which http addresses must have (RFC 9110 § 4.2.1).
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        if address.parse::<Ipv6Addr>().is_err() {
+            return false;
+        }
+        match port.strip_prefix(':') {
+            Some(port) => (address, port),
+            None if port.is_empty() => (address, ""),
+            None => return false,
+        }
+    } else {
+        let (host, port) = text.split_once(':').unwrap_or((text, ""));
+        if !is_registered_name(host) {
+            return false;
+        }
+        (host, port)
+    };
+    !host.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_registered_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_good = match byte {
+            b'%' => {
+                let mut is_hex = || bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
+                is_hex() && is_hex()
+            }
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !is_good {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(version: Version, hosts: &[&str]) -> Result<(), BadHost> {
+        let mut request = Request::builder().version(version).uri("/v2/");
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        check(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn one_host_is_needed_from_http_1_1_on() {
+        assert_eq!(checked(Version::HTTP_11, &[]), Err(BadHost::Missing));
+        assert_eq!(checked(Version::HTTP_10, &[]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, &[]), Ok(()));
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            assert_eq!(checked(version, &["a"]), Ok(()));
+            assert_eq!(checked(version, &["a", "a"]), Err(BadHost::Several));
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        let checked = |host| checked(Version::HTTP_11, &[host]);
+        for good in [
+            "a",
+            "mirror.example:8443",
+            "10.0.0.1:80",
+            "[::1]",
+            "[2001:db8::1]:5000",
+            "under_score",
+            "a%2Db",
+            "a:",
+        ] {
+            assert_eq!(checked(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a b", "a/b", "u@a", "a:b", "a:1:2", "a:65536", "a:+1", "[::1", "[a]",
+            "[::1]x", "a%2", "a%zz", "a\\b", "a?b", "a#b", "a\"b", "http://a",
+        ] {
+            assert_eq!(checked(bad), Err(BadHost::Invalid), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What a running server reads again when it is told to.
+
+use std::sync::Arc;
+
+use super::config::ServerConfig;
+use super::front::Front;
+use super::tls::Tls;
+
+/// Reads files again, and takes over settings of upstreams, while the server answers.
+#[derive(Clone)]
+pub struct Reloader {
+    pub(super) front: Arc<Front>,
+    pub(super) tls: Option<Arc<Tls>>,
+}
+
+impl Reloader {
+    /// Reads the certificate, its key, the authority of client certificates and the users again,
+    /// whether or not the files look changed. What cannot be used is logged, and what was read
+    /// before stays. Asks the disk: not for async threads.
+    pub fn read_files(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
+        if let Some(users) = &self.front.users {
+            users.reload();
+        }
+    }
+
+    /// Speaks to the upstreams as `fresh` says: with its authorities, certificates, credentials
+    /// and time limits. Requests that are under way end as they began.
+    ///
+    /// # Errors
+    /// When the upstreams are others; nothing is changed then.
+    pub fn take_over_upstreams(&self, fresh: &ServerConfig) -> Result<(), String> {
+        let (old, new) = (&self.front.config.upstreams, &fresh.upstreams);
+        let are_same = old.len() == new.len()
+            && old.iter().zip(new).all(|(old, new)| {
+                old.choice == new.choice && old.upstream.host() == new.upstream.host()
+            });
+        if !are_same {
+            return Err(
+                "the upstreams are others than those that the server was started \
+                        with: restart it to use them"
+                    .to_owned(),
+            );
+        }
+        for (old, new) in old.iter().zip(new) {
+            old.upstream.take_over(&new.upstream);
+        }
+        Ok(())
+    }
+}

@@ -154,6 +154,14 @@ pub enum ConvertError {
         /// What there is.
         available: String,
     },
+    /// Something that a registry keeps besides images: a signature, a chart, a build cache.
+    #[error("{manifest} is no image but {kind}, and is left as it is")]
+    NotImage {
+        /// The source manifest.
+        manifest: Digest,
+        /// What it is, mostly a media type.
+        kind: String,
+    },
     /// An image for another operating system.
     #[error("no linux image: {manifest} is for {platform}, and is left as it is")]
     NotLinux {
@@ -224,6 +232,7 @@ impl ConvertError {
             Self::Document { .. }
             | Self::Plan { .. }
             | Self::NoPlatform { .. }
+            | Self::NotImage { .. }
             | Self::NotLinux { .. } => Fault::Image,
             Self::Layer { cause, .. } => cause.fault(),
             Self::Blobs(_)
@@ -237,6 +246,12 @@ impl ConvertError {
 }
 
 impl ConvertError {
+    /// Whether there is nothing to convert, and nothing wrong with that.
+    #[must_use]
+    pub fn is_no_image(&self) -> bool {
+        matches!(self, Self::NotImage { .. } | Self::NotLinux { .. })
+    }
+
     /// Whether a layer came with other bytes than its digest says: asking again may help.
     pub(crate) fn is_wrong_bytes(&self) -> bool {
         matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))

@@ -20,8 +20,8 @@ use super::warm::Content;
 use crate::convert::StoredManifest;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 
-/// Whether an image was there when it was asked for, or was converted for the asking: what
-/// `warm` tells of it.
+/// Whether an image was there when it was asked for, or was converted for the asking, or is no
+/// image to convert: what `warm` tells of it.
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
 
 /// How long the upstream may take over the original that is answered when the hold is over.

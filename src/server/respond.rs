@@ -15,6 +15,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::body::Served;
+use super::manifest::OUTCOME;
 use super::path::Ambiguous;
 use super::told;
 use crate::convert::{ConvertError, Fault};
@@ -356,7 +357,11 @@ impl Failure {
             (_, Fault::Image) => {
                 tracing::info!(%error, "the image cannot be converted");
                 let text = format!("the image cannot be converted: {error}");
-                Self::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", text)
+                let failure = Self::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", text);
+                match error.is_no_image() {
+                    true => failure.with(OUTCOME, HeaderValue::from_static("no-image")),
+                    false => failure,
+                }
             }
             (_, Fault::Upstream) => {
                 tracing::warn!(%error, "the upstream gave no usable answer");

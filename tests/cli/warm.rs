@@ -170,3 +170,51 @@ fn a_proxy_that_is_not_there_and_one_that_is_none_are_told_apart() {
     let error = bad(2, &["warm", "-q", "--proxy", "ftp://x", "x"]);
     assert!(error.contains("--proxy"), "{error}");
 }
+
+#[test]
+fn what_is_no_image_is_skipped_and_fails_nothing() {
+    use super::support::image::Blob;
+    use super::support::layout::Layout;
+    let demo = Demo::new(&["1"]);
+    let layout = Layout::open(&demo.directory.path().join("source"));
+    let content = layout.put(b"{}");
+    let artifact = |kind: &str| {
+        let document = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": kind, "digest": content, "size": 2},
+            "layers": [],
+        });
+        Blob {
+            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            bytes: serde_json::to_vec(&document).unwrap(),
+        }
+    };
+    let kinds = [
+        ("chart", "application/vnd.cncf.helm.config.v1+json"),
+        ("cache", "application/vnd.buildkit.cacheconfig.v0"),
+        ("signature", "application/vnd.dev.cosign.artifact.sig.v1+json"),
+    ];
+    for (tag, kind) in kinds {
+        layout.tag(tag, &artifact(kind));
+    }
+    let windows = super::support::image::Image::gzip(&[]).platform("windows", "amd64");
+    layout.add("windows", &windows.seal());
+    let upstream = format!("oci:{}", demo.path("source"));
+    let data = demo.path("data");
+    let direct = ["--upstream", &upstream, "--data-dir", &data];
+    let proxy_data = demo.directory.path().join("proxy");
+    let proxy = Proxy::start(&upstream, &proxy_data, &[]);
+    for way in [&direct[..], &["--proxy", proxy.url()]] {
+        let all = [&["warm", "--json"], way, &["--all-tags", "layout"]].concat();
+        let out = good(&all);
+        let (images, summary) = outcomes(&out);
+        assert_eq!(images.len(), 5, "{out}");
+        assert_eq!(summary["skipped"], 4, "{out}");
+        assert_eq!(summary["failed"].as_array().unwrap().len(), 0, "{out}");
+        for (_, kind) in kinds {
+            assert!(out.contains(kind), "{kind}: {out}");
+        }
+        assert!(out.contains("no linux image"), "{out}");
+    }
+}

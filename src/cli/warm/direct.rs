@@ -88,13 +88,15 @@ impl Direct {
                     head.await?.digest
                 }
             };
-            let made: anyhow::Result<_> = self
+            let made = self
                 .converter
                 .convert(&source, &digest, Some(progress.observer()))
-                .await
-                .map_err(Into::into);
+                .await;
             progress.clear();
-            let image: Arc<_> = made?;
+            let image: Arc<_> = match made {
+                Err(error) if error.is_no_image() => return Ok(Warmed::skipped(error.to_string())),
+                made => made?,
+            };
             let Selector::Tag(tag) = &selector else {
                 break image;
             };
@@ -115,6 +117,7 @@ impl Direct {
         Ok(Warmed {
             outcome,
             digest: Some(image.root.digest.clone()),
+            reason: None,
         })
     }
 }

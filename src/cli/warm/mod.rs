@@ -98,12 +98,27 @@ enum Outcome {
     Found,
     /// It is there; the proxy does not say since when.
     Ready,
+    /// It is no Linux image: there is nothing to convert.
+    Skipped,
 }
 
 /// An image that is there.
 struct Warmed {
     outcome: Outcome,
     digest: Option<Digest>,
+    /// Why it was skipped.
+    reason: Option<String>,
+}
+
+impl Warmed {
+    /// Something that is no image, for this reason.
+    fn skipped(reason: String) -> Self {
+        Self {
+            outcome: Outcome::Skipped,
+            digest: None,
+            reason: Some(reason),
+        }
+    }
 }
 
 impl Outcome {
@@ -112,6 +127,7 @@ impl Outcome {
             Self::Converted => "converted",
             Self::Found => "found",
             Self::Ready => "ready",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -150,6 +166,7 @@ struct Report {
     converted: u64,
     found: u64,
     ready: u64,
+    skipped: u64,
     failed: Vec<(String, anyhow::Error)>,
 }
 
@@ -294,6 +311,7 @@ async fn work(
                 Outcome::Converted => report.converted += 1,
                 Outcome::Found => report.found += 1,
                 Outcome::Ready => report.ready += 1,
+                Outcome::Skipped => report.skipped += 1,
             },
             Err(error) => report.failed.push((name.to_owned(), error)),
         }
@@ -343,13 +361,21 @@ async fn work(
 fn tell(terminal: &Terminal, name: &str, outcome: &anyhow::Result<Warmed>) {
     match outcome {
         Ok(warmed) => {
-            terminal.tell(format_args!("{name}: {}", warmed.outcome.word()));
-            terminal.event(&json!({
+            let word = warmed.outcome.word();
+            match &warmed.reason {
+                Some(reason) => terminal.tell(format_args!("{name}: {word}, {reason}")),
+                None => terminal.tell(format_args!("{name}: {word}")),
+            }
+            let mut event = json!({
                 "event": "image",
                 "image": name,
-                "outcome": warmed.outcome.word(),
+                "outcome": word,
                 "digest": warmed.digest.as_ref().map(Digest::as_str),
-            }));
+            });
+            if let Some(reason) = &warmed.reason {
+                event["reason"] = json!(reason);
+            }
+            terminal.event(&event);
         }
         Err(error) => {
             terminal.tell(format_args!("{name}: failed, {error:#}"));
@@ -368,9 +394,10 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
         converted,
         found,
         ready,
+        skipped,
         failed,
     } = report;
-    let succeeded = converted + found + ready;
+    let succeeded = converted + found + ready + skipped;
     let failures: Vec<_> = failed
         .iter()
         .map(|(name, error)| json!({"image": name, "error": format!("{error:#}")}))
@@ -380,6 +407,7 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
         "converted": converted,
         "found": found,
         "ready": ready,
+        "skipped": skipped,
         "failed": failures,
     }));
     if !terminal.is_json() {
@@ -387,9 +415,13 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
             0 => String::new(),
             ready => format!(", {ready} are ready"),
         };
+        let skipped = match skipped {
+            0 => String::new(),
+            skipped => format!(", {skipped} are no images"),
+        };
         let failed = failed.len();
         output::line(format_args!(
-            "{converted} converted, {found} were there{ready}, {failed} failed"
+            "{converted} converted, {found} were there{ready}{skipped}, {failed} failed"
         ))?;
     }
     // Elsewhere each was told when it happened.

@@ -54,6 +54,12 @@ impl Answer {
         value.to_str().ok()?.parse().ok()
     }
 
+    /// Whether the proxy says that this is no image to convert.
+    fn is_no_image(&self) -> bool {
+        let said = self.headers.get(OUTCOME);
+        said.is_some_and(|said| said.as_bytes() == b"no-image")
+    }
+
     fn wait(&self) -> Duration {
         let seconds = self
             .headers
@@ -214,6 +220,7 @@ impl Proxy {
                         return Ok(Warmed {
                             outcome: outcome(&answer, waited),
                             digest,
+                            reason: None,
                         });
                     }
                     answer.wait()
@@ -227,6 +234,10 @@ impl Proxy {
                     ) =>
                 {
                     answer.wait()
+                }
+                Ok(answer) if answer.is_no_image() => {
+                    let reason = crate::registry::error::detail_of(&answer.bytes);
+                    return Ok(Warmed::skipped(reason));
                 }
                 Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
                 Err(error) if error.is_transient() && failures < FAILURES => {

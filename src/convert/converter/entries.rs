@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::image::{self as documents, Document, IndexEntry};
 use super::super::plan::PlanError;
-use super::image::{Halt, Work, broken, is_overlaybd, parse, subject_of};
+use super::image::{Halt, Work, broken, is_overlaybd, not_image, parse, subject_of};
 use super::types::{ConvertedManifest, Others, Platforms, StoredManifest};
 use super::{ConvertError, Converter};
 use crate::oci::media_type::essence;
@@ -31,8 +31,8 @@ pub(super) struct Entries {
     pub(super) is_partial: bool,
     /// What the index has, for errors.
     available: Vec<String>,
-    /// Whether there is an image that is wanted.
-    is_any_wanted: bool,
+    /// Whether anything in it is, or may be, for Linux.
+    has_linux: bool,
     /// Entries that were looked at.
     count: usize,
     /// Bytes of the converted documents.
@@ -67,6 +67,10 @@ impl Converter {
             .await?;
         if let Some(made) = made {
             return Ok((made, entries));
+        }
+        if !entries.has_linux {
+            let kind = format!("an index without a Linux image ({})", joined(entries.available.into_iter()));
+            return Err(Halt::Failed(not_image(raw, kind)));
         }
         Err(Halt::Failed(ConvertError::NoPlatform {
             index: raw.digest.clone(),
@@ -137,7 +141,6 @@ impl Converter {
                 },
             }
         }
-        entries.is_any_wanted |= is_any_wanted;
         if !is_any_wanted {
             return Ok(None);
         }
@@ -158,10 +161,11 @@ impl Converter {
         entries: &mut Entries,
     ) -> Result<Fate, Halt> {
         entries.available.push(name_of(platform));
+        entries.has_linux |= platform.is_some_and(|platform| platform.os == "linux");
         if platform.is_some_and(|platform| !self.wants(platform)) {
             return Ok(Fate::Leave);
         }
-        match self.kind(work, entry, platform).await? {
+        match self.kind(work, entry, platform, entries).await? {
             Kind::Already => Ok(Fate::Already),
             Kind::Other(reason) => {
                 tracing::warn!(entry = %entry.digest, reason, "an entry of an index is left as it is");
@@ -232,6 +236,7 @@ impl Converter {
         work: &Work<'_>,
         entry: &Descriptor,
         platform: Option<&Platform>,
+        entries: &mut Entries,
     ) -> Result<Kind, ConvertError> {
         let stated = essence(&entry.media_type);
         let is_vague = matches!(stated.as_str(), "" | "application/json");
@@ -263,14 +268,10 @@ impl Converter {
         if platform.is_none() {
             let config = self.config(work.source, &parsed.config).await?;
             let platform = ImageConfig::parse(&config).ok().and_then(|c| c.platform);
-            if !platform
-                .as_ref()
-                .is_some_and(|platform| self.wants(platform))
-            {
-                return Ok(Kind::Other(format!(
-                    "it is for {}",
-                    name_of(platform.as_ref())
-                )));
+            let platform = platform.as_ref();
+            entries.has_linux |= platform.is_some_and(|platform| platform.os == "linux");
+            if !platform.is_some_and(|platform| self.wants(platform)) {
+                return Ok(Kind::Other(format!("it is for {}", name_of(platform))));
             }
         }
         Ok(Kind::Image(Box::new((raw, parsed))))

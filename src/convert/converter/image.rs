@@ -14,7 +14,7 @@ use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Source, StoredManifest,
 };
 use super::{ConvertError, Converter, Home, blocking, variant};
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platform, Selector};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, ManifestError, Manifest, Platform, Selector};
 use crate::registry::RawManifest;
 use crate::store::{ManifestKey, Origin};
 
@@ -36,8 +36,17 @@ pub(super) fn broken(
 }
 
 pub(super) fn parse(raw: &RawManifest) -> Result<Manifest, ConvertError> {
-    Manifest::parse(&raw.media_type, &raw.bytes)
-        .map_err(|error| broken("manifest", &raw.digest, error))
+    Manifest::parse(&raw.media_type, &raw.bytes).map_err(|error| match error {
+        ManifestError::UnknownKind(kind) => not_image(raw, kind),
+        error => broken("manifest", &raw.digest, error),
+    })
+}
+
+pub(super) fn not_image(raw: &RawManifest, kind: String) -> ConvertError {
+    ConvertError::NotImage {
+        manifest: raw.digest.clone(),
+        kind,
+    }
 }
 
 /// One image being converted: from where, to where, and what is pinned for it.
@@ -143,11 +152,8 @@ impl Converter {
             return Err(Halt::Big);
         }
         if !parsed.is_image() {
-            let cause = format!(
-                "is an artifact of {}, which is no image and is left as it is",
-                parsed.config.media_type
-            );
-            return Err(broken("manifest", &raw.digest, cause).into());
+            let kind = format!("an artifact of {}", parsed.config.media_type);
+            return Err(not_image(raw, kind).into());
         }
         let config = self.config(work.source, &parsed.config).await?;
         let known = {

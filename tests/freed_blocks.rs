@@ -246,6 +246,7 @@ fn layer(changes: &[Option<Change>]) -> Vec<u8> {
     tar.finish()
 }
 
+/// `OVERLAYBD_PROXY_TEST_STACKS=2000 cargo test --test freed_blocks random` is the long run.
 #[test]
 fn random_stacks_are_taken_by_nodes_and_read_as_their_sources() {
     if !can_test() {
@@ -260,8 +261,9 @@ fn random_stacks_are_taken_by_nodes_and_read_as_their_sources() {
         prop::sample::select(vec!["lz4", "zstd"]),
         prop::sample::select(vec!["4", "8", "32", "64"]),
     );
+    let cases = std::env::var("OVERLAYBD_PROXY_TEST_STACKS");
     let mut runner = TestRunner::new(Config {
-        cases: 16,
+        cases: cases.map_or(16, |text| text.parse().unwrap()),
         max_shrink_iters: 40,
         failure_persistence: None,
         ..Config::default()

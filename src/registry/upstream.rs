@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use http::{Request, Response};
 
+use super::layout::Links;
 use super::{
     Authorization, BlobSource, BlobStream, Body, Error, ForwardOptions, Layout, ManifestHead,
     Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
@@ -30,12 +31,12 @@ impl Upstream {
         Registry::new(host, config).map(Self::Registry)
     }
 
-    /// An existing OCI image layout directory.
+    /// An existing OCI image layout directory; symbolic links are followed within it.
     ///
     /// # Errors
     /// If it is none.
     pub fn layout(directory: &Path) -> Result<Self, Error> {
-        Layout::open(directory).map(Self::Layout)
+        Layout::open(directory, Links::Within).map(Self::Layout)
     }
 
     /// An OCI image layout directory that is made if it is not there.
@@ -54,7 +55,8 @@ impl Upstream {
         Layout::open_archive(file).map(Self::Layout)
     }
 
-    /// The upstream that an image is read from.
+    /// The upstream that an image is read from, which the user of the program named: symbolic
+    /// links of a layout are followed wherever they lead.
     ///
     /// # Errors
     /// As [`Upstream::registry`], [`Upstream::layout`] and [`Upstream::archive`].
@@ -64,7 +66,9 @@ impl Upstream {
             ImageReference::Layout(reference) if reference.archive => {
                 Self::archive(&reference.path)
             }
-            ImageReference::Layout(reference) => Self::layout(&reference.path),
+            ImageReference::Layout(reference) => {
+                Layout::open(&reference.path, Links::Anywhere).map(Self::Layout)
+            }
         }
     }
 

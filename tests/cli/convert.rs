@@ -243,3 +243,56 @@ fn a_registry_s_requests_are_dumped_without_secrets_and_the_standalone_form_work
     let told = ran(&["convert", "-q", &plain, &converted]);
     assert_eq!(told.err, "");
 }
+
+#[test]
+fn a_layout_of_links_is_read_where_the_user_names_it() {
+    let demo = Demo::new(&["1"]);
+    let (source, linked) = (demo.path("source"), demo.path("linked"));
+    // As Bazel lays a layout out: every file is a link into its cache.
+    let made = std::process::Command::new("cp")
+        .args(["--recursive", "--symbolic-link", &source, &linked])
+        .status();
+    assert!(made.unwrap().success());
+    let expected = good(&["convert", "--quiet", "--no-upload", &demo.source("1")]);
+    let found = good(&[
+        "convert",
+        "--quiet",
+        "--no-upload",
+        &format!("oci:{linked}:1"),
+    ]);
+    assert_eq!(found, expected);
+    // A proxy's layout is what others may fill.
+    let data = demo.path("data");
+    let upstream = format!("oci:{linked}");
+    let serve = ["serve", "--upstream", &upstream, "--listen", "127.0.0.1:0"];
+    let refused = bad(1, &[&serve[..], &["--data-dir", &data]].concat());
+    assert!(refused.contains("leads out of the layout"), "{refused}");
+}
+
+#[test]
+fn the_only_image_of_a_layout_needs_no_name() {
+    let expected = {
+        let demo = Demo::new(&["1"]);
+        good(&["convert", "--quiet", "--no-upload", &demo.source("1")])
+    };
+    for annotation in [
+        r#""org.opencontainers.image.ref.name":"1""#,
+        r#""io.containerd.image.name":"docker.io/library/demo:3""#,
+        r#""unknown":"""#,
+    ] {
+        let demo = Demo::new(&["1"]);
+        let index = demo.directory.path().join("source/index.json");
+        let text = std::fs::read_to_string(&index).unwrap();
+        let named = r#""org.opencontainers.image.ref.name":"1""#;
+        assert!(text.contains(named), "{text}");
+        std::fs::write(&index, text.replace(named, annotation)).unwrap();
+        let source = format!("oci:{}", demo.path("source"));
+        let found = good(&["convert", "--quiet", "--no-upload", &source]);
+        assert_eq!(found, expected, "{annotation}");
+    }
+    let demo = Demo::new(&["1"]);
+    let layout = super::support::layout::Layout::open(&demo.directory.path().join("source"));
+    layout.add("other", &super::support::image::Image::gzip(&[]).seal());
+    let source = format!("oci:{}", demo.path("source"));
+    bad(4, &["convert", "--no-upload", &source]);
+}

@@ -193,7 +193,10 @@ fn what_is_no_image_is_skipped_and_fails_nothing() {
     let kinds = [
         ("chart", "application/vnd.cncf.helm.config.v1+json"),
         ("cache", "application/vnd.buildkit.cacheconfig.v0"),
-        ("signature", "application/vnd.dev.cosign.artifact.sig.v1+json"),
+        (
+            "signature",
+            "application/vnd.dev.cosign.artifact.sig.v1+json",
+        ),
     ];
     for (tag, kind) in kinds {
         layout.tag(tag, &artifact(kind));

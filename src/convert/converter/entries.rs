@@ -69,7 +69,10 @@ impl Converter {
             return Ok((made, entries));
         }
         if !entries.has_linux {
-            let kind = format!("an index without a Linux image ({})", joined(entries.available.into_iter()));
+            let kind = format!(
+                "an index without a Linux image ({})",
+                joined(entries.available.into_iter())
+            );
             return Err(Halt::Failed(not_image(raw, kind)));
         }
         Err(Halt::Failed(ConvertError::NoPlatform {

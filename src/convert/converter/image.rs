@@ -14,7 +14,9 @@ use super::types::{
     ConvertedImage, ConvertedManifest, Event, Observer, PlannedLayer, Source, StoredManifest,
 };
 use super::{ConvertError, Converter, Home, blocking, variant};
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, ManifestError, Manifest, Platform, Selector};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, Manifest, ManifestError, Platform, Selector,
+};
 use crate::registry::RawManifest;
 use crate::store::{ManifestKey, Origin};
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::beneath::{self, Links};
 use super::hash::Hash;
 use super::index::{self, Index, MAX_INDEX, NewEntry};
 use super::section::Section;
 use super::stamp::Stamp;
-use super::{beneath, temp};
+use super::temp;
 use crate::oci::Digest;
 use crate::registry::{BlobSource, Error, Pushed};
 
@@ -32,17 +33,19 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    links: Links,
     known: Mutex<Option<(Stamp, Arc<Index>)>>,
 }
 
 impl Directory {
     /// The layout that is there.
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+    pub(super) fn open(root: &Path, links: Links) -> Result<Self, Error> {
         let root = root
             .canonicalize()
             .map_err(|cause| Error::io(root, &cause))?;
         let layout = Self {
             root,
+            links,
             known: Mutex::new(None),
         };
         let mark = layout.section(Path::new(MARK))?.ok_or_else(|| {
@@ -76,7 +79,7 @@ impl Directory {
                 temp::place_new(file, &path)?;
             }
         }
-        let layout = Self::open(root)?;
+        let layout = Self::open(root, Links::Within)?;
         temp::remove_leftovers(&layout.root);
         for algorithm in ["sha256", "sha512"] {
             temp::remove_leftovers(&layout.root.join("blobs").join(algorithm));
@@ -97,7 +100,7 @@ impl Directory {
     fn section(&self, path: &Path) -> Result<Option<Section>, Error> {
         let whole = self.root.join(path);
         let failed = |cause: io::Error| Error::io(&whole, &cause);
-        let Some(file) = beneath::open(&self.root, path).map_err(failed)? else {
+        let Some(file) = beneath::open(&self.root, path, self.links).map_err(failed)? else {
             return Ok(None);
         };
         let len = file.metadata().map_err(failed)?.len();
@@ -124,7 +127,7 @@ impl Directory {
     fn read_index(&self, path: &Path) -> Result<Result<Arc<Index>, String>, Error> {
         let failed = |cause: io::Error| Error::io(path, &cause);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = beneath::open(&self.root, Path::new(INDEX)).map_err(failed)?;
+        let file = beneath::open(&self.root, Path::new(INDEX), self.links).map_err(failed)?;
         let file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
         if let Some((then, index)) = known.as_ref()

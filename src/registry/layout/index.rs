@@ -27,10 +27,13 @@ pub(super) struct Index {
 pub(super) struct Entry {
     pub(super) media_type: String,
     pub(super) digest: Digest,
-    pub(super) size: u64,
+    /// In bytes; some tools leave it out.
+    pub(super) size: Option<u64>,
     names: Vec<Name>,
     /// It carries no name at all, not even one that cannot be asked for.
     is_unnamed: bool,
+    /// It is listed as an artifact of some type.
+    is_artifact: bool,
 }
 
 /// A manifest to be listed.
@@ -48,7 +51,7 @@ struct RawEntry {
     #[serde(rename = "mediaType", default)]
     media_type: String,
     digest: Digest,
-    size: u64,
+    size: Option<u64>,
     #[serde(rename = "artifactType")]
     artifact_type: Option<Value>,
     #[serde(default)]
@@ -92,7 +95,19 @@ impl Index {
             let fit = fit.map(|(fit, _)| (fit, entry.is_unnamed)).min();
             fit.map(|fit| (fit, entry))
         });
-        fits.min_by_key(|(fit, _)| *fit).map(|(_, entry)| entry)
+        let found = fits.min_by_key(|(fit, _)| *fit).map(|(_, entry)| entry);
+        // `oci:DIR` means the image that is in there, whatever it is called.
+        let is_any = *repo == RepoName::layout() && *tag == Tag::default_tag();
+        found.or_else(|| self.only().filter(|_| is_any))
+    }
+
+    /// The image, if there is just one.
+    fn only(&self) -> Option<&Entry> {
+        let mut images = self.entries.iter().filter(|entry| !entry.is_artifact);
+        let first = images.next()?;
+        images
+            .all(|entry| entry.digest == first.digest)
+            .then_some(first)
     }
 
     /// What is listed of the manifest with this digest.
@@ -144,6 +159,7 @@ impl From<RawEntry> for Entry {
                 .filter_map(|text| Name::parse(text))
                 .collect(),
             is_unnamed: texts == [None; 2] && raw.artifact_type.is_none(),
+            is_artifact: raw.artifact_type.is_some(),
         }
     }
 }

@@ -41,6 +41,7 @@ use super::{
 use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector, Tag};
 
 use archive::Archive;
+pub(super) use beneath::Links;
 use directory::Directory;
 use hash::Hash;
 use index::{Index, NewEntry};
@@ -119,8 +120,8 @@ impl Layout {
         }
     }
 
-    pub(super) fn open(directory: &Path) -> Result<Self, Error> {
-        Directory::open(directory)
+    pub(super) fn open(directory: &Path, links: Links) -> Result<Self, Error> {
+        Directory::open(directory, links)
             .map(Content::Directory)
             .map(Self::new)
     }
@@ -364,8 +365,9 @@ fn manifest(
         expected,
         found,
     };
-    if let Some(entry) = listed.filter(|entry| entry.size != section.len()) {
-        let (expected, found) = (entry.size.to_string(), section.len().to_string());
+    let size = listed.and_then(|entry| entry.size);
+    if let Some(size) = size.filter(|size| *size != section.len()) {
+        let (expected, found) = (size.to_string(), section.len().to_string());
         return Err(mismatch("length", expected, found));
     }
     if section.len() > MAX_MANIFEST as u64 {

@@ -264,7 +264,7 @@ fn stages_and_pipeline(
     for one in &run.image.manifests {
         for layer in &one.layers {
             blobs.push(run.blob_path(layer.digest.as_str()));
-            converted += layer.size;
+            converted += layer.size.unwrap_or_default();
         }
     }
     let stages = stages::measure_all(image, &blobs, scratch, algorithm)?;
@@ -325,7 +325,7 @@ fn incremental(image: &Image, scratch: &Path) -> Result<(), Failure> {
         .manifests
         .iter()
         .flat_map(|one| &one.layers)
-        .map(|layer| layer.size)
+        .map(|layer| layer.size.unwrap_or_default())
         .sum();
     println!(
         "\n## 1 MB on top of a converted image of {:.0} MB\n",

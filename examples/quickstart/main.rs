@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use overlaybd_proxy::convert::image::ImageStyle;
 use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, LayerBlob, Settings};
-use overlaybd_proxy::convert::{Converter, ConverterConfig, Platforms};
+use overlaybd_proxy::convert::{Converter, ConverterConfig, Others, Platforms};
 use overlaybd_proxy::format::blob::Stack;
 use overlaybd_proxy::format::block::{FileDevice, ReadOnly};
 use overlaybd_proxy::format::ext4::{FileType, Filesystem, Ino};
@@ -102,6 +102,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
                 max_layer_size: 1 << 30,
                 threads: std::thread::available_parallelism()?.get(),
             },
+            others: Others::Stay,
             platforms: Platforms::Some(vec![Platform::host()]),
             style: ImageStyle::default(),
             conversions: 2,

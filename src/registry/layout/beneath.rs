@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 /// How far the symbolic links of a layout are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
+pub(in crate::registry) enum Links {
     /// As long as they stay within it: layouts that share blobs by links are read, and one that
     /// names the host's files is not.
     Within,

@@ -387,7 +387,11 @@ async fn upstreams_that_are_slow_gone_or_senseless_have_their_status() {
 #[tokio::test]
 async fn ten_thousand_idle_connections_cost_the_others_nothing() {
     const COUNT: usize = 10_000;
-    let (proxy, _served, path, content) = proxy_with(Limits::default()).await;
+    let limits = Limits {
+        address_share: 100,
+        ..Limits::default()
+    };
+    let (proxy, _served, path, content) = proxy_with(limits).await;
     // Half of them are another process's: both ends of all are more files than one may open.
     let mut other = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", IDLER, "--nocapture"])

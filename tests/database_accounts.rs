@@ -37,7 +37,7 @@ fn an_ed25519_account_keeps_the_index() {
         "CREATE USER modern@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('s3cret word')",
     );
     database.execute("GRANT ALL ON *.* TO modern@'127.0.0.1'");
-    let tar = Tar::new().file("a", &noise(1, 5_000)).finish();
+    let tar = Tar::new().file("a", noise(1, 5_000)).finish();
     registry.push("app", "1", &Image::gzip(&[tar]).seal());
     let data = tempfile::tempdir().unwrap();
     let dsn = dsn_of(&database, "modern:s3cret word");

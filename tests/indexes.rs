@@ -444,7 +444,7 @@ fn documents_that_containerd_reads_are_read() {
         ("inline", edited(manifest, &sized(&config), &inline)),
         (
             "half-a-pair",
-            edited(manifest, r#"{"#, r#"{"annotations":{"a":"\ud800"},"#),
+            edited(manifest, "{", r#"{"annotations":{"a":"\ud800"},"#),
         ),
         (
             "no-utf-8",

@@ -97,11 +97,11 @@ pub(super) fn summary(image: &ConvertedImage, there: &[Platform]) -> Option<Stri
         return None;
     }
     let left: BTreeSet<&Platform> = there.iter().filter(|one| !made.contains(one)).collect();
-    let mut text = format!("converted: {}", joined(&made));
+    let text = format!("converted: {}", joined(&made));
     if !left.is_empty() {
-        text.push_str(&format!(
-            "; not converted: {} (--platform chooses)",
-            joined(&left)
+        let left = joined(&left);
+        return Some(format!(
+            "{text}; not converted: {left} (--platform chooses)"
         ));
     }
     Some(text)

@@ -88,6 +88,8 @@ pub struct Index {
 }
 
 /// A document that an image's name leads to.
+// There are few at a time.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manifest {
     /// One image.

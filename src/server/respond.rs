@@ -358,9 +358,10 @@ impl Failure {
                 tracing::info!(%error, "the image cannot be converted");
                 let text = format!("the image cannot be converted: {error}");
                 let failure = Self::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", text);
-                match error.is_no_image() {
-                    true => failure.with(OUTCOME, HeaderValue::from_static("no-image")),
-                    false => failure,
+                if error.is_no_image() {
+                    failure.with(OUTCOME, HeaderValue::from_static("no-image"))
+                } else {
+                    failure
                 }
             }
             (_, Fault::Upstream) => {

@@ -40,6 +40,8 @@ pub(super) struct Entries {
 }
 
 /// What an entry turns out to be.
+// There is one at a time.
+#[allow(clippy::large_enum_variant)]
 enum Kind {
     /// An image to convert.
     Image(Box<(RawManifest, crate::oci::ImageManifest)>),

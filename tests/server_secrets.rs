@@ -207,7 +207,7 @@ async fn a_converted_digest_is_as_any_to_those_without_a_password() {
     let planted = plant(&proxy, upstream.host(), &repos, &source).await;
     let clients = [None, Some(right.as_str())];
     let statuses = all_the_same(&proxy, &repos, &planted, &clients).await;
-    assert_eq!(statuses, [403]);
+    assert_eq!(statuses, [502]);
 }
 
 /// An upstream that says that there is nothing to those that may not, as some do.

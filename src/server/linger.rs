@@ -65,7 +65,7 @@ mod tests {
         let (server, mut client) = tokio::io::duplex(1024);
         let (_stop, closing) = watch::channel(false);
         let closed = tokio::spawn(close(server, b"no", closing));
-        client.write_all(&[0; 100_000]).await.unwrap();
+        client.write_all(&vec![0; 100_000]).await.unwrap();
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "no");
@@ -84,7 +84,8 @@ mod tests {
     async fn a_client_that_sends_without_end_is_left() {
         let (server, mut client) = tokio::io::duplex(1 << 20);
         let (_stop, closing) = watch::channel(false);
-        let endless = async { while client.write_all(&[0; 65536]).await.is_ok() {} };
+        let bytes = vec![0; 65_536];
+        let endless = async { while client.write_all(&bytes).await.is_ok() {} };
         tokio::join!(close(server, b"", closing), endless);
     }
 

@@ -52,8 +52,7 @@ pub(super) fn again(address: &str) -> Option<String> {
             new.push('&');
         }
     }
-    new.push_str(&format!("{KEY}={next}"));
-    Some(new)
+    Some(format!("{new}{KEY}={next}"))
 }
 
 #[cfg(test)]

@@ -162,7 +162,11 @@ async fn dockers_configuration_and_its_helpers_give_credentials() {
         shown.contains("docker-credential-") && !shown.contains("s3cret"),
         "{shown}"
     );
-    assert!(slow.to_string().contains("no answer"), "{slow}");
+    let shown = slow.to_string();
+    assert!(
+        shown.contains("no answer") && shown.contains(&format!("docker-credential-{name}")),
+        "{shown}"
+    );
 }
 
 /// A registry that wants tokens, and the server that gives them.

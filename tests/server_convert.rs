@@ -194,9 +194,10 @@ async fn a_hold_that_is_over_is_answered_as_configured() {
         match on_timeout {
             OnTimeout::Wait => {
                 assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
-                assert_eq!(answer.header("location"), path);
+                let location = format!("{path}&overlaybd-waits=1");
+                assert_eq!(answer.header("location"), location);
             }
-            OnTimeout::Busy => {
+            OnTimeout::WaitThenOriginal | OnTimeout::Busy => {
                 assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
                 assert_eq!(answer.header("retry-after"), "5");
                 assert_eq!(answer.code(), "TOOMANYREQUESTS");

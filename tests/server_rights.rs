@@ -439,9 +439,9 @@ async fn what_an_upstream_says_to_our_own_credentials_is_not_told() {
     let (own, _users) = with_users(&served).await;
     let clients = passing_through(&served).await;
     for (given, told) in [
-        (401, 403),
-        (403, 403),
-        (407, 403),
+        (401, 502),
+        (403, 502),
+        (407, 502),
         (429, 429),
         (500, 502),
         (503, 503),

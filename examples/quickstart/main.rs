@@ -123,6 +123,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
             choice: UpstreamChoice::default(),
         }],
         suffix: "_obd".to_owned(),
+        prefer_upstream_tags: false,
         hold: Duration::from_secs(25),
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,

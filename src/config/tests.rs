@@ -316,6 +316,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             r#"Registry("r.io")"#.into(),
         ),
         ("read-only", "true".into(), vec![], "read_only: true".into()),
+        (
+            "prefer-upstream-tags",
+            "true".into(),
+            vec![],
+            "prefer_upstream_tags: true".into(),
+        ),
         ("referrers", "true".into(), vec![], "referrer: true".into()),
         (
             "refresh",

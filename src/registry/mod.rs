@@ -8,6 +8,7 @@ mod client;
 pub mod config;
 pub mod error;
 mod layout;
+mod renewal;
 mod types;
 mod upstream;
 
@@ -19,6 +20,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use layout::Layout;
+pub use renewal::Renewal;
 pub use types::{
     Authorization, BlobSource, BlobStream, ForwardOptions, ManifestHead, Pushed, PushedManifest,
     RawManifest, Redirects,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::HeaderValue;
 
-use super::Error;
+use super::{Error, Renewal};
 use crate::oci::Digest;
 
 /// Whose credentials a request carries.
@@ -19,6 +19,8 @@ pub enum Authorization {
     Own,
     /// A client's `Authorization`, passed as it is; a 401 is passed back.
     Client(Option<HeaderValue>),
+    /// Of the clients that wait for the same content: when one's are refused, another's are used.
+    Renewed(Renewal),
 }
 
 impl fmt::Debug for Authorization {
@@ -27,6 +29,7 @@ impl fmt::Debug for Authorization {
             Self::Own => "Own",
             Self::Client(None) => "Client(None)",
             Self::Client(Some(_)) => "Client(***)",
+            Self::Renewed(_) => "Renewed(***)",
         })
     }
 }

@@ -1,19 +1,19 @@
 //! Connections: accepted within bounds, answered, drained.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::activity::{Activity, Noted, Overdue};
 use super::body::Served;
 use super::config::Limits;
+use super::linger;
 use super::places::{Places, client_of};
 use super::tls::Tls;
 
@@ -189,7 +190,10 @@ impl<H: Handler> Guest<H> {
     {
         let activity = Activity::new();
         let stream = TokioIo::new(Noted::new(stream, Arc::clone(&activity)));
-        let service = service_fn(|request| {
+        // Of the last request: it may not have been read to its end.
+        let has_body = AtomicBool::new(false);
+        let service = service_fn(|request: Request<Incoming>| {
+            has_body.store(!request.body().is_end_stream(), Ordering::Relaxed);
             let answer = self.handler.answer(self.client, &activity, request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
@@ -211,17 +215,21 @@ impl<H: Handler> Guest<H> {
         };
         let stream = connection.into_parts().io.into_inner().into_inner();
         match end {
-            End::Came(Ok(())) => {}
+            End::Came(Ok(())) => {
+                if has_body.load(Ordering::Relaxed) {
+                    linger::close(stream, b"", self.closing).await;
+                }
+            }
             End::Came(Err(error)) => {
                 tracing::debug!(client = %self.client, error = %chain(&error), "the connection ended");
                 if error.is_parse() {
-                    hang_up(stream, b"").await;
+                    linger::close(stream, b"", self.closing).await;
                 }
             }
             End::Overdue(overdue) => {
                 tracing::debug!(client = %self.client, ?overdue, "hung up");
                 if overdue == Overdue::Head {
-                    hang_up(stream, REQUEST_TIMEOUT).await;
+                    linger::close(stream, REQUEST_TIMEOUT, self.closing).await;
                 }
             }
         }
@@ -235,29 +243,6 @@ enum End {
 
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// Says the last word and waits a little for the client to hear it: closing a connection with
-/// unread bytes in it would take the word back.
-async fn hang_up<S>(mut stream: S, word: &[u8])
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let farewell = async {
-        stream.write_all(word).await?;
-        stream.shutdown().await?;
-        let mut ignored = vec![0; 16 << 10];
-        let mut left: usize = 4 << 20;
-        while left > 0 {
-            let read = stream.read(&mut ignored).await?;
-            if read == 0 {
-                break;
-            }
-            left = left.saturating_sub(read);
-        }
-        io::Result::Ok(())
-    };
-    let _ = timeout(Duration::from_secs(2), farewell).await;
-}
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     crate::registry::error::chain(error)

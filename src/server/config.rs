@@ -19,6 +19,9 @@ pub struct ServerConfig {
     pub upstreams: Vec<UpstreamEntry>,
     /// The end of a tag that asks for the converted image, such as `_obd`.
     pub suffix: String,
+    /// Whether a tag of the upstream's own that ends like that is served before its plain tag is
+    /// converted.
+    pub prefer_upstream_tags: bool,
     /// How long a request waits for a conversion.
     pub hold: Duration,
     /// What a request gets whose hold is over.
@@ -64,8 +67,10 @@ pub struct UpstreamChoice {
 /// What a request gets when its conversion takes longer than the hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnTimeout {
-    /// 307 to the same address: another hold.
+    /// 307 to the same address: another hold, as often as clients follow; 429 then.
     Wait,
+    /// The same, and the source manifest in the end.
+    WaitThenOriginal,
     /// 429 with `Retry-After`.
     Busy,
     /// The source manifest; the conversion goes on.

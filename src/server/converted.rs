@@ -11,6 +11,7 @@ use super::manifest::Document;
 use super::metrics::CacheName;
 use super::patience::Patience;
 use super::respond::Failure;
+use super::rounds;
 use super::shelf::{OpenBlob, off_thread};
 use crate::convert::{Converter, Held, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
@@ -258,7 +259,10 @@ impl Call<'_> {
         front.metrics.waited(outcome, started.elapsed());
         match result {
             Ok(Ok(held)) => Ok(held),
-            Ok(Err(error)) => Err(Waited::Failed(Failure::conversion(&error, front.is_own()))),
+            Ok(Err(error)) => {
+                let failure = Box::pin(self.unconverted(repo, source, &error));
+                Err(Waited::Failed(failure.await))
+            }
             Err(_) => Err(Waited::TooLong),
         }
     }
@@ -347,9 +351,17 @@ impl Call<'_> {
 
     /// What a request for converted content gets when its hold is over.
     pub fn later(&self) -> Failure {
+        match self.again() {
+            Some(address) => Failure::wait(&address),
+            None => Failure::converting(),
+        }
+    }
+
+    /// Where the client is sent to wait on, if it is.
+    pub fn again(&self) -> Option<String> {
         match self.front.config.on_timeout {
-            OnTimeout::Wait => Failure::wait(self.address()),
-            OnTimeout::Busy | OnTimeout::Original => Failure::converting(),
+            OnTimeout::Wait | OnTimeout::WaitThenOriginal => rounds::again(self.address()),
+            OnTimeout::Busy | OnTimeout::Original => None,
         }
     }
 

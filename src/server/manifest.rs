@@ -20,8 +20,9 @@ use super::warm::Content;
 use crate::convert::StoredManifest;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 
-/// Whether an image was there when it was asked for, or was converted for the asking, or is no
-/// image to convert: what `warm` tells of it.
+/// Whether an image was there when it was asked for (`found`), was `converted` for the asking, or
+/// is what the `upstream` has under the tag that was asked for, or the `original` because the
+/// conversion takes longer than requests wait; or that it is no image to convert (`no-image`).
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
 
 /// How long the upstream may take over the original that is answered when the hold is over.
@@ -35,7 +36,9 @@ fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
     tag.as_str().strip_suffix(suffix)?.parse().ok()
 }
 
-/// `GET` or `HEAD` of a manifest by tag.
+/// `GET` or `HEAD` of a manifest by tag. Under a tag with the suffix is, in this order: what the
+/// upstream has there, where that is preferred; what the plain tag's image becomes; what the
+/// upstream has there.
 ///
 /// # Errors
 /// What the client is told instead.
@@ -48,11 +51,17 @@ pub(super) async fn by_tag(
         return by_plain_tag(call, repo, &tag).await;
     };
     let front = call.front;
+    if front.config.prefer_upstream_tags {
+        match call.ask(repo, &Selector::Tag(tag)).await {
+            Ok(_) => return as_it_is(call).await,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(Failure::upstream(&error, front.is_own())),
+        }
+    }
     // This resolves the tag, and is the permission to have what it became.
     let (head, until) = match call.ask(repo, &Selector::Tag(plain.clone())).await {
         Ok(answer) => answer,
-        // A tag of the upstream's own may end like ours.
-        Err(error) if error.is_not_found() => return forward::pass(call).await,
+        Err(error) if error.is_not_found() => return as_it_is(call).await,
         Err(_) if call.hold.is_over() => return too_long(call, repo, None).await,
         Err(error) => return Err(Failure::upstream(&error, front.is_own())),
     };
@@ -86,6 +95,21 @@ pub(super) async fn by_tag(
     Ok(response)
 }
 
+/// What the upstream has under the tag that was asked for, of whatever kind it is.
+async fn as_it_is(call: Call<'_>) -> Result<Response<Served>, Failure> {
+    Ok(told(forward::pass(call).await?, "upstream"))
+}
+
+/// A good answer with a word on what it is.
+fn told(mut response: Response<Served>, outcome: &'static str) -> Response<Served> {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        let outcome = HeaderValue::from_static(outcome);
+        response.headers_mut().insert(OUTCOME, outcome);
+    }
+    response
+}
+
 /// What is answered when the hold is over. Where the upstream has not even said what the source
 /// is, there is no original to answer with.
 async fn too_long(
@@ -95,13 +119,17 @@ async fn too_long(
 ) -> Result<Response<Served>, Failure> {
     match (call.front.config.on_timeout, source) {
         (OnTimeout::Wait | OnTimeout::Busy, _) => Err(call.later()),
-        (OnTimeout::Original, None) => Err(Failure::silent_upstream(call.hold.time())),
-        (OnTimeout::Original, Some(source)) => {
+        (OnTimeout::WaitThenOriginal, _) if call.again().is_some() => Err(call.later()),
+        (OnTimeout::Original | OnTimeout::WaitThenOriginal, None) => {
+            Err(Failure::silent_upstream(call.hold.time()))
+        }
+        (OnTimeout::Original | OnTimeout::WaitThenOriginal, Some(source)) => {
             let hold = call.hold.time();
             let target = format!("/v2/{repo}/manifests/{source}");
             let original = Box::pin(forward::pass_to(call, &target));
             let answer = timeout(ORIGINAL, original).await;
-            answer.unwrap_or_else(|_| Err(Failure::silent_upstream(hold)))
+            let answer = answer.unwrap_or_else(|_| Err(Failure::silent_upstream(hold)))?;
+            Ok(told(answer, "original"))
         }
     }
 }

@@ -80,6 +80,18 @@ impl Permissions {
         Ok((allowed, remembered))
     }
 
+    /// Forgets what was allowed, so that the upstream is asked anew.
+    pub async fn forget(
+        &self,
+        place: usize,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) {
+        let key = self.key(place, repo, selector, authorization);
+        self.cache.invalidate(&key).await;
+    }
+
     fn key(
         &self,
         place: usize,
@@ -94,8 +106,16 @@ impl Permissions {
             Selector::Tag(tag) => (b"t", tag.as_str()),
             Selector::Digest(digest) => (b"d", digest.as_str()),
         };
+        let renewed;
         let (whose, credentials) = match authorization {
             Authorization::Own => (b"o", &b""[..]),
+            Authorization::Renewed(renewal) => {
+                renewed = renewal.current();
+                (
+                    b"r",
+                    renewed.as_ref().map_or(&b""[..], |value| value.as_bytes()),
+                )
+            }
             Authorization::Client(None) => (b"a", &b""[..]),
             Authorization::Client(Some(value)) => (b"c", value.as_bytes()),
         };

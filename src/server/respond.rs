@@ -238,9 +238,9 @@ impl Failure {
 
     /// Our own credentials were refused: nothing that the client could mend with its own.
     fn own_credentials(error: &registry::Error) -> Self {
-        tracing::warn!(%error, "the proxy's own credentials are refused");
+        tracing::error!(%error, "the proxy's own credentials are refused: --user, --docker-config");
         Self::new(
-            StatusCode::FORBIDDEN,
+            StatusCode::BAD_GATEWAY,
             "DENIED",
             "the registry refuses the proxy's own credentials, or has no such image for them",
         )
@@ -544,7 +544,7 @@ mod tests {
         // Also where the proxy pushes with its own credentials what a client pulls with others.
         for (refused, asked) in [(false, true), (true, false), (true, true)] {
             let failure = Failure::upstream(&error(refused), asked);
-            assert_eq!(failure.0.status, StatusCode::FORBIDDEN);
+            assert_eq!(failure.0.status, StatusCode::BAD_GATEWAY);
             assert_eq!(failure.0.headers.get(WWW_AUTHENTICATE), None);
         }
     }

@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::config::UpstreamEntry;
 use super::respond::Failure;
+use super::rounds;
 use crate::oci::reference::{api_host, index_host};
 use crate::registry::Upstream;
 
@@ -127,7 +128,7 @@ fn answers_for(entry: &UpstreamEntry, namespace: &str) -> bool {
             .any(|known| index_host(known).eq_ignore_ascii_case(asked))
 }
 
-/// Takes `ns` out of a query.
+/// Takes `ns` out of a query, and what is the proxy's own.
 fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>), Failure> {
     let Some(query) = query else {
         return Ok((None, None));
@@ -135,6 +136,9 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
     let mut namespace: Option<String> = None;
     let mut rest: Vec<&str> = Vec::new();
     for pair in query.split('&') {
+        if rounds::is_number(pair) {
+            continue;
+        }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         // However it is written: what is left is read by the upstream.
         if !percent_decode_str(key).eq(*b"ns") {
@@ -215,6 +219,7 @@ mod tests {
             take("n=5&ns=a%3A5000&last=x%20y"),
             (some("a:5000"), some("n=5&last=x%20y"))
         );
+        assert_eq!(take("n=5&overlaybd-waits=3"), (None, some("n=5")));
         assert_eq!(take("nsx=1"), (None, some("nsx=1")));
         assert_eq!(take("%6eS=1&n%73=a"), (some("a"), some("%6eS=1")));
         assert_eq!(take("ns=a&ns=a"), (some("a"), None));

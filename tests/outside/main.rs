@@ -9,12 +9,16 @@ mod store_support;
 mod support;
 
 mod database;
+mod early;
 mod hold;
 mod host;
 mod log;
 mod logins;
+mod missing;
 mod referrers;
 mod reload;
+mod renewal;
+mod suffix;
 mod waiting;
 
 use std::net::{IpAddr, SocketAddr};

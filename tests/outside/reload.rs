@@ -95,7 +95,7 @@ fn a_hangup_has_the_proxys_password_read_again() {
     ];
     let proxy = Proxy::start(&url, &scratch.path().join("data"), &options);
     let status = || proxy.get("app/tags/list").status;
-    assert_eq!(status(), 403);
+    assert_eq!(status(), 502);
     std::fs::write(&password, "right\n").unwrap();
     proxy.signal(Signal::SIGHUP);
     // There is no such repository, as the registry now says to who may ask.

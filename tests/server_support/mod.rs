@@ -65,6 +65,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         tls: None,
         upstreams,
         suffix: "_obd".to_owned(),
+        prefer_upstream_tags: false,
         hold: Duration::from_secs(20),
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,

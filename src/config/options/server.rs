@@ -28,10 +28,15 @@ pub struct ServerOptions {
     /// answers before and after it; some clients give up after 30s
     #[arg(long, value_name = "TIME")]
     pub hold: Option<Text>,
-    /// What a request gets whose hold is over: wait (307 to the same address), busy (429), or
-    /// original (the unconverted image, now)
+    /// What a request gets whose hold is over: wait (307 to the same address, 429 the tenth
+    /// time), wait-then-original (the unconverted image the tenth time), busy (429), or original
+    /// (the unconverted image, now)
     #[arg(long, value_name = "ANSWER")]
     pub on_timeout: Option<Text>,
+    /// Serve a tag that the upstream really has under its name with --suffix, before its plain tag
+    /// is converted; without, only where there is no plain tag
+    #[arg(long, value_name = "BOOL")]
+    pub prefer_upstream_tags: Option<Text>,
     /// Refuse whatever changes the upstream
     #[arg(long, value_name = "BOOL")]
     pub read_only: Option<Text>,
@@ -133,9 +138,12 @@ impl ServerOptions {
                 self.on_timeout.as_ref(),
                 |text| match text {
                     "wait" => Ok(OnTimeout::Wait),
+                    "wait-then-original" => Ok(OnTimeout::WaitThenOriginal),
                     "busy" => Ok(OnTimeout::Busy),
                     "original" => Ok(OnTimeout::Original),
-                    _ => Err(format!("{text:?} is not wait, busy or original")),
+                    _ => Err(format!(
+                        "{text:?} is not wait, wait-then-original, busy or original"
+                    )),
                 },
             );
         let access = self.access(mistakes);
@@ -144,6 +152,8 @@ impl ServerOptions {
         let ttl = self.auth_cache_ttl.as_ref();
         let auth_cache_ttl = required(mistakes, "auth-cache-ttl", ttl, duration);
         let read_only = switch(mistakes, "read-only", self.read_only.as_ref());
+        let prefer = self.prefer_upstream_tags.as_ref();
+        let prefer_upstream_tags = switch(mistakes, "prefer-upstream-tags", prefer);
         let follow = self.follow_redirects.as_ref();
         let follow_redirects = switch(mistakes, "follow-redirects", follow);
         let patterns = &self.convert_on_pull;
@@ -154,6 +164,7 @@ impl ServerOptions {
             tls,
             upstreams,
             suffix: suffix?,
+            prefer_upstream_tags,
             hold: hold?,
             on_timeout: on_timeout?,
             access,

@@ -18,6 +18,7 @@ mod pins;
 mod push_tag;
 mod recall;
 mod remote;
+mod renewals;
 mod repeats;
 mod seal;
 mod status;
@@ -49,6 +50,7 @@ pub use types::{
 use admission::{Admission, Class};
 use deadline::Deadline;
 use image::{Halt, Work};
+use renewals::Renewals;
 use status::{Counters, Gauge};
 use turns::Turns;
 
@@ -77,6 +79,8 @@ struct Inner {
     /// What decides the bytes of a manifest besides.
     image_variant: String,
     jobs: Jobs<Key, Result<Held, ConvertError>>,
+    /// With which clients' credentials they go on.
+    renewals: Renewals,
     claims: Claims<String>,
     admission: Admission,
     memory: Memory,
@@ -138,6 +142,7 @@ impl Converter {
                 image_variant: variant::of_images(&variant, &config),
                 variant,
                 jobs: Jobs::default(),
+                renewals: Renewals::default(),
                 claims: Claims::default(),
                 admission: Admission::new(images),
                 memory: Memory::new(config.memory),
@@ -236,7 +241,11 @@ impl Converter {
         loop {
             attempt += 1;
             let converter = self.clone();
-            let (source, observer, job_key) = (source.clone(), observer.clone(), key.clone());
+            let mut source = source.clone();
+            // Held while this waits, so that a job that another began may go on with it.
+            let authorization = self.inner.renewals.join(&key, &source.authorization);
+            source.authorization = authorization.clone();
+            let (observer, job_key) = (observer.clone(), key.clone());
             let max_queue = self.inner.config.max_queue;
             let joined = self
                 .inner
@@ -246,6 +255,7 @@ impl Converter {
                 })
                 .await
                 .ok_or(ConvertError::QueueFull(max_queue))?;
+            drop(authorization);
             match joined.result {
                 None => return Err(ConvertError::Interrupted),
                 // Another's rights did not suffice; ours may.
@@ -286,7 +296,12 @@ impl Converter {
                     return Ok(Held { image, pins });
                 }
                 Err(Halt::Big) => class = Class::Big,
-                Err(Halt::Failed(error)) => return Err(error),
+                Err(Halt::Failed(error)) => {
+                    // Whoever asked for it may have left, and those that wait are not all.
+                    tracing::info!(host = key.host, repo = %key.repo, source = %key.source,
+                        %error, "an image was not converted");
+                    return Err(error);
+                }
             }
         }
     }

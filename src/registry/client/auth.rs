@@ -107,7 +107,7 @@ impl Auth {
         match self.known() {
             None | Some(Known::Open) => Ok(None),
             Some(Known::Basic) => {
-                let login = self.keeper.login().await?;
+                let login = self.keeper.login(scopes.repo()).await?;
                 Ok(login.basic().map(|header| Presented {
                     header,
                     login,
@@ -115,7 +115,7 @@ impl Auth {
                 }))
             }
             Some(Known::Bearer { realm, service }) => {
-                let login = self.keeper.login().await?;
+                let login = self.keeper.login(scopes.repo()).await?;
                 let key = TokenKey {
                     realm,
                     service,

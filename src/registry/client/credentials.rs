@@ -1,5 +1,6 @@
 //! Our own credentials for one registry: as configured, or from Docker's `config.json`.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use base64::Engine;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use http::HeaderValue;
 
-use crate::oci::reference;
+use super::docker_config::{DockerConfig, Found};
 use crate::registry::{Credentials, Error, Secret};
 
 /// How long an answer of the configuration or a helper is used without asking again.
@@ -55,7 +56,33 @@ pub(super) struct Keeper {
     asking: Arc<tokio::sync::Mutex<()>>,
 }
 
-type Remembered = Option<(Instant, Login)>;
+/// What the configuration and the helpers said.
+#[derive(Debug, Default)]
+struct Remembered {
+    config: Option<(Instant, Arc<DockerConfig>)>,
+    /// By helper and server.
+    helped: HashMap<(String, String), (Instant, Login)>,
+    /// The helper that runs now.
+    running: Option<String>,
+}
+
+impl Remembered {
+    /// The credentials for a repository, as far as nothing has to be asked.
+    fn login(&self, host: &str, repo: Option<&str>) -> Option<Result<Login, String>> {
+        let (since, config) = self.config.as_ref()?;
+        if since.elapsed() >= KEPT {
+            return None;
+        }
+        match config.find(host, repo) {
+            Ok(Found::Login(login)) => Some(Ok(login)),
+            Ok(Found::Helper { program, server }) => {
+                let (since, login) = self.helped.get(&(program, server))?;
+                (since.elapsed() < KEPT).then(|| Ok(login.clone()))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
 
 impl Keeper {
     /// `host` is as users write it; `limit` is the time for a helper.
@@ -74,7 +101,8 @@ impl Keeper {
         self.source == Credentials::Anonymous
     }
 
-    pub(super) async fn login(&self) -> Result<Login, Error> {
+    /// The credentials for a repository, or for the host.
+    pub(super) async fn login(&self, repo: Option<&str>) -> Result<Login, Error> {
         let path = match &self.source {
             Credentials::Anonymous => return Ok(Login::Anonymous),
             Credentials::Basic { username, password } => {
@@ -86,17 +114,23 @@ impl Keeper {
             Credentials::RefreshToken(token) => return Ok(Login::Identity(token.clone())),
             Credentials::DockerConfig { path } => path.clone(),
         };
-        if let Some(login) = self.remembered() {
+        let remembered = lock(&self.known).login(&self.host, repo);
+        if let Some(Ok(login)) = remembered {
             return Ok(login);
         }
-        match tokio::time::timeout(self.limit, self.ask(path)).await {
+        match tokio::time::timeout(self.limit, self.ask(path, repo)).await {
             Ok(Ok(login)) => Ok(login),
             Ok(Err(detail)) => Err(self.error(&detail)),
             Err(_) => {
                 let after = self.limit;
-                Err(self.error(&format!(
-                    "the credential helper gives no answer within {after:?}"
-                )))
+                let running = lock(&self.known).running.clone();
+                Err(self.error(&match running {
+                    Some(helper) => format!(
+                        "the credential helper {helper} gives no answer within {after:?}: \
+                         run `{helper} get` to see why"
+                    ),
+                    None => format!("config.json cannot be read within {after:?}"),
+                }))
             }
         }
     }
@@ -104,37 +138,23 @@ impl Keeper {
     /// Forgets credentials that were refused, so that they are asked for anew.
     pub(super) fn forget(&self, refused: &Login) {
         let mut known = lock(&self.known);
-        if known.as_ref().is_some_and(|(_, login)| login == refused) {
-            *known = None;
-        }
-    }
-
-    fn remembered(&self) -> Option<Login> {
-        match &*lock(&self.known) {
-            Some((since, login)) if since.elapsed() < KEPT => Some(login.clone()),
-            _ => None,
-        }
+        known.config = None;
+        known.helped.retain(|_, (_, login)| login != refused);
     }
 
     // The call blocks and cannot be stopped, so that one at a time is made: others wait
     // for the lock, which the thread lets go.
-    async fn ask(&self, path: Option<PathBuf>) -> Result<Login, String> {
+    async fn ask(&self, path: Option<PathBuf>, repo: Option<&str>) -> Result<Login, String> {
         let asking = Arc::clone(&self.asking).lock_owned().await;
-        if let Some(login) = self.remembered() {
+        if let Some(Ok(login)) = lock(&self.known).login(&self.host, repo) {
             return Ok(login);
         }
-        let key = if reference::is_docker_hub(&self.host) {
-            // Docker Hub's key since its first days.
-            "https://index.docker.io/v1/".to_owned()
-        } else {
-            self.host.clone()
-        };
         let known = Arc::clone(&self.known);
+        let (host, repo) = (self.host.clone(), repo.map(ToOwned::to_owned));
         tokio::task::spawn_blocking(move || {
-            let login = read(path.as_deref(), &key)?;
-            *lock(&known) = Some((Instant::now(), login.clone()));
+            let asked = ask_all(path.as_deref(), &host, repo.as_deref(), &known);
             drop(asking);
-            Ok(login)
+            asked
         })
         .await
         .unwrap_or_else(|_| Err("the reading of config.json failed".to_owned()))
@@ -160,24 +180,56 @@ fn default_path() -> Option<PathBuf> {
     Some(Path::new(&home).join(".docker/config.json"))
 }
 
-fn read(path: Option<&Path>, key: &str) -> Result<Login, String> {
+/// Asks the configuration, and the helper that it names.
+fn ask_all(
+    path: Option<&Path>,
+    host: &str,
+    repo: Option<&str>,
+    known: &Mutex<Remembered>,
+) -> Result<Login, String> {
     let is_stated = path.is_some();
     let Some(path) = path.map(Path::to_owned).or_else(default_path) else {
         return Ok(Login::Anonymous);
     };
-    let shown = path.display();
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_stated => {
-            return Ok(Login::Anonymous);
-        }
-        Err(error) => return Err(format!("{shown}: {error}")),
+    let shown = path.display().to_string();
+    let config = Arc::new(read(&path, is_stated).map_err(|error| format!("{shown}: {error}"))?);
+    lock(known).config = Some((Instant::now(), Arc::clone(&config)));
+    let found = config.find(host, repo);
+    let (program, server) = match found.map_err(|error| format!("{shown}: {error}"))? {
+        Found::Login(login) => return Ok(login),
+        Found::Helper { program, server } => (program, server),
     };
-    match docker_credential::get_credential_from_reader(file.take(MAX_CONFIG), key) {
+    lock(known).running = Some(format!("docker-credential-{program}"));
+    let login = run_helper(&program, &server, &shown);
+    let mut known = lock(known);
+    known.running = None;
+    let login = login?;
+    let answer = (Instant::now(), login.clone());
+    known.helped.insert((program, server), answer);
+    Ok(login)
+}
+
+fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
+    let mut text = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file.take(MAX_CONFIG).read_to_end(&mut text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_stated => {
+            return Ok(DockerConfig::default());
+        }
+        Err(error) => Err(error),
+    }
+    .map_err(|error| error.to_string())?;
+    DockerConfig::parse(&text)
+}
+
+/// Asks a credential helper about a server.
+fn run_helper(program: &str, server: &str, shown: &str) -> Result<Login, String> {
+    // The crate knows helpers by a configuration only.
+    let helper = serde_json::json!({ "credHelpers": { server: program } }).to_string();
+    match docker_credential::get_credential_from_reader(helper.as_bytes(), server) {
         Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Login::Basic {
             username,
-            // Docker pads what it writes with NULs.
-            password: Secret::new(password.trim_matches('\0')),
+            password: Secret::new(password),
         }),
         Ok(DockerCredential::IdentityToken(token)) => Ok(Login::Identity(Secret::new(token))),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(Login::Anonymous),
@@ -192,8 +244,10 @@ fn read(path: Option<&Path>, key: &str) -> Result<Login, String> {
             "{helper} fails (named in {shown}): run `{helper} get` to see why"
         )),
         Err(error @ CredentialRetrievalError::HelperCommunicationError) => Err(format!(
-            "{shown}: {error}: is the docker-credential-… that it names in PATH?"
+            "{shown}: {error}: is docker-credential-{program}, which it names, in PATH?"
         )),
-        Err(error) => Err(format!("{shown}: {error}")),
+        Err(error) => Err(format!(
+            "docker-credential-{program} (named in {shown}): {error}"
+        )),
     }
 }

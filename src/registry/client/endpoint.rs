@@ -13,7 +13,12 @@ use super::payload::Payload;
 use super::retry::{Attempts, Failure};
 use super::scope::Scopes;
 use crate::oci::reference::{self, Scheme};
-use crate::registry::{Authorization, Credentials, Error, RegistryConfig, RetryPolicy, TlsOptions};
+use crate::registry::{
+    Authorization, Credentials, Error, RegistryConfig, Renewal, RetryPolicy, TlsOptions,
+};
+
+/// How often one request is sent with other credentials than before.
+const MAX_RENEWALS: u32 = 4;
 
 /// A host and how it is spoken to.
 pub(super) struct Endpoint {
@@ -169,6 +174,9 @@ impl Endpoint {
             answer.is_own = false;
             return Ok(answer);
         }
+        if let Authorization::Renewed(renewal) = call.authorization {
+            return self.call_renewed(call, renewal).await;
+        }
         if !at_home {
             // An upload's location elsewhere: it is signed, or it is not for us.
             return self.dialer.follow(&call.outgoing, None).await;
@@ -191,6 +199,33 @@ impl Endpoint {
                 self.dialer.follow(&call.outgoing, header).await
             }
         }
+    }
+
+    /// Sends a request with a client's credentials, and again with newer ones as long as these are
+    /// refused.
+    async fn call_renewed(&self, call: &Call<'_>, renewal: &Renewal) -> Result<Answer, Failure> {
+        let at_home = same_origin(&call.outgoing.url, &self.base) && self.is_registry;
+        let mut header = renewal.current();
+        for left in (0..MAX_RENEWALS).rev() {
+            let shown = header.as_ref().filter(|_| at_home);
+            let mut answer = self.dialer.follow(&call.outgoing, shown).await?;
+            answer.is_own = false;
+            // Some say 403 of a token that has ended.
+            let is_refused = matches!(
+                answer.status(),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+            );
+            if !is_refused || !at_home || !answer.at_home || left == 0 {
+                return Ok(answer);
+            }
+            let Some(next) = renewal.after(header.as_ref()) else {
+                return Ok(answer);
+            };
+            tracing::debug!(place = %answer.place, "refused: another client's credentials are used");
+            answer.drain().await;
+            header = Some(next);
+        }
+        Err(Error::Configuration("there are no credentials".to_owned()).into())
     }
 
     /// What to present for these scopes, by what is known so far.

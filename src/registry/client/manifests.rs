@@ -47,6 +47,23 @@ fn stated_digest(answer: &Answer) -> Option<Digest> {
     answer.header(DOCKER_CONTENT_DIGEST)?.parse().ok()
 }
 
+/// Whether a failed `HEAD` is not the last word: there are registries, and servers before them,
+/// that answer a `GET` where they refuse a `HEAD`, and only a `GET` has the reason in words.
+fn is_doubtful(answer: &Answer) -> bool {
+    match answer.status() {
+        // One with a challenge is about credentials, by whichever method.
+        StatusCode::UNAUTHORIZED => answer.header(header::WWW_AUTHENTICATE).is_none(),
+        StatusCode::BAD_REQUEST
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::INTERNAL_SERVER_ERROR
+        | StatusCode::NOT_IMPLEMENTED
+        | StatusCode::SERVICE_UNAVAILABLE => true,
+        _ => false,
+    }
+}
+
 fn mismatch(place: &str, what: &'static str, expected: &Digest, found: &Digest) -> Error {
     Error::Mismatch {
         place: place.to_owned(),
@@ -111,7 +128,7 @@ impl Endpoint {
         })
     }
 
-    /// `None` if the answer does not say enough.
+    /// `None` if the answer does not say enough, and is to be asked for by `GET`.
     async fn probe_manifest(
         &self,
         repo: &RepoName,
@@ -121,10 +138,8 @@ impl Endpoint {
         let answer = self
             .ask_manifest(Method::HEAD, repo, selector, authorization)
             .await?;
-        if matches!(
-            answer.status(),
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-        ) {
+        if is_doubtful(&answer) {
+            answer.drain().await;
             return Ok(None);
         }
         let answer = answer.expect(&[StatusCode::OK]).await?;

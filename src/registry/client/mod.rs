@@ -18,8 +18,10 @@ mod challenge;
 mod credentials;
 mod dial;
 mod dialer;
+mod docker_config;
 mod download;
 mod dump;
+mod early;
 mod endpoint;
 mod forward;
 mod hosts_dir;
@@ -138,7 +140,11 @@ impl Registry {
         need: Need,
         authorization: &Authorization,
     ) -> Result<Vec<Arc<Endpoint>>, Error> {
-        let only_registry = matches!(authorization, Authorization::Client(Some(_)));
+        let only_registry = match authorization {
+            Authorization::Own => false,
+            Authorization::Client(given) => given.is_some(),
+            Authorization::Renewed(renewal) => renewal.current().is_some(),
+        };
         let found: Vec<Arc<Endpoint>> = self
             .all_endpoints()
             .iter()

@@ -34,6 +34,20 @@ impl Scopes {
         self
     }
 
+    /// The repository that this is about: of several, one that is written to.
+    pub(super) fn repo(&self) -> Option<&str> {
+        let is_written = |actions: &BTreeSet<String>| actions.contains("push");
+        let mut repos = self.0.iter().filter_map(|(resource, actions)| {
+            let repo = resource.strip_prefix("repository:")?;
+            Some((repo, is_written(actions)))
+        });
+        let first = repos.next()?;
+        let written = std::iter::once(first)
+            .chain(repos)
+            .find(|(_, written)| *written);
+        written.or(Some(first)).map(|(repo, _)| repo)
+    }
+
     /// Reads the `scope` of a challenge: scopes between spaces.
     pub(super) fn parse(text: &str) -> Self {
         let mut scopes = Self::default();

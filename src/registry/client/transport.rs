@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use super::dial::{Guard, NotPublic, Resolver};
 use super::dump;
+use super::early::Readable;
 use super::retry::Failure;
 use super::watch::{Progress, Watched};
 use crate::registry::{Body, BoxError, Error, Timeouts};
@@ -158,7 +159,7 @@ struct Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+    type Response = Readable<<HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -176,7 +177,7 @@ impl Service<Uri> for Connector {
                 .await
                 .unwrap_or_else(|_| Err(ConnectTimedOut(limit).into()));
             dump::connected(host.as_deref(), connected.is_ok(), began.elapsed());
-            connected
+            connected.map(Readable::new)
         })
     }
 }

@@ -51,6 +51,10 @@ pub(super) async fn of_source(
         Some(data) => data.clone(),
         None => whole(source, &image.config.digest, size, authorization).await?,
     };
+    if image.config.digest.of_same_kind(&config) != image.config.digest {
+        // As above.
+        return Ok(Vec::new());
+    }
     let platform = ImageConfig::parse(&config)
         .ok()
         .and_then(|config| config.platform);

@@ -154,13 +154,7 @@ pub fn prepare(
             chain: chain_id,
             parent: parent_chain_id,
         },
-        tar: Some(TarStream {
-            queue: tar_queue,
-            current: None,
-            place: 0,
-            ended: false,
-            cancelled: cancelled.clone(),
-        }),
+        tar: Some(TarStream::new(tar_queue, cancelled.clone())),
         inflater: Some(inflater),
         hasher: Some(hasher),
         cancelled,
@@ -203,13 +197,7 @@ pub(super) fn replay(input: Replay) -> Result<Inflating, LayerError> {
     let cancelled = Cancel::default();
     Ok(Inflating {
         input: expected,
-        tar: Some(TarStream {
-            queue: tar_queue,
-            current: None,
-            place: 0,
-            ended: false,
-            cancelled: cancelled.clone(),
-        }),
+        tar: Some(TarStream::new(tar_queue, cancelled.clone())),
         inflater: Some(reader),
         hasher: None,
         cancelled,
@@ -505,6 +493,16 @@ pub(super) struct TarStream {
 }
 
 impl TarStream {
+    fn new(queue: Receiver<Message>, cancelled: Cancel) -> Self {
+        Self {
+            queue,
+            current: None,
+            place: 0,
+            ended: false,
+            cancelled,
+        }
+    }
+
     /// Takes what follows the end of the archive, so that all of the layer gets hashed.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         self.current = None;

@@ -246,9 +246,7 @@ impl Chain<'_> {
         if made.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
             tracing::warn!(layer = %step.layer.digest,
                 "the layer came with other bytes than its digest says: it is asked for again");
-            self.let_go().await?;
-            self.settle().await?;
-            made = self.place_in_turn(step, place, &mut queued).await;
+            made = self.place_again(step, place, &mut queued).await;
         }
         match made {
             Ok((temp, sealing, sealer)) => {
@@ -262,6 +260,19 @@ impl Chain<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Places a layer on a filesystem that is read anew: what is in memory is of no use after a
+    /// failure.
+    async fn place_again(
+        &mut self,
+        step: &Step,
+        place: usize,
+        queued: &mut Option<Gauge<'_>>,
+    ) -> Result<(TempBlob, super::super::layer::Sealing, OwnedSemaphorePermit), ConvertError> {
+        self.let_go().await?;
+        self.settle().await?;
+        self.place_in_turn(step, place, queued).await
     }
 
     /// Waits for memory, a turn and a place among those that are sealed, and places a layer.

@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Acquired, Index, IndexError, MysqlConfig};
-use store_support::{Recorded as _, Server, skip};
+use store_support::{Recorded as _, Server, relay, skip};
 
 const HOST: &str = "registry.example";
 
@@ -381,6 +381,29 @@ async fn a_connection_lost_in_the_middle_of_a_question_costs_no_error() {
     let found = question.await.unwrap().unwrap();
     assert_eq!(found.unwrap().digest, blob);
     operator.disconnect().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_away_before_a_written_row_is_read_back_is_waited_for() {
+    let Some(server) = shared().await else {
+        return;
+    };
+    let database = server.database().await;
+    let creates = open(&server.dsn(&database), true).await.unwrap();
+    creates.close().await;
+    let read_back = "SELECT 1 FROM `overlaybd_layers` WHERE";
+    let relay = relay::away_at(server.port(), read_back, Duration::from_secs(1)).await;
+    let dsn = format!("root@tcp(127.0.0.1:{})/{database}", relay.port);
+    let index = open(&dsn, false).await.unwrap();
+    let blob = digest("1");
+    index
+        .put_layer(HOST, &repo(), &chain(1), &blob, 1, "v1")
+        .await
+        .unwrap();
+    assert!(relay.went_away.load(Ordering::SeqCst), "it never went away");
+    let row = index.find_layer(HOST, &repo(), &chain(1)).await.unwrap();
+    assert_eq!(row.unwrap().digest, blob);
+    index.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 // Each test binary uses its part of this.
 #![allow(dead_code)]
 
+pub mod relay;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

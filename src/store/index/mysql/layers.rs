@@ -220,7 +220,7 @@ impl MysqlIndex {
         };
         self.write(what, statement, values).await?;
         let rows = self
-            .select(
+            .read_back(
                 what,
                 "SELECT 1 FROM `overlaybd_layers` WHERE `host` = ? AND `repo` = ? \
                  AND `chain_id` = ? AND `data_digest` = ?",

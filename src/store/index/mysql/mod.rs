@@ -113,6 +113,21 @@ impl MysqlIndex {
         Ok(done.rows)
     }
 
+    /// Reads what a [`write`](Self::write) came to: a server that goes away between the two is
+    /// waited for, as it would have been for the write.
+    async fn read_back(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>, IndexError> {
+        let done = self
+            .server
+            .run(what, sql, Params::from(params), WRITE_PATIENCE)
+            .await?;
+        Ok(done.rows)
+    }
+
     /// Does a statement that must not be lost, and gives the rows that it matched.
     async fn write(
         &self,

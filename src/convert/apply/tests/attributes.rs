@@ -1,7 +1,6 @@
 //! Owners, times, modes and extended attributes: as containerd sets them and the kernel takes
 //! them.
 
-use super::super::*;
 use super::{Image, Tar};
 
 #[test]

@@ -29,6 +29,7 @@ use crate::oci::digest::{ChainId, DiffId, Digest};
 pub use super::error::LayerError;
 pub(super) use super::stream::{Expected, Replay, replay, working_set};
 pub use super::stream::{Inflating, prepare};
+pub use super::window::Windows;
 pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 
 /// What decides a blob's bytes besides its source (and `threads`, which does not).
@@ -72,6 +73,8 @@ pub struct LayerInput {
     /// Where the tar is copied to, besides. What is there is of the layer only if the layer
     /// turns out to be what it is claimed to be.
     pub copy: Option<TarCopy>,
+    /// The memory for its zstd windows.
+    pub windows: Windows,
 }
 
 /// How far a layer has come, in totals.

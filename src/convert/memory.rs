@@ -32,6 +32,12 @@ impl Memory {
         }
     }
 
+    /// The whole budget in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.total) * UNIT
+    }
+
     /// The units of so many bytes. What is more than there is gets all of it.
     fn units(&self, bytes: u64) -> u32 {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
@@ -55,6 +61,12 @@ impl Memory {
         Some(Share {
             _units: Some(taken),
         })
+    }
+
+    /// A share of no less than so many bytes, if there is one now.
+    #[must_use]
+    pub fn try_take_all(&self, bytes: u64) -> Option<Share> {
+        self.try_take(bytes).filter(|_| bytes <= self.total())
     }
 
     /// Bytes that are given out.
@@ -96,5 +108,8 @@ mod tests {
         assert_eq!(memory.used(), 4 * UNIT);
         drop(all);
         assert!(memory.try_take(u64::MAX).is_some());
+        assert!(memory.try_take_all(memory.total()).is_some());
+        assert!(memory.try_take_all(memory.total() + 1).is_none());
+        assert_eq!(memory.used(), 0);
     }
 }

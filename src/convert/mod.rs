@@ -13,6 +13,7 @@ pub mod plan;
 pub mod push;
 mod stream;
 pub mod tag;
+mod window;
 
 pub use converter::{
     ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Others,

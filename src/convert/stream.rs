@@ -15,8 +15,9 @@ use std::thread::{self, JoinHandle};
 
 use bytes::{Buf as _, Bytes};
 
-use super::inflate::{HEAD, inflate};
+use super::inflate::{HEAD, inflate_within};
 use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress, TarCopy};
+use super::window::{self, Windows};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
@@ -24,7 +25,7 @@ const BUFFER: usize = 1 << 20;
 
 /// Most buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
 const MAX_BUFFERS: usize = 16;
-/// What a layer's threads take besides: the decoder's window and the chunks that wait.
+/// What a layer's threads take besides: the decoder and the chunks that wait.
 const THREADS: u64 = 1 << 20;
 
 /// Buffers for a layer of so many compressed bytes. A small one needs one for each who
@@ -35,9 +36,9 @@ fn buffers(compressed: u64) -> usize {
 }
 
 /// Bytes of memory that a layer of so many compressed bytes takes while it is fetched and
-/// inflated.
-pub(super) fn working_set(compressed: u64) -> u64 {
-    (buffers(compressed) * BUFFER) as u64 + THREADS
+/// inflated, with the zstd window that its media type makes likely.
+pub(super) fn working_set(compressed: u64, media_type: &str) -> u64 {
+    (buffers(compressed) * BUFFER) as u64 + THREADS + window::likely(media_type)
 }
 
 /// A layer that is being fetched and inflated ahead, into a bounded queue.
@@ -114,6 +115,7 @@ pub fn prepare(
         chain_id,
         parent_chain_id,
         copy,
+        windows,
     } = input;
     let inflater = spawn("inflate", move || {
         let failure = Failure::default();
@@ -134,9 +136,14 @@ pub fn prepare(
             to_hash,
             to_tar,
             copy,
+            windows,
         };
         let result = run(&mut source, max_layer_size, queues);
-        if matches!(result, Err(LayerError::Inflate(_))) {
+        let is_explained = failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if matches!(result, Err(LayerError::Inflate(_))) && !is_explained {
             // A layer that was damaged on the way is told from one that was pushed damaged.
             source.drain();
         }
@@ -288,12 +295,16 @@ struct Source {
     failure: Failure,
 }
 
+fn fail(failure: &Failure, cause: LayerError) -> io::Error {
+    let message = cause.to_string();
+    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+    failure.get_or_insert(cause);
+    io::Error::other(message)
+}
+
 impl Source {
     fn fail(&self, cause: LayerError) -> io::Error {
-        let message = cause.to_string();
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(cause);
-        io::Error::other(message)
+        fail(&self.failure, cause)
     }
 
     fn next_chunk(&mut self) -> io::Result<()> {
@@ -415,6 +426,7 @@ struct Queues {
     to_hash: Sender<Arc<Buffer>>,
     to_tar: Sender<Message>,
     copy: Option<TarCopy>,
+    windows: Windows,
 }
 
 enum Message {
@@ -428,8 +440,12 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
     let head = head(source).map_err(LayerError::Inflate)?;
     let on_progress = Arc::clone(&source.on_progress);
     let taken = source.size;
-    let mut tar = inflate(&head, Read::chain(io::Cursor::new(head.clone()), source))
-        .map_err(LayerError::Inflate)?;
+    let failure = Arc::clone(&source.failure);
+    let mut windows = mem::take(&mut queues.windows);
+    let grant = move |window| windows.grant(window).map_err(|cause| fail(&failure, cause));
+    let input = Read::chain(io::Cursor::new(head.clone()), source);
+    let tar = inflate_within(&head, input, Box::new(grant));
+    let mut tar = tar.map_err(LayerError::Inflate)?;
     let mut total = 0u64;
     loop {
         let mut data = queues.pool.take();

@@ -12,10 +12,11 @@ use super::super::error::Fault;
 use super::super::jobs::Claim;
 use super::super::layer::{
     ChainBuilder, Expected, Inflating, LayerError, LayerInput, OnProgress, Progress, Replay,
-    prepare, replay, working_set,
+    Windows, prepare, replay, working_set,
 };
 use super::super::memory::Share;
 use super::super::plan::Step;
+use super::super::window;
 use super::catalogue::{Base, Layer, Wanted};
 use super::deadline::Deadline;
 use super::fetch::{Failure, fetch};
@@ -34,6 +35,8 @@ const AHEAD: usize = 2;
 const FILESYSTEM: u64 = 96 << 20;
 /// What it takes at least.
 const SMALL_FILESYSTEM: u64 = 8 << 20;
+/// How often a layer is begun anew because a zstd window is larger than those before.
+const WINDOWS: usize = 4;
 /// The longest wait between two looks at what another process is making.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -54,6 +57,8 @@ struct Chain<'a> {
     builder: Option<ChainBuilder>,
     /// The memory for that, and for the layer that is placed on it.
     memory: Option<Share>,
+    /// Bytes of the largest zstd window of which a layer turned out to need more than there was.
+    window: u64,
     /// The layers above, as far as they are being fetched.
     ahead: VecDeque<Fetched>,
     /// The layers that come more than once.
@@ -94,6 +99,7 @@ impl Converter {
             sealing: None,
             builder: None,
             memory: None,
+            window: 0,
             ahead: VecDeque::new(),
             repeats: Repeats::of(steps),
         };
@@ -248,6 +254,15 @@ impl Chain<'_> {
                 "the layer came with other bytes than its digest says: it is asked for again");
             made = self.place_again(step, place, &mut queued).await;
         }
+        let mut tries = 0..WINDOWS;
+        while let Some(window) = made.as_ref().err().and_then(ConvertError::window)
+            && tries.next().is_some()
+            && self.has_room_for(window, place)
+        {
+            tracing::debug!(layer = %step.layer.digest, window,
+                "the layer waits for the memory that its zstd window takes");
+            made = self.place_again(step, place, &mut queued).await;
+        }
         match made {
             Ok((temp, sealing, sealer)) => {
                 let before = self.settle().await;
@@ -273,6 +288,18 @@ impl Chain<'_> {
         self.let_go().await?;
         self.settle().await?;
         self.place_in_turn(step, place, queued).await
+    }
+
+    /// Whether a layer can be placed with memory for a zstd window of so many bytes; then it is
+    /// waited for from now on.
+    fn has_room_for(&mut self, window: u64, place: usize) -> bool {
+        let before = std::mem::replace(&mut self.window, window);
+        let has_room =
+            window > before && self.working_set(place) <= self.converter.inner.memory.total();
+        if !has_room {
+            self.window = before;
+        }
+        has_room
     }
 
     /// Waits for memory, a turn and a place among those that are sealed, and places a layer.
@@ -319,7 +346,7 @@ impl Chain<'_> {
                 break;
             }
             // Only with memory that nobody waits for.
-            let Some(share) = inner.memory.try_take(working_set(next.layer.size)) else {
+            let Some(share) = inner.memory.try_take(needed(next)) else {
                 break;
             };
             let next = self.prepare(next, above, Some(share))?;
@@ -424,11 +451,15 @@ impl Chain<'_> {
 
     /// Bytes of memory that placing the layers from `place` on takes.
     fn working_set(&self, place: usize) -> u64 {
-        let layers = self.steps.iter().skip(place).map(|step| step.layer.size);
-        let compressed = layers.clone().fold(0, u64::saturating_add);
+        let layers = self.steps.iter().skip(place);
+        let sizes = layers.clone().map(|step| step.layer.size);
+        let compressed = sizes.fold(0, u64::saturating_add);
         let filesystem = SMALL_FILESYSTEM.saturating_add(compressed.saturating_mul(4));
-        let largest = layers.map(working_set).max().unwrap_or(0);
-        filesystem.min(FILESYSTEM).saturating_add(largest)
+        let largest = layers.map(needed).max().unwrap_or(0);
+        let filesystem = filesystem.min(FILESYSTEM);
+        filesystem
+            .saturating_add(largest)
+            .saturating_add(self.window)
     }
 
     /// Starts to fetch and inflate a layer, or to read it again.
@@ -457,6 +488,11 @@ impl Chain<'_> {
             });
         }
         let (chunks, failure) = fetch(self.source, &step.layer.digest, step.layer.size);
+        let mut paid = window::likely(&step.layer.media_type);
+        if memory.is_none() {
+            // The chain's, which the window is a part of.
+            paid = paid.max(self.window);
+        }
         let input = LayerInput {
             chunks,
             digest: step.layer.digest.clone(),
@@ -465,6 +501,7 @@ impl Chain<'_> {
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
             copy: self.repeats.copy(step, place, inner.store.blobs()),
+            windows: Windows::within(paid, inner.memory.clone()),
         };
         let limit = inner.config.settings.max_layer_size;
         let counted = AtomicU64::new(0);
@@ -496,6 +533,11 @@ impl Chain<'_> {
             }
         })
     }
+}
+
+/// Bytes of memory that a layer takes until it is placed.
+fn needed(step: &Step) -> u64 {
+    working_set(step.layer.size, &step.layer.media_type)
 }
 
 impl Hold {

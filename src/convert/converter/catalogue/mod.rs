@@ -5,6 +5,7 @@
 //! those who may read the source's layers, of which it was seen that they are what the image's
 //! config claims them to be ([`proof`]).
 
+mod compare;
 mod find;
 mod fit;
 mod proof;

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::super::layer::{LayerError, LayerInput, prepare, working_set};
+use super::super::super::layer::{LayerError, LayerInput, Windows, prepare, working_set};
 use super::super::super::plan::Step;
+use super::super::super::window;
 use super::super::fetch::{AbortOnDrop, fetch};
 use super::super::seal::broken;
 use super::super::status::add;
 use super::super::types::Source;
 use super::super::{ConvertError, Converter, on_thread};
+
+fn needed(step: &Step) -> u64 {
+    working_set(step.layer.size, &step.layer.media_type)
+}
 
 impl Converter {
     /// Sees that whoever asks may read a source layer here, and that its bytes are what the
@@ -41,18 +46,26 @@ impl Converter {
         // One at a time: whoever had to wait finds what the first one saw.
         let name = format!("proof of {}", step.layer.digest);
         let _claim = self.inner.claims.claim(name).await;
-        let mut seen = self.see(source, step).await;
+        let mut seen = self.see(source, step, 0).await;
         if seen.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
-            seen = self.see(source, step).await;
+            seen = self.see(source, step, 0).await;
+        }
+        if let Some(window) = seen.as_ref().err().and_then(ConvertError::window)
+            && needed(step).saturating_add(window) <= self.inner.memory.total()
+        {
+            seen = self.see(source, step, window).await;
         }
         seen?;
         index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
         Ok(())
     }
 
-    /// Fetches and inflates a layer, for its digests alone.
-    async fn see(&self, source: &Source, step: &Step) -> Result<(), ConvertError> {
-        let memory = self.inner.memory.take(working_set(step.layer.size)).await;
+    /// Fetches and inflates a layer, for its digests alone, with memory for a zstd window of so
+    /// many bytes.
+    async fn see(&self, source: &Source, step: &Step, window: u64) -> Result<(), ConvertError> {
+        let budget = &self.inner.memory;
+        let memory = budget.take(needed(step).saturating_add(window)).await;
+        let paid = window::likely(&step.layer.media_type).max(window);
         let _turn = self.inner.turns.take(step.layer.size).await;
         tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");
@@ -67,6 +80,7 @@ impl Converter {
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
             copy: None,
+            windows: Windows::within(paid, budget.clone()),
         };
         let limit = self.inner.config.settings.max_layer_size;
         let seen = on_thread("verify", move || {

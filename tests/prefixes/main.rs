@@ -36,7 +36,7 @@ struct Place {
     image: Sealed,
     layout: Layout,
     tokens: std::sync::Arc<Tokens>,
-    _registries: [DockerRegistry; 3],
+    registries: [DockerRegistry; 3],
     _realm: Served,
     _runtime: Runtime,
     // Last, so that the layers in it are looked at when the proxy goes.
@@ -82,7 +82,7 @@ impl Place {
             image,
             layout,
             tokens,
-            _registries: registries,
+            registries,
             _realm: realm,
             _runtime: runtime,
             directory,

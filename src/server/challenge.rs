@@ -7,6 +7,7 @@
 //! whatever an upstream wants, the challenge is the proxy's own, and leads to its token endpoint.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode, request};
@@ -68,7 +69,7 @@ impl Asking {
         let mut text = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
         for (name, value) in [("scope", Some(scope)), ("error", error)] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
-                text.push_str(&format!(",{name}=\"{value}\""));
+                let _ = write!(text, ",{name}=\"{value}\"");
             }
         }
         HeaderValue::from_str(&text).ok()

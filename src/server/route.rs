@@ -73,7 +73,7 @@ pub enum Kind {
     Catalog,
     /// The referrers of a manifest.
     Referrers,
-    /// A token for upstreams that paths choose.
+    /// A token for upstreams that paths choose, which clients ask for at `/v2/_token`.
     Token,
     /// Anything else below `/v2/`.
     Other,

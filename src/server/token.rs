@@ -97,7 +97,7 @@ pub(super) async fn serve(
     Ok(document(&token, life, issued_at))
 }
 
-/// Clients that try OAuth 2 first (containerd, BuildKit) take 404 for the sign that there are
+/// Clients that try OAuth 2 first (containerd and its kin) take 404 for the sign that there are
 /// tokens by GET only; 405 they do not all take for it.
 fn no_oauth() -> Failure {
     Failure::new(

@@ -288,6 +288,8 @@ fn same_authority(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::RegistryConfig;
+    use crate::server::config::UpstreamChoice;
 
     #[test]
     fn the_namespace_is_taken_out_of_the_query() {
@@ -316,6 +318,64 @@ mod tests {
         assert_eq!(without("hub/"), Some(""));
         assert_eq!(without("hubble/x"), None);
         assert_eq!(without("a/hub/x"), None);
+    }
+
+    fn upstreams(entries: &[(&str, Option<&str>)]) -> Upstreams {
+        let entry = |(host, prefix): &(&str, Option<&str>)| UpstreamEntry {
+            upstream: Upstream::registry(host, &RegistryConfig::default()).unwrap(),
+            choice: UpstreamChoice {
+                path_prefix: prefix.map(ToOwned::to_owned),
+                ..UpstreamChoice::default()
+            },
+        };
+        Upstreams::new(entries.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn a_repository_is_at_the_upstream_of_its_longest_prefix() {
+        let upstreams = upstreams(&[("a", None), ("b", Some("hub")), ("c", Some("hub/deep"))]);
+        for (name, place, rest) in [
+            ("x/y", 0, "x/y"),
+            ("hub", 0, "hub"),
+            ("hubble/x", 0, "hubble/x"),
+            ("hub/x", 1, "x"),
+            ("hub/deeper/x", 1, "deeper/x"),
+            ("hub/deep/x", 2, "x"),
+        ] {
+            assert_eq!(upstreams.of_repository(name), (place, rest), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_asked_of_an_upstream_in_its_own_names() {
+        let two = [("a", None), ("b", Some("hub")), ("b", Some("again"))];
+        let (by_path, alone) = (upstreams(&two), upstreams(&two[..1]));
+        let localized = |upstreams: &Upstreams, path: &str| {
+            let request = http::Request::post(path).body(()).unwrap();
+            let (parts, ()) = request.into_parts();
+            let mut chosen = upstreams.choose(&parts, parts.uri.path()).unwrap();
+            upstreams.localize_mount(&mut chosen);
+            chosen.target()
+        };
+        let start = "/v2/hub/x/blobs/uploads/?mount=sha256:1&from=";
+        for (path, wanted) in [
+            (format!("{start}hub%2Fy"), "?mount=sha256:1&from=y"),
+            // The same registry by another prefix.
+            (format!("{start}again/y/z"), "?mount=sha256:1&from=y%2Fz"),
+            (format!("{start}y&digest=1"), "?digest=1"),
+            (format!("{start}y"), ""),
+            (
+                "/v2/hub/x/blobs/uploads/?fro%6d=hub/y".to_owned(),
+                "?from=y",
+            ),
+            ("/v2/hub/x/blobs/uploads/?mount=1".to_owned(), "?mount=1"),
+        ] {
+            let found = localized(&by_path, &path);
+            assert_eq!(found, format!("/v2/x/blobs/uploads/{wanted}"), "{path}");
+        }
+        let untouched = "/v2/x/blobs/uploads/?from=hub/y&mount=1";
+        assert_eq!(localized(&alone, untouched), untouched);
+        assert_eq!(localized(&by_path, &format!("{untouched}&ns=a")), untouched);
     }
 
     #[test]

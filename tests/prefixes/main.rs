@@ -109,9 +109,12 @@ impl Place {
 
     /// skopeo, from one place to another; a place without `:` is a tag of the layout.
     fn copy(&self, from: &str, to: &str, more: &[&str]) -> Command {
-        let full = |place: &str| match place.contains(':') {
-            true => place.to_owned(),
-            false => format!("oci:{}:{place}", self.layout.path().display()),
+        let full = |place: &str| {
+            if place.contains(':') {
+                place.to_owned()
+            } else {
+                format!("oci:{}:{place}", self.layout.path().display())
+            }
         };
         let mut skopeo = command("skopeo");
         skopeo.args(["--insecure-policy", "copy", "--preserve-digests"]);

@@ -129,13 +129,12 @@ async fn grant(
 /// guard repositories.
 async fn wanted(endpoint: &Endpoint, scopes: &Scopes) -> Result<(Known, Url), Failure> {
     let root = endpoint.url("");
-    let greeting = match endpoint.greeting.remembered() {
-        Some(known) => known,
-        None => {
-            let known = challenged(endpoint, root.clone()).await?;
-            endpoint.greeting.remember(&known);
-            known
-        }
+    let greeting = if let Some(known) = endpoint.greeting.remembered() {
+        known
+    } else {
+        let known = challenged(endpoint, root.clone()).await?;
+        endpoint.greeting.remember(&known);
+        known
     };
     match (greeting, scopes.repo()) {
         (Known::Open, Some(repo)) => {

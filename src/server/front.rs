@@ -19,6 +19,7 @@ use super::accept::Handler;
 use super::access::Users;
 use super::activity::{Activity, Busy};
 use super::body::Served;
+use super::challenge::{self, Asking, TOKEN_PATH};
 use super::config::{Access, ServerConfig};
 use super::converted::Converted;
 use super::hold::Hold;
@@ -28,13 +29,13 @@ use super::places::{Places, client_of};
 use super::prepare::Prepare;
 use super::record::{REQUEST_ID, Record, request_id};
 use super::respond::{API_VERSION, Failure, REGISTRY_2};
-use super::route::{Kind, Route};
+use super::route::{Endpoint, Kind, Route};
 use super::shelf::Shelf;
 use super::tags::Tags;
 use super::turn::{Turn, Waits};
 use super::upstreams::{Chosen, Upstreams};
 use super::warm::{Answers, Content, Warm};
-use super::{ServerError, blob, forward, gate, host, manifest, path};
+use super::{ServerError, blob, forward, gate, host, manifest, path, token};
 use crate::convert::Converter;
 use crate::oci::Selector;
 use crate::registry::Authorization;
@@ -75,6 +76,8 @@ pub(super) struct Call<'a> {
     kind: Kind,
     /// For which registry the answer stands.
     namespace: Option<HeaderValue>,
+    /// The client's `Authorization`, as it was before the upstream's was put in its place.
+    given: Option<HeaderValue>,
 }
 
 impl Call<'_> {
@@ -92,7 +95,8 @@ impl Call<'_> {
 
     /// Keeps the answer for those that ask the same until then.
     pub fn keep(&self, content: Content, until: Instant) {
-        let key = self.front.warm.key(&self.parts.uri, &self.parts.headers);
+        let warm = &self.front.warm;
+        let key = warm.key(&self.parts.uri, &self.parts.headers, self.given.as_ref());
         let warm = Warm {
             content,
             kind: self.kind,
@@ -254,7 +258,10 @@ impl Front {
             return None;
         }
         let asked = request.headers();
-        let warm = self.warm.get(&self.warm.key(request.uri(), asked))?;
+        let key = self
+            .warm
+            .key(request.uri(), asked, asked.get(AUTHORIZATION));
+        let warm = self.warm.get(&key)?;
         let mut response = match &warm.content {
             Content::Document(document) => {
                 self.metrics.lookup(CacheName::Image, true);
@@ -299,7 +306,7 @@ impl Front {
         turn: &Turn,
     ) -> Result<Response<Served>, Failure> {
         let hold = Hold::begin(self.config.hold);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         gate::method(&parts.method)?;
         let path = path::normal(parts.uri.path()).map_err(Failure::ambiguous)?;
         // Before anything is chosen by it.
@@ -311,6 +318,25 @@ impl Front {
         *kind = route.kind();
         if let Some(path) = route.path() {
             chosen.path = path;
+        }
+        if route == Route::Endpoint(Endpoint::Uploads) {
+            self.upstreams.localize_mount(&mut chosen);
+        }
+        let asking = Asking::new(self, &parts, &chosen);
+        if let Some(asking) = &asking {
+            let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+            if chosen.path == TOKEN_PATH {
+                *kind = Kind::Token;
+                return token::serve(self, &chosen, &parts, turn, hold).await;
+            }
+            if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
+                asking.ping(self, &parts.headers)?;
+                return Ok(ping(parts.method == Method::HEAD));
+            }
+        }
+        let given = parts.headers.get(AUTHORIZATION).cloned();
+        if let (false, Some(seal)) = (self.is_own(), self.upstreams.seal(chosen.place)) {
+            challenge::admit(&mut parts.headers, seal, asking.as_ref())?;
         }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
@@ -325,8 +351,10 @@ impl Front {
             hold,
             kind: *kind,
             namespace: namespace.clone(),
+            given,
         };
-        let mut response = self.serve(call, route).await?;
+        let answer = self.serve(call, route).await;
+        let mut response = challenge::finish(answer, asking.as_ref())?;
         if let Some(namespace) = namespace {
             response.headers_mut().insert(OCI_NAMESPACE, namespace);
         }

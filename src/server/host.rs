@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use http::header::{HOST, HeaderValue};
-use http::{Request, Version};
+use http::{Request, Version, request};
 
 /// What is wrong with a request's `Host`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,11 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), BadHost> {
 /// Whether this is `uri-host [ ":" port ]` (RFC 9110 § 7.2, RFC 3986 § 3.2.2) with a host in it,
 /// which http addresses must have (RFC 9110 § 4.2.1).
 fn is_host(value: &HeaderValue) -> bool {
-    let Ok(text) = value.to_str() else {
-        return false;
-    };
+    value.to_str().is_ok_and(is_authority)
+}
+
+/// As [`is_host`], of a text.
+fn is_authority(text: &str) -> bool {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return false;
@@ -69,6 +71,31 @@ fn is_host(value: &HeaderValue) -> bool {
         (host, port)
     };
     !host.is_empty() && (port.is_empty() || port.parse::<u16>().is_ok_and(|_| is_digits(port)))
+}
+
+/// Scheme and host that the client used, as `https://HOST`; `None` where the request names no
+/// host. Whatever stands before the proxy and ends TLS, or calls it by another name, says so
+/// (`X-Forwarded-Proto`, `X-Forwarded-Host`). A client that says it itself is told the same:
+/// it is for answers to itself only.
+pub(super) fn external(parts: &request::Parts, is_tls: bool) -> Option<String> {
+    let forwarded = |name: &str| {
+        let value = parts.headers.get(name)?.to_str().ok()?;
+        // Of several proxies in a chain, the first is the client's.
+        value.split(',').next().map(str::trim)
+    };
+    let scheme = match forwarded("x-forwarded-proto") {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => "http",
+        _ if is_tls => "https",
+        _ => "http",
+    };
+    let named = || match parts.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => parts.headers.get(HOST)?.to_str().ok(),
+    };
+    let host = forwarded("x-forwarded-host").filter(|host| is_authority(host));
+    let host = host.or_else(|| named().filter(|host| is_authority(host)))?;
+    Some(format!("{scheme}://{host}"))
 }
 
 fn is_digits(text: &str) -> bool {
@@ -112,6 +139,49 @@ mod tests {
         for version in [Version::HTTP_10, Version::HTTP_11] {
             assert_eq!(checked(version, &["a"]), Ok(()));
             assert_eq!(checked(version, &["a", "a"]), Err(BadHost::Several));
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_proxy_is_the_one_that_the_client_used() {
+        let address = |headers: &[(&str, &str)], is_tls| {
+            let mut request = Request::get("/v2/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            external(&request.body(()).unwrap().into_parts().0, is_tls)
+        };
+        let own = ("host", "proxy:8480");
+        for (headers, is_tls, wanted) in [
+            (&[own][..], false, Some("http://proxy:8480")),
+            (&[own], true, Some("https://proxy:8480")),
+            (
+                &[own, ("x-forwarded-proto", "HTTPS")],
+                false,
+                Some("https://proxy:8480"),
+            ),
+            (
+                &[own, ("x-forwarded-proto", "javascript")],
+                false,
+                Some("http://proxy:8480"),
+            ),
+            (
+                &[
+                    own,
+                    ("x-forwarded-proto", "https, http"),
+                    ("x-forwarded-host", "r.example, proxy"),
+                ],
+                false,
+                Some("https://r.example"),
+            ),
+            (
+                &[own, ("x-forwarded-host", "a\"b")],
+                false,
+                Some("http://proxy:8480"),
+            ),
+            (&[], false, None),
+        ] {
+            assert_eq!(address(headers, is_tls).as_deref(), wanted, "{headers:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! accept ─ tls ─ activity        a connection, within its limits
 //!   front ─ host, path, route,   a request: who, where, what
 //!           upstreams, gate      and whether at all
+//!     challenge, token, wrapped  credentials of clients, where paths choose the upstream
 //!     turn ─ places              worked on or waiting, each within its bound
 //!     manifest, blob             converted content: permission, then the store
 //!     warm                       the same again, for as long as the permission holds
@@ -19,6 +20,7 @@ mod admin;
 mod blob;
 mod body;
 mod buffers;
+mod challenge;
 pub mod config;
 mod converted;
 mod files;
@@ -46,14 +48,17 @@ mod respond;
 mod rewrite;
 mod rounds;
 mod route;
+mod scope;
 mod shelf;
 mod tags;
 mod tls;
+mod token;
 mod told;
 mod turn;
 mod unconverted;
 mod upstreams;
 mod warm;
+mod wrapped;
 
 pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,

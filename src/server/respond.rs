@@ -57,9 +57,14 @@ impl Failure {
         self.0.status
     }
 
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.append(name, value);
         self
+    }
+
+    /// The headers that the answer has besides those of every answer.
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.0.headers
     }
 
     /// With the time after which it is worth asking again.

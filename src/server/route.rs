@@ -73,6 +73,8 @@ pub enum Kind {
     Catalog,
     /// The referrers of a manifest.
     Referrers,
+    /// A token for upstreams that paths choose, which clients ask for at `/v2/_token`.
+    Token,
     /// Anything else below `/v2/`.
     Other,
     /// Outside of `/v2/`.
@@ -81,7 +83,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
@@ -89,6 +91,7 @@ impl Kind {
         Self::Tags,
         Self::Catalog,
         Self::Referrers,
+        Self::Token,
         Self::Other,
         Self::Outside,
     ];
@@ -103,6 +106,7 @@ impl Kind {
             Self::Tags => "tags",
             Self::Catalog => "catalog",
             Self::Referrers => "referrers",
+            Self::Token => "token",
             Self::Other => "other",
             Self::Outside => "outside",
         }

@@ -18,10 +18,10 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A layout directory, written by hand.
-struct Layout(PathBuf);
+pub struct Layout(PathBuf);
 
 impl Layout {
-    fn new(root: &Path) -> Self {
+    pub fn new(root: &Path) -> Self {
         fs::create_dir_all(root.join("blobs/sha256")).unwrap();
         fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         fs::write(
@@ -32,17 +32,21 @@ impl Layout {
         Self(root.to_owned())
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
         self.0.join("blobs/sha256").join(digest.hex())
     }
 
     fn put(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes);
-        fs::write(self.path(&digest), bytes).unwrap();
+        fs::write(self.blob(&digest), bytes).unwrap();
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
 
-    fn name(&self, tag: &str, mut root: Value) {
+    pub fn name(&self, tag: &str, mut root: Value) {
         root["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
         let path = self.0.join("index.json");
         let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -53,7 +57,7 @@ impl Layout {
     }
 
     /// The descriptor of an image of these tars.
-    fn image(&self, architecture: &str, tars: &[&[u8]]) -> Value {
+    pub fn image(&self, architecture: &str, tars: &[&[u8]]) -> Value {
         let mut layers = Vec::new();
         for (number, tar) in tars.iter().enumerate() {
             let media_type = "application/vnd.oci.image.layer.v1.tar";
@@ -83,7 +87,7 @@ impl Layout {
 
     fn read(&self, descriptor: &Value) -> Vec<u8> {
         let digest: Digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
-        fs::read(self.path(&digest)).unwrap()
+        fs::read(self.blob(&digest)).unwrap()
     }
 
     fn document(&self, descriptor: &Value) -> Value {
@@ -100,7 +104,7 @@ impl Layout {
         listed.iter().find(is_it).unwrap().clone()
     }
 
-    fn at(&self, tag: &str) -> String {
+    pub fn at(&self, tag: &str) -> String {
         format!("oci:{}:{tag}", self.0.display())
     }
 }
@@ -112,7 +116,7 @@ fn program(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn convert(from: &str, to: &str, more: &[&str]) {
+pub fn convert(from: &str, to: &str, more: &[&str]) {
     let output = program(&[&["convert", "--quiet", from, to], more].concat());
     assert!(
         output.status.success(),
@@ -126,7 +130,7 @@ fn convert(from: &str, to: &str, more: &[&str]) {
 }
 
 /// What a check reports, and how it ends.
-fn check(arguments: &[&str]) -> (Value, i32) {
+pub fn check(arguments: &[&str]) -> (Value, i32) {
     let output = program(&[&["check", "--json"], arguments].concat());
     let code = output.status.code().unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
@@ -136,7 +140,7 @@ fn check(arguments: &[&str]) -> (Value, i32) {
 }
 
 /// `PATH: WHAT` of each difference.
-fn differences(report: &Value) -> Vec<String> {
+pub fn differences(report: &Value) -> Vec<String> {
     let images = report["images"].as_array().unwrap().iter();
     let all = images.flat_map(|image| image["differences"].as_array().unwrap());
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -145,7 +149,7 @@ fn differences(report: &Value) -> Vec<String> {
 }
 
 /// All problems, one a line.
-fn problems(report: &Value) -> String {
+pub fn problems(report: &Value) -> String {
     let images = report["images"].as_array().unwrap().iter();
     let all = images.flat_map(|image| image["problems"].as_array().unwrap());
     let all = all.chain(report["problems"].as_array().unwrap());
@@ -161,7 +165,6 @@ fn pack(root: &Path) -> Vec<u8> {
             "--format=pax",
             "--xattrs",
             "--xattrs-include=*",
-            "--acls",
             "--sort=name",
         ])
         .args(["-cf", "-", "-C", text(root), "."])
@@ -179,7 +182,7 @@ fn a_conversion_of_everything_is_the_same_and_each_change_of_it_is_not() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("root");
     everything(&root);
-    let has_attributes = attributes(&root);
+    let has_attributes = plain_attributes(&root);
     let source = Layout::new(&place.path().join("source"));
     let above = layer("file .wh.empty\ndir new\nfile new/file -> content\nhard zz2 -> big");
     source.name("true", source.image("amd64", &[&pack(&root), &above]));
@@ -263,8 +266,8 @@ fn a_conversion_of_everything_is_the_same_and_each_change_of_it_is_not() {
     if has_attributes {
         changed(
             "an attribute",
-            &|copy| xattr::remove(copy.join("etc"), "trusted.secret").unwrap(),
-            &["/etc: xattr trusted.secret"],
+            &|copy| xattr::remove(copy.join("empty"), "user.text").unwrap(),
+            &["/empty: xattr user.text"],
         );
     }
 }
@@ -296,7 +299,7 @@ fn a_flipped_byte_is_found_wherever_it_is() {
         for at in [whole.len() / 2, whole.len() - 2] {
             let mut bytes = whole.clone();
             bytes[at] ^= 4;
-            fs::write(target.path(&digest), bytes).unwrap();
+            fs::write(target.blob(&digest), bytes).unwrap();
             let output = program(&[
                 "check",
                 "--json",
@@ -316,14 +319,14 @@ fn a_flipped_byte_is_found_wherever_it_is() {
                 "{found}"
             );
         }
-        fs::write(target.path(&digest), whole).unwrap();
+        fs::write(target.blob(&digest), whole).unwrap();
     }
     // The source is verified too: a comparison with what it is not would say nothing.
     let layer = source.document(&source.named("1"))["layers"][0].clone();
     let mut bytes = source.read(&layer);
     bytes[30] ^= 1;
     let digest: Digest = layer["digest"].as_str().unwrap().parse().unwrap();
-    fs::write(source.path(&digest), bytes).unwrap();
+    fs::write(source.blob(&digest), bytes).unwrap();
     let (report, code) = check(&[&target.at("1_obd"), "--source", &source.at("1")]);
     assert_eq!(code, 7);
     assert!(problems(&report).contains("the source"), "{report:#}");
@@ -495,4 +498,130 @@ fn what_cannot_be_checked_says_why_and_what_to_do() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(7));
     assert!(text.contains("not in overlaybd format"), "{text}");
+}
+
+#[test]
+fn an_index_of_indexes_is_checked_image_by_image() {
+    let place = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&place.path().join("both"));
+    let image = |architecture: &str, spec: &str| {
+        let mut image = layout.image(architecture, &[&layer(spec)]);
+        image["platform"] = json!({"os": "linux", "architecture": architecture});
+        image
+    };
+    let index = |entries: &[Value]| {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        layout.put(INDEX, index.to_string().as_bytes())
+    };
+    let (amd64, arm64) = (image("amd64", "file a -> x"), image("arm64", "file b -> y"));
+    // Its entry says what the image does not.
+    let mut inner = index(&[layout.image("s390x", &[&layer("file c -> z")])]);
+    inner["platform"] = json!({"os": "linux", "architecture": "s390x"});
+    layout.name("1", index(&[index(&[amd64, index(&[arm64])]), inner]));
+    convert(&layout.at("1"), &layout.at("1_obd"), &["--platform", "all"]);
+    let (report, code) = check(&[&layout.at("1_obd")]);
+    assert_eq!(code, 0, "{report:#}");
+    let platforms: Vec<&Value> = report["images"].as_array().unwrap().iter().collect();
+    let platforms: Vec<&str> = platforms
+        .iter()
+        .map(|image| image["platform"].as_str().unwrap())
+        .collect();
+    assert_eq!(platforms, ["linux/amd64", "linux/arm64", "linux/s390x"]);
+    // One of them alone, held against all.
+    let digest = report["images"][1]["converted"].as_str().unwrap();
+    let one = format!("oci:{}@{digest}", place.path().join("both").display());
+    let (report, code) = check(&[&one, "--source", &layout.at("1")]);
+    assert_eq!(
+        (report["images"][0]["platform"].as_str(), code),
+        (Some("linux/arm64"), 0)
+    );
+    // Another disk is found, however deep it lies.
+    let other = index(&[index(&[
+        image("amd64", "file a -> x"),
+        index(&[image("arm64", "file b -> changed")]),
+    ])]);
+    layout.name("2", other);
+    let (report, code) = check(&[&layout.at("1_obd"), "--source", &layout.at("2")]);
+    assert_eq!(
+        (differences(&report), code),
+        (vec!["/b: size".to_owned()], 7)
+    );
+    assert!(problems(&report).contains("nothing like"), "{report:#}");
+}
+
+#[test]
+fn an_index_without_end_is_no_reason_to_read_on() {
+    let place = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&place.path().join("layout"));
+    let mut entry = layout.image("amd64", &[&layer("file a")]);
+    for _ in 0..9 {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+        entry = layout.put(INDEX, index.to_string().as_bytes());
+    }
+    layout.name("deep", entry);
+    let (report, code) = check(&[&layout.at("deep"), "--source", &layout.at("deep")]);
+    assert_eq!(code, 7);
+    assert!(
+        problems(&report).contains("than are looked at"),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn what_a_converted_index_leaves_out_is_told_and_not_wrong() {
+    let place = tempfile::tempdir().unwrap();
+    let source = Layout::new(&place.path().join("source"));
+    let images: Vec<Value> = ["amd64", "s390x"]
+        .iter()
+        .map(|architecture| {
+            let mut image = source.image(architecture, &[&layer("file a")]);
+            image["platform"] = json!({"os": "linux", "architecture": architecture});
+            image
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": images});
+    source.name("1", source.put(INDEX, index.to_string().as_bytes()));
+    let target = Layout(place.path().join("target"));
+    convert(
+        &source.at("1"),
+        &target.at("1"),
+        &["--platform", "linux/amd64"],
+    );
+    let arguments = [&target.at("1"), "--source", &source.at("1")];
+    let (report, code) = check(&arguments);
+    assert_eq!(
+        (&report["left_out"], code),
+        (&json!([images[1]["digest"]]), 0),
+        "{report:#}"
+    );
+    // Whoever asks for it is told that it is missing.
+    let (report, code) = check(&[&arguments[..], &["--platform", "linux/s390x"]].concat());
+    assert_eq!(code, 7);
+    assert!(problems(&report).contains("is missing"), "{report:#}");
+}
+
+#[test]
+fn an_image_without_layers_is_an_empty_root_and_no_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let source = Layout::new(&place.path().join("source"));
+    source.name("empty", source.image("amd64", &[]));
+    source.name("full", source.image("amd64", &[&layer("file a")]));
+    let target = Layout(place.path().join("target"));
+    let output = program(&["convert", "-q", &source.at("empty"), &target.at("empty")]);
+    assert!(output.status.success());
+    let checked = |source: &str| check(&[&target.at("empty"), "--source", source]);
+    let (report, code) = checked(&source.at("empty"));
+    assert_eq!((report["images"][0]["names"].as_u64(), code), (Some(0), 0));
+    let (report, code) = checked(&source.at("full"));
+    assert_eq!(
+        (differences(&report), code),
+        (vec!["/a: missing".to_owned()], 7)
+    );
+
+    let raw = place.path().join("disk.raw");
+    let output = program(&["export", &target.at("empty"), "-o", text(&raw)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("has no layers"), "{said}");
+    assert!(!raw.exists());
 }

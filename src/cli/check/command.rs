@@ -171,6 +171,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     for kept in &report.kept {
         output::line(format_args!("{}: left as it is", short(kept)))?;
     }
+    for left_out in &report.left_out {
+        output::line(format_args!("{}: left out", short(left_out)))?;
+    }
     Ok(())
 }
 

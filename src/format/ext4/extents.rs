@@ -1,5 +1,7 @@
 //! Extent trees: where a file's data is.
 
+use zerocopy::little_endian::U32;
+
 use super::blocks;
 use super::checksum::ChecksumKind;
 use super::error::{Error, Result, corrupt};
@@ -184,13 +186,19 @@ pub(super) fn clear(inode: &mut Inode) -> Result<()> {
     extent_node::write_leaf(inode.block_mut(), INODE_CAPACITY, &[])
 }
 
-/// The rightmost nodes below the inode, from the top, and the place and the run of the last
-/// extent.
-fn rightmost<D: BlockDevice>(
+/// The right end of a tree.
+struct RightEnd {
+    /// The rightmost nodes below the inode, from the top.
+    path: Vec<u64>,
+    /// The last extent, and its place in its node.
+    last: Option<(usize, Run)>,
+}
+
+fn right_end<D: BlockDevice>(
     volume: &mut Volume<D>,
     inode: &Inode,
     kind: ChecksumKind,
-) -> Result<(Vec<u64>, Option<(usize, Run)>)> {
+) -> Result<RightEnd> {
     let mut path = Vec::new();
     let mut bytes = inode.block().to_vec();
     let mut depth = None;
@@ -198,8 +206,8 @@ fn rightmost<D: BlockDevice>(
         let node = Node::parse(&bytes, depth)?;
         match node.entries {
             Entries::Leaf(extents) => {
-                let last = extents.iter().map(run).enumerate().last();
-                return Ok((path, last));
+                let last = extents.iter().map(run).enumerate().next_back();
+                return Ok(RightEnd { path, last });
             }
             Entries::Index(indexes) => {
                 let Some(last) = indexes.last() else {
@@ -223,7 +231,7 @@ pub(super) fn append<D: BlockDevice>(
     physical: u64,
 ) -> Result<()> {
     let kind = checksum_kind(volume, inode);
-    let (path, last) = rightmost(volume, inode, kind)?;
+    let RightEnd { path, last } = right_end(volume, inode, kind)?;
     if let Some((index, mut run)) = last {
         if run.end() > u64::from(logical) {
             return corrupt("an extent tree has blocks behind its file's end");
@@ -319,7 +327,7 @@ fn deepen<D: BlockDevice>(
         Entries::Leaf(extents) => extents.first().map(|extent| extent.block),
         Entries::Index(indexes) => indexes.first().map(|index| index.block),
     };
-    let logical = logical.map_or(0, |logical| logical.get());
+    let logical = logical.map_or(0, U32::get);
     let block = blocks::allocate_metadata(volume, kind)?;
     count_blocks(volume, inode, 1, 0);
     let capacity = block_capacity(volume);

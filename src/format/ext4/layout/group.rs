@@ -62,15 +62,15 @@ pub(crate) struct GroupDescriptorHigh {
     reserved: U32,
 }
 
-// Offsets in the whole descriptor are 32 more.
+// From byte 32 of the whole descriptor on.
 assert_layout!(GroupDescriptorHigh, 32, {
-    block_bitmap_hi: 0x20 - 32,
-    inode_bitmap_hi: 0x24 - 32,
-    inode_table_hi: 0x28 - 32,
-    free_blocks_count_hi: 0x2c - 32,
-    free_inodes_count_hi: 0x2e - 32,
-    used_dirs_count_hi: 0x30 - 32,
-    unused_inodes_count_hi: 0x32 - 32,
-    block_bitmap_checksum_hi: 0x38 - 32,
-    inode_bitmap_checksum_hi: 0x3a - 32,
+    block_bitmap_hi: 0x0,
+    inode_bitmap_hi: 0x4,
+    inode_table_hi: 0x8,
+    free_blocks_count_hi: 0xc,
+    free_inodes_count_hi: 0xe,
+    used_dirs_count_hi: 0x10,
+    unused_inodes_count_hi: 0x12,
+    block_bitmap_checksum_hi: 0x18,
+    inode_bitmap_checksum_hi: 0x1a,
 });

@@ -1,6 +1,7 @@
 //! Numbers whose low and high parts are stored apart.
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::transmute;
 
 /// A number of 32 bits from two of 16.
 pub(crate) fn join16(low: U16, high: U16) -> u32 {
@@ -19,18 +20,18 @@ pub(crate) fn join48(low: U32, high: U16) -> u64 {
 
 /// The low and the high half of a number.
 pub(crate) fn split16(value: u32) -> (U16, U16) {
-    let [a, b, c, d] = value.to_le_bytes();
-    (U16::from_bytes([a, b]), U16::from_bytes([c, d]))
+    let [low, high]: [U16; 2] = transmute!(U32::new(value));
+    (low, high)
 }
 
 /// The low and the high half of a number.
 pub(crate) fn split32(value: u64) -> (U32, U32) {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    (U32::from_bytes([a, b, c, d]), U32::from_bytes([e, f, g, h]))
+    let [low, high]: [U32; 2] = transmute!(U64::new(value));
+    (low, high)
 }
 
 /// The low 32 bits of a number, and the 16 above them.
 pub(crate) fn split48(value: u64) -> (U32, U16) {
-    let [a, b, c, d, e, f, ..] = value.to_le_bytes();
-    (U32::from_bytes([a, b, c, d]), U16::from_bytes([e, f]))
+    let (low, high) = split32(value);
+    (low, split16(high.get()).0)
 }

@@ -94,13 +94,13 @@ pub(crate) struct InodeExtra {
     project_id: U32,
 }
 
-// Offsets in the whole inode are 128 more.
+// From byte 128 of the whole inode on.
 assert_layout!(InodeExtra, 32, {
-    extra_isize: 0x80 - 128,
-    checksum_hi: 0x82 - 128,
-    ctime_extra: 0x84 - 128,
-    mtime_extra: 0x88 - 128,
-    atime_extra: 0x8c - 128,
-    crtime: 0x90 - 128,
-    crtime_extra: 0x94 - 128,
+    extra_isize: 0x0,
+    checksum_hi: 0x2,
+    ctime_extra: 0x4,
+    mtime_extra: 0x8,
+    atime_extra: 0xc,
+    crtime: 0x10,
+    crtime_extra: 0x14,
 });

@@ -331,3 +331,70 @@ fn methods_of_a_type_of_another_module_are_found() {
     let foreign: Vec<&String> = implemented.difference(&defined).collect();
     assert_eq!(foreign, ["There"]);
 }
+
+/// The modules of `crate::server` by their paths, and which of them each names.
+fn server_imports() -> Vec<(String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
+    let texts: Vec<(String, String)> = sources(&root)
+        .into_iter()
+        .map(|file| {
+            let text = code(&std::fs::read_to_string(&file).unwrap());
+            let below = file.strip_prefix(&root).unwrap().with_extension("");
+            let name = below.to_str().unwrap().replace('/', "::");
+            let name = name.strip_suffix("::mod").unwrap_or(&name).to_owned();
+            (name, text)
+        })
+        .filter(|(name, _)| name != "mod")
+        .collect();
+    let names: HashSet<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
+    let found = texts.iter().map(|(name, text)| {
+        let used = text.split("crate::server::").skip(1).filter_map(|rest| {
+            let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+            let path: String = rest.chars().take_while(|c| is_path(*c)).collect();
+            let mut path = path.trim_end_matches(':');
+            // The longest part that is a module.
+            while !names.contains(path) {
+                path = path.rsplit_once("::")?.0;
+            }
+            Some(path.to_owned())
+        });
+        (name.clone(), used.filter(|used| used != name).collect())
+    });
+    found.collect()
+}
+
+/// Modules that are left when those that name no other one are taken away, again and again.
+fn in_circles(mut modules: Vec<(String, Vec<String>)>) -> Vec<String> {
+    loop {
+        let before = modules.len();
+        let left: HashSet<String> = modules.iter().map(|(name, _)| name.clone()).collect();
+        modules.retain(|(_, used)| used.iter().any(|used| left.contains(used)));
+        if modules.len() == before {
+            return modules.into_iter().map(|(name, _)| name).collect();
+        }
+    }
+}
+
+#[test]
+fn files_of_the_server_import_each_other_in_one_direction() {
+    let modules = server_imports();
+    assert!(modules.len() > 40, "{} modules", modules.len());
+    let imports: usize = modules.iter().map(|(_, used)| used.len()).sum();
+    assert!(imports > 100, "{imports} imports");
+    assert_eq!(in_circles(modules), Vec::<String>::new());
+}
+
+#[test]
+fn a_circle_of_imports_is_found() {
+    let module = |name: &str, used: &[&str]| {
+        let used = used.iter().map(|used| (*used).to_owned());
+        (name.to_owned(), used.collect::<Vec<_>>())
+    };
+    let modules = vec![
+        module("top", &["a"]),
+        module("a", &["b", "bottom"]),
+        module("b", &["a"]),
+        module("bottom", &[]),
+    ];
+    assert_eq!(in_circles(modules), ["top", "a", "b"]);
+}

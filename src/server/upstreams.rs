@@ -4,16 +4,16 @@ use http::header::HOST;
 use http::request;
 use percent_encoding::percent_decode_str;
 
-use super::config::UpstreamEntry;
-use super::respond::Failure;
-use super::rounds;
-use super::wrapped::Seal;
 use crate::oci::reference::{api_host, index_host};
 use crate::registry::Upstream;
+use crate::server::access::wrapped_token::Seal;
+use crate::server::config::UpstreamEntry;
+use crate::server::error::ApiError;
+use crate::server::limits::redirects;
 
 /// The upstreams by which requests choose them.
 #[derive(Debug)]
-pub(super) struct Upstreams {
+pub(in crate::server) struct Upstreams {
     entries: Vec<UpstreamEntry>,
     /// By the places of `entries`.
     seals: Vec<Seal>,
@@ -21,7 +21,7 @@ pub(super) struct Upstreams {
 
 /// Where a client sees an upstream: what its addresses carry beyond the upstream's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(in crate::server) struct Mount {
     /// The first components of the path, which the upstream does not see.
     pub prefix: Option<String>,
     /// The value of `ns`, as it was given.
@@ -30,7 +30,7 @@ pub(super) struct Mount {
 
 /// The upstream of one request.
 #[derive(Debug, Clone)]
-pub(super) struct Chosen<'a> {
+pub(in crate::server) struct Chosen<'a> {
     /// Its place among the upstreams: what caches know it by.
     pub place: usize,
     /// It.
@@ -145,11 +145,11 @@ impl Upstreams {
     /// # Errors
     /// When `ns` names none: a client that stands for another registry must not be answered
     /// from this one, and what a client names is never dialled.
-    pub fn choose(&self, request: &request::Parts, path: &str) -> Result<Chosen<'_>, Failure> {
+    pub fn choose(&self, request: &request::Parts, path: &str) -> Result<Chosen<'_>, ApiError> {
         let (namespace, query) = take_namespace(request.uri.query())?;
         let chosen = |place: usize, prefix: Option<&str>, path: &str, is_by_path: bool| {
             let entry = self.entries.get(place).ok_or_else(|| {
-                Failure::internal("no upstream is configured at the chosen place")
+                ApiError::internal("no upstream is configured at the chosen place")
             })?;
             Ok(Chosen {
                 place,
@@ -168,7 +168,7 @@ impl Upstreams {
                 .entries
                 .iter()
                 .position(|entry| answers_for(entry, namespace))
-                .ok_or_else(|| Failure::unknown_namespace(namespace))?;
+                .ok_or_else(|| ApiError::unknown_namespace(namespace))?;
             return chosen(place, None, path, false);
         }
         if let Some(host) = host(request) {
@@ -212,14 +212,14 @@ fn answers_for(entry: &UpstreamEntry, namespace: &str) -> bool {
 }
 
 /// Takes `ns` out of a query, and what is the proxy's own.
-fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>), Failure> {
+fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>), ApiError> {
     let Some(query) = query else {
         return Ok((None, None));
     };
     let mut namespace: Option<String> = None;
     let mut rest: Vec<&str> = Vec::new();
     for pair in query.split('&') {
-        if rounds::is_number(pair) {
+        if redirects::is_number(pair) {
             continue;
         }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -230,7 +230,7 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
         }
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
         if namespace.as_ref().is_some_and(|before| *before != value) {
-            return Err(Failure::unknown_namespace("two different ones"));
+            return Err(ApiError::unknown_namespace("two different ones"));
         }
         namespace = Some(value);
     }
@@ -261,7 +261,7 @@ fn without_prefix<'a>(below: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// Whether `authority` is the address of this upstream's own API.
-pub(super) fn is_own(upstream: &Upstream, authority: &str) -> bool {
+pub(in crate::server) fn is_own(upstream: &Upstream, authority: &str) -> bool {
     let Upstream::Registry(_) = upstream else {
         return false;
     };

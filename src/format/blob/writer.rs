@@ -85,6 +85,41 @@ pub struct FinishedBlob {
 ///
 /// Data goes to the blob in the order of the writes. What this layer wrote as data cannot be
 /// read back before the blob is finished.
+///
+/// A disk of 1 MiB with one block of data, and the same read back through a [`Stack`]:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use overlaybd_proxy::format::blob::{
+///     Algorithm, BlockSize, CompressPool, LayerBlob, LayerSpec, LayerWriter, Stack,
+/// };
+/// use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let spec = LayerSpec {
+///     virtual_size: 1 << 20,
+///     algorithm: Algorithm::Lz4,
+///     block_size: BlockSize::KIB_4,
+///     uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
+///     parent_uuid: String::new(),
+/// };
+/// let file = tempfile::tempfile()?;
+/// let lower = Arc::new(Stack::empty(spec.virtual_size));
+/// let pool = CompressPool::new(1)?;
+/// let mut layer = LayerWriter::create(lower, file.try_clone()?, spec, &pool)?;
+/// layer.write_at(8192, &[7; 4096])?;
+/// let blob = layer.finish("")?.seal()?;
+/// assert_eq!(blob.size, file.metadata()?.len());
+///
+/// let layer = LayerBlob::open(Arc::new(FileDevice::new(file)?))?;
+/// let disk = Stack::new(vec![Arc::new(layer)])?;
+/// let mut block = [0; 4096];
+/// disk.read_at(8192, &mut block)?;
+/// assert_eq!(block, [7; 4096]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct LayerWriter {
     lower: Arc<Stack>,
     file: File,

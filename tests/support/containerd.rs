@@ -50,6 +50,8 @@ impl Containerd {
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
+             [plugins.\"io.containerd.gc.v1.scheduler\"]\n\
+             startup_delay = \"24h\"\nschedule_delay = \"24h\"\n\
              [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
             at("root"),
             at("state"),

@@ -166,7 +166,8 @@ fn set(attributes: &mut Attributes, name: &[u8], value: Option<Vec<u8>>) {
 }
 
 /// Whether the kernel takes a value for a file's capabilities (`security/commoncap.c`,
-/// `cap_convert_nscap`): versions 2 and 3, and nothing but "effective" set beside it.
+/// `cap_convert_nscap`): versions 2 and 3, and nothing but "effective" set beside it. An empty
+/// value it takes too, and then neither gives it back nor runs the file.
 fn is_capability(value: &[u8]) -> bool {
     let Some((header, rest)) = value.split_first_chunk::<4>() else {
         return false;

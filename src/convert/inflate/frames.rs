@@ -218,7 +218,7 @@ mod tests {
         for step in [1, 7, 4096] {
             let (data, asked) = read(&layer, MAX_WINDOW, step);
             assert_eq!(data.unwrap(), [&b"one"[..], &[7; 5000], b"two"].concat());
-            assert_eq!(asked, [1 << 20, 5000, 1 << 17, 1 << 29], "step {step}");
+            assert_eq!(asked, [1 << 20, 5000, 0, 1 << 29], "step {step}");
             let (data, asked) = read(&layer, MAX_WINDOW - 1, step);
             assert!(data.unwrap_err().to_string().contains("too large"));
             assert_eq!(asked.len(), 4);

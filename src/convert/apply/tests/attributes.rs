@@ -64,19 +64,19 @@ fn an_owner_of_all_ones_stays_as_it_was() {
         .with(
             Tar::new()
                 .pax(&nobody)
-                .file("f", "")
+                .file("f", "x")
                 .pax(&nobody)
                 .dir("lower", 0o755)
-                .file("g", "")
+                .file("g", "x")
                 .pax(&nobody)
                 .hard("h", "g", 0o600)
                 .pax(&[("uid", b"-2")])
-                .file("i", ""),
+                .file("i", "x"),
         )
-        .is("-0644 0@9 /f =
-             -0600 7@9 x2 /g =
-             -0600 7@9 x2 /h =
-             -0644 4294967294@9 /i =
+        .is("-0644 0@9 /f = x
+             -0600 7@9 x2 /g = x
+             -0600 7@9 x2 /h = x
+             -0644 4294967294@9 /i = x
              d0755 0@9 /lower");
 }
 

@@ -189,7 +189,7 @@ fn a_password_that_one_of_two_upstreams_refuses_is_a_token_for_the_other() {
     let runtime = Runtime::new().unwrap();
     let more = json!({"expires_in": 900, "issued_at": "2026-01-02T03:04:05Z"});
     let first = Registry::start(&runtime, with_tokens("Bearer of-first", &more));
-    let more = json!({"expires_in": 300, "refresh_token": "kept-here"});
+    let more = json!({"expires_in": "1e9", "refresh_token": "kept-here"});
     let second = Registry::start(&runtime, with_tokens("Bearer of-second", &more));
     let mut refusing = with_tokens("Bearer x", &json!({}));
     refusing.token = (401, "{\"details\":\"no\"}".to_owned());
@@ -205,6 +205,7 @@ fn a_password_that_one_of_two_upstreams_refuses_is_a_token_for_the_other() {
     let (realm, service) = ping(&proxy);
     let asked = |scopes: &[&str]| ask(&realm, &service, scopes, Some("ann:very-secret"));
     let scopes = ["repository:third/a:pull", "repository:second/a:pull,push"];
+    assert_eq!(asked(&scopes).json()["expires_in"], 86_400);
     let token = bearer(&asked(&scopes));
     let answer = get(&proxy, "second/a/tags/list", &token);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -223,7 +224,7 @@ fn a_password_that_one_of_two_upstreams_refuses_is_a_token_for_the_other() {
     assert!(query.contains("scope=repository%3Aa%2Fb%3Apull"), "{query}");
     // Of two, what ends first.
     let both = ["repository:a/b:pull", "repository:second/a:pull"];
-    assert_eq!(asked(&both).json()["expires_in"], 300);
+    assert_eq!(asked(&both).json()["expires_in"], 900);
 }
 
 #[test]

@@ -29,6 +29,8 @@ const MAX_SCOPES: usize = 32;
 const MAX_UPSTREAMS: usize = 8;
 /// How long a token lives that does not say so: the least that the specification allows.
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
+/// The longest life that is passed on: clients count it in 32 bits.
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// After which time a password is looked at again, where each request carries it.
 const PASSWORD_LIFE: Duration = Duration::from_mins(5);
 
@@ -235,7 +237,7 @@ async fn ask(
         Ok(Grant::Open) => (None, PASSWORD_LIFE, None),
         Ok(Grant::Basic) => (login.cloned(), PASSWORD_LIFE, None),
         Ok(Grant::Bearer(token)) => {
-            let life = token.expires_in.unwrap_or(DEFAULT_LIFE);
+            let life = token.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
             (Some(token.header), life, token.issued_at)
         }
         Err(error) => return Err(refused(told(&error))),

@@ -247,6 +247,20 @@ pub fn open_file(path: &str) -> anyhow::Result<LayerBlob> {
 
 /// The image that an argument names.
 pub fn parse(text: &str) -> anyhow::Result<ImageReference> {
+    let foreign = [
+        "dir:",
+        "docker-archive:",
+        "docker-daemon:",
+        "containers-storage:",
+    ];
+    if let Some(scheme) = foreign.iter().find(|scheme| text.starts_with(**scheme)) {
+        let mut mistakes = crate::config::Mistakes::default();
+        mistakes.add_line(format!(
+            "{scheme} is none of the places that images are read from or written to: \
+             [HOST/]REPO[:TAG], oci:DIR[:TAG] and oci-archive:FILE[:TAG] are"
+        ));
+        return Err(mistakes.into());
+    }
     text.parse()
         .map_err(|error: crate::oci::reference::InvalidReference| {
             let mut mistakes = crate::config::Mistakes::default();

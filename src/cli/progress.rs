@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::output::{self, short, size};
+use super::output::{self, count, short, size};
 use crate::convert::{Event, Observer, Outcome, PlannedLayer};
 use crate::oci::{ChainId, Digest, Platform};
 
@@ -238,9 +238,9 @@ impl ImageProgress {
         let of_platform = of_platform.unwrap_or_default();
         if self.detail == Detail::Layers {
             self.terminal.tell(format_args!(
-                "{}{of_platform}: {} layers, {}",
+                "{}{of_platform}: {}, {}",
                 self.image,
-                layers.len(),
+                count(layers.len(), "layer"),
                 size(total)
             ));
         }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use overlaybd_proxy::oci::Digest;
+
 use super::support::{run, text};
 
 /// A containerd of its own, which ends with the test.
@@ -12,9 +14,6 @@ pub struct Containerd {
     place: PathBuf,
     daemon: Child,
 }
-
-/// An image's root filesystem, there until dropped.
-pub struct Mount(PathBuf);
 
 impl Containerd {
     pub fn start(scratch: &Path) -> Self {
@@ -53,9 +52,15 @@ impl Containerd {
         fs::read_to_string(self.place.join("log")).unwrap()
     }
 
-    fn ctr(&self, arguments: &[&str]) {
-        let socket = self.place.join("socket");
-        run("ctr", &[&["-a", text(&socket)], arguments].concat());
+    fn ctr(&self, arguments: &[&str]) -> String {
+        let output = Command::new("ctr")
+            .args(["-a", text(&self.place.join("socket"))])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ctr {arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Takes in and unpacks all images of a layout.
@@ -67,14 +72,22 @@ impl Containerd {
         self.ctr(&arguments.concat());
     }
 
-    /// Shows the root filesystem of an image.
-    pub fn mount(&self, tag: &str) -> Mount {
-        let at = self.place.join(tag);
-        fs::create_dir(&at).unwrap();
-        let image = format!("shapes:{tag}");
-        let native = ["--snapshotter", "native"];
-        self.ctr(&[&["images", "mount"], &native[..], &[&image, text(&at)]].concat());
-        Mount(at)
+    /// The directory with what these layers of an image came to.
+    pub fn unpacked(&self, tars: &[&[u8]]) -> PathBuf {
+        let mut chain = String::new();
+        for diff_id in tars.iter().map(|tar| Digest::of(tar).to_string()) {
+            chain = match chain.as_str() {
+                "" => diff_id,
+                below => Digest::of(format!("{below} {diff_id}").as_bytes()).to_string(),
+            };
+        }
+        let ctr = |arguments: &[&str]| {
+            self.ctr(&[&["snapshots", "--snapshotter", "native"], arguments].concat())
+        };
+        let view = format!("view-{chain}");
+        ctr(&["view", &view, &chain]);
+        let mount = ctr(&["mounts", "/", &view]);
+        mount.split(' ').nth(3).unwrap().into()
     }
 }
 
@@ -85,17 +98,5 @@ impl Drop for Containerd {
         if std::thread::panicking() {
             eprintln!("containerd said:\n{}", self.log());
         }
-    }
-}
-
-impl Mount {
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
     }
 }

@@ -6,7 +6,9 @@ mod containerd;
 mod differences;
 mod extraction;
 mod filesystem;
+mod indexes;
 mod layers;
+mod odd_layers;
 #[path = "../support/overlaybd/mod.rs"]
 mod overlaybd;
 mod shapes;

@@ -1,18 +1,9 @@
-//! Odd layers: what each comes to, by containerd's own unpacking, and that a conversion of it
-//! is held against the same.
+//! A table of odd layers.
 
-use std::fs;
-use std::path::Path;
-
-use overlaybd_proxy::cli::check::{Tree, What};
-
-use super::command::{Layout, check, convert, differences, problems};
-use super::containerd::Containerd;
-use super::support::*;
 use super::tar::{self, DIRECTORY, Entry, FIFO, FILE, HARD, SYMLINK, Tar};
 
 /// The layers of an image, by what is odd about them.
-type Shape = (&'static str, Vec<Vec<u8>>);
+pub type Shape = (&'static str, Vec<Vec<u8>>);
 
 fn one(name: &'static str, tar: Tar) -> Shape {
     (name, vec![tar.finish()])
@@ -54,7 +45,7 @@ fn numbers(uid: i64, gid: i64) -> Vec<u8> {
 }
 
 /// What every reader of tars and layers takes alike.
-fn read_alike() -> Vec<Shape> {
+pub fn read_alike() -> Vec<Shape> {
     let target = || Tar::new().dir("t/").file("t/k", "k").soft("l", "/t");
     let pair = || {
         let tar = Tar::new().dir("a/").file("a/a", "1");
@@ -195,7 +186,7 @@ const DEFAULT: &str = "system.posix_acl_default";
 const ANY: u32 = u32::MAX;
 
 /// Attributes as containerd sets them.
-fn attributes() -> Vec<Shape> {
+pub fn attributes() -> Vec<Shape> {
     let named = list(&[
         (1, 6, ANY),
         (2, 7, 1000),
@@ -258,7 +249,8 @@ fn attributes() -> Vec<Shape> {
                     ACCESS,
                     list(&[(1, 6, ANY), (4, 7, ANY), (16, 4, ANY), (32, 0, ANY)]),
                 ))
-                .entry(Entry::new(FILE, "none").xattr(ACCESS, list(&[]))),
+                .entry(Entry::new(FILE, "none").xattr(ACCESS, list(&[])))
+                .entry(Entry::new(FILE, "newer").xattr(ACCESS, b"\x03\0\0\0")),
         ),
         one(
             "a default list, and what is made below it",
@@ -362,7 +354,7 @@ fn attributes() -> Vec<Shape> {
 }
 
 /// Names and contents as Go and containerd take them.
-fn names() -> Vec<Shape> {
+pub fn names() -> Vec<Shape> {
     let sparse = |version: &[(&str, &str)], data: &'static [u8]| {
         Tar::new()
             .bytes(&pax(version))
@@ -404,6 +396,12 @@ fn names() -> Vec<Shape> {
                     ("path", "other"),
                     ("LIBARCHIVE.xattr.user.a", "!!"),
                 ]))
+                .file("f", "x"),
+        ),
+        one(
+            "a global header with a path",
+            Tar::new()
+                .bytes(&global(&[("path", "parents/of/nothing")]))
                 .file("f", "x"),
         ),
         one(
@@ -496,113 +494,4 @@ fn names() -> Vec<Shape> {
             ),
         ),
     ]
-}
-
-/// Fails with what is different from what containerd unpacked. Directories that nothing
-/// describes have the time of the unpacking there.
-fn assert_unpacked(name: &str, model: &Tree, root: &Path) {
-    let differences = model.differences(&walk(root), 20);
-    let is_implicit_time = |path: &[u8], what: &What, expected: &str| {
-        let path = String::from_utf8_lossy(path);
-        let path = root.join(path.trim_start_matches('/'));
-        let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-        is_directory && *what == What::Mtime && expected == "0+000000000ns"
-    };
-    let lines: Vec<String> = differences
-        .iter()
-        .filter(|one| !is_implicit_time(&one.path, &one.what, &one.expected))
-        .map(ToString::to_string)
-        .collect();
-    assert!(lines.is_empty(), "{name}: {}", lines.join("\n"));
-}
-
-#[test]
-fn odd_layers_come_to_what_containerd_unpacks() {
-    if !is_root() || !has("containerd") || !has("ctr") {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let shapes: Vec<Shape> = [read_alike(), attributes(), names()].concat();
-    let layout = Layout::new(&place.path().join("layout"));
-    for (number, (_, tars)) in shapes.iter().enumerate() {
-        let tars: Vec<&[u8]> = tars.iter().map(Vec::as_slice).collect();
-        layout.name(&format!("shape-{number}"), layout.image("amd64", &tars));
-    }
-    let containerd = Containerd::start(place.path());
-    containerd.import(layout.path());
-    for (number, (name, tars)) in shapes.iter().enumerate() {
-        let tars: Vec<&[u8]> = tars.iter().map(Vec::as_slice).collect();
-        let unpacked = containerd.mount(&format!("shape-{number}"));
-        assert_unpacked(name, &layers(&tars), unpacked.path());
-    }
-}
-
-/// Converts each image and checks the result against it.
-fn assert_checked(shapes: &[Shape]) {
-    let place = tempfile::tempdir().unwrap();
-    let mut wrong = Vec::new();
-    for (number, (name, tars)) in shapes.iter().enumerate() {
-        let tars: Vec<&[u8]> = tars.iter().map(Vec::as_slice).collect();
-        let source = Layout::new(&place.path().join(format!("source-{number}")));
-        source.name("1", source.image("amd64", &tars));
-        let target = format!("oci:{}:1", place.path().join(format!("{number}")).display());
-        println!("{name}");
-        convert(&source.at("1"), &target, &[]);
-        let (report, code) = check(&[&target, "--source", &source.at("1")]);
-        if code != 0 {
-            let differences = differences(&report).join(", ");
-            wrong.push(format!("{name}: {differences}{}", problems(&report)));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn a_conversion_of_layers_that_all_read_alike_checks_the_same() {
-    assert_checked(&read_alike());
-}
-
-#[test]
-fn a_conversion_of_odd_attributes_checks_the_same() {
-    assert_checked(&attributes());
-}
-
-#[test]
-fn a_conversion_of_odd_names_and_maps_checks_the_same() {
-    assert_checked(&names());
-}
-
-/// The stacks in `tests/cases`, bottom first.
-fn cases() -> Vec<Shape> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut files: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file() && path.extension().is_some_and(|end| end != "md"))
-        .collect();
-    files.sort();
-    let mut stacks: Vec<Shape> = Vec::new();
-    for file in files {
-        let mut bytes = fs::read(&file).unwrap();
-        if text(&file).ends_with(".gz") {
-            let mut tar = Vec::new();
-            let mut gzip = flate2::read::GzDecoder::new(bytes.as_slice());
-            std::io::Read::read_to_end(&mut gzip, &mut tar).unwrap();
-            bytes = tar;
-        }
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let name = name.split('.').next().unwrap();
-        match stacks.last_mut() {
-            Some((last, tars)) if *last == name => tars.push(bytes),
-            _ => stacks.push((Box::leak(name.to_owned().into_boxed_str()), vec![bytes])),
-        }
-    }
-    stacks
-}
-
-#[test]
-fn each_small_input_checks_the_same() {
-    let cases = cases();
-    assert!(cases.len() >= 10);
-    assert_checked(&cases);
 }

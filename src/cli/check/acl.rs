@@ -60,6 +60,12 @@ impl List {
         }
     }
 
+    /// Whether an attribute's value is a list of a version that Linux does not know.
+    pub(super) fn is_of_another_version(value: &[u8]) -> bool {
+        let version = value.first_chunk::<4>();
+        version.is_some_and(|version| u32::from_le_bytes(*version) != VERSION)
+    }
+
     /// The attribute's value.
     pub(super) fn value(&self) -> Vec<u8> {
         let entries = self.0.iter().flat_map(|entry| {

@@ -54,7 +54,7 @@ pub(super) fn new_in(parent: &Attributes, kind: &Kind, mode: u16) -> Result<Attr
 pub(super) fn applied(
     mut node: Attributes,
     kind: &Kind,
-    entry: Described,
+    entry: &Described,
 ) -> Result<Attributes, String> {
     node.uid = entry.uid.unwrap_or(node.uid);
     node.gid = entry.gid.unwrap_or(node.gid);
@@ -95,6 +95,11 @@ fn is_taken(name: &[u8], kind: &Kind) -> bool {
 }
 
 fn set(xattrs: &mut Xattrs, name: &[u8], value: &[u8]) -> Result<(), String> {
+    let is_list = matches!(name, ACCESS | DEFAULT);
+    if is_list && List::is_of_another_version(value) {
+        // Linux says that it does not know such, and containerd goes on.
+        return Ok(());
+    }
     let value = match name {
         ACCESS | DEFAULT => List::parse(value)?
             .filter(|list| name == DEFAULT || !list.is_a_mode())

@@ -217,7 +217,7 @@ impl Tree {
                     id = self.target(&target, layer)?;
                     self.link(parent, name, id);
                 }
-                self.describe(id, about)?;
+                self.describe(id, &about)?;
             }
             Made::Node(Kind::Symlink(target)) if target.is_empty() => {
                 return Err("a symbolic link to nothing".to_owned());
@@ -240,7 +240,7 @@ impl Tree {
                         id
                     }
                 };
-                self.describe(id, about)?;
+                self.describe(id, &about)?;
             }
         }
         layer.note(parent, name);
@@ -253,7 +253,7 @@ impl Tree {
         attributes::new_in(parent.unwrap_or(&bare), kind, mode)
     }
 
-    fn describe(&mut self, id: NodeId, about: Described) -> Result<(), String> {
+    fn describe(&mut self, id: NodeId, about: &Described) -> Result<(), String> {
         if let Some(node) = self.node_mut(id) {
             node.attributes = attributes::applied(node.attributes.clone(), &node.kind, about)?;
         }

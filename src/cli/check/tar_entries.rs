@@ -104,9 +104,10 @@ impl<R: Read> Entries<R> {
                 b'L' => before.name = until_nul(&self.extension(&header)?),
                 b'K' => before.link = until_nul(&self.extension(&header)?),
                 b'g' => {
-                    pax(&self.extension(&header)?)?;
+                    let records = pax(&self.extension(&header)?)?;
+                    let name = records.get(b"path").map(<[u8]>::to_vec);
                     return Ok(Some(Entry {
-                        path: header.name(),
+                        path: name.unwrap_or_else(|| header.name()),
                         made: Made::Parents,
                         about: described(&header, &Records::default())?,
                     }));

@@ -144,8 +144,8 @@ impl Server {
             drop(connection);
             match remedy(&error) {
                 Remedy::Never => return Err(self.refused(what, &error)),
-                Remedy::Later => return Err(self.unavailable(error.to_string())),
-                _ if attempt >= ATTEMPTS => return Err(self.unavailable(error.to_string())),
+                Remedy::Later => return Err(self.unavailable(explain(&error))),
+                _ if attempt >= ATTEMPTS => return Err(self.unavailable(explain(&error))),
                 Remedy::Reconnect => {
                     tracing::debug!(index = %self, what, %error, "lost a connection");
                 }
@@ -169,7 +169,7 @@ impl Server {
                 }
                 // A second look: a server that restarts refuses for a moment only.
                 Ok(Err(_)) if attempt < 3 => sleep(Duration::from_millis(100)).await,
-                Ok(Err(error)) => return Err(self.unavailable(error.to_string())),
+                Ok(Err(error)) => return Err(self.unavailable(explain(&error))),
                 Err(_) => {
                     let time = self.connect_timeout;
                     return Err(self.unavailable(format!("no connection within {time:?}")));
@@ -189,7 +189,7 @@ impl Server {
             }
             Ok(Err(error)) => match remedy(&error) {
                 Remedy::Never => Err(self.refused("check the tables", &error)),
-                _ => Err(self.unavailable(error.to_string())),
+                _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
         }
@@ -203,7 +203,7 @@ impl Server {
             Ok(Err(Error::Server(error))) if error.code == 1050 => Ok(()),
             Ok(Err(error)) => match remedy(&error) {
                 Remedy::Never => Err(self.refused("create a table", &error)),
-                _ => Err(self.unavailable(error.to_string())),
+                _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
         }

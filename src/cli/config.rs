@@ -39,13 +39,13 @@ struct CheckArgs {
 
 pub fn run(args: ConfigArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let Action::Check(args) = args.action;
-    let (mut layers, mut mistakes) = context.service();
-    let options = args.options.effective(&mut layers, &mut mistakes);
-    let log = context.log_options(&mut layers, &mut mistakes);
+    let (mut sources, mut errors) = context.service();
+    let options = args.options.effective(&mut sources, &mut errors);
+    let log = context.log_options(&mut sources, &mut errors);
     if !args.quiet {
-        output::line(show(&layers).trim_end())?;
+        output::line(show(&sources).trim_end())?;
     }
-    options.config(&log, mistakes)?;
+    options.config(&log, errors)?;
     output::note("the configuration is good");
     Ok(ExitStatus::Ok)
 }

@@ -9,7 +9,7 @@ use clap::ArgMatches;
 use super::log;
 use super::progress::Terminal;
 use crate::config::options::{LogOptions, RegistryOptions};
-use crate::config::{DEFAULT_PATH, Layers, Mistakes, Origin, origins};
+use crate::config::{ConfigErrors, DEFAULT_PATH, Origin, Sources, origins};
 
 /// What all commands share.
 pub struct Context {
@@ -28,41 +28,45 @@ impl Context {
     }
 
     /// The settings of a command that works like the service: the default file counts.
-    pub(super) fn service(&self) -> (Layers, Mistakes) {
+    pub(super) fn service(&self) -> (Sources, ConfigErrors) {
         let default = Path::new(DEFAULT_PATH);
         let default = default.exists().then_some(default);
-        Layers::read(self.named.as_deref().or(default), self.origins.clone())
+        Sources::read(self.named.as_deref().or(default), self.origins.clone())
     }
 
     /// The settings of a command that anyone may run for themselves: only a file that was
     /// named counts.
-    pub(super) fn personal(&self) -> (Layers, Mistakes) {
-        Layers::read(self.named.as_deref(), self.origins.clone())
+    pub(super) fn personal(&self) -> (Sources, ConfigErrors) {
+        Sources::read(self.named.as_deref(), self.origins.clone())
     }
 
     /// The log's options, with those of the file.
-    pub(super) fn log_options(&self, layers: &mut Layers, mistakes: &mut Mistakes) -> LogOptions {
-        layers.effective(&self.log, mistakes)
+    pub(super) fn log_options(
+        &self,
+        sources: &mut Sources,
+        errors: &mut ConfigErrors,
+    ) -> LogOptions {
+        sources.effective(&self.log, errors)
     }
 
     /// Starts the log as it is configured, with lines of a certain kind added; for a person
     /// at a terminal it says warnings only, unless more is asked for.
     pub(super) fn start_log(
         &self,
-        layers: &mut Layers,
-        mistakes: &mut Mistakes,
+        sources: &mut Sources,
+        errors: &mut ConfigErrors,
         terminal: &Terminal,
         extra: &[&str],
     ) {
-        let mut options = self.log_options(layers, mistakes);
-        if *layers.origin("log-level") == Origin::Default {
+        let mut options = self.log_options(sources, errors);
+        if *sources.origin("log-level") == Origin::Default {
             options.log_level = Some("warn".into());
         }
         if let Some(level) = &options.log_level {
             let directives = std::iter::once(level.as_str()).chain(extra.iter().copied());
             options.log_level = Some(directives.collect::<Vec<_>>().join(",").into());
         }
-        if let Some(config) = options.config(mistakes) {
+        if let Some(config) = options.config(errors) {
             // It is never changed here.
             let _ = log::start(config, terminal.clone());
         }
@@ -82,10 +86,10 @@ impl PasswordFlag {
     pub(super) fn apply(
         &self,
         options: &mut RegistryOptions,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> anyhow::Result<()> {
         if let Some(password) = self.read()? {
-            options.set_password(&password, mistakes);
+            options.set_password(&password, errors);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::standalone::{StandaloneOptions, usage};
 use crate::config::options::{
     ConversionOptions, Registries, RegistryOptions, StoreOptions, UpstreamOptions,
 };
-use crate::config::{Mistakes, Origin, Text};
+use crate::config::{ConfigErrors, Origin, Text};
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
 use crate::oci::reference::index_host;
 use crate::oci::{ImageReference, ManifestKind, Platform, Selector};
@@ -128,22 +128,22 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
 
 fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::Result<Plan> {
     let (source, destination) = images(args)?;
-    let (mut layers, mut found) = context.personal();
-    let mistakes = &mut found;
-    let mut registry = layers.effective(&args.registry, mistakes);
-    args.password.apply(&mut registry, mistakes)?;
+    let (mut sources, mut found) = context.personal();
+    let errors = &mut found;
+    let mut registry = sources.effective(&args.registry, errors);
+    args.password.apply(&mut registry, errors)?;
     if let Some(pair) = &args.client_cert {
         match pair.split_once(':') {
             Some((certificate, key)) => {
                 registry.upstream_cert = Some(certificate.into());
                 registry.upstream_key = Some(key.into());
             }
-            None => mistakes.add("client-cert", format!("{pair:?} is not CERT:KEY")),
+            None => errors.add("client-cert", format!("{pair:?} is not CERT:KEY")),
         }
     }
-    let conversion = layers.effective(&args.conversion, mistakes);
-    let mut store = layers.effective(&args.store, mistakes);
-    let upstreams = layers.effective(&UpstreamOptions::default(), mistakes);
+    let conversion = sources.effective(&args.conversion, errors);
+    let mut store = sources.effective(&args.store, errors);
+    let upstreams = sources.effective(&UpstreamOptions::default(), errors);
     let (dump, trace) = (
         format!("{DUMP_TARGET}=trace"),
         format!("{TRACE_TARGET}=trace"),
@@ -158,10 +158,10 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     if args.standalone.is_verbose() {
         extra.push("overlaybd_proxy=debug");
     }
-    context.start_log(&mut layers, mistakes, terminal, &extra);
-    args.standalone.check(mistakes);
+    context.start_log(&mut sources, errors, terminal, &extra);
+    args.standalone.check(errors);
     let mut temporary = None;
-    if *layers.origin("data-dir") == Origin::Default {
+    if *sources.origin("data-dir") == Origin::Default {
         let made = temporary_directory(args.dir.as_deref())?;
         store.data_dir = Some(made.path().display().to_string().into());
         temporary = Some(made);
@@ -171,19 +171,19 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
             terminal.tell(format_args!("temporary data stays in {}", kept.display()));
         }
     }
-    let store = store.config(mistakes);
+    let store = store.config(errors);
     let is_elsewhere = destination
         .as_ref()
         .is_some_and(|destination| !is_same_repository(&source, destination));
-    let converter = conversion.config(None, is_elsewhere, mistakes);
+    let converter = conversion.config(None, is_elsewhere, errors);
     let hosts = hosts_of_user(&source, destination.as_ref());
-    let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, mistakes);
+    let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, errors);
     let src_user = args.src_user.as_ref().map(|user| ("src-user", user));
     let dst_user = args.dst_user.as_ref().map(|user| ("dst-user", user));
-    let config = config_for(&registries, &source, src_user, mistakes);
+    let config = config_for(&registries, &source, src_user, errors);
     let destination_config = destination
         .as_ref()
-        .and_then(|image| config_for(&registries, image, dst_user, mistakes));
+        .and_then(|image| config_for(&registries, image, dst_user, errors));
     let (store, converter, config) = found.none_or(combine(store, converter, config))?;
     let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
     let destination = match destination.zip(destination_config) {
@@ -194,7 +194,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         }),
         None => None,
     };
-    let asked_for = match (&converter.platforms, layers.origin("platform")) {
+    let asked_for = match (&converter.platforms, sources.origin("platform")) {
         (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
         _ => Vec::new(),
     };
@@ -281,15 +281,15 @@ fn config_for(
     registries: &Registries,
     image: &ImageReference,
     user: Option<(&'static str, &Text)>,
-    mistakes: &mut Mistakes,
+    errors: &mut ConfigErrors,
 ) -> Option<RegistryConfig> {
     match image {
         ImageReference::Registry(reference) => {
-            registries.config((reference.scheme, &reference.host), user, mistakes)
+            registries.config((reference.scheme, &reference.host), user, errors)
         }
         ImageReference::Layout(_) => {
             if let Some((name, _)) = user {
-                mistakes.add(
+                errors.add(
                     name,
                     format!("{image} is no registry and wants no credentials"),
                 );

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::Mistakes;
+use crate::config::ConfigErrors;
 use crate::convert::{ConvertError, Fault};
 use crate::format::blob;
 use crate::registry;
@@ -61,7 +61,7 @@ impl ExitStatus {
     }
 
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if cause.is::<Mistakes>() {
+        if cause.is::<ConfigErrors>() {
             return Some(Self::Usage);
         }
         if let Some(error) = cause.downcast_ref::<ServerError>() {
@@ -131,7 +131,7 @@ mod tests {
         let broken = blob::BlobError::Wrapping("no tar".to_owned());
         for (error, status) in [
             (anyhow::anyhow!("disk"), ExitStatus::Failed),
-            (Mistakes::default().into(), ExitStatus::Usage),
+            (ConfigErrors::default().into(), ExitStatus::Usage),
             (registry.clone().into(), ExitStatus::Registry),
             (ConvertError::from(registry).into(), ExitStatus::Registry),
             (ConvertError::Interrupted.into(), ExitStatus::Failed),

@@ -50,17 +50,17 @@ impl ImageOptions {
         context: &Context,
         terminal: &Terminal,
     ) -> anyhow::Result<Registries> {
-        let (mut layers, mut mistakes) = context.personal();
-        let mut registry = layers.effective(&self.registry, &mut mistakes);
-        self.password.apply(&mut registry, &mut mistakes)?;
-        let upstreams = layers.effective(&UpstreamOptions::default(), &mut mistakes);
-        context.start_log(&mut layers, &mut mistakes, terminal, &[]);
+        let (mut sources, mut errors) = context.personal();
+        let mut registry = sources.effective(&self.registry, &mut errors);
+        self.password.apply(&mut registry, &mut errors)?;
+        let upstreams = sources.effective(&UpstreamOptions::default(), &mut errors);
+        context.start_log(&mut sources, &mut errors, terminal, &[]);
         let hosts = hosts.iter().filter_map(|image| match image {
             ImageReference::Registry(reference) => Some(reference.host.as_str()),
             ImageReference::Layout(_) => None,
         });
-        let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, &mut mistakes);
-        mistakes.none_or(Some(registries)).map_err(Into::into)
+        let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, &mut errors);
+        errors.none_or(Some(registries)).map_err(Into::into)
     }
 }
 
@@ -79,9 +79,9 @@ pub struct Found {
 impl Found {
     /// Fetches what the name leads to.
     pub async fn look_up(image: &ImageReference, registries: &Registries) -> anyhow::Result<Self> {
-        let mut mistakes = crate::config::Mistakes::default();
-        let target = registries.source(image, &mut mistakes);
-        let upstream = mistakes.none_or(target)?.open()?;
+        let mut errors = crate::config::ConfigErrors::default();
+        let target = registries.source(image, &mut errors);
+        let upstream = errors.none_or(target)?.open()?;
         Self::fetch(upstream, image.repo().clone(), &image.selector())
             .await
             .with_context(|| format!("image {image} (there is no file of this name)"))
@@ -254,22 +254,22 @@ pub fn parse(text: &str) -> anyhow::Result<ImageReference> {
         "containers-storage:",
     ];
     if let Some(scheme) = foreign.iter().find(|scheme| text.starts_with(**scheme)) {
-        let mut mistakes = crate::config::Mistakes::default();
-        mistakes.add_line(format!(
+        let mut errors = crate::config::ConfigErrors::default();
+        errors.add_line(format!(
             "{scheme} is none of the places that images are read from or written to: \
              [HOST/]REPO[:TAG], oci:DIR[:TAG] and oci-archive:FILE[:TAG] are"
         ));
-        return Err(mistakes.into());
+        return Err(errors.into());
     }
     text.parse()
         .map_err(|error: crate::oci::reference::InvalidReference| {
-            let mut mistakes = crate::config::Mistakes::default();
+            let mut errors = crate::config::ConfigErrors::default();
             let hint = if text.contains('/') || text.contains('.') {
                 " (and there is no such file)"
             } else {
                 ""
             };
-            mistakes.add_line(format!("{error}{hint}"));
-            mistakes.into()
+            errors.add_line(format!("{error}{hint}"));
+            errors.into()
         })
 }

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use super::context::{Context, PasswordFlag};
 use super::exit::describe;
 use super::log::LogLevel;
-use crate::config::{Layers, ServeConfig, ServeOptions};
+use crate::config::{ServeConfig, ServeOptions, Sources};
 use crate::convert::Converter;
 use crate::server::Reloader;
 
@@ -60,14 +60,14 @@ impl Settings {
     ///
     /// # Errors
     /// All mistakes.
-    pub(super) fn read(&self) -> anyhow::Result<(ServeConfig, Layers)> {
-        let (mut layers, mut mistakes) = self.context.service();
-        let mut options = self.options.effective(&mut layers, &mut mistakes);
+    pub(super) fn read(&self) -> anyhow::Result<(ServeConfig, Sources)> {
+        let (mut sources, mut errors) = self.context.service();
+        let mut options = self.options.effective(&mut sources, &mut errors);
         if let Some(password) = &self.password {
-            options.registry.set_password(password, &mut mistakes);
+            options.registry.set_password(password, &mut errors);
         }
-        let log = self.context.log_options(&mut layers, &mut mistakes);
-        Ok((options.config(&log, mistakes)?, layers))
+        let log = self.context.log_options(&mut sources, &mut errors);
+        Ok((options.config(&log, errors)?, sources))
     }
 }
 
@@ -75,7 +75,7 @@ impl Settings {
 pub(super) struct Running {
     pub(super) settings: Settings,
     /// The settings that it was started with.
-    pub(super) layers: Layers,
+    pub(super) sources: Sources,
     pub(super) level: LogLevel,
     pub(super) server: Reloader,
     pub(super) converter: Converter,
@@ -95,7 +95,7 @@ impl Running {
         }
     }
 
-    fn take_over(&self, (fresh, layers): (ServeConfig, Layers)) -> anyhow::Result<()> {
+    fn take_over(&self, (fresh, sources): (ServeConfig, Sources)) -> anyhow::Result<()> {
         self.server
             .take_over_upstreams(&fresh.server)
             .map_err(anyhow::Error::msg)?;
@@ -109,7 +109,7 @@ impl Running {
         self.level
             .set(fresh.log.filter)
             .context("the log's level cannot be changed")?;
-        let mut others = self.layers.differences(&layers);
+        let mut others = self.sources.differences(&sources);
         others.retain(|key| !RELOADED.contains(&key.as_str()));
         if !others.is_empty() {
             let settings = others.join(", ");

@@ -49,7 +49,7 @@ pub struct ServeArgs {
 
 pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let settings = Settings::new(args.options, context, &args.password)?;
-    let (config, layers) = settings.read()?;
+    let (config, sources) = settings.read()?;
     let level = log::start(config.log, Terminal::plain());
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     signals::survive_file_size_limit().context("signals cannot be received")?;
@@ -73,7 +73,7 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
     }
     let running = Arc::new(Running {
         settings,
-        layers,
+        sources,
         level,
         server: server.reloader(),
         converter,

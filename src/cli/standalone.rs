@@ -4,7 +4,7 @@
 
 use anyhow::Context as _;
 
-use crate::config::Mistakes;
+use crate::config::ConfigErrors;
 
 /// The options of the reference's standalone converter.
 #[derive(clap::Args, Default)]
@@ -80,22 +80,22 @@ impl StandaloneOptions {
     }
 
     /// Tells what cannot be done, and logs what has no meaning here.
-    pub fn check(&self, mistakes: &mut Mistakes) {
+    pub fn check(&self, errors: &mut ConfigErrors) {
         if let Some(kind) = self
             .db_type
             .as_deref()
             .filter(|kind| !matches!(*kind, "" | "mysql"))
         {
-            mistakes.add("db-type", format!("{kind:?} is not supported: mysql is"));
+            errors.add("db-type", format!("{kind:?} is not supported: mysql is"));
         }
         if self.mkfs == Some(false) {
-            mistakes.add(
+            errors.add(
                 "mkfs",
                 "the bottom layer always brings its filesystem: leave it out",
             );
         }
         if self.turbo_oci.is_some() {
-            mistakes.add("turboOCI", "this format is not supported: leave it out");
+            errors.add("turboOCI", "this format is not supported: leave it out");
         }
         if self.disable_sparse {
             tracing::info!("--disable-sparse has no meaning here: no sparse file is used");
@@ -104,8 +104,8 @@ impl StandaloneOptions {
 }
 
 /// A mistake in the command line.
-pub fn usage(text: &str) -> Mistakes {
-    let mut mistakes = Mistakes::default();
-    mistakes.add_line(text);
-    mistakes
+pub fn usage(text: &str) -> ConfigErrors {
+    let mut errors = ConfigErrors::default();
+    errors.add_line(text);
+    errors
 }

@@ -82,15 +82,15 @@ pub async fn run(args: StoreArgs, context: Context) -> anyhow::Result<ExitStatus
 
 /// A data directory that is there: none is made to be verified.
 fn data_dir(place: &PlaceOptions, context: &Context) -> anyhow::Result<PathBuf> {
-    let (mut layers, mut mistakes) = context.service();
-    let place = layers.effective(place, &mut mistakes);
+    let (mut sources, mut errors) = context.service();
+    let place = sources.effective(place, &mut errors);
     let text = place.data_dir.as_ref().map_or("", Text::as_str);
     let data_dir = PathBuf::from(text);
     if !data_dir.join("layout").is_file() {
         let what = format!("{text:?} is no data directory: there is no file `layout` in it");
-        mistakes.add("data-dir", what);
+        errors.add("data-dir", what);
     }
-    Ok(mistakes.none_or(Some(data_dir))?)
+    Ok(errors.none_or(Some(data_dir))?)
 }
 
 /// What was found so far.

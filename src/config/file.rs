@@ -4,20 +4,20 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::layers::{Shape, keys};
-use super::mistakes::Mistakes;
+use super::errors::ConfigErrors;
+use super::keys::{Shape, keys};
 use super::options::upstream_keys;
 
 /// The file that is read when none is named and this one is there.
 pub const DEFAULT_PATH: &str = "/etc/overlaybd-proxy/config.toml";
 
 /// The settings of the file at `path`; those that make no sense are left out and told.
-pub(super) fn read(path: &Path, mistakes: &mut Mistakes) -> Table {
+pub(super) fn read(path: &Path, errors: &mut ConfigErrors) -> Table {
     let shown = path.display();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
-            mistakes.add_line(format!(
+            errors.add_line(format!(
                 "the configuration file {shown} cannot be read: {error}"
             ));
             return Table::new();
@@ -26,14 +26,14 @@ pub(super) fn read(path: &Path, mistakes: &mut Mistakes) -> Table {
     let table = match text.parse::<Table>() {
         Ok(table) => table,
         Err(error) => {
-            mistakes.add_line(format!("{shown} is not TOML: {}", locate(&text, &error)));
+            errors.add_line(format!("{shown} is not TOML: {}", locate(&text, &error)));
             return Table::new();
         }
     };
     let mut kept = Table::new();
     for (key, value) in table {
         let Some(shape) = keys().get(&key) else {
-            mistakes.add_line(unknown(&key, &shown.to_string(), keys().keys()));
+            errors.add_line(unknown(&key, &shown.to_string(), keys().keys()));
             continue;
         };
         match shaped(*shape, value) {
@@ -42,12 +42,12 @@ pub(super) fn read(path: &Path, mistakes: &mut Mistakes) -> Table {
                     entries
                         .iter()
                         .filter_map(Value::as_table)
-                        .for_each(|entry| check_entry(entry, &shown.to_string(), mistakes));
+                        .for_each(|entry| check_entry(entry, &shown.to_string(), errors));
                 }
                 kept.insert(key, value);
             }
             Err(expected) => {
-                mistakes.add_line(format!("`{key}` in {shown}: {expected} is expected"));
+                errors.add_line(format!("`{key}` in {shown}: {expected} is expected"));
             }
         }
     }
@@ -107,14 +107,14 @@ fn shaped(shape: Shape, value: Value) -> Result<Value, &'static str> {
     }
 }
 
-fn check_entry(entry: &Table, place: &str, mistakes: &mut Mistakes) {
+fn check_entry(entry: &Table, place: &str, errors: &mut ConfigErrors) {
     for (key, value) in entry {
         let place = format!("[[upstream]] of {place}");
         match upstream_keys().get(key) {
-            None => mistakes.add_line(unknown(key, &place, upstream_keys().keys())),
+            None => errors.add_line(unknown(key, &place, upstream_keys().keys())),
             Some(shape) => {
                 if let Err(expected) = shaped(*shape, value.clone()) {
-                    mistakes.add_line(format!("`{key}` in {place}: {expected} is expected"));
+                    errors.add_line(format!("`{key}` in {place}: {expected} is expected"));
                 }
             }
         }
@@ -141,9 +141,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
-        let mut mistakes = Mistakes::default();
-        read(&path, &mut mistakes);
-        mistakes.lines().to_vec()
+        let mut errors = ConfigErrors::default();
+        read(&path, &mut errors);
+        errors.lines().to_vec()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::options::{
     ConversionOptions, LimitOptions, LogConfig, LogOptions, PushOptions, RegistryOptions,
     ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
 };
-use super::{Layers, Mistakes};
+use super::{ConfigErrors, Sources};
 use crate::convert::{ConverterConfig, PushTarget};
 use crate::server::ServerConfig;
 use crate::store::StoreConfig;
@@ -58,16 +58,16 @@ pub struct ServeConfig {
 impl ServeOptions {
     /// These over what the file and the defaults say.
     #[must_use]
-    pub fn effective(&self, layers: &mut Layers, mistakes: &mut Mistakes) -> Self {
+    pub fn effective(&self, sources: &mut Sources, errors: &mut ConfigErrors) -> Self {
         Self {
-            upstream: layers.effective(&self.upstream, mistakes),
-            server: layers.effective(&self.server, mistakes),
-            push: layers.effective(&self.push, mistakes),
-            conversion: layers.effective(&self.conversion, mistakes),
-            store: layers.effective(&self.store, mistakes),
-            scrub: layers.effective(&self.scrub, mistakes),
-            registry: layers.effective(&self.registry, mistakes),
-            limits: layers.effective(&self.limits, mistakes),
+            upstream: sources.effective(&self.upstream, errors),
+            server: sources.effective(&self.server, errors),
+            push: sources.effective(&self.push, errors),
+            conversion: sources.effective(&self.conversion, errors),
+            store: sources.effective(&self.store, errors),
+            scrub: sources.effective(&self.scrub, errors),
+            registry: sources.effective(&self.registry, errors),
+            limits: sources.effective(&self.limits, errors),
         }
     }
 
@@ -78,9 +78,9 @@ impl ServeOptions {
     pub fn config(
         &self,
         log: &LogOptions,
-        mut mistakes: Mistakes,
-    ) -> Result<ServeConfig, Mistakes> {
-        let found = &mut mistakes;
+        mut errors: ConfigErrors,
+    ) -> Result<ServeConfig, ConfigErrors> {
+        let found = &mut errors;
         let log = log.config(found);
         let store = self.store.config(found);
         let scrub = self.scrub.config(found);
@@ -94,7 +94,7 @@ impl ServeOptions {
             }
         }
         let push = self.push.target(&registries, found);
-        let suffix = self.push.suffix(&mut Mistakes::default());
+        let suffix = self.push.suffix(&mut ConfigErrors::default());
         let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
         let converter = self.conversion.config(push, is_elsewhere, found);
         let server = self.server.config(upstreams, suffix, limits, found);
@@ -107,6 +107,6 @@ impl ServeOptions {
                 log: log?,
             })
         })();
-        mistakes.none_or(config)
+        errors.none_or(config)
     }
 }

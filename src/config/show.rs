@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::layers::{Layers, Origin, keys};
+use super::keys::keys;
 use super::options::upstream_keys;
+use super::origin::Origin;
+use super::sources::Sources;
 use crate::oci::reference::shown_address;
 use crate::store::Dsn;
 
@@ -13,8 +15,8 @@ const HIDDEN: &str = "***";
 
 /// The settings that hold, each with where it came from; passwords and tokens are replaced.
 #[must_use]
-pub fn show(layers: &Layers) -> String {
-    let table = redacted(layers.table());
+pub fn show(sources: &Sources) -> String {
+    let table = redacted(sources.table());
     let mut text = String::new();
     let mut upstreams = Vec::new();
     for key in keys().keys() {
@@ -27,7 +29,7 @@ pub fn show(layers: &Layers) -> String {
             continue;
         }
         let _ = write!(text, "{key} = {value}");
-        let _ = match layers.origin(key) {
+        let _ = match sources.origin(key) {
             Origin::Default => writeln!(text, "  # default"),
             Origin::File(path) => writeln!(text, "  # {}", path.display()),
             Origin::Environment => writeln!(text, "  # environment"),

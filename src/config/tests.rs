@@ -6,16 +6,16 @@ use std::path::Path;
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
-use super::layers::keys;
 use super::options::LogOptions;
-use super::{Layers, Mistakes, ServeOptions, decorate, origins};
+use super::sources::keys;
+use super::{ConfigErrors, ServeOptions, Sources, decorate, origins};
 
 /// The settings that a command line comes to, shown, or its mistakes.
-fn settings(arguments: &[&str]) -> Result<String, Mistakes> {
+fn settings(arguments: &[&str]) -> Result<String, ConfigErrors> {
     settings_with(None, arguments)
 }
 
-fn settings_with(file: Option<&Path>, arguments: &[&str]) -> Result<String, Mistakes> {
+fn settings_with(file: Option<&Path>, arguments: &[&str]) -> Result<String, ConfigErrors> {
     let command = ServeOptions::augment_args(Command::new("serve"));
     let command = decorate(LogOptions::augment_args(command));
     let matches = command
@@ -23,13 +23,13 @@ fn settings_with(file: Option<&Path>, arguments: &[&str]) -> Result<String, Mist
         .unwrap();
     let options = ServeOptions::from_arg_matches(&matches).unwrap();
     let log = LogOptions::from_arg_matches(&matches).unwrap();
-    let (mut layers, mut mistakes) = Layers::read(file, origins(&matches));
-    let options = options.effective(&mut layers, &mut mistakes);
-    let log = layers.effective(&log, &mut mistakes);
+    let (mut sources, mut errors) = Sources::read(file, origins(&matches));
+    let options = options.effective(&mut sources, &mut errors);
+    let log = sources.effective(&log, &mut errors);
     // An opened registry does not show its settings.
-    let mut unheard = Mistakes::default();
+    let mut unheard = ConfigErrors::default();
     let (upstreams, _) = options.upstream.config(&options.registry, &mut unheard);
-    let config = options.config(&log, mistakes)?;
+    let config = options.config(&log, errors)?;
     let mut text = String::new();
     let _ = write!(text, "{config:?} {upstreams:?}");
     Ok(text)

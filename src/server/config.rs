@@ -9,9 +9,9 @@ use crate::registry::Upstream;
 /// Everything that the server can be told.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where registry clients are answered; port 0 for any.
+    /// Listen address for registry clients; port 0 for any.
     pub listen: SocketAddr,
-    /// Where operators are answered: health and metrics; `None` for nowhere.
+    /// Listen address of health checks and metrics, if there is one.
     pub admin: Option<SocketAddr>,
     /// Certificate and key; `None` for plain HTTP.
     pub tls: Option<TlsConfig>,

@@ -11,7 +11,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::image::{self, Found, ImageOptions};
 use crate::cli::output::{self, short, size};
 use crate::cli::progress::{ProgressOptions, Terminal};
-use crate::config::Mistakes;
+use crate::config::ConfigErrors;
 use crate::convert::Source;
 use crate::oci::{ImageReference, Manifest, Platform, Selector};
 use crate::registry::Authorization;
@@ -104,17 +104,21 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
 const SUFFIX: &str = "_obd";
 
 /// The platforms that are asked for; none for all of them.
-fn platforms(texts: &[String]) -> Result<Vec<Platform>, Mistakes> {
-    let mut mistakes = Mistakes::default();
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, ConfigErrors> {
+    let mut errors = ConfigErrors::default();
     let named = texts.iter().filter(|text| *text != "all");
     let platforms: Vec<Platform> = named
-        .filter_map(|text| mistakes.take("platform", text.parse()))
+        .filter_map(|text| errors.take("platform", text.parse()))
         .collect();
-    mistakes.none_or(Some(platforms))
+    errors.none_or(Some(platforms))
 }
 
 /// The source, where none is named.
-fn derived(found: &Found, converted: &ImageReference, suffix: &str) -> Result<Selector, Mistakes> {
+fn derived(
+    found: &Found,
+    converted: &ImageReference,
+    suffix: &str,
+) -> Result<Selector, ConfigErrors> {
     let subject = match &found.manifest {
         Manifest::Image(image) => &image.subject,
         Manifest::Index(index) => &index.subject,
@@ -129,12 +133,12 @@ fn derived(found: &Found, converted: &ImageReference, suffix: &str) -> Result<Se
     match without {
         Some(Ok(tag)) if !suffix.is_empty() => Ok(Selector::Tag(tag)),
         _ => {
-            let mut mistakes = Mistakes::default();
-            mistakes.add_line(format!(
+            let mut errors = ConfigErrors::default();
+            errors.add_line(format!(
                 "{converted} does not say what it was made of, and its tag does not end in \
                  {suffix:?}: name the image with --source"
             ));
-            Err(mistakes)
+            Err(errors)
         }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
-use crate::config::Mistakes;
+use crate::config::ConfigErrors;
 use crate::config::options::{Registries, Target};
 use crate::convert::{Converter, Source, TagOutcome};
 use crate::oci::reference::is_docker_hub;
@@ -49,9 +49,9 @@ impl Direct {
         let Some(Host { scheme, name }) = host else {
             return Ok(self.default.open()?);
         };
-        let mut mistakes = Mistakes::default();
-        let upstream = self.registries.dial((*scheme, name), None, &mut mistakes);
-        Ok(mistakes.none_or(upstream)?)
+        let mut errors = ConfigErrors::default();
+        let upstream = self.registries.dial((*scheme, name), None, &mut errors);
+        Ok(errors.none_or(upstream)?)
     }
 
     fn repo(&self, place: &Place) -> RepoName {

@@ -20,7 +20,7 @@ use super::signals;
 use crate::config::options::{
     ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
 };
-use crate::config::{Layers, Mistakes, duration, number};
+use crate::config::{ConfigErrors, Sources, duration, number};
 use crate::convert::{Converter, PushTarget};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Digest, Selector, Tag};
@@ -173,12 +173,12 @@ struct Report {
 pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::choose(args.progress);
     if args.password.is_set() && args.file.iter().any(|file| file == "-") {
-        let mut mistakes = Mistakes::default();
-        mistakes.add(
+        let mut errors = ConfigErrors::default();
+        errors.add(
             "password-stdin",
             "standard input is the list of images already",
         );
-        return Err(mistakes.into());
+        return Err(errors.into());
     }
     let gathered = names::gather(&args.images, &args.all_tags, &args.file)?;
     let Gathered {
@@ -194,11 +194,11 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         );
     }
     if !wrong.is_empty() {
-        let mut mistakes = Mistakes::default();
+        let mut errors = ConfigErrors::default();
         for line in wrong {
-            mistakes.add_line(line);
+            errors.add_line(line);
         }
-        return Err(mistakes.into());
+        return Err(errors.into());
     }
     let (way, suffix) = way(&args, &context, &terminal).await?;
     let shutdown = signals::shutdown().context("signals cannot be received")?;
@@ -236,25 +236,25 @@ async fn way(
     context: &Context,
     terminal: &Terminal,
 ) -> anyhow::Result<(Way, String)> {
-    let (mut layers, mut found) = context.service();
-    let mistakes = &mut found;
-    let upstream = layers.effective(&args.upstream, mistakes);
-    let push = layers.effective(&args.push, mistakes);
-    let conversion = layers.effective(&args.conversion, mistakes);
-    let store = layers.effective(&args.store, mistakes);
-    context.start_log(&mut layers, mistakes, terminal, &[]);
+    let (mut sources, mut found) = context.service();
+    let errors = &mut found;
+    let upstream = sources.effective(&args.upstream, errors);
+    let push = sources.effective(&args.push, errors);
+    let conversion = sources.effective(&args.conversion, errors);
+    let store = sources.effective(&args.store, errors);
+    context.start_log(&mut sources, errors, terminal, &[]);
     if let Some(url) = &args.proxy {
-        let way = to_proxy(url, args, layers, &push, found)?;
+        let way = to_proxy(url, args, sources, &push, found)?;
         return Ok((Way::Proxy(way.0), way.1));
     }
-    let mut registry = layers.effective(&args.registry, mistakes);
-    args.password.apply(&mut registry, mistakes)?;
-    let (named, registries) = upstream.config(&registry, mistakes);
-    let suffix = push.suffix(&mut Mistakes::default());
-    let push = push.target(&registries, mistakes);
+    let mut registry = sources.effective(&args.registry, errors);
+    args.password.apply(&mut registry, errors)?;
+    let (named, registries) = upstream.config(&registry, errors);
+    let suffix = push.suffix(&mut ConfigErrors::default());
+    let push = push.target(&registries, errors);
     let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
-    let converter = conversion.config(push, is_elsewhere, mistakes);
-    let store = store.config(mistakes);
+    let converter = conversion.config(push, is_elsewhere, errors);
+    let store = store.config(errors);
     let default = named.into_iter().next().map(|upstream| upstream.target);
     let all = (|| Some((store?, converter?, default?, suffix?)))();
     let (store, converter, default, suffix) = found.none_or(all)?;
@@ -272,19 +272,19 @@ async fn way(
 fn to_proxy(
     url: &str,
     args: &WarmArgs,
-    layers: Layers,
+    sources: Sources,
     push: &PushOptions,
-    mut found: Mistakes,
+    mut found: ConfigErrors,
 ) -> anyhow::Result<(Proxy, String)> {
-    drop(layers);
-    let mistakes = &mut found;
-    let (mut own, _) = Layers::read(None, std::collections::BTreeMap::new());
-    let mut registry = own.effective(&args.registry, mistakes);
-    args.password.apply(&mut registry, mistakes)?;
+    drop(sources);
+    let errors = &mut found;
+    let (mut own, _) = Sources::read(None, std::collections::BTreeMap::new());
+    let mut registry = own.effective(&args.registry, errors);
+    args.password.apply(&mut registry, errors)?;
     let (scheme, host) = Scheme::split(url);
     let host = host.trim_end_matches('/');
     if !is_host(host) {
-        mistakes.add(
+        errors.add(
             "proxy",
             format!(
                 "{:?} is no proxy: http://HOST:PORT is expected",
@@ -297,11 +297,11 @@ fn to_proxy(
         Some(time) => time.clone(),
         None => "10m".into(),
     });
-    let config = registry.config(mistakes).map(|config| RegistryConfig {
+    let config = registry.config(errors).map(|config| RegistryConfig {
         scheme: scheme.or(config.scheme),
         ..config
     });
-    let suffix = push.suffix(mistakes);
+    let suffix = push.suffix(errors);
     let both = (|| Some((config?, suffix?)))();
     let (config, suffix) = found.none_or(both)?;
     let proxy = Proxy {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{required, switch};
-use crate::config::{FsType, Mistakes, Text, bytes, duration, gibibytes, number};
+use crate::config::{ConfigErrors, FsType, Text, bytes, duration, gibibytes, number};
 use crate::convert::image::ImageStyle;
 use crate::convert::layer::Settings;
 use crate::convert::{ConverterConfig, Others, Platforms, PushTarget};
@@ -101,19 +101,14 @@ fn disk_size(text: &str) -> Result<u64, String> {
 
 impl ConversionOptions {
     /// The platforms, or the mistakes in their names.
-    pub fn platforms(&self, mistakes: &mut Mistakes) -> Platforms {
+    pub fn platforms(&self, errors: &mut ConfigErrors) -> Platforms {
         if self.platform.iter().any(|text| text.as_str() == "all") {
             if self.platform.len() > 1 {
-                mistakes.add("platform", "all says it all: leave the others out");
+                errors.add("platform", "all says it all: leave the others out");
             }
             return Platforms::All;
         }
-        Platforms::Some(super::list(
-            mistakes,
-            "platform",
-            &self.platform,
-            str::parse,
-        ))
+        Platforms::Some(super::list(errors, "platform", &self.platform, str::parse))
     }
 
     /// The converter's settings. `is_elsewhere`: converted images are put into another
@@ -122,37 +117,30 @@ impl ConversionOptions {
         &self,
         push: Option<PushTarget>,
         is_elsewhere: bool,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> Option<ConverterConfig> {
-        let algorithm = required(mistakes, "algorithm", self.algorithm.as_ref(), str::parse);
+        let algorithm = required(errors, "algorithm", self.algorithm.as_ref(), str::parse);
         // The reference's `--bs 0` is its default.
         let bs = self.bs.as_ref().map(|text| match text.as_str() {
             "0" => Text::from("4"),
             _ => text.clone(),
         });
-        let block_size = required(mistakes, "bs", bs.as_ref(), str::parse);
-        let virtual_size = required(mistakes, "vsize", self.vsize.as_ref(), disk_size);
-        let fs_type = required(
-            mistakes,
-            "fstype",
-            self.fstype.as_ref(),
-            str::parse::<FsType>,
-        );
+        let block_size = required(errors, "bs", bs.as_ref(), str::parse);
+        let virtual_size = required(errors, "vsize", self.vsize.as_ref(), disk_size);
+        let fs_type = required(errors, "fstype", self.fstype.as_ref(), str::parse::<FsType>);
         let limit = self.max_layer_size.as_ref();
-        let max_layer_size = required(mistakes, "max-layer-size", limit, |text| {
-            match bytes(text)? {
-                0 => Err("no layer inflates to 0 bytes: use for example 64GiB".to_owned()),
-                size => Ok(size),
-            }
+        let max_layer_size = required(errors, "max-layer-size", limit, |text| match bytes(text)? {
+            0 => Err("no layer inflates to 0 bytes: use for example 64GiB".to_owned()),
+            size => Ok(size),
         });
-        let threads = required(mistakes, "threads", self.threads.as_ref(), |text| {
+        let threads = required(errors, "threads", self.threads.as_ref(), |text| {
             number(text, 1..=1024)
         });
-        let conversions = required(mistakes, "conversions", self.conversions.as_ref(), |text| {
+        let conversions = required(errors, "conversions", self.conversions.as_ref(), |text| {
             number(text, 0..=MANY).map(|n| if n == 0 { MANY } else { n })
         });
         let memory = required(
-            mistakes,
+            errors,
             "memory",
             self.memory.as_ref(),
             |text| match bytes(text)? {
@@ -160,31 +148,31 @@ impl ConversionOptions {
                 size => Ok(size),
             },
         );
-        let max_queue = required(mistakes, "max-queue", self.max_queue.as_ref(), |text| {
+        let max_queue = required(errors, "max-queue", self.max_queue.as_ref(), |text| {
             number(text, 1..=1_000_000)
         });
         let timeout = self.conversion_timeout.as_ref();
-        let timeout = required(mistakes, "conversion-timeout", timeout, |text| {
+        let timeout = required(errors, "conversion-timeout", timeout, |text| {
             match duration(text)? {
                 time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
                 // As far as the clock goes.
                 time => Ok(time.min(Duration::from_hours(24 * 365))),
             }
         });
-        let platforms = self.platforms(mistakes);
-        let keep = switch(mistakes, "keep-platforms", self.keep_platforms.as_ref());
+        let platforms = self.platforms(errors);
+        let keep = switch(errors, "keep-platforms", self.keep_platforms.as_ref());
         let others = match (is_elsewhere, keep) {
             (false, _) => Others::Stay,
             (true, false) => Others::LeaveOut,
             (true, true) => Others::Copy,
         };
-        let force_oci = switch(mistakes, "oci", self.oci.as_ref());
-        let referrer = switch(mistakes, "referrers", self.referrers.as_ref());
+        let force_oci = switch(errors, "oci", self.oci.as_ref());
+        let referrer = switch(errors, "referrers", self.referrers.as_ref());
         let trust = self.trust_foreign_layers.as_ref();
-        let trust_foreign_layers = switch(mistakes, "trust-foreign-layers", trust);
+        let trust_foreign_layers = switch(errors, "trust-foreign-layers", trust);
         let lease_ttl =
             required(
-                mistakes,
+                errors,
                 "lease-ttl",
                 self.lease_ttl.as_ref(),
                 |text| match duration(text)? {

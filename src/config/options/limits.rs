@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::required;
-use crate::config::{Mistakes, Text, bytes, duration, number};
+use crate::config::{ConfigErrors, Text, bytes, duration, number};
 use crate::server::Limits;
 
 /// Bounds that keep one client from starving the others.
@@ -61,9 +61,9 @@ fn percent(text: &str) -> Result<u8, String> {
 
 impl LimitOptions {
     /// The server's limits.
-    pub fn config(&self, mistakes: &mut Mistakes) -> Option<Limits> {
+    pub fn config(&self, errors: &mut ConfigErrors) -> Option<Limits> {
         let mut count = |name, value: &Option<Text>| {
-            required(mistakes, name, value.as_ref(), |text| {
+            required(errors, name, value.as_ref(), |text| {
                 number(text, 1..=1_000_000_usize)
             })
         };
@@ -72,9 +72,9 @@ impl LimitOptions {
         let waiting = count("max-waiting", &self.max_waiting);
         let logins = count("max-logins", &self.max_logins);
         let share = self.address_share.as_ref();
-        let address_share = required(mistakes, "address-share", share, percent);
+        let address_share = required(errors, "address-share", share, percent);
         let head_bytes = required(
-            mistakes,
+            errors,
             "max-head-size",
             self.max_head_size.as_ref(),
             |text| match bytes(text)? {
@@ -83,17 +83,15 @@ impl LimitOptions {
             },
         );
         let mut time = |name, value: &Option<Text>| {
-            required(mistakes, name, value.as_ref(), |text| {
-                match duration(text)? {
-                    time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
-                    time => Ok(time),
-                }
+            required(errors, name, value.as_ref(), |text| match duration(text)? {
+                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                time => Ok(time),
             })
         };
         let head_timeout = time("head-timeout", &self.head_timeout);
         let idle = time("idle-timeout", &self.idle_timeout);
         let stall = time("stall-timeout", &self.stall_timeout);
-        let drain = required(mistakes, "drain", self.drain.as_ref(), duration);
+        let drain = required(errors, "drain", self.drain.as_ref(), duration);
         Some(Limits {
             connections: connections?,
             requests: requests?,

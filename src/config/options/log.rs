@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use super::required;
-use crate::config::{Mistakes, Text};
+use crate::config::{ConfigErrors, Text};
 
 /// What is told while working.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
@@ -42,8 +42,8 @@ pub struct LogConfig {
 
 impl LogOptions {
     /// The log's settings.
-    pub fn config(&self, mistakes: &mut Mistakes) -> Option<LogConfig> {
-        let filter = required(mistakes, "log-level", self.log_level.as_ref(), |text| {
+    pub fn config(&self, errors: &mut ConfigErrors) -> Option<LogConfig> {
+        let filter = required(errors, "log-level", self.log_level.as_ref(), |text| {
             let wrong = |what: &str, why: &dyn std::fmt::Display| {
                 format!(
                     "{what:?} is no level: error, warn, info, debug, trace or off is expected, \
@@ -63,7 +63,7 @@ impl LogOptions {
                 .map_err(|error| wrong(text, &format!(" ({error})")))
         });
         let format = required(
-            mistakes,
+            errors,
             "log-format",
             self.log_format.as_ref(),
             |text| match text {

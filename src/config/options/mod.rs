@@ -24,47 +24,47 @@ pub use store::StoreOptions;
 pub(super) use upstream::upstream_keys;
 pub use upstream::{NamedUpstream, Registries, Target, UpstreamOptions};
 
-use super::{Mistakes, Text, boolean};
+use super::{ConfigErrors, Text, boolean};
 
 /// The value of an option, `None` if nobody gave one or it is a mistake.
 fn optional<T, E: Display>(
-    mistakes: &mut Mistakes,
+    errors: &mut ConfigErrors,
     name: &str,
     value: Option<&Text>,
     read: impl FnOnce(&str) -> Result<T, E>,
 ) -> Option<T> {
     let value = value?;
-    mistakes.take(name, read(value.as_str()))
+    errors.take(name, read(value.as_str()))
 }
 
 /// The value of an option that must have one.
 fn required<T, E: Display>(
-    mistakes: &mut Mistakes,
+    errors: &mut ConfigErrors,
     name: &str,
     value: Option<&Text>,
     read: impl FnOnce(&str) -> Result<T, E>,
 ) -> Option<T> {
     if value.is_none() {
-        mistakes.add(name, "a value is needed");
+        errors.add(name, "a value is needed");
     }
-    optional(mistakes, name, value, read)
+    optional(errors, name, value, read)
 }
 
 /// Whether a switch is on; off if nobody says.
-fn switch(mistakes: &mut Mistakes, name: &str, value: Option<&Text>) -> bool {
-    optional(mistakes, name, value, boolean).unwrap_or_default()
+fn switch(errors: &mut ConfigErrors, name: &str, value: Option<&Text>) -> bool {
+    optional(errors, name, value, boolean).unwrap_or_default()
 }
 
 /// The good values of a list; the others are mistakes.
 fn list<T, E: Display>(
-    mistakes: &mut Mistakes,
+    errors: &mut ConfigErrors,
     name: &str,
     values: &[Text],
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Vec<T> {
     let texts = values.iter().filter(|value| !value.as_str().is_empty());
     texts
-        .filter_map(|value| mistakes.take(name, read(value.as_str())))
+        .filter_map(|value| errors.take(name, read(value.as_str())))
         .collect()
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::upstream::Registries;
 use super::{required, switch};
-use crate::config::{Mistakes, Text};
+use crate::config::{ConfigErrors, Text};
 use crate::convert::PushTarget;
 use crate::oci::reference::{Scheme, is_host, shown_host};
 use crate::oci::{RepoName, Tag};
@@ -24,7 +24,7 @@ pub struct PushOptions {
     pub push: Option<Text>,
     /// Push them elsewhere: REPO of the same upstream, HOST/REPO, or HOST/ for the same
     /// repository there, HOST also with https:// or http:// before it; implies --push
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "[HOST/]REPO")]
     pub push_repo: Option<Text>,
     /// Credentials for the HOST of --push-repo: NAME:PASSWORD [default: Docker's config.json]
     #[arg(long, value_name = "NAME:PASSWORD")]
@@ -75,9 +75,9 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
 
 impl PushOptions {
     /// The suffix of converted images' tags.
-    pub fn suffix(&self, mistakes: &mut Mistakes) -> Option<String> {
+    pub fn suffix(&self, errors: &mut ConfigErrors) -> Option<String> {
         required(
-            mistakes,
+            errors,
             "suffix",
             self.suffix.as_ref(),
             |text| match format!("x{text}").parse::<Tag>() {
@@ -90,27 +90,27 @@ impl PushOptions {
     }
 
     /// Where finished images are pushed to, if anywhere.
-    pub fn target(&self, registries: &Registries, mistakes: &mut Mistakes) -> Option<PushTarget> {
-        let suffix = self.suffix(mistakes);
-        let push = super::optional(mistakes, "push", self.push.as_ref(), crate::config::boolean);
-        let place = super::optional(mistakes, "push-repo", self.push_repo.as_ref(), place);
+    pub fn target(&self, registries: &Registries, errors: &mut ConfigErrors) -> Option<PushTarget> {
+        let suffix = self.suffix(errors);
+        let push = super::optional(errors, "push", self.push.as_ref(), crate::config::boolean);
+        let place = super::optional(errors, "push-repo", self.push_repo.as_ref(), place);
         if push == Some(false) && self.push_repo.is_some() {
-            mistakes.add("push", "is off, but --push-repo says where to: drop one");
+            errors.add("push", "is off, but --push-repo says where to: drop one");
         }
         let name = "push-overwrite-tags";
-        let overwrite_tags = switch(mistakes, name, self.push_overwrite_tags.as_ref());
+        let overwrite_tags = switch(errors, name, self.push_overwrite_tags.as_ref());
         if push != Some(true) && self.push_repo.is_none() {
             if self.push_user.is_some() {
-                mistakes.add("push-user", "means nothing without --push-repo HOST/REPO");
+                errors.add("push-user", "means nothing without --push-repo HOST/REPO");
             }
             if overwrite_tags {
-                mistakes.add(name, "means nothing without --push or --push-repo");
+                errors.add(name, "means nothing without --push or --push-repo");
             }
             return None;
         }
         let (host, repo) = place.unwrap_or_default();
         if host.is_none() && self.push_user.is_some() {
-            mistakes.add(
+            errors.add(
                 "push-user",
                 "is for the HOST of --push-repo; --user is for the upstream itself",
             );
@@ -119,7 +119,7 @@ impl PushOptions {
             Some((scheme, host)) => Some(registries.dial(
                 (*scheme, host),
                 self.push_user.as_ref().map(|user| ("push-user", user)),
-                mistakes,
+                errors,
             )?),
             None => None,
         };
@@ -135,8 +135,8 @@ impl PushOptions {
 /// Whether pushing was asked for at all.
 impl PushOptions {
     /// Whether converted images are pushed.
-    pub fn is_on(&self, mistakes: &mut Mistakes) -> bool {
-        self.push_repo.is_some() || switch(mistakes, "push", self.push.as_ref())
+    pub fn is_on(&self, errors: &mut ConfigErrors) -> bool {
+        self.push_repo.is_some() || switch(errors, "push", self.push.as_ref())
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
 use crate::config::defaults::defaults;
-use crate::config::{Mistakes, Text, bytes, duration, number};
+use crate::config::{ConfigErrors, Text, bytes, duration, number};
 use crate::oci::reference::{Scheme, is_host};
 use crate::registry::config::MAX_MANIFEST;
 use crate::registry::{
@@ -110,23 +110,23 @@ impl RegistryOptions {
     }
 
     /// Completes `--user NAME` with a password that came another way.
-    pub fn set_password(&mut self, password: &str, mistakes: &mut Mistakes) {
+    pub fn set_password(&mut self, password: &str, errors: &mut ConfigErrors) {
         match self.user.take() {
             Some(user) if !user.as_str().contains(':') => {
                 self.user = Some(format!("{}:{password}", user.as_str()).into());
             }
-            Some(_) => mistakes.add(
+            Some(_) => errors.add(
                 "user",
                 "has a password already; leave it or --password-stdin out",
             ),
-            None => mistakes.add("user", "--password-stdin needs --user NAME"),
+            None => errors.add("user", "--password-stdin needs --user NAME"),
         }
     }
 
     /// The client's settings.
-    pub fn config(&self, mistakes: &mut Mistakes) -> Option<RegistryConfig> {
-        let plain_http = switch(mistakes, "plain-http", self.plain_http.as_ref());
-        let tls = self.tls(mistakes);
+    pub fn config(&self, errors: &mut ConfigErrors) -> Option<RegistryConfig> {
+        let plain_http = switch(errors, "plain-http", self.plain_http.as_ref());
+        let tls = self.tls(errors);
         // The default need not be there.
         let default = defaults().get("hosts-dir").and_then(toml::Value::as_array);
         let is_default = |text: &Text| {
@@ -136,37 +136,35 @@ impl RegistryOptions {
         let named = self.hosts_dir.iter();
         for text in named.filter(|text| !text.as_str().is_empty() && !is_default(text)) {
             if !std::path::Path::new(text.as_str()).is_dir() {
-                mistakes.add("hosts-dir", format!("{} is no directory", text.as_str()));
+                errors.add("hosts-dir", format!("{} is no directory", text.as_str()));
             }
         }
         let hosts_dirs = self.hosts_dir.iter().map(|text| text.as_str().into());
-        let credentials = self.credentials(mistakes);
+        let credentials = self.credentials(errors);
         let mut time = |name, value: &Option<Text>| {
-            required(mistakes, name, value.as_ref(), |text| {
-                match duration(text)? {
-                    time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
-                    time => Ok(time),
-                }
+            required(errors, name, value.as_ref(), |text| match duration(text)? {
+                time if time.is_zero() => Err("a time over 0 is needed".to_owned()),
+                time => Ok(time),
             })
         };
         let connect = time("connect-timeout", &self.connect_timeout);
         let response = time("response-timeout", &self.response_timeout);
-        let attempts = required(mistakes, "attempts", self.attempts.as_ref(), |text| {
+        let attempts = required(errors, "attempts", self.attempts.as_ref(), |text| {
             number(text, 1..=100)
         });
         let dial = DialOptions {
-            allow_hosts: list(mistakes, "allow-host", &self.allow_host, allowed_host),
-            allow_downgrade: switch(mistakes, "allow-downgrade", self.allow_downgrade.as_ref()),
+            allow_hosts: list(errors, "allow-host", &self.allow_host, allowed_host),
+            allow_downgrade: switch(errors, "allow-downgrade", self.allow_downgrade.as_ref()),
         };
         let chunk = self.upload_chunk.as_ref();
-        let upload = optional(mistakes, "upload-chunk", chunk, |text| match bytes(text)? {
+        let upload = optional(errors, "upload-chunk", chunk, |text| match bytes(text)? {
             size @ 65_536.. => Ok(UploadMode::Chunked(size)),
             _ => Err("chunks of at least 64KiB are expected".to_owned()),
         });
         let manifest = self.max_manifest_size.as_ref();
         let manifest_limit =
             required(
-                mistakes,
+                errors,
                 "max-manifest-size",
                 manifest,
                 |text| match usize::try_from(bytes(text)?) {
@@ -194,20 +192,20 @@ impl RegistryOptions {
         })
     }
 
-    fn tls(&self, mistakes: &mut Mistakes) -> TlsOptions {
-        let mut extra_roots = list(mistakes, "upstream-ca", &self.upstream_ca, existing_file);
+    fn tls(&self, errors: &mut ConfigErrors) -> TlsOptions {
+        let mut extra_roots = list(errors, "upstream-ca", &self.upstream_ca, existing_file);
         let certificate = self.upstream_cert.as_ref();
-        let certificate = optional(mistakes, "upstream-cert", certificate, existing_file);
+        let certificate = optional(errors, "upstream-cert", certificate, existing_file);
         let key = optional(
-            mistakes,
+            errors,
             "upstream-key",
             self.upstream_key.as_ref(),
             existing_file,
         );
         match (&self.upstream_cert, &self.upstream_key) {
-            (Some(_), None) => mistakes.add("upstream-key", "the key of --upstream-cert is needed"),
+            (Some(_), None) => errors.add("upstream-key", "the key of --upstream-cert is needed"),
             (None, Some(_)) => {
-                mistakes.add(
+                errors.add(
                     "upstream-cert",
                     "the certificate of --upstream-key is needed",
                 );
@@ -223,32 +221,32 @@ impl RegistryOptions {
                     extra_roots.extend(roots);
                     client = client.or(identity);
                 }
-                Err(error) => mistakes.add("cert-dir", error),
+                Err(error) => errors.add("cert-dir", error),
             }
         }
         let roots = self.system_roots.as_ref();
-        let system_roots = optional(mistakes, "system-roots", roots, crate::config::boolean);
+        let system_roots = optional(errors, "system-roots", roots, crate::config::boolean);
         TlsOptions {
             extra_roots,
             system_roots: system_roots.unwrap_or(true),
-            skip_verify: switch(mistakes, "skip-verify", self.skip_verify.as_ref()),
+            skip_verify: switch(errors, "skip-verify", self.skip_verify.as_ref()),
             client,
         }
     }
 
-    fn credentials(&self, mistakes: &mut Mistakes) -> Option<Credentials> {
+    fn credentials(&self, errors: &mut ConfigErrors) -> Option<Credentials> {
         if let Some(token) = &self.refresh {
             if self.user.is_some() {
-                mistakes.add("refresh", "is used instead of --user: leave one out");
+                errors.add("refresh", "is used instead of --user: leave one out");
                 return None;
             }
             return Some(Credentials::RefreshToken(Secret::new(token.as_str())));
         }
         if let Some(user) = &self.user {
-            return self.user_and_password(user.as_str(), mistakes);
+            return self.user_and_password(user.as_str(), errors);
         }
         if self.password_file.is_some() {
-            mistakes.add(
+            errors.add(
                 "password-file",
                 "is the password of --user, which is missing",
             );
@@ -257,30 +255,30 @@ impl RegistryOptions {
         match self.docker_config.as_ref().map(Text::as_str) {
             Some("none") => Some(Credentials::Anonymous),
             Some(path) => Some(Credentials::DockerConfig {
-                path: Some(mistakes.take("docker-config", existing_file(path))?),
+                path: Some(errors.take("docker-config", existing_file(path))?),
             }),
             None => Some(Credentials::DockerConfig { path: None }),
         }
     }
 
-    fn user_and_password(&self, user: &str, mistakes: &mut Mistakes) -> Option<Credentials> {
+    fn user_and_password(&self, user: &str, errors: &mut ConfigErrors) -> Option<Credentials> {
         let (username, password) = match (user.split_once(':'), &self.password_file) {
             (Some((name, password)), None) => (name, password.to_owned()),
             (None, Some(path)) => {
                 let read = std::fs::read_to_string(path.as_str())
                     .map_err(|error| format!("{} cannot be read: {error}", path.as_str()));
-                let text = mistakes.take("password-file", read)?;
+                let text = errors.take("password-file", read)?;
                 (user, text.lines().next().unwrap_or_default().to_owned())
             }
             (Some(_), Some(_)) => {
-                mistakes.add(
+                errors.add(
                     "user",
                     "has a password, and --password-file another: drop one",
                 );
                 return None;
             }
             (None, None) => {
-                mistakes.add(
+                errors.add(
                     "user",
                     "the password is missing: use NAME:PASSWORD, --password-file or \
                      --password-stdin",
@@ -289,7 +287,7 @@ impl RegistryOptions {
             }
         };
         if username.is_empty() || password.is_empty() {
-            mistakes.add("user", "a name and a password are needed");
+            errors.add("user", "a name and a password are needed");
             return None;
         }
         Some(Credentials::Basic {

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use super::required;
-use crate::config::{Mistakes, Text, bytes};
+use crate::config::{ConfigErrors, Text, bytes};
 
 /// Less than this a second would never come to an end.
 const SLOWEST: u64 = 64 << 10;
@@ -39,8 +39,8 @@ fn rate(text: &str) -> Result<Option<NonZeroU64>, String> {
 
 impl ScrubOptions {
     /// Bytes a second; `None` within for never.
-    pub fn config(&self, mistakes: &mut Mistakes) -> Option<Option<NonZeroU64>> {
-        required(mistakes, "scrub", self.scrub.as_ref(), rate)
+    pub fn config(&self, errors: &mut ConfigErrors) -> Option<Option<NonZeroU64>> {
+        required(errors, "scrub", self.scrub.as_ref(), rate)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
-use crate::config::{Mistakes, Text, duration};
+use crate::config::{ConfigErrors, Text, duration};
 use crate::oci::{RepoName, Tag};
 use crate::server::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, UpstreamEntry,
@@ -18,20 +18,20 @@ use crate::server::{
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Server")]
 pub struct ServerOptions {
-    /// Where registry clients are answered: ADDRESS:PORT, port 0 for any free one
+    /// Listen address for registry clients: ADDRESS:PORT, port 0 for any free one
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<Text>,
-    /// Where operators are answered: /livez, /readyz, /metrics [default: nowhere]
+    /// Listen address of health checks and metrics (/livez, /readyz, /metrics, /jobs) [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Text>,
     /// How long a request for a converted image is held, for the conversion and for the upstream's
     /// answers before and after it; some clients give up after 30s
     #[arg(long, value_name = "TIME")]
     pub hold: Option<Text>,
-    /// What a request gets whose hold is over: wait (307 to the same address, 429 the tenth
+    /// Answer to a request whose --hold is over: wait (307 to the same address, 429 the tenth
     /// time), wait-then-original (the unconverted image the tenth time), busy (429), or original
     /// (the unconverted image, now)
-    #[arg(long, value_name = "ANSWER")]
+    #[arg(long, value_name = "wait|wait-then-original|busy|original")]
     pub on_timeout: Option<Text>,
     /// Serve a tag that the upstream really has under its name with --suffix, before its plain tag
     /// is converted; without, only where there is no plain tag
@@ -48,31 +48,35 @@ pub struct ServerOptions {
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub convert_on_pull: Vec<Text>,
     /// Certificate of the server, PEM; read again when it changes
-    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub tls_cert: Option<Text>,
     /// Its private key, PEM
-    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub tls_key: Option<Text>,
-    /// Authority of client certificates, PEM
-    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    /// CA of client certificates, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub tls_client_ca: Option<Text>,
     /// Whether clients need a certificate: optional or required [default: required with
     /// --tls-client-ca]
-    #[arg(long, value_name = "WHETHER", help_heading = "Who may")]
+    #[arg(
+        long,
+        value_name = "optional|required",
+        help_heading = "Access control"
+    )]
     pub tls_client_auth: Option<Text>,
-    /// Users who may come in, with bcrypt hashes as `htpasswd -B` writes them, read again when the
+    /// Users of the proxy, with bcrypt hashes as `htpasswd -B` writes them, read again when the
     /// file changes; the upstream is asked with the proxy's own credentials then
-    #[arg(long, value_name = "FILE", help_heading = "Who may")]
+    #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub htpasswd: Option<Text>,
     /// Ask the upstream with the proxy's own credentials instead of each client's
-    #[arg(long, value_name = "BOOL", help_heading = "Who may")]
+    #[arg(long, value_name = "BOOL", help_heading = "Access control")]
     pub own_credentials: Option<Text>,
     /// Let whoever reaches the proxy push and delete with its own credentials; without users
     /// (--htpasswd, --tls-client-ca) they may only pull
-    #[arg(long, value_name = "BOOL", help_heading = "Who may")]
+    #[arg(long, value_name = "BOOL", help_heading = "Access control")]
     pub allow_anonymous_push: Option<Text>,
-    /// How long the upstream's yes to a client's credentials is remembered
-    #[arg(long, value_name = "TIME", help_heading = "Who may")]
+    /// How long it is remembered that the upstream accepted a client's credentials
+    #[arg(long, value_name = "TIME", help_heading = "Access control")]
     pub auth_cache_ttl: Option<Text>,
 }
 
@@ -125,43 +129,42 @@ impl ServerOptions {
         upstreams: Vec<UpstreamEntry>,
         suffix: Option<String>,
         limits: Option<Limits>,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> Option<ServerConfig> {
-        let listen = required(mistakes, "listen", self.listen.as_ref(), address);
-        let admin = optional(mistakes, "admin", self.admin.as_ref(), address);
+        let listen = required(errors, "listen", self.listen.as_ref(), address);
+        let admin = optional(errors, "admin", self.admin.as_ref(), address);
         // Port 0 is another one each time.
         if listen.is_some_and(|listen| listen.port() != 0) && listen == admin {
-            mistakes.add("admin", "is the address of --listen: each needs its own");
+            errors.add("admin", "is the address of --listen: each needs its own");
         }
-        let tls = self.tls(mistakes);
-        let hold = required(mistakes, "hold", self.hold.as_ref(), duration);
-        let on_timeout =
-            required(
-                mistakes,
-                "on-timeout",
-                self.on_timeout.as_ref(),
-                |text| match text {
-                    "wait" => Ok(OnTimeout::Wait),
-                    "wait-then-original" => Ok(OnTimeout::WaitThenOriginal),
-                    "busy" => Ok(OnTimeout::Busy),
-                    "original" => Ok(OnTimeout::Original),
-                    _ => Err(format!(
-                        "{text:?} is not wait, wait-then-original, busy or original"
-                    )),
-                },
-            );
-        let access = self.access(mistakes);
+        let tls = self.tls(errors);
+        let hold = required(errors, "hold", self.hold.as_ref(), duration);
+        let on_timeout = required(
+            errors,
+            "on-timeout",
+            self.on_timeout.as_ref(),
+            |text| match text {
+                "wait" => Ok(OnTimeout::Wait),
+                "wait-then-original" => Ok(OnTimeout::WaitThenOriginal),
+                "busy" => Ok(OnTimeout::Busy),
+                "original" => Ok(OnTimeout::Original),
+                _ => Err(format!(
+                    "{text:?} is not wait, wait-then-original, busy or original"
+                )),
+            },
+        );
+        let access = self.access(errors);
         let anonymous = self.allow_anonymous_push.as_ref();
-        let allow_anonymous_push = switch(mistakes, "allow-anonymous-push", anonymous);
+        let allow_anonymous_push = switch(errors, "allow-anonymous-push", anonymous);
         let ttl = self.auth_cache_ttl.as_ref();
-        let auth_cache_ttl = required(mistakes, "auth-cache-ttl", ttl, duration);
-        let read_only = switch(mistakes, "read-only", self.read_only.as_ref());
+        let auth_cache_ttl = required(errors, "auth-cache-ttl", ttl, duration);
+        let read_only = switch(errors, "read-only", self.read_only.as_ref());
         let prefer = self.prefer_upstream_tags.as_ref();
-        let prefer_upstream_tags = switch(mistakes, "prefer-upstream-tags", prefer);
+        let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
         let follow = self.follow_redirects.as_ref();
-        let follow_redirects = switch(mistakes, "follow-redirects", follow);
+        let follow_redirects = switch(errors, "follow-redirects", follow);
         let patterns = &self.convert_on_pull;
-        let convert_on_pull = list(mistakes, "convert-on-pull", patterns, pattern);
+        let convert_on_pull = list(errors, "convert-on-pull", patterns, pattern);
         let config = ServerConfig {
             listen: listen?,
             admin,
@@ -180,18 +183,18 @@ impl ServerOptions {
             limits: limits?,
         };
         if let Some(mistake) = of_anonymous_push(&config) {
-            mistakes.add("allow-anonymous-push", mistake);
+            errors.add("allow-anonymous-push", mistake);
         }
         Some(config)
     }
 
-    fn tls(&self, mistakes: &mut Mistakes) -> Option<TlsConfig> {
-        let certificate = optional(mistakes, "tls-cert", self.tls_cert.as_ref(), existing_file);
-        let key = optional(mistakes, "tls-key", self.tls_key.as_ref(), existing_file);
+    fn tls(&self, errors: &mut ConfigErrors) -> Option<TlsConfig> {
+        let certificate = optional(errors, "tls-cert", self.tls_cert.as_ref(), existing_file);
+        let key = optional(errors, "tls-key", self.tls_key.as_ref(), existing_file);
         let authority = self.tls_client_ca.as_ref();
-        let authority = optional(mistakes, "tls-client-ca", authority, existing_file);
+        let authority = optional(errors, "tls-client-ca", authority, existing_file);
         let is_required = optional(
-            mistakes,
+            errors,
             "tls-client-auth",
             self.tls_client_auth.as_ref(),
             |text| match text {
@@ -202,16 +205,16 @@ impl ServerOptions {
         );
         let pair = (self.tls_cert.is_some(), self.tls_key.is_some());
         match pair {
-            (true, false) => mistakes.add("tls-key", "the key of --tls-cert is needed"),
-            (false, true) => mistakes.add("tls-cert", "the certificate of --tls-key is needed"),
-            (false, false) if self.tls_client_ca.is_some() => mistakes.add(
+            (true, false) => errors.add("tls-key", "the key of --tls-cert is needed"),
+            (false, true) => errors.add("tls-cert", "the certificate of --tls-key is needed"),
+            (false, false) if self.tls_client_ca.is_some() => errors.add(
                 "tls-client-ca",
                 "client certificates need TLS: set --tls-cert and --tls-key",
             ),
             _ => {}
         }
         if self.tls_client_auth.is_some() && self.tls_client_ca.is_none() {
-            mistakes.add(
+            errors.add(
                 "tls-client-auth",
                 "--tls-client-ca says whose certificates are good, and is needed",
             );
@@ -228,12 +231,12 @@ impl ServerOptions {
         })
     }
 
-    fn access(&self, mistakes: &mut Mistakes) -> Access {
-        let htpasswd = optional(mistakes, "htpasswd", self.htpasswd.as_ref(), existing_file);
+    fn access(&self, errors: &mut ConfigErrors) -> Access {
+        let htpasswd = optional(errors, "htpasswd", self.htpasswd.as_ref(), existing_file);
         let own = self.own_credentials.as_ref();
-        let own = optional(mistakes, "own-credentials", own, crate::config::boolean);
+        let own = optional(errors, "own-credentials", own, crate::config::boolean);
         if own == Some(false) && self.htpasswd.is_some() {
-            mistakes.add(
+            errors.add(
                 "own-credentials",
                 "a client's password cannot be both the proxy's (--htpasswd) and the upstream's: \
                  leave one out",

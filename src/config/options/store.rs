@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
-use crate::config::{Mistakes, Text, bytes, duration, number};
+use crate::config::{ConfigErrors, Text, bytes, duration, number};
 use crate::store::{CacheSize, Dsn, IndexConfig, MysqlConfig, StoreConfig};
 
 /// Where results are kept.
@@ -39,17 +39,17 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     /// The store's settings.
-    pub fn config(&self, mistakes: &mut Mistakes) -> Option<StoreConfig> {
-        let data_dir = required(mistakes, "data-dir", self.data_dir.as_ref(), |text| {
+    pub fn config(&self, errors: &mut ConfigErrors) -> Option<StoreConfig> {
+        let data_dir = required(errors, "data-dir", self.data_dir.as_ref(), |text| {
             Ok::<_, String>(text.into())
         });
-        let create_tables = switch(mistakes, "db-create", self.db_create.as_ref());
-        let tls_roots = list(mistakes, "db-ca", &self.db_ca, existing_file);
+        let create_tables = switch(errors, "db-create", self.db_create.as_ref());
+        let tls_roots = list(errors, "db-ca", &self.db_ca, existing_file);
         let read = |text: &str| text.parse::<Dsn>();
-        let dsn = optional(mistakes, "dbstr", self.dbstr.as_ref(), read);
+        let dsn = optional(errors, "dbstr", self.dbstr.as_ref(), read);
         let is_mysql = self.dbstr.is_some();
-        let cache_size = required(mistakes, "cache-size", self.cache_size.as_ref(), cache_size);
-        let keep = required(mistakes, "keep", self.keep.as_ref(), duration);
+        let cache_size = required(errors, "cache-size", self.cache_size.as_ref(), cache_size);
+        let keep = required(errors, "keep", self.keep.as_ref(), duration);
         let index = if is_mysql {
             IndexConfig::Mysql(Box::new(MysqlConfig {
                 dsn: dsn?,

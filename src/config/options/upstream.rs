@@ -13,8 +13,8 @@ use toml::{Table, Value};
 
 use super::RegistryOptions;
 use crate::config::file::shaped_entry;
-use crate::config::layers::{Shape, keys_of};
-use crate::config::{Mistakes, Text};
+use crate::config::keys::{Shape, keys_of};
+use crate::config::{ConfigErrors, Text};
 use crate::oci::reference::{Scheme, index_host, is_host, shown_address};
 use crate::oci::{ImageReference, RepoName};
 use crate::registry::{Error, RegistryConfig, Upstream};
@@ -152,9 +152,13 @@ impl Registries {
 
     /// The same, with the settings of those upstreams that have some of their own.
     #[must_use]
-    pub fn with_upstreams(mut self, upstreams: &UpstreamOptions, mistakes: &mut Mistakes) -> Self {
+    pub fn with_upstreams(
+        mut self,
+        upstreams: &UpstreamOptions,
+        errors: &mut ConfigErrors,
+    ) -> Self {
         for entry in &upstreams.upstream {
-            let Some((target, options, _)) = read_entry(entry, &self.base, mistakes) else {
+            let Some((target, options, _)) = read_entry(entry, &self.base, errors) else {
                 continue;
             };
             if let Place::Registry { host, scheme } = target {
@@ -177,7 +181,7 @@ impl Registries {
         &self,
         (scheme, host): (Option<Scheme>, &str),
         user: Option<(&'static str, &Text)>,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> Option<RegistryConfig> {
         let host = index_host(host);
         let (named, mut options) = match self.named.get(host) {
@@ -187,7 +191,7 @@ impl Registries {
         };
         if let Some((name, user)) = user {
             if !user.as_str().contains(':') {
-                mistakes.add(name, "NAME:PASSWORD is expected");
+                errors.add(name, "NAME:PASSWORD is expected");
                 return None;
             }
             options = RegistryOptions {
@@ -195,7 +199,7 @@ impl Registries {
                 ..options.without_credentials()
             };
         }
-        let config = options.config(mistakes)?;
+        let config = options.config(errors)?;
         Some(RegistryConfig {
             scheme: scheme.or(named).or(config.scheme),
             ..config
@@ -207,24 +211,20 @@ impl Registries {
         &self,
         (scheme, host): (Option<Scheme>, &str),
         user: Option<(&'static str, &Text)>,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> Option<Upstream> {
-        let config = self.config((scheme, host), user, mistakes)?;
+        let config = self.config((scheme, host), user, errors)?;
         Upstream::registry(host, &config)
-            .map_err(|error| mistakes.add_line(format!("registry {host}: {error}")))
+            .map_err(|error| errors.add_line(format!("registry {host}: {error}")))
             .ok()
     }
 
     /// Where an image is read from.
-    pub fn source(&self, image: &ImageReference, mistakes: &mut Mistakes) -> Option<Target> {
+    pub fn source(&self, image: &ImageReference, errors: &mut ConfigErrors) -> Option<Target> {
         Some(match image {
             ImageReference::Registry(reference) => Target::Registry {
                 host: reference.host.clone(),
-                config: Box::new(self.config(
-                    (reference.scheme, &reference.host),
-                    None,
-                    mistakes,
-                )?),
+                config: Box::new(self.config((reference.scheme, &reference.host), None, errors)?),
             },
             ImageReference::Layout(reference) if reference.archive => {
                 Target::Archive(reference.path.clone())
@@ -330,24 +330,24 @@ fn table_of(text: &str) -> Result<Table, String> {
 fn read_entry(
     entry: &Entry,
     base: &RegistryOptions,
-    mistakes: &mut Mistakes,
+    errors: &mut ConfigErrors,
 ) -> Option<(Place, RegistryOptions, UpstreamChoice)> {
     let table = match &entry.0 {
         Value::Table(table) => shaped_entry(table.clone()),
-        Value::String(text) => mistakes.take("upstream", table_of(text))?,
+        Value::String(text) => errors.take("upstream", table_of(text))?,
         _ => {
-            mistakes.add("upstream", "a text or a table is expected");
+            errors.add("upstream", "a text or a table is expected");
             return None;
         }
     };
     let url = table.get("url").and_then(Value::as_str).unwrap_or_default();
     if url.is_empty() {
-        mistakes.add("upstream", "an upstream needs a `url`");
+        errors.add("upstream", "an upstream needs a `url`");
         return None;
     }
-    let place = mistakes.take("upstream", place(url))?;
+    let place = errors.take("upstream", place(url))?;
     let mut merged = Table::try_from(base.without_credentials())
-        .map_err(|error| mistakes.add("upstream", error))
+        .map_err(|error| errors.add("upstream", error))
         .ok()?;
     for (key, value) in &table {
         let long = format!("upstream-{key}");
@@ -360,13 +360,13 @@ fn read_entry(
     }
     let options = Value::Table(merged)
         .try_into()
-        .map_err(|error: toml::de::Error| mistakes.add("upstream", error.message()))
+        .map_err(|error: toml::de::Error| errors.add("upstream", error.message()))
         .ok()?;
-    let choice = choice(&table, &place, mistakes);
+    let choice = choice(&table, &place, errors);
     Some((place, options, choice))
 }
 
-fn choice(table: &Table, place: &Place, mistakes: &mut Mistakes) -> UpstreamChoice {
+fn choice(table: &Table, place: &Place, errors: &mut ConfigErrors) -> UpstreamChoice {
     let list = |key: &str| -> Vec<String> {
         let values = table.get(key).and_then(Value::as_array);
         values
@@ -387,7 +387,7 @@ fn choice(table: &Table, place: &Place, mistakes: &mut Mistakes) -> UpstreamChoi
         .and_then(|prefix| {
             let prefix = prefix.trim_matches('/');
             let read = prefix.parse::<RepoName>();
-            mistakes.take("upstream", read.map_err(|e| format!("path-prefix: {e}")))
+            errors.take("upstream", read.map_err(|e| format!("path-prefix: {e}")))
         });
     UpstreamChoice {
         namespaces,
@@ -401,22 +401,22 @@ impl UpstreamOptions {
     pub fn config(
         &self,
         base: &RegistryOptions,
-        mistakes: &mut Mistakes,
+        errors: &mut ConfigErrors,
     ) -> (Vec<NamedUpstream>, Registries) {
         let mut read = Vec::new();
         let is_one = self.upstream.len() == 1;
         // What is wrong with the settings of all is not one upstream's.
-        let mut shared = mistakes.anew();
+        let mut shared = errors.anew();
         let _ = base.without_credentials().config(&mut shared);
         for (number, entry) in (1..).zip(&self.upstream) {
-            let before = mistakes.lines().len();
-            read.extend(read_entry(entry, base, mistakes).map(|read| (number, read)));
+            let before = errors.lines().len();
+            read.extend(read_entry(entry, base, errors).map(|read| (number, read)));
             if !is_one {
-                mistakes.place_since(before, &format!("upstream {number}"), &shared);
+                errors.place_since(before, &format!("upstream {number}"), &shared);
             }
         }
         if base.has_credentials() && read.len() > 1 {
-            mistakes.add(
+            errors.add(
                 if base.user.is_some() {
                     "user"
                 } else {
@@ -430,19 +430,15 @@ impl UpstreamOptions {
             _ => None,
         };
         let registries =
-            Registries::new(base.clone(), hosts).with_upstreams(self, &mut Mistakes::default());
+            Registries::new(base.clone(), hosts).with_upstreams(self, &mut ConfigErrors::default());
         let mut upstreams = Vec::new();
         for (number, (place, _, choice)) in read {
             let target = match place {
                 Place::Registry { host, scheme } => {
-                    let before = mistakes.lines().len();
-                    let config = registries.config((scheme, &host), None, mistakes);
+                    let before = errors.lines().len();
+                    let config = registries.config((scheme, &host), None, errors);
                     if !is_one {
-                        mistakes.place_since(
-                            before,
-                            &format!("upstream {number}, {host}"),
-                            &shared,
-                        );
+                        errors.place_since(before, &format!("upstream {number}, {host}"), &shared);
                     }
                     let Some(config) = config else {
                         continue;
@@ -457,13 +453,13 @@ impl UpstreamOptions {
             };
             upstreams.push(NamedUpstream { target, choice });
         }
-        tell_ambiguities(&upstreams, mistakes);
+        tell_ambiguities(&upstreams, errors);
         (upstreams, registries)
     }
 }
 
 /// A request must not be for two upstreams.
-fn tell_ambiguities(upstreams: &[NamedUpstream], mistakes: &mut Mistakes) {
+fn tell_ambiguities(upstreams: &[NamedUpstream], errors: &mut ConfigErrors) {
     let mut seen = BTreeSet::new();
     for NamedUpstream { choice, .. } in upstreams {
         let namespaces = choice.namespaces.iter().map(|name| ("ns", name));
@@ -471,7 +467,7 @@ fn tell_ambiguities(upstreams: &[NamedUpstream], mistakes: &mut Mistakes) {
         let prefix = choice.path_prefix.iter().map(|name| ("path-prefix", name));
         for (key, name) in namespaces.chain(hosts).chain(prefix) {
             if !seen.insert((key, name)) {
-                mistakes.add("upstream", format!("two upstreams have {key} {name:?}"));
+                errors.add("upstream", format!("two upstreams have {key} {name:?}"));
             }
         }
     }

@@ -1,20 +1,20 @@
-//! What is wrong with a configuration, all of it.
+//! The errors of a configuration, all at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::layers::{Origin, environment_variable};
+use super::origin::{Origin, environment_variable};
 
-/// What is wrong with a configuration: all of it, each with its remedy.
+/// All errors of a configuration, each with its remedy.
 #[derive(Debug, Default)]
-pub struct Mistakes {
+pub struct ConfigErrors {
     origins: BTreeMap<String, Origin>,
     lines: Vec<String>,
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lines.as_slice() {
             [one] => f.write_str(one),
@@ -27,8 +27,8 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl Mistakes {
-    /// No mistakes yet, in options that came from here.
+impl ConfigErrors {
+    /// No errors yet, in options that came from here.
     #[must_use]
     pub fn of(origins: BTreeMap<String, Origin>) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Mistakes {
         }
     }
 
-    /// Adds a mistake in option `name`.
+    /// Adds an error in option `name`.
     pub fn add(&mut self, name: &str, what: impl fmt::Display) {
         let line = match self.origins.get(name) {
             Some(Origin::File(path)) => format!("`{name}` in {}: {what}", path.display()),
@@ -47,7 +47,7 @@ impl Mistakes {
         self.add_line(line);
     }
 
-    /// Adds a mistake that is in no one option. What was told is not told again.
+    /// Adds an error that is in no single option. One that is there already is not added again.
     pub fn add_line(&mut self, line: impl Into<String>) {
         let line = line.into();
         if !self.lines.contains(&line) {
@@ -55,7 +55,7 @@ impl Mistakes {
         }
     }
 
-    /// No mistakes yet, in options that came from where these did.
+    /// No errors yet, in options that came from where these did.
     #[must_use]
     pub fn anew(&self) -> Self {
         Self::of(self.origins.clone())
@@ -107,11 +107,11 @@ mod tests {
             ("hold".to_owned(), Origin::Environment),
             ("threads".to_owned(), Origin::File("/etc/x.toml".into())),
         ];
-        let mut mistakes = Mistakes::of(origins.into());
-        mistakes.take("cache-size", bytes("lots"));
-        mistakes.take("hold", duration("soon"));
-        mistakes.take("threads", number("0", 1..=64));
-        let text = mistakes.none_or(Some(())).unwrap_err().to_string();
+        let mut errors = ConfigErrors::of(origins.into());
+        errors.take("cache-size", bytes("lots"));
+        errors.take("hold", duration("soon"));
+        errors.take("threads", number("0", 1..=64));
+        let text = errors.none_or(Some(())).unwrap_err().to_string();
         for part in [
             "3 mistakes",
             "--cache-size: ",

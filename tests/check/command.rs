@@ -275,8 +275,8 @@ fn a_conversion_of_everything_is_the_same_and_each_change_of_it_is_not() {
     if has_attributes {
         changed(
             "an attribute",
-            &|copy| xattr::remove(copy.join("empty"), "user.text").unwrap(),
-            &["/empty: xattr user.text"],
+            &|copy| xattr::remove(copy.join("suid"), "security.capability").unwrap(),
+            &["/suid: xattr security.capability"],
         );
     }
 }

@@ -186,12 +186,17 @@ fn a_layer_whose_names_cost_more_than_its_entries_warrant_is_refused() {
         tar = tar.soft("other", "end").file(&format!("l39/{number}"), "");
     }
     bench.refuses("forgotten", &seal(&[tar.finish()]), part);
-    // Nothing is known of what is not there.
-    let mut tar = winding(40, "missing");
-    for _ in 0..300 {
-        tar = tar.file("l39/.wh.file", "");
-    }
-    bench.refuses("missing", &seal(&[tar.finish()]), part);
+    // Nothing is known of what is no directory.
+    let whiteouts = |end: &str| {
+        let mut tar = winding(40, end).file("end/file", "");
+        for _ in 0..300 {
+            tar = tar.file("l39/.wh.file", "");
+        }
+        seal(&[tar.finish()])
+    };
+    bench.refuses("file", &whiteouts("end/file"), part);
+    // What is missing is made by the first that looks for it.
+    bench.converts("missing", &whiteouts("missing"));
     // Parents that no entry makes: 2,000 with each.
     let mut tar = Tar::new();
     for number in 0..300 {

@@ -1,9 +1,9 @@
 //! A blob of a registry as a disk: what is read of it is fetched, by range.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::format::block::{BlockDevice, check_range};
@@ -56,7 +56,7 @@ impl RemoteBlob {
     }
 
     fn window(&self, number: u64) -> io::Result<Bytes> {
-        let remembered = || self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = || self.windows.lock();
         if let Some((_, bytes)) = remembered().iter().find(|(there, _)| *there == number) {
             return Ok(bytes.clone());
         }

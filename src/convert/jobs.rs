@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 /// Jobs by key. A job that is under way is joined, not started again.
@@ -67,7 +68,7 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if let Some(receiver) = running.get(&key) {
             return Some((receiver.clone(), false));
         }
@@ -92,10 +93,7 @@ where
 
     /// How many jobs are under way.
     pub fn count(&self) -> usize {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.running.lock().len()
     }
 }
 
@@ -107,10 +105,7 @@ struct Entry<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     fn drop(&mut self) {
-        self.jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.jobs.lock().remove(&self.key);
     }
 }
 
@@ -146,7 +141,7 @@ impl<K: Clone + Eq + Hash> Claims<K> {
             key: key.clone(),
         };
         let lock = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.held.lock();
             Arc::clone(held.entry(key).or_default())
         };
         claim.guard = Some(lock.lock_owned().await);
@@ -155,7 +150,7 @@ impl<K: Clone + Eq + Hash> Claims<K> {
 
     /// The claim, if nobody else holds `key` or waits for it.
     pub fn try_claim(&self, key: K) -> Option<Claim<K>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         if held.contains_key(&key) {
             return None;
         }
@@ -172,7 +167,7 @@ impl<K: Clone + Eq + Hash> Claims<K> {
 impl<K: Eq + Hash> Drop for Claim<K> {
     fn drop(&mut self) {
         self.guard = None;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         if held
             .get(&self.key)
             .is_some_and(|lock| Arc::strong_count(lock) == 1)
@@ -284,6 +279,6 @@ mod tests {
         assert!(again.is_some() && claims.try_claim(1).is_none());
         drop(again);
         drop(claims.claim(1).await);
-        assert!(claims.held.lock().unwrap().is_empty());
+        assert!(claims.held.lock().is_empty());
     }
 }

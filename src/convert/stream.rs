@@ -8,12 +8,13 @@
 
 use std::io::{self, BufRead, Read, Write as _};
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Buf as _, Bytes};
+use parking_lot::Mutex;
 
 use super::inflate::{HEAD, inflate};
 use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress, TarCopy};
@@ -141,10 +142,7 @@ pub fn prepare(
             source.drain();
         }
         // What the source itself had to say explains whatever the decoder made of it.
-        let cause = failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let cause = failure.lock().take();
         cause.map_or(result, Err)
     })?;
     let cancelled = Cancel::default();
@@ -291,7 +289,7 @@ struct Source {
 impl Source {
     fn fail(&self, cause: LayerError) -> io::Error {
         let message = cause.to_string();
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock();
         failure.get_or_insert(cause);
         io::Error::other(message)
     }

@@ -107,7 +107,7 @@ pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 /// A disk whose bytes may come to lie elsewhere while it is read; they stay the same.
 pub struct MovableDevice {
     size: u64,
-    place: std::sync::RwLock<SharedDevice>,
+    place: parking_lot::RwLock<SharedDevice>,
 }
 
 impl MovableDevice {
@@ -116,16 +116,13 @@ impl MovableDevice {
     pub fn new(device: SharedDevice) -> Self {
         Self {
             size: device.size(),
-            place: std::sync::RwLock::new(device),
+            place: parking_lot::RwLock::new(device),
         }
     }
 
     /// Has the bytes read from `device` from now on, and lets go of where they were.
     pub fn move_to(&self, device: SharedDevice) {
-        let mut place = self
-            .place
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut place = self.place.write();
         let before = std::mem::replace(&mut *place, device);
         drop(place);
         drop(before);
@@ -146,10 +143,7 @@ impl BlockDevice for MovableDevice {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let place = self
-            .place
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let place = self.place.read();
         let device = std::sync::Arc::clone(&place);
         drop(place);
         device.read_at(offset, buf)

@@ -1,9 +1,10 @@
 //! A client's `Authorization` that goes on with another one when it ends.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 /// Credentials of several clients that may have the same content, for work that is done for all
 /// of them and outlives a token. Cheap to clone; the clones are the same credentials.
@@ -33,8 +34,8 @@ impl Renewal {
         })))
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.0.lock()
     }
 
     /// Keeps credentials that the upstream has accepted for the same content, for when those in

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use moka::future::Cache;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
@@ -71,7 +72,7 @@ impl Users {
 
     /// Reads the file again if it changed. A file that cannot be used changes nothing.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock();
         if watched.have_changed() {
             drop(watched);
             self.reload();
@@ -83,7 +84,7 @@ impl Users {
         match read(&self.path) {
             Ok(table) => {
                 tracing::info!(file = %self.path.display(), users = table.len(), "read the users again");
-                *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+                *self.table.write() = Arc::new(table);
             }
             Err(error) => tracing::error!(%error, "the users stay as they were"),
         }
@@ -101,7 +102,7 @@ impl Users {
         let Some((user, password)) = authorization.and_then(basic) else {
             return Ok(false);
         };
-        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
+        let table = Arc::clone(&self.table.read());
         // An unknown user takes as long as a wrong password.
         let (hash, is_known) = match table.get(&user) {
             Some(hash) => (hash, true),

@@ -4,7 +4,8 @@
 //! counted apart, and never keeps those out whose answer is there.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::config::Limits;
 use super::places::{Full, Place, Places};
@@ -82,7 +83,7 @@ impl Turn {
     }
 
     fn set(&self, place: Option<Place>) {
-        let mut own = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.place.lock();
         let before = std::mem::replace(&mut *own, place);
         drop(own);
         drop(before);

@@ -1,7 +1,6 @@
 //! Which images are worked on: so many at one time, the others wait and hold nothing.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Compressed bytes from which on an image is big: it takes seconds.
@@ -58,7 +57,7 @@ impl Slot<'_> {
     /// Whether the slot may be used for a big image. If not, it is to be left, and entered
     /// again as one of a big image.
     pub(super) fn admits_big(&self) -> bool {
-        let mut big = self.big.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut big = self.big.lock();
         if big.is_none() {
             *big = self.admission.big.try_acquire().ok();
         }

@@ -1,10 +1,11 @@
 //! From an upstream's stream to the chunks that the pipeline's threads take.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -34,7 +35,7 @@ impl Failure {
     }
 
     pub(super) fn take(&self) -> Option<Error> {
-        lock(&self.cause).take()
+        self.cause.lock().take()
     }
 
     /// Ends the fetching: there are no more chunks.
@@ -52,10 +53,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-fn lock(cause: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
-    cause.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Begins to fetch a blob of `size` bytes. The iterator must not be polled from a task.
@@ -83,7 +80,7 @@ pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Fai
             Err(cause) => cause,
         };
         let error = io::Error::other(cause.to_string());
-        *lock(&told) = Some(cause);
+        *told.lock() = Some(cause);
         // Nobody is there any more if this fails.
         let _ = sender.send(Err(error)).await;
     });

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::types::Source;
@@ -38,7 +39,7 @@ impl RemoteBlob {
 
     fn piece(&self, number: u64) -> io::Result<Bytes> {
         {
-            let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pieces = self.pieces.lock();
             if let Some(place) = pieces.iter().position(|(kept, _)| *kept == number)
                 && let Some(found) = pieces.remove(place)
             {
@@ -59,7 +60,7 @@ impl RemoteBlob {
         if bytes.len() as u64 != range.end.saturating_sub(range.start) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces = self.pieces.lock();
         if pieces.len() >= KEPT {
             pieces.pop_front();
         }

@@ -1,7 +1,8 @@
 //! Conversions that were begun with a client's token go on with those of the clients that wait.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::Key;
 use crate::registry::{Authorization, Renewal};
@@ -21,7 +22,7 @@ impl Renewals {
         let Authorization::Client(given) = authorization else {
             return authorization.clone();
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if let Some(renewal) = known.get(key).filter(|renewal| !renewal.is_last()) {
             if let Some(given) = given {
                 renewal.offer(given.clone());
@@ -88,6 +89,6 @@ mod tests {
         for number in 0..10 * FEW {
             drop(renewals.join(&key(number), &client("a")));
         }
-        assert!(renewals.0.lock().unwrap().len() <= FEW);
+        assert!(renewals.0.lock().len() <= FEW);
     }
 }

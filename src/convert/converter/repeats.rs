@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::super::layer::TarCopy;
 use super::super::plan::Step;
@@ -101,7 +103,7 @@ impl Repeats {
     pub(super) fn placed(&mut self, step: &Step, place: usize) {
         let key = key(step);
         if let Some(copy) = self.kept.remove(&key) {
-            let copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+            let copy = copy.lock();
             if let Some(spool) = &copy.file {
                 let spool = Arc::clone(spool);
                 let length = copy.written;
@@ -124,7 +126,7 @@ struct Copying(Arc<Mutex<Copy>>);
 
 impl Write for Copying {
     fn write(&mut self, tar: &[u8]) -> io::Result<usize> {
-        let mut copy = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copy = self.0.lock();
         let written = copy.write(tar);
         if written.is_err() {
             // Half a tar is none.

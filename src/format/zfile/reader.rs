@@ -1,7 +1,8 @@
 //! A `ZFile` read at random.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::codec::decompress;
 use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, Place, SPACE};
@@ -161,11 +162,7 @@ impl ZFileReader {
 
     /// Reads a part of one block by way of the remembered ones.
     fn read_part(&self, n: u64, within: usize, target: &mut [u8]) -> io::Result<()> {
-        let lock = || {
-            self.remembered
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let lock = || self.remembered.lock();
         {
             let mut remembered = lock();
             if let Some(place) = remembered.iter().position(|(block, _)| *block == n) {

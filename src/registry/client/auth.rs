@@ -1,9 +1,9 @@
 //! The `Authorization` of our own requests to one endpoint.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use url::Url;
 
 use super::challenge::{Challenge, challenges};
@@ -57,14 +57,11 @@ impl Auth {
     }
 
     fn known(&self) -> Option<Known> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.known.lock().clone()
     }
 
     fn learn(&self, known: Known) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        *self.known.lock() = Some(known);
     }
 
     /// Whether it is not known yet what the endpoint asks for.
@@ -74,7 +71,7 @@ impl Auth {
 
     /// Remembers that a request without credentials passed.
     pub(super) fn learn_open(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.is_none() {
             *known = Some(Known::Open);
         }
@@ -82,14 +79,14 @@ impl Auth {
 
     /// These scopes, and what the endpoint is known to want besides.
     fn widened(&self, scopes: &Scopes) -> Scopes {
-        let wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+        let wider = self.wider.lock();
         wider.get(scopes).unwrap_or(scopes).clone()
     }
 
     fn widen(&self, scopes: &Scopes, asked: Scopes) {
         let joined = scopes.clone().and(asked);
         if joined != *scopes {
-            let mut wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wider = self.wider.lock();
             if wider.len() >= MAX_WIDER {
                 wider.clear();
             }

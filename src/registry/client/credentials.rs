@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 use super::docker_config::{DockerConfig, Found};
 use crate::registry::{Credentials, Error, Secret};
@@ -114,7 +115,7 @@ impl Keeper {
             Credentials::RefreshToken(token) => return Ok(Login::Identity(token.clone())),
             Credentials::DockerConfig { path } => path.clone(),
         };
-        let remembered = lock(&self.known).login(&self.host, repo);
+        let remembered = self.known.lock().login(&self.host, repo);
         if let Some(Ok(login)) = remembered {
             return Ok(login);
         }
@@ -123,7 +124,7 @@ impl Keeper {
             Ok(Err(detail)) => Err(self.error(&detail)),
             Err(_) => {
                 let after = self.limit;
-                let running = lock(&self.known).running.clone();
+                let running = self.known.lock().running.clone();
                 Err(self.error(&match running {
                     Some(helper) => format!(
                         "the credential helper {helper} gives no answer within {after:?}: \
@@ -137,7 +138,7 @@ impl Keeper {
 
     /// Forgets credentials that were refused, so that they are asked for anew.
     pub(super) fn forget(&self, refused: &Login) {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         known.config = None;
         known.helped.retain(|_, (_, login)| login != refused);
     }
@@ -146,7 +147,7 @@ impl Keeper {
     // for the lock, which the thread lets go.
     async fn ask(&self, path: Option<PathBuf>, repo: Option<&str>) -> Result<Login, String> {
         let asking = Arc::clone(&self.asking).lock_owned().await;
-        if let Some(Ok(login)) = lock(&self.known).login(&self.host, repo) {
+        if let Some(Ok(login)) = self.known.lock().login(&self.host, repo) {
             return Ok(login);
         }
         let known = Arc::clone(&self.known);
@@ -166,10 +167,6 @@ impl Keeper {
             detail: detail.to_owned(),
         }
     }
-}
-
-fn lock(known: &Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn default_path() -> Option<PathBuf> {
@@ -193,15 +190,15 @@ fn ask_all(
     };
     let shown = path.display().to_string();
     let config = Arc::new(read(&path, is_stated).map_err(|error| format!("{shown}: {error}"))?);
-    lock(known).config = Some((Instant::now(), Arc::clone(&config)));
+    known.lock().config = Some((Instant::now(), Arc::clone(&config)));
     let found = config.find(host, repo);
     let (program, server) = match found.map_err(|error| format!("{shown}: {error}"))? {
         Found::Login(login) => return Ok(login),
         Found::Helper { program, server } => (program, server),
     };
-    lock(known).running = Some(format!("docker-credential-{program}"));
+    known.lock().running = Some(format!("docker-credential-{program}"));
     let login = run_helper(&program, &server, &shown);
-    let mut known = lock(known);
+    let mut known = known.lock();
     known.running = None;
     let login = login?;
     let answer = (Instant::now(), login.clone());

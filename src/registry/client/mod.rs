@@ -42,9 +42,10 @@ pub use challenge::{Challenge, challenges};
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+use parking_lot::RwLock;
 
 use self::endpoint::{Call, Endpoint};
 use self::listing::Listings;
@@ -116,8 +117,7 @@ impl Registry {
     }
 
     fn all_endpoints(&self) -> Endpoints {
-        let endpoints = self.0.endpoints.read();
-        Arc::clone(&endpoints.unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.endpoints.read())
     }
 
     /// Speaks to its endpoints as `fresh` does from now on: with the same certificates,
@@ -127,9 +127,7 @@ impl Registry {
         if self.host() != fresh.host() {
             return false;
         }
-        let new = fresh.all_endpoints();
-        let endpoints = self.0.endpoints.write();
-        *endpoints.unwrap_or_else(PoisonError::into_inner) = new;
+        *self.0.endpoints.write() = fresh.all_endpoints();
         true
     }
 

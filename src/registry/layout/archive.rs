@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tar::{EntryType, Header};
 
 use super::directory::{INDEX, MARK, check_mark};
@@ -73,7 +74,7 @@ impl Archive {
     pub(super) fn contents(&self) -> Result<Arc<Contents>, Error> {
         let metadata =
             std::fs::metadata(&self.path).map_err(|cause| Error::io(&self.path, &cause))?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if !known.0.still(&Stamp::of(&metadata)) {
             *known = Contents::read(&self.path)?;
         }

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::beneath::{self, Links};
@@ -126,7 +127,7 @@ impl Directory {
 
     fn read_index(&self, path: &Path) -> Result<Result<Arc<Index>, String>, Error> {
         let failed = |cause: io::Error| Error::io(path, &cause);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let file = beneath::open(&self.root, Path::new(INDEX), self.links).map_err(failed)?;
         let file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);

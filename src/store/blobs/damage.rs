@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use super::create_directory;
 use super::directory::sync_directory;
 use super::held::Held;
-use super::shelf::lock;
 use super::stamp::Stamp;
 use crate::oci::Digest;
 use crate::store::BlobError;
@@ -124,7 +123,7 @@ impl Held<'_> {
             }
         };
         self.shelf.counters.damaged();
-        lock(&self.shelf.uses).remove(digest);
+        self.shelf.uses.lock().remove(digest);
         self.forget(digest);
         if let Some(directory) = path.parent()
             && let Err(error) = sync_directory(directory)

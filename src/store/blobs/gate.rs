@@ -1,11 +1,11 @@
 //! Verifications read whole files: one at a time for each blob, and a bounded number in all.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::shelf::lock;
 use crate::oci::Digest;
 
 /// Who verifies which blob.
@@ -47,15 +47,12 @@ impl Gate {
 
     /// Waits for the turn of a blob, in a thread that may wait.
     pub(super) fn enter(self: &Arc<Self>, digest: &Digest) -> Pass {
-        let mut inside = lock(&self.inside);
+        let mut inside = self.inside.lock();
         loop {
             if let Some(pass) = self.admit(&mut inside, digest) {
                 return pass;
             }
-            inside = self
-                .left
-                .wait(inside)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.left.wait(&mut inside);
         }
     }
 
@@ -66,7 +63,7 @@ impl Gate {
             tokio::pin!(left);
             // From here on nobody leaves unnoticed.
             left.as_mut().enable();
-            if let Some(pass) = self.admit(&mut lock(&self.inside), digest) {
+            if let Some(pass) = self.admit(&mut self.inside.lock(), digest) {
                 return pass;
             }
             left.await;
@@ -76,7 +73,7 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        lock(&self.gate.inside).remove(&self.digest);
+        self.gate.inside.lock().remove(&self.digest);
         self.gate.left.notify_all();
         self.gate.left_async.notify_waiters();
     }
@@ -126,6 +123,6 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert!(lock(&gate.inside).is_empty());
+        assert!(gate.inside.lock().is_empty());
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::shelf::{Shelf, lock};
+use parking_lot::MutexGuard;
+
+use super::shelf::Shelf;
 use super::verify::{Place, open_place};
 use super::{BlobInfo, is_linked};
 use crate::oci::Digest;
@@ -53,7 +54,7 @@ impl Shards {
 
 impl Shelf {
     pub(super) fn hold(&self) -> Result<Held<'_>, BlobError> {
-        let shards = lock(&self.shards);
+        let shards = self.shards.lock();
         shards
             .lock
             .lock()
@@ -118,7 +119,7 @@ impl Held<'_> {
     }
 
     pub(super) fn by_digest(&self) -> Vec<BlobInfo> {
-        let uses = lock(&self.shelf.uses);
+        let uses = self.shelf.uses.lock();
         let all = self.shards.known.values().flat_map(|shard| &shard.sizes);
         all.filter_map(|(digest, &size)| {
             let modified = fs::metadata(self.shelf.path(digest))
@@ -166,7 +167,10 @@ impl Held<'_> {
         let now = SystemTime::now();
         let mut blobs = self.by_digest();
         let there: HashSet<&Digest> = blobs.iter().map(|blob| &blob.digest).collect();
-        lock(&self.shelf.uses).retain(|digest, _| there.contains(digest));
+        self.shelf
+            .uses
+            .lock()
+            .retain(|digest, _| there.contains(digest));
         self.shelf.known.retain(&there, Duration::MAX);
         blobs.sort_by(|a, b| (a.last_use, &a.digest).cmp(&(b.last_use, &b.digest)));
         let mut freed: u64 = 0;
@@ -211,7 +215,7 @@ impl Held<'_> {
         }
         fs::remove_file(&path).map_err(BlobError::io("evicting", &path))?;
         self.forget(digest);
-        lock(&self.shelf.uses).remove(digest);
+        self.shelf.uses.lock().remove(digest);
         self.shelf.known.forget(digest);
         Ok(true)
     }

@@ -1,11 +1,12 @@
 //! Which files were verified: by a commit of this process, or by reading them after its start.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::shelf::lock;
+use parking_lot::{Mutex, MutexGuard};
+
 use super::stamp::Stamp;
 use crate::oci::Digest;
 
@@ -61,7 +62,7 @@ impl Known {
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<Digest, Record>> {
-        lock(&self.records)
+        self.records.lock()
     }
 
     /// The time since the start, as verifications are dated.

@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use parking_lot::Mutex;
 
-use super::shelf::{Shelf, lock};
+use super::shelf::Shelf;
 use crate::oci::Digest;
 use crate::store::BlobError;
 
@@ -70,7 +71,7 @@ impl Pins {
 
     fn hold(&self, digest: &Digest) -> Result<(), BlobError> {
         let place = place_of(digest);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(count) = state.counts.get_mut(&place) {
             *count += 1;
             return Ok(());
@@ -101,7 +102,7 @@ impl Pins {
 
     fn release(&self, digest: &Digest) {
         let place = place_of(digest);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Some(count) = state.counts.get_mut(&place) else {
             return;
         };
@@ -120,7 +121,7 @@ impl Pins {
     /// Whether any process has pinned a blob, or another one of the same place.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         let place = place_of(digest);
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if state.counts.contains_key(&place) {
             return true;
         }
@@ -158,7 +159,10 @@ impl BlobPin {
 impl Drop for Held {
     fn drop(&mut self) {
         // `keep` counts from here.
-        lock(&self.shelf.uses).insert(self.digest.clone(), SystemTime::now());
+        self.shelf
+            .uses
+            .lock()
+            .insert(self.digest.clone(), SystemTime::now());
         self.shelf.pins.release(&self.digest);
     }
 }

@@ -10,12 +10,14 @@ use std::io::{Read as _, Seek as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::{Condvar, Mutex};
+
 use super::examine::{BlobEntry, Examined};
-use super::shelf::{Shelf, lock};
+use super::shelf::Shelf;
 use crate::oci::Digest;
 use crate::store::BlobError;
 
@@ -40,7 +42,7 @@ struct Stop {
 
 impl Drop for Scrubber {
     fn drop(&mut self) {
-        *lock(&self.0.is_asked) = true;
+        *self.0.is_asked.lock() = true;
         self.0.asked.notify_all();
     }
 }
@@ -48,12 +50,10 @@ impl Drop for Scrubber {
 impl Stop {
     /// Waits, and says whether the scrubber is to end.
     fn wait(&self, time: Duration) -> bool {
-        let asked = lock(&self.is_asked);
-        let waited = self
-            .asked
-            .wait_timeout_while(asked, time, |is_asked| !*is_asked);
-        let (asked, _): (MutexGuard<'_, bool>, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *asked
+        let mut is_asked = self.is_asked.lock();
+        self.asked
+            .wait_while_for(&mut is_asked, |is_asked| !*is_asked, time);
+        *is_asked
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit};
+use parking_lot::Mutex;
 
 use super::file::BlobFile;
 use super::pins::BlobPin;
-use super::shelf::lock;
 use super::{BlobStore, off_task};
 use crate::oci::Digest;
 use crate::store::{BlobError, Shortage};
@@ -45,7 +45,7 @@ struct Open {
 
 impl Files {
     fn get(&self, digest: &Digest) -> Option<Arc<BlobFile>> {
-        let mut open = lock(&self.0);
+        let mut open = self.0.lock();
         open.uses += 1;
         let now = open.uses;
         let (file, used) = open.files.get_mut(digest)?;
@@ -60,7 +60,7 @@ impl Files {
     /// Keeps a file open; gives what is to be closed for it, where no lock is held.
     fn put(&self, file: &Arc<BlobFile>) -> Vec<Arc<BlobFile>> {
         let most = most();
-        let mut open = lock(&self.0);
+        let mut open = self.0.lock();
         open.uses += 1;
         let entry = (Arc::clone(file), open.uses);
         let replaced = open.files.insert(file.digest().clone(), entry);
@@ -76,11 +76,11 @@ impl Files {
     }
 
     fn take(&self, digest: &Digest) -> Option<Arc<BlobFile>> {
-        lock(&self.0).files.remove(digest).map(|(file, _)| file)
+        self.0.lock().files.remove(digest).map(|(file, _)| file)
     }
 
     fn take_all(&self) -> Vec<Arc<BlobFile>> {
-        let files = std::mem::take(&mut lock(&self.0).files);
+        let files = std::mem::take(&mut self.0.lock().files);
         files.into_values().map(|(file, _)| file).collect()
     }
 }

@@ -5,9 +5,11 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::counters::Counters;
 use super::held::Shards;
@@ -46,11 +48,6 @@ pub(super) struct Shelf {
 pub struct Reservation {
     shelf: Arc<Shelf>,
     bytes: u64,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panicking thread left is refreshed from the disk anyway.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shelf {
@@ -116,7 +113,7 @@ impl Shelf {
     /// Notes a use: in memory at once, on the file when that one's time is `grain` old.
     pub(super) fn used(&self, digest: &Digest, file: &File, metadata: Option<&Metadata>) {
         let now = SystemTime::now();
-        lock(&self.uses).insert(digest.clone(), now);
+        self.uses.lock().insert(digest.clone(), now);
         let change = |metadata| self.known.change(digest, &Stamp::of(metadata));
         if metadata.map(change) == Some(Change::Written) {
             // The time tells that, and the next one to open the file must see it.
@@ -141,7 +138,7 @@ impl Shelf {
         let path = self.path(digest);
         match fs::remove_file(&path) {
             Ok(()) => {
-                lock(&self.uses).remove(digest);
+                self.uses.lock().remove(digest);
                 self.known.forget(digest);
                 Ok(true)
             }
@@ -172,7 +169,7 @@ impl Shelf {
     }
 
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, BlobError> {
-        let mut reserved = lock(&self.reserved);
+        let mut reserved = self.reserved.lock();
         let needed = reserved.saturating_add(bytes);
         let mut free = self.bytes_free()?;
         if free < needed {
@@ -233,7 +230,7 @@ impl Reservation {
     pub fn spent(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        let mut reserved = lock(&self.shelf.reserved);
+        let mut reserved = self.shelf.reserved.lock();
         *reserved = reserved.saturating_sub(bytes);
     }
 }

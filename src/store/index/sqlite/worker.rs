@@ -2,9 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -41,17 +42,17 @@ struct Readable {
 
 impl ReadOnly {
     fn lock(&self) -> MutexGuard<'_, Option<Readable>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Why the file cannot be written, if it cannot.
     pub(super) fn cause(&self) -> Option<String> {
-        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let cause = self.cause.lock();
         cause.clone()
     }
 
     fn set_cause(&self, cause: Option<String>) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        *self.cause.lock() = cause;
     }
 
     /// A connection of a thread's own, unless the file is open for reading alone.

@@ -1,4 +1,4 @@
-//! A client's `Authorization` that goes on with another one when it ends.
+//! A client's `Authorization`, replaced by that of another client when it expires.
 
 use std::fmt;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Renewal {
         state.current.clone()
     }
 
-    /// Whether nobody else has these credentials any more.
+    /// Whether this is the last clone of these credentials.
     pub(crate) fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_credentials_are_followed_by_the_newest_once() {
+    fn refused_credentials_are_replaced_by_the_newest_once() {
         let value = |text| HeaderValue::from_static(text);
         let renewal = Renewal::new(Some(value("a")));
         assert_eq!(renewal.after(Some(&value("a"))), None);

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::challenge::{Challenge, challenges};
-use super::credentials::{Keeper, Login};
+use super::credentials::CredentialProvider;
 use super::dialer::Dialer;
+use super::login::Login;
 use super::scope::Scopes;
 use super::token::{TokenKey, Tokens};
 use crate::registry::{Error, RetryPolicy};
@@ -16,7 +17,7 @@ use crate::registry::{Error, RetryPolicy};
 /// What is known of how an endpoint authenticates, and what for.
 #[derive(Debug)]
 pub(super) struct Auth {
-    keeper: Keeper,
+    credentials: CredentialProvider,
     tokens: Tokens,
     known: Mutex<Option<Known>>,
     /// Scopes that were not enough, and those that the endpoint asked for then.
@@ -47,9 +48,9 @@ pub(super) struct Presented {
 }
 
 impl Auth {
-    pub(super) fn new(keeper: Keeper) -> Self {
+    pub(super) fn new(credentials: CredentialProvider) -> Self {
         Self {
-            keeper,
+            credentials,
             tokens: Tokens::new(),
             known: Mutex::new(None),
             wider: Mutex::new(HashMap::new()),
@@ -104,7 +105,7 @@ impl Auth {
         match self.known() {
             None | Some(Known::Open) => Ok(None),
             Some(Known::Basic) => {
-                let login = self.keeper.login(scopes.repo()).await?;
+                let login = self.credentials.login(scopes.repo()).await?;
                 Ok(login.basic().map(|header| Presented {
                     header,
                     login,
@@ -112,7 +113,7 @@ impl Auth {
                 }))
             }
             Some(Known::Bearer { realm, service }) => {
-                let login = self.keeper.login(scopes.repo()).await?;
+                let login = self.credentials.login(scopes.repo()).await?;
                 let key = TokenKey {
                     realm,
                     service,
@@ -143,7 +144,7 @@ impl Auth {
             return Ok(None);
         };
         if let Some(refused) = refused {
-            self.keeper.forget(&refused.login);
+            self.credentials.forget(&refused.login);
             if let Some(key) = &refused.token {
                 self.tokens.forget(key, &refused.header).await;
             }
@@ -186,7 +187,7 @@ impl Auth {
             return Ok(Some((Known::Bearer { realm, service }, scopes)));
         }
         let is_basic = offered.iter().any(|challenge| challenge.is("basic"));
-        if is_basic && !self.keeper.is_anonymous() {
+        if is_basic && !self.credentials.is_anonymous() {
             return Ok(Some((Known::Basic, Scopes::default())));
         }
         Ok(None)

@@ -1,4 +1,4 @@
-//! Who changes which list of referrers: one at a time each list, and all lists at once.
+//! Locks for lists of referrers: each list is changed by one request at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_list_has_its_lock_for_as_long_as_somebody_holds_it() {
+    fn each_list_has_its_lock_while_it_is_held() {
         let listings = Listings::default();
         let of = |repo: &str, tag: &str| listings.of(&repo.parse().unwrap(), tag.to_owned());
         let first = of("a", "x");

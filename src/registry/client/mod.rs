@@ -26,6 +26,7 @@ mod endpoint;
 mod forward;
 mod hosts_dir;
 mod listing;
+mod login;
 mod manifests;
 mod payload;
 mod referrers;

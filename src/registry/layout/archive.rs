@@ -1,4 +1,4 @@
-//! A layout in an uncompressed tar file, read where it lies. Everything here blocks.
+//! A layout in an uncompressed tar file, read in place. Everything here blocks.
 //!
 //! The file's headers are walked once; blobs are then ranges of the file. Only what a layout
 //! is made of is remembered, and nothing in the file can make that more than the file is.
@@ -70,7 +70,7 @@ impl Archive {
         &self.path
     }
 
-    /// What is in the file now.
+    /// The members of the file.
     pub(super) fn contents(&self) -> Result<Arc<Contents>, Error> {
         let metadata =
             std::fs::metadata(&self.path).map_err(|cause| Error::io(&self.path, &cause))?;

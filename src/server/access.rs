@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::config::Limits;
 use super::files::Watched;
 use super::places::{Full, Places};
-use crate::convert::jobs::Claims;
+use crate::convert::lock::KeyedLock;
 
 /// How long a wrong pair that does not come again is remembered.
 const REMEMBERED: Duration = Duration::from_mins(10);
@@ -42,7 +42,7 @@ pub(super) struct Users {
     places: Places,
     /// Of each client one is checked at a time, so that none keeps the others waiting for more
     /// than that one.
-    clients: Claims<IpAddr>,
+    clients: KeyedLock<IpAddr>,
     checks: Arc<Semaphore>,
 }
 
@@ -65,7 +65,7 @@ impl Users {
                 .build(),
             secret: rand::random(),
             places: Places::new(limits.logins, limits.address_share),
-            clients: Claims::default(),
+            clients: KeyedLock::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
         })
     }
@@ -116,7 +116,7 @@ impl Users {
             return Ok(is_right);
         }
         let place = self.places.take(client)?;
-        let claim = self.clients.claim(client).await;
+        let claim = self.clients.lock(client).await;
         // Whoever came with the same pair before may have had it checked meanwhile.
         if let Some(is_right) = self.remembered(&key, is_known) {
             return Ok(is_right);

@@ -13,7 +13,7 @@ use super::patience::Patience;
 use super::respond::Failure;
 use super::rounds;
 use super::shelf::{OpenBlob, off_thread};
-use crate::convert::{Converter, Held, Source, StoredManifest};
+use crate::convert::{Converter, PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::store::{Index, IndexError, Store};
@@ -241,11 +241,16 @@ impl Call<'_> {
     ///
     /// # Errors
     /// [`Waited::TooLong`], or why there is no such image.
-    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<Held, Waited> {
+    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<PinnedImage, Waited> {
         let front = self.front;
         let started = Instant::now();
         let from = self.source(repo);
-        let conversion = Box::pin(front.converted.converter.convert_held(&from, source, None));
+        let conversion = Box::pin(
+            front
+                .converted
+                .converter
+                .convert_pinned(&from, source, None),
+        );
         let held = self.hold.conversion(conversion);
         let waited = self.turn.wait(&front.waits.conversions, held).await;
         let result = waited.map_err(|full| {

@@ -67,7 +67,7 @@ pub(super) async fn by_tag(
     };
     let source = call.source(repo);
     let converter = &front.converted.converter;
-    let known = Box::pin(converter.known(&source, &head.digest));
+    let known = Box::pin(converter.lookup(&source, &head.digest));
     let known = call.hold.question(known);
     let Ok(known) = call.aside(known).await? else {
         return too_long(call, repo, Some(&head.digest)).await;

@@ -69,7 +69,7 @@ impl Prepare {
         let work = async move {
             let _permit = permit;
             let converter = &front.converted.converter;
-            match converter.known(&source, &digest).await {
+            match converter.lookup(&source, &digest).await {
                 Ok(Some(_)) => return,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "what is known of the image cannot be told"),

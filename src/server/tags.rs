@@ -70,7 +70,7 @@ async fn push(
     digest: &Digest,
 ) -> Result<TagOutcome, ConvertError> {
     let converter = &front.converted.converter;
-    let image = match converter.known(source, digest).await? {
+    let image = match converter.lookup(source, digest).await? {
         Some(image) => image,
         None => converter.convert(source, digest, None).await?,
     };

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::Tree;
 use super::fetch::{self, Blobs, Document};
 use super::report::{Damaged, ImageReport, Report, finding};
-use crate::cli::image::{NotConverted, is_overlaybd};
+use crate::cli::image::NotConverted;
 use crate::convert::Source;
+use crate::convert::image::is_overlaybd_layer;
 use crate::convert::image::{BLOB_DIGEST, BLOB_SIZE};
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Stack};
@@ -237,7 +238,13 @@ async fn check_pair(
         differences: Vec::new(),
         more: false,
     };
-    if !pair.converted.manifest.layers.iter().all(is_overlaybd) {
+    if !pair
+        .converted
+        .manifest
+        .layers
+        .iter()
+        .all(is_overlaybd_layer)
+    {
         report
             .problems
             .push("its layers are not in overlaybd format".to_owned());

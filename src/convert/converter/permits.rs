@@ -1,24 +1,25 @@
-//! Whose turn it is: so many layers at one time, and the small ones never behind only big ones.
+//! Permits for a bounded number of layers to be converted at one time.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Compressed bytes from which on a layer is big: it takes seconds.
-const BIG: u64 = 64 << 20;
+/// Compressed bytes from which on a layer is big: converting it takes seconds.
+const BIG_LAYER_BYTES: u64 = 64 << 20;
 
-/// Turns to convert a layer, in the order of asking within a size class. One turn is kept
-/// from big layers, if there is more than one.
-pub(super) struct Turns {
+/// Permits to convert a layer, first come, first served within a size class. If there is more
+/// than one permit, one is not given to big layers, so that a small layer never waits for big
+/// ones only.
+pub(super) struct LayerPermits {
     all: Semaphore,
     big: Semaphore,
 }
 
-/// A turn that is taken, until dropped.
-pub(super) struct Turn<'a> {
+/// A permit, until dropped.
+pub(super) struct LayerPermit<'a> {
     _all: Option<SemaphorePermit<'a>>,
     _big: Option<SemaphorePermit<'a>>,
 }
 
-impl Turns {
+impl LayerPermits {
     pub(super) fn new(layers: usize) -> Self {
         let layers = layers.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -27,14 +28,14 @@ impl Turns {
         }
     }
 
-    /// Waits for the turn of a layer of so many compressed bytes.
-    pub(super) async fn take(&self, compressed: u64) -> Turn<'_> {
+    /// Waits for a permit for a layer of so many compressed bytes.
+    pub(super) async fn acquire(&self, compressed: u64) -> LayerPermit<'_> {
         // Neither is ever closed, so there is always a permit in the end.
         let big = match compressed {
-            BIG.. => self.big.acquire().await.ok(),
+            BIG_LAYER_BYTES.. => self.big.acquire().await.ok(),
             _ => None,
         };
-        Turn {
+        LayerPermit {
             _big: big,
             _all: self.all.acquire().await.ok(),
         }
@@ -49,24 +50,28 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(50);
+    const SHORT_WAIT: Duration = Duration::from_millis(50);
 
     #[tokio::test]
     async fn a_small_layer_does_not_wait_for_big_ones() {
-        let turns = Turns::new(2);
-        let _big = turns.take(BIG).await;
-        assert!(timeout(SOON, turns.take(BIG)).await.is_err());
-        let small = timeout(SOON, turns.take(BIG - 1)).await;
+        let permits = LayerPermits::new(2);
+        let _big = permits.acquire(BIG_LAYER_BYTES).await;
+        assert!(
+            timeout(SHORT_WAIT, permits.acquire(BIG_LAYER_BYTES))
+                .await
+                .is_err()
+        );
+        let small = timeout(SHORT_WAIT, permits.acquire(BIG_LAYER_BYTES - 1)).await;
         assert!(small.is_ok());
-        assert!(timeout(SOON, turns.take(0)).await.is_err());
+        assert!(timeout(SHORT_WAIT, permits.acquire(0)).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_single_turn_is_for_everyone() {
-        let turns = Turns::new(1);
-        drop(turns.take(BIG).await);
-        drop(turns.take(1).await);
-        let _big = turns.take(BIG).await;
-        assert!(timeout(SOON, turns.take(1)).await.is_err());
+    async fn a_single_permit_is_for_layers_of_any_size() {
+        let permits = LayerPermits::new(1);
+        drop(permits.acquire(BIG_LAYER_BYTES).await);
+        drop(permits.acquire(1).await);
+        let _big = permits.acquire(BIG_LAYER_BYTES).await;
+        assert!(timeout(SHORT_WAIT, permits.acquire(1)).await.is_err());
     }
 }

@@ -1,83 +1,86 @@
 //! Whether a manifest in a registry is one that this program made.
 //!
-//! A tag may be replaced only then, so this must be seen, not taken from what a manifest says of
-//! itself: either the index records that a source became this manifest, or every layer's blob
-//! carries this program's mark and names the blob below it. The latter holds without an index,
+//! A tag may be replaced only then. So annotations of the manifest are not enough: either the
+//! index records that a source was converted to this manifest, or every layer's blob has this
+//! program's LSMT user tag, which names the blob below it. The latter works without the index,
 //! and for what another replica or an older version made.
 
-use super::super::image::BLOB_DIGEST;
+use std::sync::Arc;
+
+use super::super::error::ConvertError;
+use super::super::image::has_overlaybd_layers;
 use super::super::layer::LayerBlob;
+use super::super::remote::RemoteBlob;
 use super::super::tag::UserTag;
-use super::types::Source;
-use super::{ConvertError, Converter, Home, blocking, remote};
+use super::super::types::Source;
+use super::context::Context;
+use super::destination::Destination;
+use super::threads::blocking;
 use crate::format::block::SharedDevice;
 use crate::oci::{Digest, ImageManifest, Manifest, Selector};
-use crate::registry::{self, Authorization, RawManifest};
+use crate::registry::{self, RawManifest};
 
-/// Most entries of an index that are looked at.
-const MOST_ENTRIES: usize = 64;
+/// Most entries of an index that are examined.
+const MAX_ENTRIES: usize = 64;
 
-impl Converter {
-    /// Whether this program made a manifest of `home`, where images from `source` are pushed.
-    pub(super) async fn has_made(
-        &self,
-        source: &Source,
-        home: &Home,
-        raw: &RawManifest,
-    ) -> Result<bool, ConvertError> {
-        if self.is_recorded(source, home, &raw.digest).await? {
-            return Ok(true);
-        }
-        let place = Source {
-            upstream: home.upstream.clone(),
-            repo: home.repo.clone(),
-            authorization: Authorization::Own,
+/// Whether this program made a manifest of `destination`, where images from `source` are pushed.
+pub(super) async fn is_own_manifest(
+    context: &Context,
+    source: &Source,
+    destination: &Destination,
+    raw: &RawManifest,
+) -> Result<bool, ConvertError> {
+    if is_recorded(context, source, destination, &raw.digest).await? {
+        return Ok(true);
+    }
+    let target = destination.as_own_source();
+    let index = match Manifest::parse(&raw.media_type, &raw.bytes) {
+        Ok(Manifest::Image(image)) => return is_tagged(&target, &image).await,
+        Ok(Manifest::Index(index)) if index.manifests.len() <= MAX_ENTRIES => index,
+        _ => return Ok(false),
+    };
+    // Entries that are not converted stay as they were in the source's index.
+    let mut has_tagged = false;
+    for entry in &index.manifests {
+        let Some(image) = image_of(&target, &entry.digest).await? else {
+            continue;
         };
-        let index = match Manifest::parse(&raw.media_type, &raw.bytes) {
-            Ok(Manifest::Image(image)) => return is_marked(&place, &image).await,
-            Ok(Manifest::Index(index)) if index.manifests.len() <= MOST_ENTRIES => index,
-            _ => return Ok(false),
-        };
-        // Entries that are not converted stay as they were in the source's index.
-        let mut has_marked = false;
-        for entry in &index.manifests {
-            let Some(image) = image_of(&place, &entry.digest).await? else {
-                continue;
-            };
-            if is_overlaybd(&image) {
-                if !is_marked(&place, &image).await? {
-                    return Ok(false);
-                }
-                has_marked = true;
+        if has_overlaybd_layers(&image) {
+            if !is_tagged(&target, &image).await? {
+                return Ok(false);
             }
+            has_tagged = true;
         }
-        Ok(has_marked)
     }
+    Ok(has_tagged)
+}
 
-    /// Whether the index says that a source here became this manifest, and that it was pushed.
-    async fn is_recorded(
-        &self,
-        source: &Source,
-        home: &Home,
-        digest: &Digest,
-    ) -> Result<bool, ConvertError> {
-        let index = self.inner.store.index();
-        if !index.is_pushed(&home.host, &home.repo, digest).await? {
-            return Ok(false);
-        }
-        let host = source.upstream.host();
-        let sources = index.sources(host, &source.repo, digest).await?;
-        // An image that came in overlaybd format is recorded as what it became itself.
-        Ok(sources.iter().any(|source| source != digest))
+/// Whether the index records that a source was converted to this manifest, and that it was pushed.
+async fn is_recorded(
+    context: &Context,
+    source: &Source,
+    destination: &Destination,
+    digest: &Digest,
+) -> Result<bool, ConvertError> {
+    let index = context.store.index();
+    if !index
+        .is_pushed(&destination.host, &destination.repo, digest)
+        .await?
+    {
+        return Ok(false);
     }
+    let host = source.upstream.host();
+    let sources = index.sources(host, &source.repo, digest).await?;
+    // A source that is an overlaybd image is recorded as converted to itself.
+    Ok(sources.iter().any(|source| source != digest))
 }
 
 /// The image manifest that an entry of an index names, if it is one and is there.
-async fn image_of(place: &Source, digest: &Digest) -> Result<Option<ImageManifest>, ConvertError> {
+async fn image_of(target: &Source, digest: &Digest) -> Result<Option<ImageManifest>, ConvertError> {
     let selector = Selector::Digest(digest.clone());
-    let fetched = place
+    let fetched = target
         .upstream
-        .manifest(&place.repo, &selector, &place.authorization)
+        .manifest(&target.repo, &selector, &target.authorization)
         .await;
     let raw = match fetched {
         Ok(raw) => raw,
@@ -90,25 +93,20 @@ async fn image_of(place: &Source, digest: &Digest) -> Result<Option<ImageManifes
     })
 }
 
-fn is_overlaybd(image: &ImageManifest) -> bool {
-    let mut layers = image.layers.iter();
-    layers.any(|layer| layer.annotations.contains_key(BLOB_DIGEST))
-}
-
-/// Whether every layer's blob carries this program's mark, of any version, over the one below.
-async fn is_marked(place: &Source, image: &ImageManifest) -> Result<bool, ConvertError> {
-    if !is_overlaybd(image) {
+/// Whether every layer's blob has this program's user tag, of any version, over the one below.
+async fn is_tagged(target: &Source, image: &ImageManifest) -> Result<bool, ConvertError> {
+    if !has_overlaybd_layers(image) {
         return Ok(false);
     }
     let mut below = None;
     for layer in &image.layers {
         let digest = layer.digest.clone();
-        let size = place
+        let size = target
             .upstream
-            .size_of(&place.repo, layer, &place.authorization)
+            .size_of(&target.repo, layer, &target.authorization)
             .await?;
-        let device: SharedDevice = remote::device(place.clone(), digest, size);
-        // Also one that nodes refuse: an earlier version made those.
+        let device: SharedDevice = Arc::new(RemoteBlob::new(target.clone(), digest, size));
+        // Also one that overlaybd refuses: an earlier version made those.
         let blob = match blocking(move || Ok(LayerBlob::open_readable(device))).await? {
             Ok(blob) => blob,
             Err(error) => match upstream_error(&error) {
@@ -117,14 +115,14 @@ async fn is_marked(place: &Source, image: &ImageManifest) -> Result<bool, Conver
             },
         };
         match blob.user_tag().parse::<UserTag>() {
-            Ok(mark) if mark.parent == below => below = Some(layer.digest.clone()),
+            Ok(tag) if tag.parent == below => below = Some(layer.digest.clone()),
             _ => return Ok(false),
         }
     }
     Ok(true)
 }
 
-/// Why the registry did not give the bytes, where that is why a blob could not be opened.
+/// The error of the registry among the causes of `error`.
 fn upstream_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a registry::Error> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -3,11 +3,11 @@
 
 use super::super::layer::Settings;
 use super::super::tag::FORMAT_VERSION;
-use super::types::{ConverterConfig, Others, Platforms};
+use super::super::types::{ConverterConfig, Others, Platforms};
 use crate::oci::Digest;
 
 /// The first format version whose blobs hold the same disk as those of [`FORMAT_VERSION`].
-/// Raise it to the new version with any change that places something elsewhere on the disk.
+/// Raise it to the new version with any change of what is on the disk.
 const SAME_DISK_SINCE: u32 = 1;
 
 /// What decides the bytes of a layer.
@@ -21,7 +21,7 @@ pub(super) fn of_layers(settings: &Settings) -> String {
 }
 
 /// Whether blobs that an earlier version recorded under `variant` hold the same disk as those
-/// that are made now with `settings`: how they are compressed is no matter.
+/// that are made now with `settings`, however they are compressed.
 pub(super) fn has_same_disk(variant: &str, settings: &Settings) -> bool {
     let mut words = variant.split(' ');
     let version = words

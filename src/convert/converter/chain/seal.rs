@@ -1,113 +1,104 @@
-//! The blob of a layer that was placed: made durable, pushed and recorded.
+//! Seals the blob of a layer that was applied: makes it durable, pushes and records it.
 
 use std::sync::Arc;
 
-use super::super::layer::{LayerError, Sealing};
-use super::super::plan::Step;
-use super::catalogue::{Base, Layer, StoredBlob};
-use super::types::Source;
-use super::{ConvertError, Converter, Home, blocking, on_thread};
-use crate::registry::BlobSource;
-use crate::store::{BlobError, TempBlob};
+use tokio::task::JoinHandle;
 
-impl Converter {
-    /// Makes the blob of a placed layer durable, pushes it where layers are pushed, and records
-    /// it.
-    pub(super) async fn sealed(
+use super::super::catalogue::{Base, Layer, StoredBlob, push_layer, record};
+use super::super::context::Context;
+use super::super::destination::Destination;
+use super::super::errors::{BlobThreadError, layer_error};
+use super::super::status::add;
+use super::super::threads::on_thread;
+use super::apply::Applied;
+use super::lock::LayerLock;
+use super::state::Chain;
+use crate::convert::error::ConvertError;
+use crate::convert::layer::Sealing;
+use crate::convert::plan::Step;
+use crate::convert::types::{Event, Outcome, Source};
+use crate::store::TempBlob;
+
+impl Chain<'_> {
+    /// Seals an applied layer in the background, while the next one is applied.
+    pub(super) fn seal(
         &self,
-        (source, home): (&Source, &Home),
         step: &Step,
-        temp: TempBlob,
-        sealing: Sealing,
-        base: Base,
-    ) -> Result<Layer, ConvertError> {
-        let blobs = self.inner.store.blobs().clone();
-        let committed = on_thread("commit", move || {
-            Ok((|| {
-                let written = sealing.written();
-                let sealed = sealing.wait()?;
-                let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
-                let shared = blobs.share(file)?;
-                let pin = Some(shared.pin());
-                // What is stacked upon it keeps no file open for it.
-                written.move_to(Arc::new(StoredBlob(shared)));
-                Ok::<_, Failed>(Layer {
-                    digest: sealed.digest,
-                    size: sealed.size,
-                    blob: written.blob,
-                    pin,
-                    base,
-                })
-            })())
+        applied: Applied,
+        lock: LayerLock,
+    ) -> JoinHandle<Result<Layer, ConvertError>> {
+        let context = Arc::clone(self.job.context);
+        let (source, destination) = (self.job.source.clone(), self.job.destination.clone());
+        let (step, observer) = (step.clone(), self.job.observer.cloned());
+        let base = self.base();
+        tokio::spawn(async move {
+            let Applied {
+                temp,
+                sealing,
+                seal_permit,
+            } = applied;
+            let target = (&source, &destination);
+            let sealed = seal(&context, target, &step, (temp, sealing), base).await;
+            lock.release().await;
+            drop(seal_permit);
+            match &sealed {
+                Ok(layer) => {
+                    add(&context.counters.layers_converted, 1);
+                    add(&context.counters.blob_bytes, layer.size);
+                    if let Some(observer) = observer {
+                        observer(Event::Done {
+                            chain: step.chain_id.clone(),
+                            size: layer.size,
+                            outcome: Outcome::Converted,
+                        });
+                    }
+                }
+                Err(_) => add(&context.counters.layers_failed, 1),
+            }
+            sealed
         })
-        .await?;
-        let layer = match committed {
-            Ok(layer) => layer,
-            Err(Failed::Blobs(error)) => return Err(error.into()),
-            Err(Failed::Layer(cause)) => return Err(broken(step, cause)),
-        };
-        if home.is_pushed {
-            self.push_layer(source, home, &layer).await?;
-        }
-        let index = self.inner.store.index();
-        index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
-        self.record(step, &layer).await?;
-        Ok(layer)
-    }
-
-    /// Makes sure that the registry has a layer of the store.
-    pub(super) async fn push_layer(
-        &self,
-        source: &Source,
-        home: &Home,
-        layer: &Layer,
-    ) -> Result<(), ConvertError> {
-        let place = home.place(source);
-        let (blobs, digest) = (self.inner.store.blobs().clone(), layer.digest.clone());
-        let Some(file) = blocking(move || Ok(blobs.open(&digest)?)).await? else {
-            return Err(ConvertError::Interrupted);
-        };
-        let bytes = BlobSource::File(file.path());
-        place
-            .upstream
-            .push_blob(
-                &place.repo,
-                &layer.digest,
-                layer.size,
-                &bytes,
-                &place.authorization,
-            )
-            .await?;
-        let index = self.inner.store.index();
-        index
-            .put_pushed(&home.host, &home.repo, &layer.digest)
-            .await?;
-        Ok(())
     }
 }
 
-/// The error of a layer that cannot be placed.
-pub(super) fn broken(step: &Step, cause: LayerError) -> ConvertError {
-    ConvertError::Layer {
-        layer: step.layer.digest.clone(),
-        cause: Arc::new(cause),
+/// Makes the blob of an applied layer durable, pushes it where layers are pushed, and records
+/// it.
+async fn seal(
+    context: &Context,
+    (source, destination): (&Source, &Destination),
+    step: &Step,
+    (temp, sealing): (TempBlob, Sealing),
+    base: Base,
+) -> Result<Layer, ConvertError> {
+    let blobs = context.store.blobs().clone();
+    let committed = on_thread("commit", move || {
+        Ok((|| {
+            let written = sealing.written();
+            let sealed = sealing.wait()?;
+            let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
+            let shared = blobs.share(file)?;
+            let pin = Some(shared.pin());
+            // The layers above need no file kept open for this one.
+            written.move_to(Arc::new(StoredBlob(shared)));
+            Ok::<_, BlobThreadError>(Layer {
+                digest: sealed.digest,
+                size: sealed.size,
+                blob: written.blob,
+                pin,
+                base,
+            })
+        })())
+    })
+    .await?;
+    let layer = match committed {
+        Ok(layer) => layer,
+        Err(BlobThreadError::Blobs(error)) => return Err(error.into()),
+        Err(BlobThreadError::Layer(cause)) => return Err(layer_error(step, cause)),
+    };
+    if destination.is_pushed {
+        push_layer(context, source, destination, &layer).await?;
     }
-}
-
-/// Why a thread that makes a blob failed.
-pub(super) enum Failed {
-    Blobs(BlobError),
-    Layer(LayerError),
-}
-
-impl From<BlobError> for Failed {
-    fn from(error: BlobError) -> Self {
-        Self::Blobs(error)
-    }
-}
-
-impl From<LayerError> for Failed {
-    fn from(error: LayerError) -> Self {
-        Self::Layer(error)
-    }
+    let index = context.store.index();
+    index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
+    record(context, step, &layer).await?;
+    Ok(layer)
 }

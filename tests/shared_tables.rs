@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use store_support::{Database, Server};
-use support::chain::{blob, chains, changed_blocks, uuid};
+use support::chain::{blob, chains, changed_blocks, uuid, with_tag};
 use support::image::{Image, Sealed};
 use support::proxy::Proxy;
 use support::registry::Registry;
@@ -100,6 +100,29 @@ impl Bench {
             }
         }
         taken
+    }
+
+    /// A blob and its rows, as version 2 of this program left them.
+    fn plant_earlier(&self, repo: &str, chain: &str, bytes: &[u8]) -> String {
+        let bytes = with_tag(bytes, "overlaybd-proxy/2 parent=none");
+        self.plant(repo, chain, &bytes);
+        let digest = sha256(&bytes);
+        self.database.execute(&format!(
+            "INSERT INTO overlaybd_proxy_chains (chain_id, variant, data_digest, data_size)
+             VALUES ('{chain}', 'v2 zstd 65536 {}', '{digest}', {})",
+            1 << 30,
+            bytes.len()
+        ));
+        digest
+    }
+
+    /// The blob that a conversion without any table makes of the bottom layer of an image.
+    fn bottom(&self, repo: &str, tag: &str) -> Vec<u8> {
+        let data = tempfile::tempdir().unwrap();
+        let options = ["--vsize", "1", "--platform", "linux/amd64"];
+        let proxy = Proxy::start(&self.registry.url(), data.path(), &options);
+        let digest = digests(&pull(&proxy, repo, tag))[0].clone();
+        proxy.get(&format!("{repo}/blobs/{digest}")).body.to_vec()
     }
 
     fn rows(&self) -> usize {
@@ -327,4 +350,65 @@ fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own()
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--trust-foreign-layers"]);
     assert_eq!(digests(&pull(&proxy, "whole", "1"))[0], sha256(&whole));
+}
+
+#[test]
+fn a_row_of_an_earlier_version_gives_way_to_a_blob_of_the_same_disk() {
+    let Some(bench) = Bench::start() else { return };
+    let base = tar("etc/base", 1);
+    let sealed = Image::gzip(&[base, tar("etc/a", 2)]).seal();
+    bench.registry.push("app", "1", &sealed);
+    let chain = &chains(&sealed)[0];
+    let blob = bench.bottom("app", "1");
+    let old = bench.plant_earlier("app", chain, &blob);
+    assert_ne!(old, sha256(&blob));
+    let data = tempfile::tempdir().unwrap();
+    let proxy = bench.proxy(data.path(), &["--push"]);
+    let ours = digests(&pull(&proxy, "app", "1"));
+    assert_eq!(bench.reference_build("app", &sealed), ours);
+    assert_eq!(bench.rows(), 2, "{}", proxy.log());
+}
+
+#[test]
+fn a_row_of_an_earlier_version_stays_where_its_blob_holds_another_disk() {
+    let Some(bench) = Bench::start() else { return };
+    let base = tar("etc/base", 1);
+    let short = Image::gzip(&[base.clone(), tar("etc/a", 2)]).seal();
+    let long = Image::gzip(&[base, tar("etc/a", 2), tar("etc/b", 3)]).seal();
+    bench.registry.push("app", "1", &long);
+    // As if that version had unpacked the layer otherwise.
+    bench
+        .registry
+        .push("other", "1", &Image::gzip(&[tar("etc/base", 9)]).seal());
+    let chain = &chains(&short)[0];
+    let other = with_uuid(&bench.bottom("other", "1"), chain);
+    let old = bench.plant_earlier("app", chain, &other);
+    // The reference built on it.
+    bench.plant("app", &chains(&short)[1], b"theirs, on top of it");
+    let data = tempfile::tempdir().unwrap();
+    let proxy = bench.proxy(data.path(), &["--push"]);
+    let ours = digests(&pull(&proxy, "app", "1"));
+    // What is served here is all of one piece, and so is what the reference goes on with.
+    assert!(!ours.contains(&old));
+    let built = bench.reference_build("app", &long);
+    assert_eq!(built, [old, sha256(b"theirs, on top of it")]);
+    assert!(proxy.log().contains("another disk"), "{}", proxy.log());
+    let again = tempfile::tempdir().unwrap();
+    let again = bench.proxy(again.path(), &["--push"]);
+    assert_eq!(digests(&pull(&again, "app", "1")), ours);
+}
+
+/// A bottom layer's blob again, for another chain.
+fn with_uuid(bytes: &[u8], chain: &str) -> Vec<u8> {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("blob");
+    std::fs::write(&path, bytes).unwrap();
+    let raw = scratch.path().join("raw");
+    support::judge::disk(&[path], &raw);
+    let empty = scratch.path().join("empty");
+    std::fs::File::create(&empty)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    blob(1 << 30, &uuid(chain), "", &changed_blocks(&empty, &raw))
 }

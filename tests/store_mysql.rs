@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Acquired, Index, IndexError, MysqlConfig};
 use store_support::{Recorded as _, Server, relay, skip};
@@ -291,7 +290,7 @@ async fn a_server_that_hangs_is_unavailable_until_it_answers_again() {
         .put_layer(HOST, &repo(), &chain(1), &digest("1"), 1, "v1")
         .await
         .unwrap();
-    server.signal(Signal::SIGSTOP);
+    server.freeze();
     for _ in 0..3 {
         let error = index
             .find_layer(HOST, &repo(), &chain(1))
@@ -299,7 +298,7 @@ async fn a_server_that_hangs_is_unavailable_until_it_answers_again() {
             .unwrap_err();
         assert!(error.is_unavailable(), "{error}");
     }
-    server.signal(Signal::SIGCONT);
+    server.thaw();
     let mut answer = index.find_layer(HOST, &repo(), &chain(1)).await;
     for _ in 0..50 {
         if answer.is_ok() {

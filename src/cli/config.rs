@@ -12,7 +12,7 @@ Examples:
 
 The settings that `serve` would run with go to standard output as TOML, each with where it came
 from, without passwords; what is wrong with them goes to standard error, all of it. No registry
-and no database is asked.";
+and no database is asked. The verdict goes to standard error.";
 
 /// Examine the configuration
 #[derive(clap::Args)]
@@ -30,6 +30,9 @@ enum Action {
 
 #[derive(clap::Args)]
 struct CheckArgs {
+    /// Print the verdict only, and what is wrong
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     options: ServeOptions,
 }
@@ -39,7 +42,10 @@ pub fn run(args: ConfigArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let (mut layers, mut mistakes) = context.service();
     let options = args.options.effective(&mut layers, &mut mistakes);
     let log = context.log_options(&mut layers, &mut mistakes);
-    output::line(show(&layers).trim_end())?;
+    if !args.quiet {
+        output::line(show(&layers).trim_end())?;
+    }
     options.config(&log, mistakes)?;
+    output::note("the configuration is good");
     Ok(ExitStatus::Ok)
 }

@@ -228,7 +228,17 @@ fn images(args: &ConvertArgs) -> anyhow::Result<(ImageReference, Option<ImageRef
     let source = image::parse(&source).context("the source")?;
     let destination = destination
         .filter(|_| !args.no_upload)
-        .map(|text| image::parse(&text).context("the destination"))
+        .map(|text| {
+            // A short name is one of Docker Hub's own, to which nobody pushes.
+            if !text.contains(['/', ':', '.']) {
+                return Err(usage(&format!(
+                    "{text} would be docker.io/library/{text}: oci:{text} is a directory, and \
+                     docker.io/NAME/{text} an image of your own"
+                ))
+                .into());
+            }
+            image::parse(&text).context("the destination")
+        })
         .transpose()?;
     if destination.is_none() && !args.no_upload {
         return Err(usage("--output-tag is needed, or --no-upload").into());
@@ -332,6 +342,10 @@ async fn convert(
             "image {name} is not there for {lacking}, which --platform asks for; it is for {there}"
         )));
     }
+    if let Some(destination) = &plan.destination {
+        let tried = destination.try_out().await;
+        tried.context("the place where the converted image belongs")?;
+    }
     let progress = ImageProgress::new(terminal, name.clone(), Detail::Layers);
     let converted = converter
         .convert(&source, &digest, Some(progress.observer()))
@@ -377,7 +391,8 @@ async fn convert(
             terminal.tell("it is in overlaybd format already");
         } else {
             terminal.tell(format_args!(
-                "{layers} layers: {} converted ({}), {found} found",
+                "{}: {} converted ({}), {found} found",
+                output::count(layers, "layer"),
                 tally.converted,
                 size(tally.blob_bytes),
             ));

@@ -48,6 +48,12 @@ pub struct ExportArgs {
 }
 
 pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatus> {
+    if args.output == Path::new("-") {
+        anyhow::bail!(
+            "a disk is written with holes, which standard output cannot have: name a file \
+             (./- for one of this name)"
+        );
+    }
     refuse_overwriting(&args.output, args.force)?;
     let terminal = Terminal::choose(args.progress);
     let files = args.what.iter().filter(|text| image::is_file(text)).count();
@@ -72,6 +78,7 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
         }
         None => None,
     };
+    let (path, printer) = (args.output.clone(), terminal.clone());
     let work = move || -> anyhow::Result<(u64, u64)> {
         let layers = match devices {
             Some(devices) => devices
@@ -87,17 +94,48 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
                 .map(|path| image::open_file(path).map(Arc::new))
                 .collect::<anyhow::Result<Vec<_>>>()?,
         };
+        refuse_strangers(&layers)?;
         write(layers, &args.output, args.force, &terminal)
             .map(|written| (written.0, written.1))
             .with_context(|| format!("{}", args.output.display()))
     };
     let (disk, data) = tokio::task::spawn_blocking(work).await??;
+    if printer.is_json() {
+        output::json(&serde_json::json!({
+            "event": "done",
+            "output": path.display().to_string(),
+            "disk_bytes": disk,
+            "data_bytes": data,
+        }))?;
+        return Ok(ExitStatus::Ok);
+    }
     output::line(format_args!(
         "{} of data on a disk of {}",
         size(data),
         size(disk)
     ))?;
     Ok(ExitStatus::Ok)
+}
+
+/// Sees that each layer lies upon the one that it was made upon, as far as it says so.
+fn refuse_strangers(layers: &[Arc<LayerBlob>]) -> anyhow::Result<()> {
+    let mut below: Option<&str> = None;
+    for (number, layer) in (1..).zip(layers) {
+        let (uuid, parent) = (&layer.lsmt().uuid, layer.lsmt().parent_uuid.as_str());
+        let says = parent.bytes().any(|byte| byte != b'0' && byte != b'-');
+        if says && below != Some(parent) {
+            let found = match below {
+                Some(below) => format!("below it is {below}"),
+                None => "nothing is below it".to_owned(),
+            };
+            anyhow::bail!(
+                "layer {number} was made upon the layer {parent}, and {found}: name all blobs of \
+                 an image, from the bottom up"
+            );
+        }
+        below = Some(uuid);
+    }
+    Ok(())
 }
 
 fn refuse_overwriting(path: &Path, force: bool) -> anyhow::Result<()> {

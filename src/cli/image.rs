@@ -12,9 +12,14 @@ use crate::convert::{RemoteBlob, Source};
 use crate::format::blob::LayerBlob;
 use crate::format::block::{FileDevice, SharedDevice};
 use crate::oci::{
-    Descriptor, ImageManifest, ImageReference, Index, Manifest, Platform, RepoName, Selector,
+    Descriptor, ImageManifest, ImageReference, Index, Manifest, ManifestKind, Platform, RepoName,
+    Selector,
 };
-use crate::registry::{Authorization, RawManifest, Upstream};
+use crate::registry::{self, Authorization, RawManifest, Upstream};
+
+/// How deep indexes may lie in indexes, and how many entries they may have together.
+const MAX_DEPTH: usize = 4;
+const MAX_ENTRIES: usize = 1000;
 
 /// An image whose layers are no overlaybd blobs.
 #[derive(Debug, thiserror::Error)]
@@ -114,17 +119,56 @@ impl Found {
         let found = match &self.manifest {
             Manifest::Image(_) => self,
             Manifest::Index(index) => {
-                let entry = choose(index, platform)?;
-                self.entry(entry).await?
+                let flat = self.flat(index).await?;
+                self.entry(choose(&flat, platform)?).await?
             }
         };
         match found.manifest.clone() {
             Manifest::Image(image) => Ok((found, image)),
             Manifest::Index(_) => anyhow::bail!(
-                "{} is an index within an index: name the inner one by digest",
+                "{} is an index within {MAX_DEPTH} indexes, or one that is said to be an image",
                 found.raw.digest
             ),
         }
+    }
+
+    /// An index with what is in the indexes within it, which are for its entries' platforms
+    /// where they do not say others.
+    async fn flat(&self, index: &Index) -> anyhow::Result<Index> {
+        let mut flat = index.clone();
+        for _ in 1..MAX_DEPTH {
+            let is_index = |entry: &Descriptor| {
+                let kind = ManifestKind::from_media_type(&entry.media_type);
+                kind.is_some_and(ManifestKind::is_index)
+            };
+            if !flat.manifests.iter().any(is_index) {
+                break;
+            }
+            let mut entries = Vec::new();
+            for entry in std::mem::take(&mut flat.manifests) {
+                if !is_index(&entry) {
+                    entries.push(entry);
+                    continue;
+                }
+                match self.entry(&entry).await.map(|found| found.manifest) {
+                    Ok(Manifest::Index(inner)) => {
+                        entries.extend(inner.manifests.into_iter().map(|mut below| {
+                            below.platform = below.platform.or_else(|| entry.platform.clone());
+                            below
+                        }));
+                    }
+                    Ok(Manifest::Image(_)) => {}
+                    // Another entry may be the one that is looked for.
+                    Err(error) if is_not_there(&error) => {}
+                    Err(error) => return Err(error),
+                }
+                if entries.len() > MAX_ENTRIES {
+                    anyhow::bail!("the index has more than {MAX_ENTRIES} entries");
+                }
+            }
+            flat.manifests = entries;
+        }
+        Ok(flat)
     }
 
     /// Opens a layer as a blob; bytes are fetched when they are read. To be read from a thread
@@ -148,6 +192,12 @@ impl Found {
             size,
         )))
     }
+}
+
+/// Whether an error says that what was asked for is not there.
+pub fn is_not_there(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<registry::Error>();
+    error.is_some_and(|error| matches!(error, registry::Error::NotFound { .. }))
 }
 
 /// The entry for a platform: the one asked for, else this machine's, else the only one.
@@ -194,6 +244,20 @@ pub fn open_file(path: &str) -> anyhow::Result<LayerBlob> {
 
 /// The image that an argument names.
 pub fn parse(text: &str) -> anyhow::Result<ImageReference> {
+    let foreign = [
+        "dir:",
+        "docker-archive:",
+        "docker-daemon:",
+        "containers-storage:",
+    ];
+    if let Some(scheme) = foreign.iter().find(|scheme| text.starts_with(**scheme)) {
+        let mut mistakes = crate::config::Mistakes::default();
+        mistakes.add_line(format!(
+            "{scheme} is none of the places that images are read from or written to: \
+             [HOST/]REPO[:TAG], oci:DIR[:TAG] and oci-archive:FILE[:TAG] are"
+        ));
+        return Err(mistakes.into());
+    }
     text.parse()
         .map_err(|error: crate::oci::reference::InvalidReference| {
             let mut mistakes = crate::config::Mistakes::default();

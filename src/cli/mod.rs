@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod context;
 mod convert;
+mod environment;
 mod exit;
 mod export;
 mod image;
@@ -26,6 +27,7 @@ mod warm;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser as _;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use futures_util::FutureExt as _;
 
@@ -71,7 +73,8 @@ struct Cli {
         value_name = "FILE",
         global = true,
         env = "OVERLAYBD_PROXY_CONFIG",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
     )]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -142,6 +145,7 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
 
 async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
     let Invocation { cli, matches } = invocation;
+    environment::warn_of_unknown(&command());
     let context = Context::new(cli.config, cli.log, &matches);
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(*args, context)).await,

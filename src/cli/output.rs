@@ -40,6 +40,12 @@ pub fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// A number of things for people: `1 layer`, `2 layers`.
+pub fn count(number: usize, thing: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{end}")
+}
+
 /// The beginning of a digest, enough to tell one from another.
 pub fn short(digest: &crate::oci::Digest) -> &str {
     digest.hex().get(..12).unwrap_or(digest.hex())

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::output::{self, short, size};
+use super::output::{self, count, short, size};
 use crate::convert::{Event, Observer, Outcome, PlannedLayer};
 use crate::oci::{ChainId, Digest, Platform};
 
@@ -239,9 +239,9 @@ impl ImageProgress {
         let of_platform = of_platform.unwrap_or_default();
         if self.detail == Detail::Layers {
             self.terminal.tell(format_args!(
-                "{}{of_platform}: {} layers, {}",
+                "{}{of_platform}: {}, {}",
                 self.image,
-                layers.len(),
+                count(layers.len(), "layer"),
                 size(total)
             ));
         }

@@ -3,7 +3,7 @@
 use crate::convert::push::{PushSummary, push};
 use crate::convert::{ConvertError, ConvertedImage, PushTarget, Source};
 use crate::oci::{RepoName, Selector};
-use crate::registry::Upstream;
+use crate::registry::{self, Authorization, Upstream};
 use crate::store::Store;
 
 /// Where a converted image goes.
@@ -28,6 +28,29 @@ impl Destination {
             suffix: String::new(),
             overwrite_tags: false,
         })
+    }
+
+    /// Sees that there is somebody who knows us, before any work is done. Whether an image is
+    /// taken is only seen when one is brought.
+    ///
+    /// # Errors
+    /// When a registry cannot be reached, or asks for credentials that it was not given.
+    pub async fn try_out(&self) -> Result<(), registry::Error> {
+        let Upstream::Registry(_) = self.upstream else {
+            return Ok(());
+        };
+        let authorization = Authorization::Own;
+        let head = self
+            .upstream
+            .head_manifest(&self.repo, &self.selector, &authorization);
+        match head.await {
+            Err(
+                error @ (registry::Error::Unreachable { .. }
+                | registry::Error::Unauthorized { .. }
+                | registry::Error::Credentials { .. }),
+            ) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Brings a converted image, and what its index keeps unconverted, there.

@@ -44,12 +44,34 @@ impl Mistakes {
             Some(Origin::Environment) => format!("{}: {what}", environment_variable(name)),
             Some(Origin::Flag | Origin::Default) | None => format!("--{name}: {what}"),
         };
-        self.lines.push(line);
+        self.add_line(line);
     }
 
-    /// Adds a mistake that is in no one option.
+    /// Adds a mistake that is in no one option. What was told is not told again.
     pub fn add_line(&mut self, line: impl Into<String>) {
-        self.lines.push(line.into());
+        let line = line.into();
+        if !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
+    }
+
+    /// No mistakes yet, in options that came from where these did.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::of(self.origins.clone())
+    }
+
+    /// Says of the mistakes behind the first `known` ones what they are in, but for those that
+    /// are shared with others.
+    pub fn place_since(&mut self, known: usize, place: &str, shared: &Self) {
+        let found = self.lines.split_off(known.min(self.lines.len()));
+        for line in found {
+            if shared.lines.contains(&line) {
+                self.add_line(line);
+            } else {
+                self.add_line(format!("{place}: {line}"));
+            }
+        }
     }
 
     /// The value, or its stand-in and a mistake in option `name`.

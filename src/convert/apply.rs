@@ -5,14 +5,28 @@
 //! - A name in the layer replaces what is there; only a directory over a directory merges:
 //!   it keeps its content and takes all of the new attributes.
 //! - Whiteouts hide what lower layers have, never what this layer makes, in any order.
-//! - Parents that no entry makes are 0755, of root, from 1970. Making or removing an entry
-//!   leaves its parent's times alone.
+//! - Parents that no entry makes, those of whiteouts too, are 0755, of root, from 1970, and
+//!   have what the kernel hands on to new nodes: the group of a directory with the
+//!   set-group-id bit, and default access lists. Making or removing an entry leaves its
+//!   parent's times alone.
 //! - Parents are followed through symbolic links, inside this filesystem as if it were `/`;
 //!   the last part of a name, and of a hard link's target, never is.
-//! - A hard link's own attributes count for the file it names; its xattrs are added.
-//! - Attributes that Linux does not take are left out: xattrs outside `user.`, `trusted.`,
-//!   `security.` and the ACLs, and `user.` ones on what is neither file nor directory.
+//! - A hard link's own attributes count for the file it names; its xattrs are added, and
+//!   `security.capability` goes if it brings none, as with any change of owner.
+//! - What an entry says of the root itself is not heeded.
+//! - The owner is the lower 32 bits of what is written; all ones leave it as it was. Times
+//!   before 1970, or after 2262-04-11T23:47:16.854775807Z, become 1970.
+//! - The mode is set after the xattrs: it changes the owner's, the mask's (or the group's) and
+//!   the others' entries of an access list. A list that says what the mode says is none.
+//! - Attributes that containerd or Linux do not take are left out: xattrs outside `user.`,
+//!   `security.` and the ACLs (so `trusted.`), `user.` ones on what is neither file nor
+//!   directory, default ACLs on what is no directory. Malformed ACLs and capabilities are
+//!   refused, as they are by the kernel.
+//! - What aufs left in its layers is not heeded, but regular files in `.wh..wh.plnk` can be
+//!   hard links' targets.
 
+mod acl;
+mod attributes;
 mod data;
 mod links;
 mod names;
@@ -27,18 +41,16 @@ use crate::format::block::BlockDeviceMut;
 use crate::format::ext4::{
     self, Attributes, DirEntry, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
 };
-use crate::format::tar::{Entry, EntryKind, TarError, TarReader, acl};
+use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
 
-use names::Name;
+pub(super) use attributes::implicit;
+use attributes::{Heritage, described};
+use names::{AUFS_LINKS, Name};
 use resolve::{Known, Missing};
 use work::Work;
 
 /// Blocks written to the disk at once.
 const SLICE: u64 = 64;
-/// What ext4 keeps in 34 bits of seconds around 1970 (kernel, `fs/ext4/ext4.h`).
-const EARLIEST: i64 = -(1 << 31);
-const LATEST: i64 = (1 << 34) - (1 << 31) - 1;
-
 /// Why a layer could not be put on the filesystem.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -121,6 +133,14 @@ pub enum Problem {
     /// A hard link to a directory.
     #[error("its hard link target {:?} is a directory", String::from_utf8_lossy(.0))]
     TargetIsDirectory(Vec<u8>),
+    /// An attribute that the kernel refuses.
+    #[error("its attribute {:?} cannot be set: {why}", String::from_utf8_lossy(.name))]
+    Attribute {
+        /// The attribute's full name.
+        name: Vec<u8>,
+        /// What is wrong with its value.
+        why: &'static str,
+    },
     /// A symbolic link to nothing.
     #[error("a symbolic link needs a target")]
     EmptyTarget,
@@ -150,6 +170,8 @@ pub fn apply<R: Read, D: BlockDeviceMut>(
         made: HashMap::new(),
         touched: HashSet::new(),
         known: Known::default(),
+        heritage: None,
+        has_aufs_links: false,
         continued: HashMap::new(),
         copied: 0,
         slice: Vec::new(),
@@ -166,7 +188,7 @@ pub fn apply<R: Read, D: BlockDeviceMut>(
             },
         })?;
     }
-    Ok(())
+    layer.remove_aufs_links()
 }
 
 /// A layer being applied. Maps and sets are only asked, never walked.
@@ -181,6 +203,10 @@ struct Layer<'a, D: BlockDeviceMut> {
     touched: HashSet<Ino>,
     /// Where names lead.
     known: Known,
+    /// What the directory hands on in which a node was made last.
+    heritage: Option<(Ino, Heritage)>,
+    /// Whether there are files that aufs kept for hard links.
+    has_aufs_links: bool,
     /// Where hard links to a file go that has all it can have.
     continued: HashMap<Ino, Ino>,
     /// Bytes of files that were copied for that.
@@ -191,15 +217,18 @@ struct Layer<'a, D: BlockDeviceMut> {
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
     fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), Problem> {
+        if entry.kind == EntryKind::GlobalHeader {
+            return self.global_header(&entry.path);
+        }
         let (parents, name) = match Name::of(&entry.path)? {
-            Name::Root if entry.kind == EntryKind::Directory => {
-                let attributes = attributes(entry, FileType::Directory);
-                return Ok(self.filesystem.set_attributes(self.root, &attributes)?);
-            }
-            // containerd too goes on when a layer says something else of the root.
             Name::Root | Name::AufsMetadata => return Ok(()),
             Name::Whiteout { parents, name } => return self.whiteout(&parents, &name),
             Name::Opaque { directory } => return self.opaque(&directory),
+            Name::AufsLink { .. } if entry.kind != EntryKind::File => return Ok(()),
+            Name::AufsLink { parents, name } => {
+                self.has_aufs_links = true;
+                (parents, name)
+            }
             Name::Entry { parents, name } => (parents, name),
         };
         let Some(parent) = self.directory(&parents, Missing::Create)? else {
@@ -230,6 +259,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             EntryKind::Fifo => {
                 self.make(entry, parent, &name, &NodeKind::Fifo, FileType::Fifo)?;
             }
+            EntryKind::GlobalHeader => return Ok(()),
         }
         self.note(parent, name);
         Ok(())
@@ -245,9 +275,18 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
     fn make_directory(&mut self, entry: &Entry, parent: Ino, name: &[u8]) -> Result<(), Problem> {
         let there = self.filesystem.lookup(parent, name)?;
         if let Some(there) = there.filter(|there| there.file_type == FileType::Directory) {
-            let attributes = attributes(entry, FileType::Directory);
-            self.filesystem.set_attributes(there.ino, &attributes)?;
-            return Ok(());
+            let made = self.made.get(&parent);
+            let is_of_this_layer =
+                self.fresh.contains(&there.ino) || made.is_some_and(|made| made.contains(name));
+            // Over a lower layer's it is a new one: so it is with overlayfs.
+            let node = if is_of_this_layer {
+                self.present(there.ino)?
+            } else {
+                let heritage = self.heritage(parent)?;
+                heritage.node(FileType::Directory, entry.mode)
+            };
+            let attributes = described(entry, FileType::Directory, node)?;
+            return self.set_attributes(there.ino, &attributes);
         }
         let ino = self.make(
             entry,
@@ -270,13 +309,19 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         file_type: FileType,
     ) -> Result<Ino, Problem> {
         self.remove(parent, name)?;
-        let attributes = attributes(entry, file_type);
+        let mode = match file_type {
+            FileType::Symlink => 0o777,
+            _ => entry.mode,
+        };
+        let node = self.heritage(parent)?.node(file_type, mode);
+        let attributes = described(entry, file_type, node)?;
         Ok(self.filesystem.create(parent, name, kind, &attributes)?)
     }
 
     /// A directory is about to be removed: paths may have led through it, and the numbers of
     /// inodes in it may come again.
     fn forget(&mut self) {
+        self.heritage = None;
         self.known.forget();
         self.continued.clear();
     }
@@ -296,58 +341,27 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         self.forget_file(there.ino)?;
         Ok(self.filesystem.unlink(parent, name)?)
     }
-}
 
-/// What a directory has that no entry describes.
-pub(super) fn implicit() -> Attributes {
-    Attributes {
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Timestamp { secs: 0, nanos: 0 },
-        xattrs: Vec::new(),
+    /// A header for all entries that follow is an entry for containerd, which makes nothing
+    /// of it but its parents.
+    fn global_header(&mut self, path: &[u8]) -> Result<(), Problem> {
+        if let Ok(Name::Entry { parents, .. }) = Name::of(path) {
+            self.directory(&parents, Missing::CreateOrStop)?;
+        }
+        Ok(())
     }
-}
 
-/// What the entry says of owner, mode, time and xattrs, as a node of this type can have it.
-fn attributes(entry: &Entry, file_type: FileType) -> Attributes {
-    let is_link = file_type == FileType::Symlink;
-    let is_directory = file_type == FileType::Directory;
-    let kept = |name: &[u8]| match name {
-        b"system.posix_acl_access" => !is_link,
-        b"system.posix_acl_default" => is_directory,
-        _ => [&b"user."[..], b"trusted.", b"security."]
-            .iter()
-            .any(|prefix| {
-                name.len() > prefix.len()
-                    && name.starts_with(prefix)
-                    && (*prefix != b"user." || is_directory || file_type == FileType::File)
-            }),
-    };
-    let (secs, nanos) = match entry.mtime.secs {
-        secs if secs < EARLIEST => (EARLIEST, 0),
-        secs if secs > LATEST => (LATEST, 0),
-        secs => (secs, entry.mtime.nanos),
-    };
-    let xattrs = entry.xattrs.iter().filter(|(name, _)| kept(name));
-    let mut attributes = Attributes {
-        mode: if is_link { 0o777 } else { entry.mode },
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime: Timestamp { secs, nanos },
-        xattrs: xattrs.cloned().collect(),
-    };
-    obey_acl(&mut attributes);
-    attributes
-}
-
-/// The permission bits of a file with an access list are the list's, as the kernel has it,
-/// whatever the header says: bsdtar writes the group's own instead of the mask.
-fn obey_acl(attributes: &mut Attributes) {
-    let mut xattrs = attributes.xattrs.iter();
-    let acl = xattrs.find(|(name, _)| name == b"system.posix_acl_access");
-    if let Some(permissions) = acl.and_then(|(_, value)| acl::permissions(value)) {
-        attributes.mode = attributes.mode & !0o777 | permissions;
+    /// Nothing shows of what aufs kept for hard links but the links.
+    fn remove_aufs_links(&mut self) -> Result<(), ApplyError> {
+        if !self.has_aufs_links {
+            return Ok(());
+        }
+        let removed = self.remove(self.root, AUFS_LINKS);
+        removed.map_err(|problem| ApplyError::Entry {
+            entry: AUFS_LINKS.to_vec(),
+            offset: 0,
+            problem,
+        })
     }
 }
 

@@ -9,6 +9,9 @@ use crate::format::tar::{Problem, TarError};
 use crate::oci::digest::{DiffId, Digest};
 use crate::store::Shortage;
 
+/// The most bytes that a conversion takes besides a zstd window.
+const BYTES_BESIDES_WINDOW: u64 = 128 << 20;
+
 /// Why a layer could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -54,6 +57,19 @@ pub enum LayerError {
     TooLarge {
         /// The most that was allowed, in bytes.
         limit: u64,
+    },
+    /// The layer is compressed with a zstd window for which there is no memory now.
+    #[error(
+        "the layer was compressed with a zstd window of {window} bytes (zstd --long), and \
+         conversions have {memory} bytes for all that they do: raise --memory to {} or more, or \
+         compress the layer without --long",
+        .window.saturating_add(BYTES_BESIDES_WINDOW)
+    )]
+    Window {
+        /// Bytes of the window.
+        window: u64,
+        /// Bytes of the whole budget.
+        memory: u64,
     },
     /// The compressed data is damaged, truncated or of a foreign kind.
     #[error("the layer cannot be inflated: {0}")]
@@ -256,6 +272,18 @@ impl ConvertError {
     pub(crate) fn is_wrong_bytes(&self) -> bool {
         matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))
     }
+
+    /// The zstd window, in bytes, for which there was not enough memory at once; a job may wait for
+    /// that much.
+    pub(crate) fn window(&self) -> Option<u64> {
+        match self {
+            Self::Layer { cause, .. } => match **cause {
+                LayerError::Window { window, .. } => Some(window),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 impl LayerError {
@@ -278,6 +306,7 @@ impl LayerError {
             | Self::Shorter { .. }
             | Self::DiffId { .. }
             | Self::TooLarge { .. }
+            | Self::Window { .. }
             | Self::Inflate(_)
             | Self::Apply(_)
             | Self::Filesystem(_)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::window::Windows;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
 /// The bytes of a compressed layer as they arrive.
@@ -33,6 +34,8 @@ pub struct LayerInput {
     /// Where the tar is copied to, besides. The copy may be used only if the layer's digests
     /// turn out to be right.
     pub copy: Option<TarCopy>,
+    /// The memory for its zstd windows.
+    pub windows: Windows,
 }
 
 /// How far a layer has come, in totals.

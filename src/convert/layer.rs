@@ -27,6 +27,7 @@ use crate::oci::digest::Digest;
 pub use super::error::LayerError;
 pub use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
 pub use super::stream::{Inflating, prepare};
+pub use super::window::Windows;
 pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 
 /// The settings that decide a blob's bytes, and `threads`, which does not.

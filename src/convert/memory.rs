@@ -32,6 +32,12 @@ impl MemoryBudget {
         }
     }
 
+    /// The whole budget in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.total) * UNIT_BYTES
+    }
+
     /// The units of so many bytes; at most all of the budget.
     fn units(&self, bytes: u64) -> u32 {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
@@ -55,6 +61,13 @@ impl MemoryBudget {
         Some(MemoryPermit {
             _units: Some(taken),
         })
+    }
+
+    /// All of so many bytes, if they are free now; never less, as [`try_acquire`](Self::try_acquire)
+    /// grants of more than the budget.
+    #[must_use]
+    pub fn try_acquire_all(&self, bytes: u64) -> Option<MemoryPermit> {
+        self.try_acquire(bytes).filter(|_| bytes <= self.total())
     }
 
     /// Bytes in use.
@@ -100,5 +113,8 @@ mod tests {
         assert_eq!(memory.used(), 4 * UNIT_BYTES);
         drop(all);
         assert!(memory.try_acquire(u64::MAX).is_some());
+        assert!(memory.try_acquire_all(memory.total()).is_some());
+        assert!(memory.try_acquire_all(memory.total() + 1).is_none());
+        assert_eq!(memory.used(), 0);
     }
 }

@@ -17,6 +17,7 @@ mod remote;
 mod stream;
 pub mod tag;
 pub mod types;
+mod window;
 
 pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome};
 pub use error::{ConvertError, Fault};

@@ -17,15 +17,16 @@ use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 
 use super::error::LayerError;
-use super::inflate::{HEAD, inflate};
+use super::inflate::{HEAD, inflate_within};
 use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
+use super::window::{self, Windows};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Most buffers of one layer: at most 16 MiB of tar are ahead of the reader.
 const MAX_BUFFERS: usize = 16;
-/// Memory of a layer's threads besides: the decoder's window and the chunks that wait.
+/// Memory of a layer's threads besides: the decoder and the chunks that wait.
 const THREAD_BYTES: u64 = 1 << 20;
 
 /// The number of buffers for a layer of so many compressed bytes. A small layer has one each for
@@ -36,9 +37,9 @@ fn buffers(compressed: u64) -> usize {
 }
 
 /// Bytes of memory that a layer of so many compressed bytes takes while it is fetched and
-/// inflated.
-pub(super) fn working_set(compressed: u64) -> u64 {
-    (buffers(compressed) * BUFFER_BYTES) as u64 + THREAD_BYTES
+/// inflated, with the zstd window that its media type makes likely.
+pub(super) fn working_set(compressed: u64, media_type: &str) -> u64 {
+    (buffers(compressed) * BUFFER_BYTES) as u64 + THREAD_BYTES + window::likely(media_type)
 }
 
 /// A layer that is being fetched and inflated ahead, into a bounded queue.
@@ -115,6 +116,7 @@ pub fn prepare(
         chain_id,
         parent_chain_id,
         copy,
+        windows,
     } = input;
     let inflater = spawn("inflate", move || {
         let failure = Failure::default();
@@ -135,9 +137,11 @@ pub fn prepare(
             to_hash,
             to_tar,
             copy,
+            windows,
         };
         let result = run(&mut source, max_layer_size, queues);
-        if matches!(result, Err(LayerError::Inflate(_))) {
+        let is_explained = failure.lock().is_some();
+        if matches!(result, Err(LayerError::Inflate(_))) && !is_explained {
             // Reads to the end, to distinguish a transfer error from a layer that was pushed damaged.
             source.drain();
         }
@@ -289,12 +293,16 @@ struct Source {
     failure: Failure,
 }
 
+/// Stores the cause of a failure, and returns it as an error for decoders.
+fn fail(failure: &Failure, cause: LayerError) -> io::Error {
+    let message = cause.to_string();
+    failure.lock().get_or_insert(cause);
+    io::Error::other(message)
+}
+
 impl Source {
     fn fail(&self, cause: LayerError) -> io::Error {
-        let message = cause.to_string();
-        let mut failure = self.failure.lock();
-        failure.get_or_insert(cause);
-        io::Error::other(message)
+        fail(&self.failure, cause)
     }
 
     fn next_chunk(&mut self) -> io::Result<()> {
@@ -416,6 +424,7 @@ struct Queues {
     to_hash: Sender<Arc<Buffer>>,
     to_tar: Sender<Message>,
     copy: Option<TarCopy>,
+    windows: Windows,
 }
 
 enum Message {
@@ -429,8 +438,12 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
     let head = head(source).map_err(LayerError::Inflate)?;
     let on_progress = Arc::clone(&source.on_progress);
     let taken = source.size;
-    let mut tar = inflate(&head, Read::chain(io::Cursor::new(head.clone()), source))
-        .map_err(LayerError::Inflate)?;
+    let failure = Arc::clone(&source.failure);
+    let mut windows = mem::take(&mut queues.windows);
+    let grant = move |window| windows.grant(window).map_err(|cause| fail(&failure, cause));
+    let input = Read::chain(io::Cursor::new(head.clone()), source);
+    let tar = inflate_within(&head, input, Box::new(grant));
+    let mut tar = tar.map_err(LayerError::Inflate)?;
     let mut total = 0u64;
     loop {
         let mut data = queues.pool.take();

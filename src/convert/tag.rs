@@ -12,7 +12,9 @@ use crate::oci::digest::{ChainId, Digest};
 ///
 /// - 1: zeroed mappings pointed at sector 0, and overlaybd refused such layers.
 /// - 2: they point at sector 8, the first behind the LSMT's header.
-pub const FORMAT_VERSION: u32 = 2;
+/// - 3: layers are unpacked as containerd does it, to the letter: most come to the same disk,
+///   those with odd entries, or one for the root, to another.
+pub const FORMAT_VERSION: u32 = 3;
 
 const NAME: &str = "overlaybd-proxy/";
 const PARENT: &str = " parent=";
@@ -111,7 +113,7 @@ mod tests {
         }
         assert_eq!(
             UserTag::of(None).to_string(),
-            "overlaybd-proxy/2 parent=none"
+            "overlaybd-proxy/3 parent=none"
         );
     }
 

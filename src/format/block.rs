@@ -1,4 +1,4 @@
-//! The one interface through which the formats meet: a disk of bytes.
+//! A disk of bytes: the interface between the formats.
 
 use std::io;
 
@@ -13,16 +13,17 @@ pub trait BlockDevice {
     /// Fills `buf` from byte `offset`.
     ///
     /// # Errors
-    /// When the range leaves the disk or what lies beneath cannot be read.
+    /// When the range reaches beyond the disk, or what the disk is on cannot be read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 }
 
-/// A disk that can also be written. Nothing is durable before its owner says so.
+/// A disk that can also be written. A write need not be durable.
 pub trait BlockDeviceMut: BlockDevice {
     /// Writes `data` at byte `offset`; both are multiples of 512 bytes.
     ///
     /// # Errors
-    /// When the range leaves the disk, is not aligned, or what lies beneath cannot be written.
+    /// When the range reaches beyond the disk or is not aligned, or what the disk is on cannot
+    /// be written.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Makes a range read as zero without storing zeros; both are multiples of 512 bytes.
@@ -31,7 +32,7 @@ pub trait BlockDeviceMut: BlockDevice {
     /// As [`write_at`](Self::write_at).
     fn zero_at(&mut self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Forgets what this writer wrote in a range: its content no longer matters.
+    /// Drops what this writer wrote in a range, of which the content no longer matters.
     /// Both are multiples of 512 bytes.
     ///
     /// # Errors
@@ -47,7 +48,7 @@ pub trait BlockDeviceMut: BlockDevice {
         let mut buffer = Vec::new();
         let mut done = 0;
         while done < len {
-            let part = (len - done).min(COPIED);
+            let part = (len - done).min(MAX_COPY_BYTES);
             buffer.resize(usize::try_from(part).map_err(io::Error::other)?, 0);
             self.read_at(from + done, &mut buffer)?;
             self.write_at(to + done, &buffer)?;
@@ -57,8 +58,8 @@ pub trait BlockDeviceMut: BlockDevice {
     }
 }
 
-/// Bytes copied at once.
-const COPIED: u64 = 256 << 10;
+/// Most bytes that are copied at once.
+const MAX_COPY_BYTES: u64 = 256 << 10;
 
 impl<D: BlockDevice + ?Sized> BlockDevice for &D {
     fn size(&self) -> u64 {
@@ -96,7 +97,7 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
         Some(end) if end <= size => Ok(()),
         _ => Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("{len} bytes at {offset} leave the disk of {size} bytes"),
+            format!("{len} bytes at {offset} reach beyond the disk of {size} bytes"),
         )),
     }
 }
@@ -104,27 +105,28 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
 /// A disk that several threads read.
 pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 
-/// A disk whose bytes may come to lie elsewhere while it is read; they stay the same.
+/// A disk of which the bytes can be moved to another device while it is read.
 pub struct MovableDevice {
     size: u64,
-    place: parking_lot::RwLock<SharedDevice>,
+    device: parking_lot::RwLock<SharedDevice>,
 }
 
 impl MovableDevice {
-    /// A disk that for now is `device`.
+    /// A disk that is read from `device`.
     #[must_use]
     pub fn new(device: SharedDevice) -> Self {
         Self {
             size: device.size(),
-            place: parking_lot::RwLock::new(device),
+            device: parking_lot::RwLock::new(device),
         }
     }
 
-    /// Has the bytes read from `device` from now on, and lets go of where they were.
+    /// Reads from `device`, which must hold the same bytes, from now on, and drops the device
+    /// before.
     pub fn move_to(&self, device: SharedDevice) {
-        let mut place = self.place.write();
-        let before = std::mem::replace(&mut *place, device);
-        drop(place);
+        let mut current = self.device.write();
+        let before = std::mem::replace(&mut *current, device);
+        drop(current);
         drop(before);
     }
 }
@@ -143,9 +145,9 @@ impl BlockDevice for MovableDevice {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let place = self.place.read();
-        let device = std::sync::Arc::clone(&place);
-        drop(place);
+        let current = self.device.read();
+        let device = std::sync::Arc::clone(&current);
+        drop(current);
         device.read_at(offset, buf)
     }
 }
@@ -161,7 +163,7 @@ impl FileDevice {
     /// A disk over an open file.
     ///
     /// # Errors
-    /// When the file's size cannot be told.
+    /// When the file's size cannot be read.
     pub fn new(file: std::fs::File) -> io::Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self { file, size })
@@ -323,20 +325,20 @@ impl BlockDeviceMut for MemDevice {
     }
 }
 
-/// A disk that refuses writes.
+/// A disk on which writes fail.
 #[derive(Debug)]
 pub struct ReadOnly<D>(D);
 
 impl<D: BlockDevice> ReadOnly<D> {
-    /// `device`, closed to writes.
+    /// `device`, without writes.
     pub fn new(device: D) -> Self {
         Self(device)
     }
 
-    fn refuse<T>() -> io::Result<T> {
+    fn read_only<T>() -> io::Result<T> {
         Err(io::Error::new(
             io::ErrorKind::ReadOnlyFilesystem,
-            "this disk is open for reading only",
+            "the disk is read-only",
         ))
     }
 }
@@ -352,12 +354,12 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
 
 impl<D: BlockDevice> BlockDeviceMut for ReadOnly<D> {
     fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
-        Self::refuse()
+        Self::read_only()
     }
     fn zero_at(&mut self, _: u64, _: u64) -> io::Result<()> {
-        Self::refuse()
+        Self::read_only()
     }
     fn discard_at(&mut self, _: u64, _: u64) -> io::Result<()> {
-        Self::refuse()
+        Self::read_only()
     }
 }

@@ -1,5 +1,6 @@
 //! The bytes: what an overlaybd blob is made of. Synchronous, no network.
 
+mod assert_layout;
 pub mod blob;
 pub mod block;
 pub mod crc;

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 
 use super::layout::Links;
 use super::{
-    Authorization, BlobSource, BlobStream, Body, Error, ForwardOptions, Layout, ManifestHead,
-    Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
+    Authorization, BlobSource, BlobStream, Body, Error, ForwardOptions, Grant, Layout,
+    ManifestHead, Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
 };
 use crate::oci::{Descriptor, Digest, ImageReference, RepoName, Selector, Tag};
 
@@ -353,6 +353,23 @@ impl Upstream {
         match self {
             Self::Registry(registry) => registry.forward(request, options).await,
             Self::Layout(layout) => layout.forward(request).await,
+        }
+    }
+
+    /// A token for a client of a proxy, asked for with the client's own `Authorization` of the
+    /// scheme Basic, if it has any; mirrors are not asked. `scopes` are texts as
+    /// `repository:NAME:ACTIONS`. A layout lets everyone in.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`] where these credentials are refused; see [`Error`].
+    pub async fn grant(
+        &self,
+        scopes: &[String],
+        login: Option<&HeaderValue>,
+    ) -> Result<Grant, Error> {
+        match self {
+            Self::Registry(registry) => registry.grant(scopes, login).await,
+            Self::Layout(_) => Ok(Grant::Open),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// How often files are looked at.
-pub(super) const INTERVAL: Duration = Duration::from_secs(2);
+pub(in crate::server) const INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a file looked like: enough to see that it changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ struct Look {
 
 /// Files, as they were when last looked at.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(in crate::server) struct Watched {
     paths: Vec<PathBuf>,
     looks: Vec<Option<Look>>,
 }

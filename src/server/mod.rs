@@ -1,59 +1,37 @@
-//! HTTP in front: accept, TLS, routes, the interception, drain.
+//! The HTTP server: connections, routing, converted images, pass-through, shutdown.
 //!
-//! ```text
-//! accept ─ tls ─ activity        a connection, within its limits
-//!   front ─ host, path, route,   a request: who, where, what
-//!           upstreams, gate      and whether at all
-//!     turn ─ places              worked on or waiting, each within its bound
-//!     manifest, blob             converted content: permission, then the store
-//!     warm                       the same again, for as long as the permission holds
-//!     forward ─ headers, rewrite everything else
-//!   respond ─ told               whatever went wrong, as a status
-//!   record ─ metrics             what is told of it
-//! ```
+//! | module | what it does |
+//! |---|---|
+//! | [`dispatch`] | from a request to its handler; imported by this module only |
+//! | [`handlers`] | one kind of request each |
+//! | [`context`] | one request that was let in, and what can be asked for it |
+//! | [`background`], [`upkeep`] | work that no request waits for |
+//! | [`state`] | what all requests share |
+//! | [`access`], [`limits`], [`cache`], [`observe`] | its parts |
+//! | [`error`], [`document`] | answers |
+//! | [`http`] | connections, TLS, bodies, headers, ranges, paths |
+//! | [`upstreams`], [`route`], [`config`] | which upstream, what about, settings |
+//!
+//! The files import each other in one direction only; `tests/layering.rs` sees to that.
 
-mod accept;
 mod access;
-mod activity;
-mod admin;
-mod blob;
-mod body;
-mod buffers;
+mod background;
+mod cache;
 pub mod config;
-mod converted;
+mod context;
+mod dispatch;
+mod document;
+mod error;
 mod files;
-mod forward;
-mod front;
-mod gate;
-mod headers;
-mod hold;
-mod host;
-mod label;
-mod linger;
-mod manifest;
-mod metrics;
-mod path;
-mod patience;
-mod permission;
-mod pieces;
-mod places;
-mod prepare;
-mod ranges;
-mod record;
-mod refusals;
+mod handlers;
+mod http;
+mod limits;
+mod observe;
 mod reload;
-mod respond;
-mod rewrite;
-mod rounds;
 mod route;
-mod shelf;
-mod tags;
-mod tls;
-mod told;
-mod turn;
-mod unconverted;
+mod state;
+mod upkeep;
 mod upstreams;
-mod warm;
 
 pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
@@ -65,25 +43,23 @@ pub use route::{Endpoint, Kind, Route};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
+use self::http::accept::HttpListener;
+use self::http::tls::Tls;
 use crate::convert::Converter;
-use crate::store::Store;
-use accept::Door;
-use admin::AdminDoor;
-use front::{Front, FrontDoor};
-use places::Places;
-use tls::Tls;
+use dispatch::Dispatcher;
+use handlers::admin::AdminHandler;
+use limits::slots::Slots;
+use state::AppState;
+use upkeep::upkeep;
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
-
-/// The least time between two sweeps of the index.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +80,7 @@ pub enum ServerError {
 
 /// A server that listens and does not answer yet.
 pub struct Server {
-    front: Arc<Front>,
+    state: Arc<AppState>,
     tls: Option<Arc<Tls>>,
     listener: TcpListener,
     admin: Option<TcpListener>,
@@ -132,7 +108,7 @@ impl Server {
             None => (None, None),
         };
         Ok(Self {
-            front: Arc::new(Front::new(config, converter, files)?),
+            state: Arc::new(AppState::new(config, converter, files)?),
             tls: tls.map(Arc::new),
             listener,
             admin,
@@ -141,12 +117,12 @@ impl Server {
         })
     }
 
-    /// Where registry clients are answered.
+    /// The address that registry clients connect to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Where operators are answered, if anywhere.
+    /// The address of health checks and metrics, if there is one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }
@@ -154,7 +130,7 @@ impl Server {
     /// What has it read its files again.
     pub fn reloader(&self) -> Reloader {
         Reloader {
-            front: Arc::clone(&self.front),
+            state: Arc::clone(&self.state),
             tls: self.tls.clone(),
         }
     }
@@ -162,11 +138,11 @@ impl Server {
     /// Answers until `shutdown` comes, then drains: no new connections, open requests are
     /// finished within [`Limits::drain`]. `true` when all of them were.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> bool {
-        let limits = self.front.config.limits.clone();
-        let upkeep = tokio::spawn(upkeep(Arc::clone(&self.front), self.tls.clone()));
+        let limits = self.state.config.limits.clone();
+        let upkeep = tokio::spawn(upkeep(Arc::clone(&self.state), self.tls.clone()));
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let admin = self.admin.map(|listener| {
-            let door = Door {
+            let listener = HttpListener {
                 listener,
                 tls: None,
                 limits: Limits {
@@ -175,27 +151,27 @@ impl Server {
                     ..limits.clone()
                 },
                 connections: Gauge::default(),
-                places: Places::new(64, 100),
-                handler: AdminDoor(Arc::clone(&self.front)),
+                slots: Slots::new(64, 100),
+                handler: AdminHandler(Arc::clone(&self.state)),
             };
             tokio::spawn(async move {
                 let stopped = async {
                     let _ = admin_stopped.await;
                 };
-                door.open(stopped).await.leave().await
+                listener.accept_until(stopped).await.close().await
             })
         });
-        let door = Door {
+        let listener = HttpListener {
             listener: self.listener,
             tls: self.tls,
             limits,
-            connections: self.front.metrics.connections.clone(),
-            places: self.front.connections.clone(),
-            handler: FrontDoor(Arc::clone(&self.front)),
+            connections: self.state.metrics.connections.clone(),
+            slots: self.state.connections.clone(),
+            handler: Dispatcher(Arc::clone(&self.state)),
         };
-        let guests = door.open(shutdown).await;
-        self.front.is_draining.store(true, Ordering::Relaxed);
-        let all_finished = guests.leave().await;
+        let open_connections = listener.accept_until(shutdown).await;
+        self.state.is_draining.store(true, Ordering::Relaxed);
+        let all_finished = open_connections.close().await;
         // Operators are answered to the end: they see what the drain waits for.
         drop(stop_admin);
         if let Some(admin) = admin {
@@ -251,74 +227,4 @@ fn connections(wanted: usize, files: u64) -> usize {
         );
     }
     wanted.min(most)
-}
-
-/// What is looked after as time goes by.
-async fn upkeep(front: Arc<Front>, tls: Option<Arc<Tls>>) {
-    let sweeper = tokio::spawn(sweep(front.converted.store().clone()));
-    let _swept = AbortOnDrop(sweeper.abort_handle());
-    let mut turns: u32 = 0;
-    let mut told = String::new();
-    loop {
-        tokio::time::sleep(files::INTERVAL / 2).await;
-        turns = turns.wrapping_add(1);
-        let (front, tls) = (Arc::clone(&front), tls.clone());
-        // All of it asks the disk.
-        let work = tokio::task::spawn_blocking(move || {
-            front.shelf.close_stale();
-            front.warm.forget_stale();
-            // Blobs that were pinned when others came, or whose time to be kept is over now.
-            let evicted = front.converted.converter.store().blobs().evict();
-            if turns.is_multiple_of(2) {
-                if let Some(tls) = tls {
-                    tls.refresh();
-                }
-                if let Some(users) = &front.users {
-                    users.refresh();
-                }
-            }
-            evicted.err().map(|error| error.to_string())
-        });
-        match work.await {
-            // A disk that cannot be written is told once, not every second.
-            Ok(Some(error)) if error == told => {}
-            Ok(Some(error)) => {
-                tracing::warn!(error, "the blob cache cannot be kept within its bound");
-                told = error;
-            }
-            Ok(None) => told.clear(),
-            Err(error) => tracing::error!(%error, "the upkeep failed"),
-        }
-    }
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Forgets what the index has of blobs that are gone: once after the start, and after evictions.
-async fn sweep(store: Store) {
-    let mut swept = None;
-    loop {
-        let evicted = store.blobs().evicted();
-        let mut pause = SWEEP;
-        if swept != Some(evicted) {
-            let begun = Instant::now();
-            match store.sweep().await {
-                Ok(0) => swept = Some(evicted),
-                Ok(rows) => {
-                    swept = Some(evicted);
-                    tracing::info!(rows, "the index forgot what it had of blobs that are gone");
-                }
-                Err(error) => tracing::debug!(%error, "the index is not swept now"),
-            }
-            // A large index is not swept all the time.
-            pause = pause.max(begun.elapsed().saturating_mul(50));
-        }
-        tokio::time::sleep(pause).await;
-    }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::config::ServerConfig;
-use super::front::Front;
-use super::tls::Tls;
+use crate::server::config::ServerConfig;
+use crate::server::http::tls::Tls;
+use crate::server::state::AppState;
 
 /// Reads files again, and takes over settings of upstreams, while the server answers.
 #[derive(Clone)]
 pub struct Reloader {
-    pub(super) front: Arc<Front>,
-    pub(super) tls: Option<Arc<Tls>>,
+    pub(in crate::server) state: Arc<AppState>,
+    pub(in crate::server) tls: Option<Arc<Tls>>,
 }
 
 impl Reloader {
@@ -21,7 +21,7 @@ impl Reloader {
         if let Some(tls) = &self.tls {
             tls.reload();
         }
-        if let Some(users) = &self.front.users {
+        if let Some(users) = &self.state.users {
             users.reload();
         }
     }
@@ -32,7 +32,7 @@ impl Reloader {
     /// # Errors
     /// When the upstreams are others; nothing is changed then.
     pub fn take_over_upstreams(&self, fresh: &ServerConfig) -> Result<(), String> {
-        let (old, new) = (&self.front.config.upstreams, &fresh.upstreams);
+        let (old, new) = (&self.state.config.upstreams, &fresh.upstreams);
         let are_same = old.len() == new.len()
             && old.iter().zip(new).all(|(old, new)| {
                 old.choice == new.choice && old.upstream.host() == new.upstream.host()

@@ -49,7 +49,7 @@ pub enum Endpoint {
     /// `/v2/<name>/blobs/upload/<reference>` at ghcr.io.
     Upload,
     /// `/v2/<name>/tags/list`.
-    Tags,
+    PushedTags,
     /// `/v2/<name>/referrers/<digest>`.
     Referrers,
     /// `/v2/_catalog`, which is Docker's.
@@ -68,11 +68,13 @@ pub enum Kind {
     /// An upload.
     Upload,
     /// The tags of a repository.
-    Tags,
+    PushedTags,
     /// The repositories.
     Catalog,
     /// The referrers of a manifest.
     Referrers,
+    /// A token for upstreams that paths choose, which clients ask for at `/v2/_token`.
+    Token,
     /// Anything else below `/v2/`.
     Other,
     /// Outside of `/v2/`.
@@ -81,14 +83,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Manifest,
         Self::Blob,
         Self::Upload,
-        Self::Tags,
+        Self::PushedTags,
         Self::Catalog,
         Self::Referrers,
+        Self::Token,
         Self::Other,
         Self::Outside,
     ];
@@ -100,9 +103,10 @@ impl Kind {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
             Self::Upload => "upload",
-            Self::Tags => "tags",
+            Self::PushedTags => "tags",
             Self::Catalog => "catalog",
             Self::Referrers => "referrers",
+            Self::Token => "token",
             Self::Other => "other",
             Self::Outside => "outside",
         }
@@ -115,7 +119,7 @@ impl Endpoint {
             Self::Manifest => Kind::Manifest,
             Self::Blob => Kind::Blob,
             Self::Uploads | Self::Upload => Kind::Upload,
-            Self::Tags => Kind::Tags,
+            Self::PushedTags => Kind::PushedTags,
             Self::Referrers => Kind::Referrers,
             Self::Catalog => Kind::Catalog,
         }
@@ -153,7 +157,7 @@ impl Route {
         match words.as_slice() {
             [""] => Self::Ping,
             ["_catalog"] => Self::Endpoint(Endpoint::Catalog),
-            [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::Tags),
+            [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::PushedTags),
             [name @ .., "referrers", digest] => {
                 endpoint(name, is_digest(digest), Endpoint::Referrers)
             }
@@ -296,7 +300,7 @@ mod tests {
             ("/v2", Kind::Ping),
             ("/v2/", Kind::Ping),
             ("/v2/_catalog", Kind::Catalog),
-            ("/v2/a/b/tags/list", Kind::Tags),
+            ("/v2/a/b/tags/list", Kind::PushedTags),
             ("/v2/a/referrers/sha256:00", Kind::Referrers),
             ("/v2/a/blobs/uploads/", Kind::Upload),
             ("/v2/a/blobs/uploads", Kind::Upload),

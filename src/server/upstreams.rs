@@ -4,21 +4,24 @@ use http::header::HOST;
 use http::request;
 use percent_encoding::percent_decode_str;
 
-use super::config::UpstreamEntry;
-use super::respond::Failure;
-use super::rounds;
 use crate::oci::reference::{api_host, index_host};
 use crate::registry::Upstream;
+use crate::server::access::wrapped_token::Seal;
+use crate::server::config::UpstreamEntry;
+use crate::server::error::ApiError;
+use crate::server::limits::redirects;
 
 /// The upstreams by which requests choose them.
 #[derive(Debug)]
-pub(super) struct Upstreams {
+pub(in crate::server) struct Upstreams {
     entries: Vec<UpstreamEntry>,
+    /// By the places of `entries`.
+    seals: Vec<Seal>,
 }
 
 /// Where a client sees an upstream: what its addresses carry beyond the upstream's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(in crate::server) struct Mount {
     /// The first components of the path, which the upstream does not see.
     pub prefix: Option<String>,
     /// The value of `ns`, as it was given.
@@ -27,13 +30,15 @@ pub(super) struct Mount {
 
 /// The upstream of one request.
 #[derive(Debug, Clone)]
-pub(super) struct Chosen<'a> {
+pub(in crate::server) struct Chosen<'a> {
     /// Its place among the upstreams: what caches know it by.
     pub place: usize,
     /// It.
     pub upstream: &'a Upstream,
     /// Where the client sees it.
     pub mount: Mount,
+    /// Whether the path alone led to it, and not a name that the client gave the proxy.
+    pub is_by_path: bool,
     /// The path as the upstream knows it.
     pub path: String,
     /// The query as the upstream knows it.
@@ -52,7 +57,86 @@ impl Chosen<'_> {
 
 impl Upstreams {
     pub fn new(entries: Vec<UpstreamEntry>) -> Self {
-        Self { entries }
+        let seals = entries.iter().map(|entry| Seal::of(entry.upstream.host()));
+        Self {
+            seals: seals.collect(),
+            entries,
+        }
+    }
+
+    /// What binds a token to the upstream of a place.
+    pub fn seal(&self, place: usize) -> Option<&Seal> {
+        self.seals.get(place)
+    }
+
+    /// The upstream of a place.
+    pub fn get(&self, place: usize) -> Option<&Upstream> {
+        Some(&self.entries.get(place)?.upstream)
+    }
+
+    /// Whether paths choose among upstreams.
+    pub fn are_by_path(&self) -> bool {
+        self.entries.iter().any(|entry| prefix_of(entry).is_some())
+    }
+
+    /// The places that paths lead to: the first one, and those with a prefix.
+    pub fn by_path(&self) -> impl Iterator<Item = usize> {
+        let entries = self.entries.iter().enumerate();
+        entries
+            .filter(|(place, entry)| *place == 0 || prefix_of(entry).is_some())
+            .map(|(place, _)| place)
+    }
+
+    /// The place and prefix that `below`, which is what is behind `/v2/` or a repository, begins
+    /// with, and the rest of it.
+    fn prefixed<'a>(&self, below: &'a str) -> Option<(usize, &str, &'a str)> {
+        let entries = self.entries.iter().enumerate();
+        entries
+            .filter_map(|(place, entry)| {
+                let prefix = prefix_of(entry)?;
+                without_prefix(below, prefix).map(|rest| (place, prefix, rest))
+            })
+            .max_by_key(|(_, prefix, _)| prefix.len())
+    }
+
+    /// The place of the upstream that a repository of the proxy is at, and its name there.
+    pub fn of_repository<'a>(&self, name: &'a str) -> (usize, &'a str) {
+        match self.prefixed(name) {
+            Some((place, _, rest)) if !rest.is_empty() => (place, rest),
+            _ => (0, name),
+        }
+    }
+
+    /// The repository that a blob is to be mounted from (`from`), as the upstream knows it. From
+    /// another upstream nothing can be mounted: what is left asks for an upload, as the
+    /// specification has it where a mount is not possible.
+    pub fn localize_mount(&self, chosen: &mut Chosen<'_>) {
+        let Some(query) = &chosen.query else {
+            return;
+        };
+        if !chosen.is_by_path || !self.are_by_path() {
+            return;
+        }
+        let is = |pair: &str, name: &str| {
+            let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+            percent_decode_str(key).eq(name.bytes())
+        };
+        let from = query.split('&').find(|pair| is(pair, "from"));
+        let Some((_, from)) = from.and_then(|pair| pair.split_once('=')) else {
+            return;
+        };
+        let from = percent_decode_str(from).decode_utf8_lossy().into_owned();
+        let (place, name) = self.of_repository(&from);
+        let is_here = self.seal(place) == self.seal(chosen.place);
+        let rest = query
+            .split('&')
+            .filter(|pair| !is(pair, "from") && (is_here || !is(pair, "mount")));
+        let mut pairs: Vec<String> = rest.map(ToOwned::to_owned).collect();
+        if is_here {
+            let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+            pairs.push(format!("from={name}"));
+        }
+        chosen.query = (!pairs.is_empty()).then(|| pairs.join("&"));
     }
 
     /// Chooses by `ns`, then by host, then by the path's beginning; else the first one.
@@ -61,11 +145,11 @@ impl Upstreams {
     /// # Errors
     /// When `ns` names none: a client that stands for another registry must not be answered
     /// from this one, and what a client names is never dialled.
-    pub fn choose(&self, request: &request::Parts, path: &str) -> Result<Chosen<'_>, Failure> {
+    pub fn choose(&self, request: &request::Parts, path: &str) -> Result<Chosen<'_>, ApiError> {
         let (namespace, query) = take_namespace(request.uri.query())?;
-        let chosen = |place: usize, prefix: Option<&str>, path: &str| {
+        let chosen = |place: usize, prefix: Option<&str>, path: &str, is_by_path: bool| {
             let entry = self.entries.get(place).ok_or_else(|| {
-                Failure::internal("no upstream is configured at the chosen place")
+                ApiError::internal("no upstream is configured at the chosen place")
             })?;
             Ok(Chosen {
                 place,
@@ -74,6 +158,7 @@ impl Upstreams {
                     prefix: prefix.map(ToOwned::to_owned),
                     namespace: namespace.clone(),
                 },
+                is_by_path,
                 path: path.to_owned(),
                 query: query.clone(),
             })
@@ -83,8 +168,8 @@ impl Upstreams {
                 .entries
                 .iter()
                 .position(|entry| answers_for(entry, namespace))
-                .ok_or_else(|| Failure::unknown_namespace(namespace))?;
-            return chosen(place, None, path);
+                .ok_or_else(|| ApiError::unknown_namespace(namespace))?;
+            return chosen(place, None, path, false);
         }
         if let Some(host) = host(request) {
             let by_host = self.entries.iter().position(|entry| {
@@ -92,24 +177,22 @@ impl Upstreams {
                 hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
             });
             if let Some(place) = by_host {
-                return chosen(place, None, path);
+                return chosen(place, None, path, false);
             }
         }
-        let by_prefix = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter_map(|(place, entry)| {
-                let prefix = entry.choice.path_prefix.as_deref()?;
-                let prefix = prefix.trim_matches('/');
-                without_prefix(path, prefix).map(|rest| (place, prefix, rest))
-            })
-            .max_by_key(|(_, prefix, _)| prefix.len());
-        match by_prefix {
-            Some((place, prefix, rest)) => chosen(place, Some(prefix), &rest),
-            None => chosen(0, None, path),
+        let below = path.strip_prefix("/v2/");
+        match below.and_then(|below| self.prefixed(below)) {
+            Some((place, prefix, rest)) => {
+                chosen(place, Some(prefix), &format!("/v2/{rest}"), true)
+            }
+            None => chosen(0, None, path, true),
         }
     }
+}
+
+fn prefix_of(entry: &UpstreamEntry) -> Option<&str> {
+    let prefix = entry.choice.path_prefix.as_deref()?.trim_matches('/');
+    (!prefix.is_empty()).then_some(prefix)
 }
 
 fn answers_for(entry: &UpstreamEntry, namespace: &str) -> bool {
@@ -129,14 +212,14 @@ fn answers_for(entry: &UpstreamEntry, namespace: &str) -> bool {
 }
 
 /// Takes `ns` out of a query, and what is the proxy's own.
-fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>), Failure> {
+fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>), ApiError> {
     let Some(query) = query else {
         return Ok((None, None));
     };
     let mut namespace: Option<String> = None;
     let mut rest: Vec<&str> = Vec::new();
     for pair in query.split('&') {
-        if rounds::is_number(pair) {
+        if redirects::is_number(pair) {
             continue;
         }
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -147,7 +230,7 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
         }
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
         if namespace.as_ref().is_some_and(|before| *before != value) {
-            return Err(Failure::unknown_namespace("two different ones"));
+            return Err(ApiError::unknown_namespace("two different ones"));
         }
         namespace = Some(value);
     }
@@ -168,21 +251,17 @@ fn host(request: &request::Parts) -> Option<&str> {
     Some(named.split_once(':').map_or(named, |(host, _)| host))
 }
 
-/// `/v2/PREFIX/rest` as `/v2/rest`.
-fn without_prefix(path: &str, prefix: &str) -> Option<String> {
-    if prefix.is_empty() {
-        return None;
-    }
-    let rest = path.strip_prefix("/v2/")?.strip_prefix(prefix)?;
+/// `PREFIX/rest` as `rest`.
+fn without_prefix<'a>(below: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = below.strip_prefix(prefix)?;
     match rest.strip_prefix('/') {
-        Some(rest) => Some(format!("/v2/{rest}")),
-        None if rest.is_empty() => Some("/v2/".to_owned()),
-        None => None,
+        Some(rest) => Some(rest),
+        None => rest.is_empty().then_some(rest),
     }
 }
 
 /// Whether `authority` is the address of this upstream's own API.
-pub(super) fn is_own(upstream: &Upstream, authority: &str) -> bool {
+pub(in crate::server) fn is_own(upstream: &Upstream, authority: &str) -> bool {
     let Upstream::Registry(_) = upstream else {
         return false;
     };
@@ -209,6 +288,8 @@ fn same_authority(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::RegistryConfig;
+    use crate::server::config::UpstreamChoice;
 
     #[test]
     fn the_namespace_is_taken_out_of_the_query() {
@@ -228,16 +309,73 @@ mod tests {
 
     #[test]
     fn a_prefix_is_whole_components() {
-        let without = |path| without_prefix(path, "hub");
+        let without = |below| without_prefix(below, "hub");
         assert_eq!(
-            without("/v2/hub/library/redis/tags/list").as_deref(),
-            Some("/v2/library/redis/tags/list")
+            without("hub/library/redis/tags/list"),
+            Some("library/redis/tags/list")
         );
-        assert_eq!(without("/v2/hub").as_deref(), Some("/v2/"));
-        assert_eq!(without("/v2/hub/").as_deref(), Some("/v2/"));
-        assert_eq!(without("/v2/hubble/x"), None);
-        assert_eq!(without("/v2/a/hub/x"), None);
-        assert_eq!(without_prefix("/v2/a", ""), None);
+        assert_eq!(without("hub"), Some(""));
+        assert_eq!(without("hub/"), Some(""));
+        assert_eq!(without("hubble/x"), None);
+        assert_eq!(without("a/hub/x"), None);
+    }
+
+    fn upstreams(entries: &[(&str, Option<&str>)]) -> Upstreams {
+        let entry = |(host, prefix): &(&str, Option<&str>)| UpstreamEntry {
+            upstream: Upstream::registry(host, &RegistryConfig::default()).unwrap(),
+            choice: UpstreamChoice {
+                path_prefix: prefix.map(ToOwned::to_owned),
+                ..UpstreamChoice::default()
+            },
+        };
+        Upstreams::new(entries.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn a_repository_is_at_the_upstream_of_its_longest_prefix() {
+        let upstreams = upstreams(&[("a", None), ("b", Some("hub")), ("c", Some("hub/deep"))]);
+        for (name, place, rest) in [
+            ("x/y", 0, "x/y"),
+            ("hub", 0, "hub"),
+            ("hubble/x", 0, "hubble/x"),
+            ("hub/x", 1, "x"),
+            ("hub/deeper/x", 1, "deeper/x"),
+            ("hub/deep/x", 2, "x"),
+        ] {
+            assert_eq!(upstreams.of_repository(name), (place, rest), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_asked_of_an_upstream_in_its_own_names() {
+        let two = [("a", None), ("b", Some("hub")), ("b", Some("again"))];
+        let (by_path, alone) = (upstreams(&two), upstreams(&two[..1]));
+        let localized = |upstreams: &Upstreams, path: &str| {
+            let request = http::Request::post(path).body(()).unwrap();
+            let (parts, ()) = request.into_parts();
+            let mut chosen = upstreams.choose(&parts, parts.uri.path()).unwrap();
+            upstreams.localize_mount(&mut chosen);
+            chosen.target()
+        };
+        let start = "/v2/hub/x/blobs/uploads/?mount=sha256:1&from=";
+        for (path, wanted) in [
+            (format!("{start}hub%2Fy"), "?mount=sha256:1&from=y"),
+            // The same registry by another prefix.
+            (format!("{start}again/y/z"), "?mount=sha256:1&from=y%2Fz"),
+            (format!("{start}y&digest=1"), "?digest=1"),
+            (format!("{start}y"), ""),
+            (
+                "/v2/hub/x/blobs/uploads/?fro%6d=hub/y".to_owned(),
+                "?from=y",
+            ),
+            ("/v2/hub/x/blobs/uploads/?mount=1".to_owned(), "?mount=1"),
+        ] {
+            let found = localized(&by_path, &path);
+            assert_eq!(found, format!("/v2/x/blobs/uploads/{wanted}"), "{path}");
+        }
+        let untouched = "/v2/x/blobs/uploads/?from=hub/y&mount=1";
+        assert_eq!(localized(&alone, untouched), untouched);
+        assert_eq!(localized(&by_path, &format!("{untouched}&ns=a")), untouched);
     }
 
     #[test]

@@ -153,8 +153,8 @@ fn each_change_is_found_and_named() {
             found(&root, |copy| xattr::remove(copy.join(name), key).unwrap())
         };
         assert_eq!(
-            remove("big", "security.capability"),
-            one("/big", What::Xattr(b"security.capability".to_vec()))
+            remove("suid", "security.capability"),
+            one("/suid", What::Xattr(b"security.capability".to_vec()))
         );
         assert_eq!(
             remove("empty", "user.none"),

@@ -63,11 +63,7 @@ fn layers_come_to_what_one_layer_would_make() {
             &["dir d\nfile d/a\nfile d/e/b", "file .wh.d"],
             "",
         ),
-        (
-            "a whiteout of nothing",
-            &["file a", "file .wh.b\nfile c/.wh.d"],
-            "file a",
-        ),
+        ("a whiteout of nothing", &["file a", "file .wh.b"], "file a"),
         (
             "a whiteout beside the new",
             &["file a -> 1", "file a -> 2\nfile .wh.a"],
@@ -176,6 +172,14 @@ fn layers_come_to_what_one_layer_would_make() {
             "a name twice",
             &["file a -> 1\nfifo a\nfile a -> 2"],
             "file a -> 2",
+        ),
+        (
+            "a file that aufs kept for hard links",
+            &[
+                "file .wh..wh.plnk/1.2 -> x\nhard a -> .wh..wh.plnk/1.2\nhard d/b -> /.wh..wh.plnk/1.2",
+                "file c",
+            ],
+            "file a -> x\nhard d/b -> a\nfile c",
         ),
         (
             "aufs's own",

@@ -2,10 +2,17 @@
 //! differences that it must find.
 
 mod command;
+mod containerd;
 mod differences;
 mod extraction;
 mod filesystem;
+mod indexes;
 mod layers;
+mod odd_layers;
 #[path = "../support/overlaybd/mod.rs"]
 mod overlaybd;
+mod shapes;
 mod support;
+#[path = "../support/tar.rs"]
+#[allow(dead_code)]
+mod tar;

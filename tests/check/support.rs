@@ -120,23 +120,31 @@ pub fn everything(root: &Path) {
     }
 }
 
-/// Gives some of the tree attributes and access lists; whether the filesystem takes them.
-pub fn attributes(root: &Path) -> bool {
+/// Gives some of the tree attributes that layers keep; whether the filesystem takes them.
+pub fn plain_attributes(root: &Path) -> bool {
     let set = |name: &str, key: &str, value: &[u8]| xattr::set(root.join(name), key, value);
     // A value with the bytes that end pax records, and `setcap cap_net_raw+ep`.
     let capability =
         b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     let taken = set("empty", "user.text", b"line\n12 x=y\n\0end")
         .and_then(|()| set("empty", "user.none", b""))
-        .and_then(|()| set("big", "security.capability", capability))
-        .and_then(|()| set("etc", "trusted.secret", &[0x0a; 64]));
-    if let Err(error) = taken {
+        .and_then(|()| set("suid", "security.capability", capability));
+    if let Err(error) = &taken {
         eprintln!(
             "SKIPPED: attributes, which {} does not take: {error}",
             root.display()
         );
+    }
+    taken.is_ok()
+}
+
+/// Gives some of the tree attributes and access lists, also such as layers do not keep;
+/// whether the filesystem takes them.
+pub fn attributes(root: &Path) -> bool {
+    if !plain_attributes(root) {
         return false;
     }
+    xattr::set(root.join("etc"), "trusted.secret", &[0x0a; 64]).unwrap();
     if has("setfacl") {
         run(
             "setfacl",

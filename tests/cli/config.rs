@@ -203,3 +203,94 @@ fn the_examples_are_configurations_without_mistakes() {
         ran.out
     );
 }
+
+#[test]
+fn the_verdict_is_told_and_quiet_tells_nothing_else() {
+    let config = Config::new("");
+    let ran = config.check(&[], &["--quiet"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert!(ran.err.contains("is good"), "{ran:?}");
+    let ran = config.check(&[], &["--quiet", "--bs", "5"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+    assert!(ran.err.contains("--bs"), "{ran:?}");
+}
+
+#[test]
+fn mistakes_that_nobody_would_notice_are_told() {
+    let config = Config::new("");
+    let directory = config.directory.path().display().to_string();
+    for (flags, part) in [
+        (&["--log-level", "wran"][..], "\"wran\" is no level"),
+        (&["--log-level", "info,hyper"], "\"hyper\" is no level"),
+        (
+            &["--hosts-dir", "/nowhere/certs.d"],
+            "/nowhere/certs.d is no directory",
+        ),
+        (&["--upstream", "r.io,ns"], "ns needs a value: ns=VALUE"),
+        (
+            &["--upstream", "r.io,path-prefix="],
+            "path-prefix needs a value",
+        ),
+        (
+            &["--listen", "127.0.0.1:8480", "--admin", "127.0.0.1:8480"],
+            "--admin: is the address of --listen",
+        ),
+    ] {
+        let ran = config.check(&[], flags);
+        assert_eq!(ran.code, 2, "{flags:?}: {ran:?}");
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
+    for flags in [
+        &["--log-level", "off"][..],
+        &["--log-level", "overlaybd_proxy=debug,warn"],
+        &["--log-level", "WARN"],
+        &["--hosts-dir", &directory],
+        &["--upstream", "r.io,plain-http"],
+        &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+        &["--suffix", "-obd"],
+        // The help's own example.
+        &["--fstype", "ext4;;-b 4096"],
+    ] {
+        let ran = config.check(&[], flags);
+        assert_eq!(ran.code, 0, "{flags:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_mistake_in_one_of_several_upstreams_says_in_which_and_once() {
+    let config = Config::new(
+        "[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\nconnect-timeout = 'soon'\n\
+         [[upstream]]\nurl = 'x y'\n",
+    );
+    let ran = config.check(&[], &[]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for part in ["upstream 2, b.io: ", "upstream 3: "] {
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
+    // What is wrong for all of them is told once.
+    let config = Config::new("[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\n");
+    let ran = config.check(&[], &["--connect-timeout", "soon"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert_eq!(ran.err.matches("\"soon\"").count(), 1, "{}", ran.err);
+}
+
+#[test]
+fn an_empty_variable_is_none_and_a_near_miss_is_warned_of() {
+    let ran = |name: &str, value: &str| {
+        let mut command = program(&["config", "check", "--quiet"]);
+        command.env(name, value);
+        finish(command)
+    };
+    let empty = ran("OVERLAYBD_PROXY_CONFIG", "");
+    assert_eq!(empty.code, 0, "{empty:?}");
+    let near = ran("OVERLAYBD_PROXY_LISTEM", "127.0.0.1:1");
+    assert_eq!(near.code, 0, "{near:?}");
+    assert!(
+        near.err
+            .contains("OVERLAYBD_PROXY_LISTEM is no setting: was OVERLAYBD_PROXY_LISTEN meant?"),
+        "{near:?}"
+    );
+    // Kubernetes sets these for a service of this name.
+    let service = ran("OVERLAYBD_PROXY_SERVICE_HOST", "10.0.0.1");
+    assert!(!service.err.contains("SERVICE_HOST"), "{service:?}");
+}

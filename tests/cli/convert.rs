@@ -285,3 +285,40 @@ fn the_only_image_of_a_layout_needs_no_name() {
     let source = format!("oci:{}", demo.path("source"));
     bad(4, &["convert", "--no-upload", &source]);
 }
+
+#[test]
+fn places_that_are_none_are_told_before_anything_is_done() {
+    let demo = Demo::new(&["1"]);
+    for (destination, part) in [
+        ("out", "oci:out is a directory"),
+        ("dir:/tmp/x", "oci-archive:FILE"),
+        ("docker-archive:/tmp/x.tar", "oci-archive:FILE"),
+        ("docker-daemon:x:1", "oci-archive:FILE"),
+        ("containers-storage:x", "oci-archive:FILE"),
+    ] {
+        let error = bad(2, &["convert", &demo.source("1"), destination]);
+        assert!(error.contains(part), "{destination}: {error}");
+    }
+    // A registry is asked before the first layer is read.
+    let data = demo.path("data");
+    let arguments = [
+        "convert",
+        "--plain-http",
+        "--data-dir",
+        &data,
+        "--attempts",
+        "1",
+    ];
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let destination = format!("{address}/never:1");
+    let error = bad(
+        4,
+        &[&arguments[..], &[&demo.source("1"), &destination]].concat(),
+    );
+    assert!(error.contains("cannot be reached"), "{error}");
+    assert!(!error.contains("layers, "), "{error}");
+    let error = bad(4, &["convert", &demo.source("2"), "oci:never:1"]);
+    assert!(error.contains("no such tag; there is 1"), "{error}");
+}

@@ -146,3 +146,41 @@ fn an_image_exports_as_its_blobs_do() {
     assert_eq!(std::fs::metadata(&of_image).unwrap().len(), 64 << 20);
     assert_eq!(sha256(Path::new(&of_image)), sha256(Path::new(&of_blobs)));
 }
+
+#[test]
+fn blobs_that_do_not_lie_upon_each_other_are_no_disk() {
+    let demo = Demo::new(&["1"]);
+    let out = format!("oci:{}:1", demo.path("out"));
+    good(&["convert", "-q", "--vsize", "64MiB", &demo.source("1"), &out]);
+    let report: serde_json::Value =
+        serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
+    let blobs: Vec<String> = report["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
+        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
+        .collect();
+    let raw = demo.path("disk.raw");
+    for blobs in [&[blobs[1].as_str()][..], &[&blobs[1], &blobs[0]]] {
+        let error = bad(1, &[&["export", "-o", &raw], blobs].concat());
+        assert!(error.contains("from the bottom up"), "{error}");
+        assert!(!Path::new(&raw).exists());
+    }
+    good(&["export", "-o", &raw, &blobs[0], &blobs[1]]);
+}
+
+#[test]
+fn standard_output_takes_no_disk_and_json_says_what_was_written() {
+    let blob = &golden("lz4-4")[0];
+    let error = bad(1, &["export", blob, "-o", "-"]);
+    assert!(error.contains("name a file"), "{error}");
+    assert!(!Path::new("-").exists());
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("disk.raw").display().to_string();
+    let done: serde_json::Value =
+        serde_json::from_str(&good(&["export", "--json", blob, "-o", &raw])).unwrap();
+    assert_eq!(done["output"], raw);
+    assert_eq!(done["disk_bytes"], 1 << 30);
+    assert!(done["data_bytes"].as_u64().unwrap() > 0);
+}

@@ -115,6 +115,63 @@ fn every_shell_completes_every_command() {
     }
 }
 
+/// What bash offers for the last of these words.
+fn completed(words: &[&str]) -> Vec<String> {
+    let script = format!(
+        "{}\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n\
+         _overlaybd__proxy \"$1\" \"${{@: -1}}\" \"${{@: -2:1}}\"\n\
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        good(&["completions", "bash"])
+    );
+    let output = super::support::command("bash")
+        .args(["-c", &script, "bash"])
+        .args(words)
+        .output()
+        .unwrap();
+    let offered = String::from_utf8(output.stdout).unwrap();
+    offered.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_their_options_and_values() {
+    if !super::support::have(&["bash"]) {
+        return;
+    }
+    for (words, expected) in [
+        (&["overlaybd-proxy", "ser"][..], "serve"),
+        (&["overlaybd-proxy", "serve", "--hol"], "--hold"),
+        (&["overlaybd-proxy", "config", "ch"], "check"),
+        (&["overlaybd-proxy", "config", "check", "--lis"], "--listen"),
+        (&["overlaybd-proxy", "store", ""], "verify"),
+        (&["overlaybd-proxy", "serve", "--on-timeout", "b"], "busy"),
+        (&["overlaybd-proxy", "convert", "--algorithm", "z"], "zstd"),
+    ] {
+        let offered = completed(words);
+        assert!(
+            offered.iter().any(|word| word == expected),
+            "{words:?}: {offered:?}"
+        );
+    }
+}
+
+#[test]
+fn man_pages_name_the_program_its_variables_and_divide_no_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("man1");
+    good(&["man", "--dir", path.to_str().unwrap()]);
+    let page = std::fs::read_to_string(path.join("overlaybd-proxy-serve.1")).unwrap();
+    let title = page.lines().find(|line| line.starts_with(".TH")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        title.contains(&format!("overlaybd-proxy {version}")),
+        "{title}"
+    );
+    for part in ["\n.nh\n", "OVERLAYBD_PROXY_LISTEN"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(path.join("overlaybd-proxy-config-check.1").exists());
+}
+
 #[test]
 fn there_is_a_man_page_for_each_command() {
     assert!(good(&["man"]).contains(".TH overlaybd-proxy 1"));

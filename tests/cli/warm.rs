@@ -157,9 +157,28 @@ fn lists_come_from_files_and_standard_input() {
     let output = child.wait_with_output().unwrap();
     let (images, _) = outcomes(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(images, [("layout:2".to_owned(), "found".to_owned())]);
-    std::fs::write(&list, "layout:1\nNot An Image\n").unwrap();
+    // One bad line is told, and fails nothing but itself.
+    std::fs::write(&list, "Not An Image\nlayout:1\n").unwrap();
+    let arguments = ["warm", "--json", "--proxy", proxy.url(), "--file", &list];
+    let ran = super::ran(&arguments);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let (images, summary) = outcomes(&ran.out);
+    assert_eq!(
+        images,
+        [
+            (format!("{list}, line 1"), "failed".to_owned()),
+            ("layout:1".to_owned(), "found".to_owned())
+        ]
+    );
+    assert_eq!(summary["failed"].as_array().unwrap().len(), 1);
+    // With nothing to do, and on the command line, it is a mistake.
+    std::fs::write(&list, "Not An Image\n").unwrap();
     let error = bad(2, &["warm", "--proxy", proxy.url(), "--file", &list]);
-    assert!(error.contains("line 2"), "{error}");
+    assert!(error.contains("line 1"), "{error}");
+    bad(
+        2,
+        &["warm", "--proxy", proxy.url(), "layout:1", "Not An Image"],
+    );
     proxy.stop();
 }
 

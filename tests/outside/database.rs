@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
-
 use crate::store_support::{Database, Server};
 use crate::support::proxy::Proxy;
 use crate::support::registry::Registry;
@@ -33,7 +31,7 @@ fn what_is_not_converted_passes_while_the_database_hangs() {
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
     let layer = converted_layer(&proxy, "app-0", "1");
     assert_eq!(proxy.get(&layer).status, 200);
-    database.server().signal(Signal::SIGSTOP);
+    database.server().freeze();
     for number in 0..3 {
         let (image, repo) = (image(number), format!("app-{number}"));
         let manifest = proxy.get(&format!("{repo}/manifests/{}", image.digest()));
@@ -50,7 +48,7 @@ fn what_is_not_converted_passes_while_the_database_hangs() {
     assert_eq!(proxy.get(&elsewhere).status, 503);
     let ready = crate::support::http::get(&format!("{}/readyz", proxy.admin()));
     assert_eq!(ready.status, 503, "{ready:?}");
-    database.server().signal(Signal::SIGCONT);
+    database.server().thaw();
     until("the database is asked again", || {
         (proxy.get(&elsewhere).status == 404).then_some(())
     });

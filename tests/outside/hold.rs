@@ -1,7 +1,5 @@
 //! The hold is the hold, also before an upstream that is silent.
 
-use nix::sys::signal::Signal;
-
 use crate::support::gate::Gate;
 use crate::support::image::Sealed;
 use crate::support::proxy::Proxy;
@@ -36,11 +34,11 @@ fn a_silent_upstream_holds_a_request_for_the_hold_and_no_longer() {
         .concat();
         let proxy = Proxy::start(&registry.url(), data.path(), &options);
         let layer = converted_layer(&proxy, "app", "1");
-        registry.signal(Signal::SIGSTOP);
+        registry.freeze();
         let ask = |path: &str| http::send("GET", &format!("{}/v2/{path}", proxy.url()), &[], b"");
         let manifest = ask("app/manifests/1_obd");
         let blob = ask(&layer);
-        registry.signal(Signal::SIGCONT);
+        registry.thaw();
         assert_eq!(manifest.status, status, "{on_timeout}: {manifest:?}");
         match status {
             307 => assert_eq!(

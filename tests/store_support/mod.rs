@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
+use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Index, IndexError, ManifestKey, SharedLayer};
 use parking_lot::Mutex;
@@ -23,6 +24,16 @@ pub struct Server {
     port: u16,
     extra: Vec<String>,
     child: Mutex<Option<Child>>,
+}
+
+/// Whether each thread of a process is stopped by a signal (state `T` of `proc_pid_stat(5)`).
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        state.starts_with('T')
+    })
 }
 
 /// Says aloud that a test is not done, or fails where all must be done.
@@ -146,11 +157,27 @@ impl Server {
         }
     }
 
-    /// Sends a signal to the process.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    /// Stops the process, all of its threads, and waits until they stand.
+    pub fn freeze(&self) {
+        let pid = self.kill(Signal::SIGSTOP);
+        let started = Instant::now();
+        while !is_stopped(pid) {
+            assert!(started.elapsed() < Duration::from_mins(1), "it goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        self.kill(Signal::SIGCONT);
+    }
+
+    fn kill(&self, signal: Signal) -> u32 {
         let child = self.child.lock();
-        let pid = i32::try_from(child.as_ref().unwrap().id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        let pid = child.as_ref().unwrap().id();
+        let raw = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(raw, signal).unwrap();
+        pid
     }
 
     pub fn socket(&self) -> PathBuf {

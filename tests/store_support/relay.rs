@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// The relay's port, and whether the statement was seen.
 pub struct Relay {
@@ -20,19 +21,25 @@ pub async fn away_at(server: u16, statement: &'static str, away: Duration) -> Re
     let port = listener.local_addr().unwrap().port();
     let went_away = Arc::new(AtomicBool::new(false));
     let seen = went_away.clone();
+    let (closed, is_closed) = watch::channel(false);
+    let closed = Arc::new(closed);
     tokio::spawn(async move {
-        let closed = Arc::new(AtomicBool::new(false));
         loop {
-            let (client, _) = listener.accept().await.unwrap();
-            if closed.load(Ordering::SeqCst) {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if *is_closed.borrow() {
                 continue;
             }
-            let (seen, closed) = (seen.clone(), closed.clone());
+            let (seen, closed, mut is_closed) = (seen.clone(), closed.clone(), is_closed.clone());
             tokio::spawn(async move {
-                if relay(client, server, statement, &seen).await {
-                    closed.store(true, Ordering::SeqCst);
+                let is_cut = tokio::select! {
+                    is_cut = relay(&mut client, server, statement, &seen) => is_cut,
+                    _ = is_closed.wait_for(|closed| *closed) => false,
+                };
+                if is_cut {
+                    closed.send(true).unwrap();
+                    drop(client);
                     tokio::time::sleep(away).await;
-                    closed.store(false, Ordering::SeqCst);
+                    closed.send(false).unwrap();
                 }
             });
         }
@@ -40,31 +47,32 @@ pub async fn away_at(server: u16, statement: &'static str, away: Duration) -> Re
     Relay { port, went_away }
 }
 
-/// Whether this connection was the one that ended at the statement.
-async fn relay(client: TcpStream, server: u16, statement: &str, seen: &AtomicBool) -> bool {
-    let upstream = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = upstream.into_split();
-    let answers = tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
-    });
-    let mut buffer = vec![0; 64 << 10];
-    let ended = loop {
-        let read = from_client.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            break false;
+/// Whether this connection met the statement first. It stays open until all others are closed,
+/// or the client would go on with one of them.
+async fn relay(client: &mut TcpStream, port: u16, statement: &str, seen: &AtomicBool) -> bool {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        let sent = tokio::select! {
+            read = client.read(&mut asked) => {
+                let question = &asked[..read.unwrap_or(0)];
+                let is_statement = question
+                    .windows(statement.len())
+                    .any(|window| window == statement.as_bytes());
+                if is_statement && !seen.swap(true, Ordering::SeqCst) {
+                    return true;
+                }
+                if question.is_empty() { return false }
+                server.write_all(question).await
+            }
+            read = server.read(&mut answered) => {
+                let answer = &answered[..read.unwrap_or(0)];
+                if answer.is_empty() { return false }
+                client.write_all(answer).await
+            }
+        };
+        if sent.is_err() {
+            return false;
         }
-        let sent = &buffer[..read];
-        let is_statement = sent
-            .windows(statement.len())
-            .any(|window| window == statement.as_bytes());
-        if is_statement && !seen.swap(true, Ordering::SeqCst) {
-            break true;
-        }
-        if to_server.write_all(sent).await.is_err() {
-            break false;
-        }
-    };
-    answers.abort();
-    ended
+    }
 }

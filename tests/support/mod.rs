@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 pub mod chain;
+pub mod containerd;
 pub mod gate;
 pub mod http;
 pub mod image;

@@ -79,6 +79,22 @@ impl Process {
         .unwrap();
     }
 
+    /// Stops it, all of its threads, and waits until they stand.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let begin = Instant::now();
+        while !is_stopped(self.pid()) {
+            assert!(begin.elapsed() < Duration::from_mins(1), "it goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Asks it to end and waits until it has.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
@@ -103,6 +119,16 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether each thread of a process is stopped by a signal (state `T` of `proc_pid_stat(5)`).
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        state.starts_with('T')
+    })
 }
 
 impl Drop for Process {

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
-
 use super::image::Sealed;
 use super::process::Process;
 use super::{http, overlaybd};
@@ -101,8 +99,14 @@ impl Registry {
         self.directory.path()
     }
 
-    pub fn signal(&self, signal: Signal) {
-        self.process.signal(signal);
+    /// Lets it answer nothing until it is thawed.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    pub fn thaw(&self) {
+        self.process.thaw();
     }
 
     /// Pushes an image as it is, lies and all; gives the manifest's digest.

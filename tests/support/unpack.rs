@@ -24,7 +24,16 @@ pub fn umoci(layout: &Path, tag: &str) -> Tree {
             .args(["raw", "unpack", "--image", &image])
             .arg(&rootfs),
     );
-    Tree::of(&rootfs)
+    with_plain_root(Tree::of(&rootfs))
+}
+
+/// containerd does not heed what a layer says of the root.
+fn with_plain_root(mut tree: Tree) -> Tree {
+    if let Some(root) = tree.0.get_mut("/") {
+        (root.mode, root.uid, root.gid, root.mtime) = (0o755, 0, 0, (0, 0));
+        root.xattrs.clear();
+    }
+    tree
 }
 
 /// The tree that GNU tar makes of layer tars, bottom first, whiteouts done by hand.
@@ -41,7 +50,7 @@ pub fn gnu_tar(tars: &[PathBuf]) -> Tree {
     for tar in tars {
         apply(tar, &rootfs);
     }
-    Tree::of(&rootfs)
+    with_plain_root(Tree::of(&rootfs))
 }
 
 fn implicit(directory: &Path) {
@@ -147,6 +156,10 @@ fn directory_times(root: &Path) -> BTreeMap<PathBuf, FileTime> {
 fn whiteout(rootfs: &Path, name: &Path) {
     let Some(last) = name.file_name() else { return };
     let parent = rootfs.join(name.parent().unwrap());
+    if last.as_bytes().starts_with(b".wh.") {
+        // The parents are made, as those of any entry.
+        let _ = fs::create_dir_all(&parent);
+    }
     if last == ".wh..wh..opq" {
         for child in fs::read_dir(&parent).into_iter().flatten() {
             remove(&child.unwrap().path());

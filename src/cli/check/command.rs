@@ -38,7 +38,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "IMAGE")]
     source: Option<String>,
     /// The suffix of converted images' tags
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     suffix: Option<String>,
     /// The images of an index that are checked, or all [default: all that were converted]
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
@@ -169,6 +169,9 @@ fn print(report: &Report) -> anyhow::Result<()> {
     for kept in &report.kept {
         output::line(format_args!("{}: left as it is", short(kept)))?;
     }
+    for left_out in &report.left_out {
+        output::line(format_args!("{}: left out", short(left_out)))?;
+    }
     Ok(())
 }
 
@@ -186,10 +189,11 @@ fn print_image(image: &ImageReport) -> anyhow::Result<()> {
     if image.more {
         output::line(format_args!("{name}: and more; --limit shows them"))?;
     }
-    let (layers, bytes) = (image.layers, size(image.blob_bytes));
+    let (layers, bytes) = (output::count(image.layers, "layer"), size(image.blob_bytes));
+    let are = if image.layers == 1 { "is" } else { "are" };
     match image.names {
         Some(names) if image.is_same() => output::line(format_args!(
-            "{name}: the same: {names} names; {layers} layers of {bytes} are whole"
+            "{name}: the same: {names} names; {layers} of {bytes} {are} whole"
         ))?,
         Some(names) => output::line(format_args!("{name}: NOT the same; {names} names"))?,
         None => output::line(format_args!("{name}: the root filesystem was not compared"))?,

@@ -1,12 +1,14 @@
 //! A root filesystem from the tars of its layers, by the rules of OCI image-spec `layer.md`.
 //!
-//! Written to be seen through, not to be fast: for each layer all entries are read, then what
-//! its whiteouts name is taken out of the tree below, then the entries are put in, in order.
-//! Where the specification is silent, the rules are those of containerd's `pkg/archive`.
+//! Written to be seen through, not to be fast: the entries are put in, one after the other,
+//! and what a whiteout names is taken out, but for what the layer itself put there: whiteouts
+//! hide lower layers only, whichever comes first. Where the specification is silent, the
+//! rules are those of containerd's `pkg/archive`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
 
+use super::attributes::{self, Described};
 use super::tar_entries::{Entries, Entry, Made};
 use super::tree::{Attributes, Kind, NodeId, ROOT, Tree};
 
@@ -35,10 +37,33 @@ fn within(entry: Option<&[u8]>) -> String {
     }
 }
 
+/// Where aufs kept files that have several names.
+const AUFS_FILES: &[u8] = b".wh..wh.plnk";
+
+/// A layer that is being applied.
+struct Layer {
+    /// The names that it made, by directory.
+    made: HashMap<NodeId, HashSet<Box<[u8]>>>,
+    steps: Steps,
+}
+
+impl Layer {
+    fn made(&self, directory: NodeId, name: &[u8]) -> bool {
+        let names = self.made.get(&directory);
+        names.is_some_and(|names| names.contains(name))
+    }
+
+    fn note(&mut self, directory: NodeId, name: &[u8]) {
+        self.made.entry(directory).or_default().insert(name.into());
+    }
+}
+
 /// What a name in a layer means, its path split.
 enum Name {
     Root,
     Made(Vec<Vec<u8>>, Vec<u8>),
+    /// A file that aufs kept for hard links, which shows under no other name.
+    Kept(Vec<Vec<u8>>, Vec<u8>),
     Hidden(Vec<Vec<u8>>, Vec<u8>),
     Opaque(Vec<Vec<u8>>),
     Ignored,
@@ -81,92 +106,88 @@ impl Tree {
 
     fn apply(&mut self, stream: impl Read) -> Result<(), (Option<Vec<u8>>, String)> {
         let mut entries = Entries::new(stream);
-        let mut layer: Vec<Entry> = Vec::new();
-        let at = |layer: &[Entry], error: io::Error| {
-            let last = layer
-                .last()
-                .map(|entry| String::from_utf8_lossy(&entry.path).into_owned());
+        let mut layer = Layer {
+            made: HashMap::new(),
+            steps: Steps(MAX_STEPS),
+        };
+        let mut last: Option<Vec<u8>> = None;
+        let at = |last: &Option<Vec<u8>>, error: io::Error| {
+            let last = last.as_ref().map(|last| String::from_utf8_lossy(last));
             let place = last.map_or("at the start".into(), |last| format!("behind {last:?}"));
             (None, format!("{place}: {error}"))
         };
-        while let Some(entry) = entries.next().map_err(|error| at(&layer, error))? {
-            layer.push(entry);
-        }
-        let count = u64::try_from(layer.len()).unwrap_or(u64::MAX);
-        let mut steps = Steps(MAX_STEPS.saturating_add(count.saturating_mul(STEPS_PER_ENTRY)));
-        let mut made = Vec::new();
-        let mut directories: HashSet<Vec<Vec<u8>>> = HashSet::new();
-        let mut hidden = Vec::new();
-        for entry in layer {
-            let name = name(&entry.path).map_err(|problem| (Some(entry.path.clone()), problem))?;
-            match name {
-                Name::Hidden(parents, name) => hidden.push((entry.path, parents, Some(name))),
-                Name::Opaque(directory) => hidden.push((entry.path, directory, None)),
-                Name::Ignored => {}
-                Name::Root => made.push((entry, None)),
-                Name::Made(parents, name) => {
-                    if matches!(&entry.made, Made::Node(kind) if kind.is_directory()) {
-                        directories.insert([&parents[..], std::slice::from_ref(&name)].concat());
-                    }
-                    made.push((entry, Some((parents, name))));
-                }
-            }
-        }
-        for (path, parents, name) in hidden {
-            self.hide(&parents, name.as_deref(), &directories, &mut steps)
-                .map_err(|problem| (Some(path), problem))?;
-        }
-        for (entry, name) in made {
+        while let Some(entry) = entries.next().map_err(|error| at(&last, error))? {
             let path = entry.path.clone();
-            match name {
-                None => self.set_root(entry),
-                Some((parents, name)) => self
-                    .make(entry, &parents, &name, &mut steps)
-                    .map_err(|problem| (Some(path), problem))?,
+            layer.steps.add();
+            if let Err(problem) = self.entry(entry, &mut layer) {
+                return Err((Some(path), problem));
             }
+            last = Some(path);
+        }
+        if let Some(entries) = self.entries_mut(ROOT) {
+            entries.remove(AUFS_FILES);
         }
         Ok(())
     }
 
-    /// Takes a name of the lower layers away, or all of a directory's.
+    fn entry(&mut self, entry: Entry, layer: &mut Layer) -> Result<(), String> {
+        let is_file = matches!(&entry.made, Made::Node(Kind::File(_)));
+        match name(&entry.path)? {
+            // containerd leaves the root as it is, whatever a layer says of it.
+            Name::Root | Name::Ignored => Ok(()),
+            Name::Kept(..) if !is_file => Ok(()),
+            Name::Made(parents, name) | Name::Kept(parents, name) => {
+                self.make(entry, &parents, &name, layer)
+            }
+            Name::Hidden(..) | Name::Opaque(_) if matches!(entry.made, Made::Parents) => Ok(()),
+            Name::Hidden(parents, name) => match self.resolve(&parents, layer)? {
+                Ok(parent) => self.hide(vec![(parent, name.into())], layer),
+                // Nothing of a lower layer is there.
+                Err(_) => Ok(()),
+            },
+            Name::Opaque(directory) => match self.resolve(&directory, layer)? {
+                Ok(directory) => self.hide(self.names_in(directory), layer),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    fn names_in(&self, directory: NodeId) -> Vec<(NodeId, Box<[u8]>)> {
+        let names = self.entries(directory).into_iter().flat_map(BTreeMap::keys);
+        names.map(|name| (directory, name.clone())).collect()
+    }
+
+    /// Takes names away, and all that is below them, but for what the layer made.
     fn hide(
         &mut self,
-        parents: &[Vec<u8>],
-        name: Option<&[u8]>,
-        made: &HashSet<Vec<Vec<u8>>>,
-        steps: &mut Steps,
+        mut names: Vec<(NodeId, Box<[u8]>)>,
+        layer: &mut Layer,
     ) -> Result<(), String> {
-        // Where this layer makes a directory and lower ones have something else, there is
-        // nothing of theirs below it.
-        let mut depth = ROOT;
-        for (count, part) in parents.iter().enumerate() {
-            match self.lookup(depth, part) {
-                Some(next) if self.entries(next).is_some() => depth = next,
-                Some(_) if made.contains(parents.get(..=count).unwrap_or_default()) => {
-                    return Ok(());
-                }
-                _ => break,
+        let mut at = 0;
+        while let Some((directory, name)) = names.get(at) {
+            layer.steps.take()?;
+            if let Some(id) = self.lookup(*directory, name) {
+                names.extend(self.names_in(id));
             }
+            at += 1;
         }
-        let Some(parent) = self.resolve(parents, false, steps)? else {
-            return Ok(());
-        };
-        if let Some(entries) = self.entries_mut(parent) {
-            match name {
-                Some(name) => drop(entries.remove(name)),
-                None => entries.clear(),
+        // What is below comes first.
+        for (directory, name) in names.into_iter().rev() {
+            if layer.made(directory, &name) {
+                continue;
+            }
+            let Some(id) = self.lookup(directory, &name) else {
+                continue;
+            };
+            let is_in_use = self.entries(id).is_some_and(|below| !below.is_empty());
+            if let Some(node) = self.node_mut(id).filter(|_| is_in_use) {
+                // Of the names that stay, it is a parent that nothing describes.
+                node.attributes = Attributes::implicit();
+            } else if let Some(entries) = self.entries_mut(directory) {
+                entries.remove(&name);
             }
         }
         Ok(())
-    }
-
-    fn set_root(&mut self, entry: Entry) {
-        if let Made::Node(kind) = &entry.made
-            && kind.is_directory()
-            && let Some(root) = self.node_mut(ROOT)
-        {
-            root.attributes = suited(entry.attributes, kind);
-        }
     }
 
     fn make(
@@ -174,64 +195,79 @@ impl Tree {
         entry: Entry,
         parents: &[Vec<u8>],
         name: &[u8],
-        steps: &mut Steps,
+        layer: &mut Layer,
     ) -> Result<(), String> {
-        let parent = self.resolve(parents, true, steps)?;
-        let parent = parent.ok_or("its parent cannot be made")?;
+        let parent = self.resolve(parents, layer)?;
+        let (made, about) = (entry.made, entry.about);
+        let parent = match (parent, &made) {
+            (Ok(parent), _) => parent,
+            (Err(_), Made::Parents) => return Ok(()),
+            (Err(in_the_way), _) => return Err(in_the_way),
+        };
         let there = self.lookup(parent, name);
-        match entry.made {
+        match made {
+            Made::Parents => return Ok(()),
             Made::HardLink(target) => {
-                let id = self.target(&target, steps)?;
+                let mut id = self.target(&target, layer)?;
                 if there != Some(id) {
                     if let Some(entries) = self.entries_mut(parent) {
                         entries.remove(name);
                     }
                     // It may have been below what was just replaced.
-                    let id = self.target(&target, steps)?;
+                    id = self.target(&target, layer)?;
                     self.link(parent, name, id);
                 }
-                if let Some(node) = self.node_mut(id) {
-                    let mut attributes = suited(entry.attributes, &node.kind);
-                    let old = std::mem::take(&mut node.attributes.xattrs);
-                    let mut xattrs = old;
-                    xattrs.append(&mut attributes.xattrs);
-                    node.attributes = Attributes {
-                        xattrs,
-                        ..attributes
-                    };
-                }
+                self.describe(id, &about)?;
+            }
+            Made::Node(Kind::Symlink(target)) if target.is_empty() => {
+                return Err("a symbolic link to nothing".to_owned());
             }
             Made::Node(kind) => {
-                if let Kind::Symlink(target) = &kind
-                    && target.is_empty()
-                {
-                    return Err("a symbolic link to nothing".to_owned());
-                }
-                let attributes = suited(entry.attributes, &kind);
-                match there {
-                    Some(id) if kind.is_directory() && self.entries(id).is_some() => {
+                let old = there.filter(|id| kind.is_directory() && self.entries(*id).is_some());
+                let new = self.new_attributes(parent, &kind, about.mode)?;
+                let id = match old {
+                    Some(id) if layer.made(parent, name) => id,
+                    Some(id) => {
+                        // Upon a lower layer's it is a new one, with what was in the other.
                         if let Some(node) = self.node_mut(id) {
-                            node.attributes = attributes;
+                            node.attributes = new;
                         }
+                        id
                     }
-                    _ => {
-                        let id = self.add(kind, attributes);
+                    None => {
+                        let id = self.add(kind, new);
                         self.link(parent, name, id);
+                        id
                     }
-                }
+                };
+                self.describe(id, &about)?;
             }
+        }
+        layer.note(parent, name);
+        Ok(())
+    }
+
+    fn new_attributes(&self, parent: NodeId, kind: &Kind, mode: u16) -> Result<Attributes, String> {
+        let parent = self.node(parent).map(|node| &node.attributes);
+        let bare = Attributes::implicit();
+        attributes::new_in(parent.unwrap_or(&bare), kind, mode)
+    }
+
+    fn describe(&mut self, id: NodeId, about: &Described) -> Result<(), String> {
+        if let Some(node) = self.node_mut(id) {
+            node.attributes = attributes::applied(node.attributes.clone(), &node.kind, about)?;
         }
         Ok(())
     }
 
     /// What a hard link's target names; links in its last part are not followed.
-    fn target(&self, path: &[u8], steps: &mut Steps) -> Result<NodeId, String> {
+    fn target(&self, path: &[u8], layer: &mut Layer) -> Result<NodeId, String> {
         let shown = String::from_utf8_lossy(path);
         let missing = || format!("its hard link target {shown:?} is not there");
         let mut parents = split(path)?;
         let name = parents.pop().ok_or_else(missing)?;
         let mut way = Way::to(&parents);
-        self.lead(&mut way, steps)?;
+        self.lead(&mut way, &mut layer.steps)?;
         let parent = way.end().ok_or_else(missing)?;
         let id = self.lookup(parent, &name).ok_or_else(missing)?;
         match self.entries(id) {
@@ -240,30 +276,29 @@ impl Tree {
         }
     }
 
-    /// The directory that a path leads to, through links, within the root.
+    /// The directory that a path leads to, through links, within the root. What is not there
+    /// is made. The inner error tells what is in the way.
     fn resolve(
         &mut self,
         parents: &[Vec<u8>],
-        make: bool,
-        steps: &mut Steps,
-    ) -> Result<Option<NodeId>, String> {
+        layer: &mut Layer,
+    ) -> Result<Result<NodeId, String>, String> {
         let mut way = Way::to(parents);
         loop {
-            self.lead(&mut way, steps)?;
+            self.lead(&mut way, &mut layer.steps)?;
             let here = way.here();
             let Some(part) = way.ahead.pop() else {
-                return Ok(Some(here));
+                return Ok(Ok(here));
             };
-            if !make {
-                return Ok(None);
-            }
             if self.lookup(here, &part).is_some() {
                 let part = String::from_utf8_lossy(&part);
-                return Err(format!("its parent {part:?} is no directory"));
+                return Ok(Err(format!("its parent {part:?} is no directory")));
             }
             let kind = Kind::Directory(BTreeMap::new());
-            let id = self.add(kind, Attributes::implicit());
+            let attributes = self.new_attributes(here, &kind, 0o755)?;
+            let id = self.add(kind, attributes);
             self.link(here, &part, id);
+            layer.note(here, &part);
             way.enter(id, &part)?;
         }
     }
@@ -298,6 +333,10 @@ impl Tree {
 struct Steps(u64);
 
 impl Steps {
+    fn add(&mut self) {
+        self.0 = self.0.saturating_add(STEPS_PER_ENTRY);
+    }
+
     fn take(&mut self) -> Result<(), String> {
         let left = self.0.checked_sub(1);
         self.0 = left.ok_or("the layer's names lead through more than is followed")?;
@@ -388,6 +427,9 @@ fn name(path: &[u8]) -> Result<Name, String> {
         return Ok(Name::Root);
     };
     // aufs kept its own files beside whiteouts, and layers of its days still have them.
+    if parents == [AUFS_FILES] && !name.starts_with(b".wh.") {
+        return Ok(Name::Kept(parents, name));
+    }
     if parents.iter().any(|part| part.starts_with(b".wh..wh.")) {
         return Ok(Name::Ignored);
     }
@@ -402,27 +444,4 @@ fn name(path: &[u8]) -> Result<Name, String> {
         Some(hidden) => Ok(Name::Hidden(parents, hidden.to_vec())),
         None => Ok(Name::Made(parents, name)),
     }
-}
-
-/// The attributes that Linux lets an inode of this kind have.
-fn suited(mut attributes: Attributes, kind: &Kind) -> Attributes {
-    let is_link = matches!(kind, Kind::Symlink(_));
-    let has_user = matches!(kind, Kind::File(_) | Kind::Directory(_));
-    attributes.xattrs.retain(|name, _| {
-        let (space, rest) = match name.iter().position(|byte| *byte == b'.') {
-            Some(dot) => (name.get(..dot), name.get(dot + 1..)),
-            None => (None, None),
-        };
-        match (space, rest) {
-            (Some(b"system"), Some(b"posix_acl_access")) => !is_link,
-            (Some(b"system"), Some(b"posix_acl_default")) => kind.is_directory(),
-            (Some(b"trusted" | b"security"), Some(rest)) => !rest.is_empty(),
-            (Some(b"user"), Some(rest)) => has_user && !rest.is_empty(),
-            _ => false,
-        }
-    });
-    if is_link {
-        attributes.mode = 0o777;
-    }
-    attributes
 }

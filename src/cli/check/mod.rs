@@ -6,6 +6,7 @@
 //! metadata is kept in memory: of a file's content its length and its digest.
 
 mod acl;
+mod attributes;
 mod bytes;
 mod command;
 mod compare;
@@ -14,9 +15,12 @@ mod ext4_xattrs;
 mod extract;
 mod fetch;
 mod filesystem;
+mod pairs;
 mod report;
 mod tar_entries;
 mod tar_fields;
+mod tar_header;
+mod tar_sparse;
 mod tree;
 mod verify;
 mod walk;

@@ -21,6 +21,8 @@ pub struct Report {
     pub images: Vec<ImageReport>,
     /// Images of an index that were left as they are.
     pub kept: Vec<Digest>,
+    /// Images of the source's index that the converted one does not have.
+    pub left_out: Vec<Digest>,
 }
 
 /// What was found of one image.

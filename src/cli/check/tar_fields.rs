@@ -1,47 +1,39 @@
-//! The fields of a layer's tar: numbers, times, pax records, attributes.
-//! Source: POSIX.1-2001 § pax; GNU tar manual § "Basic Tar Format"; libarchive and star for
-//! the names of attributes.
+//! What stands in a layer's tar beside its headers: pax records and their values.
+//! Source: POSIX.1-2001 § pax; where it leaves a choice, Go's `archive/tar`.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use tar::Header;
-
-use super::acl;
 use super::tree::{Time, Xattrs};
 
-const BLOCK: usize = 512;
+/// Pax records; of those with one key the last counts.
+#[derive(Debug, Default)]
+pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 
-/// Pax records in their order: some sparse files repeat a key.
-pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+impl Records {
+    /// The value of a key; an empty one is none.
+    pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let value = self.0.get(key).map(Vec::as_slice);
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// A number, where there is one.
+    pub(super) fn number(&self, key: &[u8]) -> io::Result<Option<i64>> {
+        self.get(key).map(decimal).transpose()
+    }
+
+    /// Attributes, which containerd takes from `SCHILY.xattr.NAME` and nowhere else.
+    pub(super) fn xattrs(&self) -> Xattrs {
+        let named = self.0.iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(b"SCHILY.xattr.")?;
+            Some((name.into(), value.as_slice().into()))
+        });
+        named.collect()
+    }
+}
 
 pub(super) fn bad(text: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text.into())
-}
-
-pub(super) fn check_sum(block: &[u8; BLOCK], header: &Header) -> io::Result<()> {
-    let stated = number(&header.as_old().cksum)?;
-    let values = block.iter().enumerate();
-    let values = values.map(|(at, byte)| {
-        if (148..156).contains(&at) {
-            b' '
-        } else {
-            *byte
-        }
-    });
-    let (unsigned, signed) = values.fold((0i64, 0i64), |(unsigned, signed), byte| {
-        (
-            unsigned + i64::from(byte),
-            signed + i64::from(byte.cast_signed()),
-        )
-    });
-    if stated == unsigned || stated == signed {
-        Ok(())
-    } else {
-        Err(bad("a header with a wrong checksum"))
-    }
 }
 
 pub(super) fn until_nul(bytes: &[u8]) -> Vec<u8> {
@@ -52,29 +44,7 @@ pub(super) fn until_nul(bytes: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// A number field: octal digits, or binary where the first bit is set, two's complement.
-pub(super) fn number(field: &[u8]) -> io::Result<i64> {
-    let wrong = || {
-        bad(format!(
-            "{:?} where a number belongs",
-            String::from_utf8_lossy(field)
-        ))
-    };
-    if let Some(first) = field.first().filter(|first| **first & 0x80 != 0) {
-        let start = i128::from(first & 0x7f) - if first & 0x40 != 0 { 0x80 } else { 0 };
-        let rest = field.iter().skip(1);
-        let value = rest.fold(start, |value, byte| (value << 8) | i128::from(*byte));
-        return i64::try_from(value).map_err(|_| wrong());
-    }
-    let text = until_nul(field);
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let text = std::str::from_utf8(text).map_err(|_| wrong())?;
-    i64::from_str_radix(text, 8).map_err(|_| wrong())
-}
-
+/// Decimal digits with or without a sign.
 pub(super) fn decimal(text: &[u8]) -> io::Result<i64> {
     let number = std::str::from_utf8(text)
         .ok()
@@ -86,97 +56,110 @@ pub(super) fn length(number: i64) -> io::Result<u64> {
     u64::try_from(number).map_err(|_| bad(format!("a length of {number}")))
 }
 
-pub(super) fn id(number: i64, what: &str) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| bad(format!("the {what} {number}")))
+/// What `chown` makes of an id: its lower 32 bits, and all ones leave what is there.
+pub(super) fn owner(number: i64) -> Option<u32> {
+    let id = u32::try_from(number & i64::from(u32::MAX)).ok();
+    id.filter(|id| *id != u32::MAX)
 }
 
 /// Seconds with decimals, cut off behind nanoseconds.
 pub(super) fn time(text: &[u8]) -> io::Result<Time> {
     let wrong = || bad(format!("{:?} is no time", String::from_utf8_lossy(text)));
     let whole = std::str::from_utf8(text).map_err(|_| wrong())?;
-    let (sign, digits) = match whole.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, whole),
-    };
-    let (secs, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if !(secs.bytes().chain(fraction.bytes())).all(|byte| byte.is_ascii_digit()) {
+    let (secs, fraction) = whole.split_once('.').unwrap_or((whole, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    let secs: i64 = match secs {
-        "" => 0,
-        secs => secs.parse().map_err(|_| wrong())?,
-    };
-    let nanos: i64 = format!("{fraction:0<9.9}").parse().map_err(|_| wrong())?;
-    let (secs, nanos) = (sign * secs, sign * nanos);
-    let (secs, nanos) = if nanos < 0 {
-        (
-            secs.checked_sub(1).ok_or_else(wrong)?,
-            nanos + 1_000_000_000,
-        )
-    } else {
-        (secs, nanos)
-    };
-    let nanos = u32::try_from(nanos).map_err(|_| wrong())?;
-    Ok(Time { secs, nanos })
+    let is_negative = secs.starts_with('-');
+    let secs: i64 = secs.parse().map_err(|_| wrong())?;
+    let nanos: u32 = format!("{fraction:0<9.9}").parse().map_err(|_| wrong())?;
+    Ok(match nanos {
+        1.. if is_negative => Time {
+            secs: secs.checked_sub(1).ok_or_else(wrong)?,
+            nanos: 1_000_000_000 - nanos,
+        },
+        _ => Time { secs, nanos },
+    })
 }
 
-/// `LENGTH KEY=VALUE\n`, one after the other; a value may hold anything.
+/// `LENGTH KEY=VALUE\n`, one after the other; most values may hold anything.
 pub(super) fn pax(mut bytes: &[u8]) -> io::Result<Records> {
-    let wrong = || bad("damaged pax records");
-    let mut records = Records::new();
+    let mut records = Records::default();
+    // Sparse files of version 0.0 repeat two keys.
+    let mut map: Vec<&[u8]> = Vec::new();
     while !bytes.is_empty() {
-        let digits = bytes
-            .iter()
-            .position(|byte| *byte == b' ')
-            .ok_or_else(wrong)?;
-        let len = decimal(bytes.get(..digits).unwrap_or_default()).map_err(|_| wrong())?;
-        let len = usize::try_from(len).map_err(|_| wrong())?;
-        let (record, rest) = bytes.split_at_checked(len).ok_or_else(wrong)?;
-        let record = record
-            .get(digits + 1..)
-            .and_then(|record| record.strip_suffix(b"\n"));
-        let record = record.ok_or_else(wrong)?;
-        let equals = record
-            .iter()
-            .position(|byte| *byte == b'=')
-            .ok_or_else(wrong)?;
-        let (key, value) = record.split_at(equals);
-        records.push((key.to_vec(), value.get(1..).unwrap_or_default().to_vec()));
+        let (key, value, rest) = record(bytes).ok_or_else(|| bad("damaged pax records"))?;
+        let is_offset = key == b"GNU.sparse.offset";
+        if is_offset || key == b"GNU.sparse.numbytes" {
+            if is_offset != map.len().is_multiple_of(2) || value.contains(&b',') {
+                return Err(bad(
+                    "a sparse map whose offsets and lengths do not alternate",
+                ));
+            }
+            map.push(value);
+        } else {
+            records.0.insert(key.to_vec(), value.to_vec());
+        }
         bytes = rest;
+    }
+    if !map.is_empty() {
+        let key = b"GNU.sparse.map".to_vec();
+        records.0.insert(key, map.join(&b','));
     }
     Ok(records)
 }
 
-/// Attributes as `SCHILY.xattr.NAME` has them, or else `LIBARCHIVE.xattr.NAME`, and lists.
-pub(super) fn xattrs(records: &Records) -> io::Result<Xattrs> {
-    let engine = GeneralPurpose::new(
-        &STANDARD,
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
-    let mut xattrs: Xattrs = Xattrs::new();
-    for (key, value) in records {
-        let (name, is_default): (&[u8], _) = match key.as_slice() {
-            b"SCHILY.acl.access" => (b"system.posix_acl_access", false),
-            b"SCHILY.acl.default" => (b"system.posix_acl_default", true),
-            _ => continue,
-        };
-        if let Some(value) = acl::value(value, is_default) {
-            xattrs.insert(name.into(), value.into());
+/// Key and value of the first record, and what follows it.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let digits = bytes.iter().position(|byte| *byte == b' ')?;
+    let len = decimal(bytes.get(..digits)?).ok()?;
+    let (record, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    let record = record.get(digits + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = record.split_at(equals);
+    let value = value.get(1..)?;
+    let is_name = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
+    if key.is_empty() || key.contains(&0) || (is_name && value.contains(&0)) {
+        return None;
+    }
+    Some((key, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_mean_what_go_takes_them_for() {
+        for (text, expected) in [
+            ("7", Some((7, 0))),
+            ("+7.5", Some((7, 500_000_000))),
+            ("5.", Some((5, 0))),
+            ("-1.5", Some((-2, 500_000_000))),
+            ("-0.25", Some((-1, 750_000_000))),
+            ("1.1234567899", Some((1, 123_456_789))),
+            (".5", None),
+            ("-", None),
+            ("1e9", None),
+            ("1.-5", None),
+        ] {
+            let found = time(text.as_bytes()).ok();
+            let found = found.map(|time| (time.secs, time.nanos));
+            assert_eq!(found, expected, "{text}");
         }
     }
-    for (key, value) in records {
-        if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-            let name: Vec<u8> = percent_encoding::percent_decode(name).collect();
-            let value = engine
-                .decode(value)
-                .map_err(|error| bad(format!("LIBARCHIVE.xattr: {error}")))?;
-            xattrs.insert(name.into(), value.into());
+
+    #[test]
+    fn owners_are_what_chown_makes_of_them() {
+        for (number, expected) in [
+            (7, Some(7)),
+            (-1, None),
+            (4_294_967_295, None),
+            (-2, Some(4_294_967_294)),
+            (4_294_967_300, Some(4)),
+            (i64::MAX, None),
+        ] {
+            assert_eq!(owner(number), expected, "{number}");
         }
     }
-    for (key, value) in records {
-        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            xattrs.insert(name.into(), value.as_slice().into());
-        }
-    }
-    Ok(xattrs)
 }

@@ -4,10 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::Digest as _;
 
-/// Seconds that ext4 can keep, 34 bits around 1970 (kernel, `fs/ext4/ext4.h`,
-/// "Extended time fields").
-const SECONDS: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 34) - (1 << 31) - 1;
-
 /// A root filesystem: all of it but the content of files, of which length and digest are kept.
 #[derive(Debug, Clone)]
 pub struct Tree {
@@ -67,23 +63,6 @@ pub(super) struct Attributes {
 pub(super) struct Time {
     pub(super) secs: i64,
     pub(super) nanos: u32,
-}
-
-impl Time {
-    /// The time as a filesystem keeps it.
-    pub(super) fn kept(self) -> Self {
-        match self.secs {
-            secs if secs < *SECONDS.start() => Self {
-                secs: *SECONDS.start(),
-                nanos: 0,
-            },
-            secs if secs > *SECONDS.end() => Self {
-                secs: *SECONDS.end(),
-                nanos: 0,
-            },
-            _ => self,
-        }
-    }
 }
 
 impl Attributes {

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::Tree;
-use super::fetch::{self, Blobs, Document};
+use super::fetch::{self, Blobs};
+use super::pairs::{Pair, Side, pairs};
 use super::report::{Damaged, ImageReport, Report, finding};
 use crate::cli::image::NotConverted;
 use crate::convert::Source;
@@ -15,9 +16,7 @@ use crate::convert::image::{BLOB_DIGEST, BLOB_SIZE};
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Stack};
 use crate::format::block::FileDevice;
-use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageManifest, Manifest, Platform, Selector, json,
-};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Selector, json};
 
 /// How much is checked.
 #[derive(Clone)]
@@ -44,42 +43,6 @@ pub enum Step {
     Bytes(u64),
 }
 
-/// A converted image and what it was made of.
-struct Pair {
-    platform: Option<Platform>,
-    source: Side,
-    converted: Side,
-}
-
-/// An image of a pair.
-struct Side {
-    digest: Digest,
-    manifest: ImageManifest,
-}
-
-impl Side {
-    fn of(document: &Document) -> anyhow::Result<Self> {
-        match &document.manifest {
-            Manifest::Image(manifest) => Ok(Self {
-                digest: document.raw.digest.clone(),
-                manifest: manifest.clone(),
-            }),
-            Manifest::Index(_) => {
-                let digest = &document.raw.digest;
-                Err(Damaged(format!("{digest} is an index within an index")).into())
-            }
-        }
-    }
-
-    async fn fetch(image: &Source, descriptor: &Descriptor) -> anyhow::Result<Self> {
-        let selector = Selector::Digest(descriptor.digest.clone());
-        let document = fetch::document(image, &selector)
-            .await
-            .with_context(|| format!("manifest {}", descriptor.digest))?;
-        Self::of(&document)
-    }
-}
-
 /// Checks a converted image: that all of it has the digests that name it, that every block of
 /// its blobs is whole, that the blobs belong upon each other, and that its root filesystem
 /// is its source's.
@@ -104,15 +67,22 @@ pub async fn check(
         problems: Vec::new(),
         images: Vec::new(),
         kept: Vec::new(),
+        left_out: Vec::new(),
     };
     let (source, converted) = (source.0, converted.0);
     let pairs = pairs(
         (source, &source_root),
         (converted, &converted_root),
-        options,
+        &options.platforms,
         &mut report,
-    )
-    .await?;
+    );
+    let pairs = match pairs.await {
+        Ok(pairs) => pairs,
+        Err(error) => {
+            report.problems.push(finding(error)?);
+            return Ok(report);
+        }
+    };
     if pairs.is_empty() && report.problems.is_empty() {
         return Err(NotConverted {
             image: report.converted.to_string(),
@@ -124,89 +94,6 @@ pub async fn check(
         report.images.push(image);
     }
     Ok(report)
-}
-
-async fn pairs(
-    (source, source_root): (&Source, &Document),
-    (converted, converted_root): (&Source, &Document),
-    options: &Options,
-    report: &mut Report,
-) -> anyhow::Result<Vec<Pair>> {
-    let mut pairs = Vec::new();
-    match (&source_root.manifest, &converted_root.manifest) {
-        (Manifest::Image(_), Manifest::Image(_)) => pairs.push(Pair {
-            platform: None,
-            source: Side::of(source_root)?,
-            converted: Side::of(converted_root)?,
-        }),
-        (Manifest::Index(index), Manifest::Image(image)) => {
-            let platform = platform_of(converted, &image.config).await?;
-            let entry = index.find(&platform);
-            let entry = entry.with_context(|| format!("the source has no image for {platform}"))?;
-            pairs.push(Pair {
-                source: Side::fetch(source, entry).await?,
-                converted: Side::of(converted_root)?,
-                platform: Some(platform),
-            });
-        }
-        (Manifest::Image(image), Manifest::Index(index)) => {
-            let platform = platform_of(source, &image.config).await?;
-            let entry = index.find(&platform);
-            let entry = entry.with_context(|| format!("no image for {platform} was converted"))?;
-            pairs.push(Pair {
-                source: Side::of(source_root)?,
-                converted: Side::fetch(converted, entry).await?,
-                platform: Some(platform),
-            });
-        }
-        (Manifest::Index(from), Manifest::Index(to)) => {
-            let is_wanted = |entry: &Descriptor| {
-                let mut wanted = options.platforms.iter();
-                let platform = entry.platform.as_ref();
-                options.platforms.is_empty()
-                    || wanted.any(|wanted| platform.is_some_and(|it| it.satisfies(wanted)))
-            };
-            let images = |entries: &'_ [Descriptor]| -> Vec<Descriptor> {
-                let images = entries.iter().filter(|entry| !entry.is_attestation());
-                images.filter(|entry| is_wanted(entry)).cloned().collect()
-            };
-            let mut left = images(&from.manifests);
-            for entry in images(&to.manifests) {
-                let is_same = |other: &Descriptor| other.digest == entry.digest;
-                if let Some(place) = left.iter().position(is_same) {
-                    report.kept.push(left.remove(place).digest);
-                    continue;
-                }
-                let is_for_it = |other: &Descriptor| other.platform == entry.platform;
-                let Some(place) = left.iter().position(is_for_it) else {
-                    let digest = &entry.digest;
-                    report
-                        .problems
-                        .push(format!("the source has nothing like {digest}"));
-                    continue;
-                };
-                pairs.push(Pair {
-                    platform: entry.platform.clone(),
-                    source: Side::fetch(source, &left.remove(place)).await?,
-                    converted: Side::fetch(converted, &entry).await?,
-                });
-            }
-            for missing in left {
-                let digest = missing.digest;
-                report
-                    .problems
-                    .push(format!("{digest} of the source is missing"));
-            }
-        }
-    }
-    Ok(pairs)
-}
-
-async fn platform_of(image: &Source, config: &Descriptor) -> anyhow::Result<Platform> {
-    let config = ImageConfig::parse(&fetch::config(image, config).await?)?;
-    config
-        .platform
-        .context("the image's config names no platform")
 }
 
 async fn check_pair(
@@ -346,6 +233,10 @@ fn converted_tree(
     manifest: &ImageManifest,
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Option<Tree>> {
+    // Without layers there is no disk; what they make is an empty root.
+    if manifest.layers.is_empty() {
+        return Ok(Some(Tree::bare()));
+    }
     let mut layers: Vec<Arc<LayerBlob>> = Vec::new();
     let mut below: Option<&Digest> = None;
     for layer in &manifest.layers {

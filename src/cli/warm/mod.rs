@@ -27,7 +27,7 @@ use crate::oci::{Digest, Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::Store;
 use direct::Direct;
-use names::{Name, Place, Which};
+use names::{Gathered, Name, Place, Which};
 use proxy::Proxy;
 
 const EXAMPLES: &str = "\
@@ -180,7 +180,19 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         );
         return Err(mistakes.into());
     }
-    let (names, wrong) = names::gather(&args.images, &args.all_tags, &args.file)?;
+    let gathered = names::gather(&args.images, &args.all_tags, &args.file)?;
+    let Gathered {
+        names,
+        mut wrong,
+        bad_lines,
+    } = gathered;
+    if names.is_empty() {
+        wrong.extend(
+            bad_lines
+                .iter()
+                .map(|(place, error)| format!("{place}: {error}")),
+        );
+    }
     if !wrong.is_empty() {
         let mut mistakes = Mistakes::default();
         for line in wrong {
@@ -190,7 +202,16 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
     }
     let (way, suffix) = way(&args, &context, &terminal).await?;
     let shutdown = signals::shutdown().context("signals cannot be received")?;
-    let report = Mutex::new(Report::default());
+    let mut report = Report::default();
+    // One bad line is no reason to leave the others out.
+    for (place, error) in bad_lines {
+        let outcome = Err(anyhow::anyhow!(error));
+        tell(&terminal, &place, &outcome);
+        report
+            .failed
+            .extend(outcome.err().map(|error| (place, error)));
+    }
+    let report = Mutex::new(report);
     let interrupted = tokio::select! {
         () = work(&way, &suffix, names, args.concurrency, &terminal, &report) => None,
         signal = shutdown => Some(signal),

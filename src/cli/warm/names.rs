@@ -195,18 +195,26 @@ pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
     tags.into_iter().filter(is_wanted).collect()
 }
 
-/// The names of the command line and the lists, each once, in their order.
+/// What the command line and the lists name.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// The names, each once, in their order.
+    pub names: Vec<Name>,
+    /// What is wrong on the command line.
+    pub wrong: Vec<String>,
+    /// Lines of lists that name no image: where each is, and what is wrong with it.
+    pub bad_lines: Vec<(String, String)>,
+}
+
+/// The names of the command line and the lists.
 ///
 /// # Errors
-/// When a list cannot be read. A line that names no image is among the second answer.
-pub fn gather(
-    images: &[String],
-    repos: &[String],
-    lists: &[String],
-) -> anyhow::Result<(Vec<Name>, Vec<String>)> {
+/// When a list cannot be read.
+pub fn gather(images: &[String], repos: &[String], lists: &[String]) -> anyhow::Result<Gathered> {
     let mut texts: Vec<(String, String)> = Vec::new();
     texts.extend(images.iter().map(|text| (shown(text), text.clone())));
     texts.extend(repos.iter().map(|repo| (shown(repo), format!("{repo}:*"))));
+    let of_command_line = texts.len();
     for list in lists {
         let text = read_list(list).with_context(|| format!("the list {list}"))?;
         for (number, line) in text.lines().enumerate() {
@@ -217,15 +225,18 @@ pub fn gather(
         }
     }
     let mut seen = BTreeSet::new();
-    let (mut names, mut wrong) = (Vec::new(), Vec::new());
-    for (place, text) in texts {
+    let mut gathered = Gathered::default();
+    for (number, (place, text)) in texts.into_iter().enumerate() {
         match text.parse::<Name>() {
-            Ok(name) if seen.insert(name.to_string()) => names.push(name),
+            Ok(name) if seen.insert(name.to_string()) => gathered.names.push(name),
             Ok(_) => {}
-            Err(error) => wrong.push(format!("{place}: {error}")),
+            Err(error) if number < of_command_line => {
+                gathered.wrong.push(format!("{place}: {error}"));
+            }
+            Err(error) => gathered.bad_lines.push((place, error)),
         }
     }
-    Ok((names, wrong))
+    Ok(gathered)
 }
 
 /// A name as it was written, without what may be credentials, which do not belong there.
@@ -342,17 +353,15 @@ mod tests {
         let list = directory.path().join("list");
         std::fs::write(&list, "# images\nredis:7\n\nRedis\nmy/app  # ours\n").unwrap();
         let list = list.display().to_string();
-        let (names, wrong) = gather(
-            &["redis:7".to_owned()],
+        let gathered = gather(
+            &["redis:7".to_owned(), "Upper".to_owned()],
             &["my/app".to_owned()],
             std::slice::from_ref(&list),
         )
         .unwrap();
-        let names: Vec<String> = names.iter().map(Name::to_string).collect();
+        let names: Vec<String> = gathered.names.iter().map(Name::to_string).collect();
         assert_eq!(names, ["redis:7", "my/app:*", "my/app:latest"]);
-        assert!(
-            wrong[0].starts_with(&format!("{list}, line 4: ")),
-            "{wrong:?}"
-        );
+        assert_eq!(gathered.bad_lines[0].0, format!("{list}, line 4"));
+        assert!(gathered.wrong[0].starts_with("Upper: "), "{gathered:?}");
     }
 }

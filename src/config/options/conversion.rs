@@ -41,7 +41,7 @@ pub struct ConversionOptions {
     /// Size of the virtual disk: GiB, or for example 512MiB
     #[arg(long, value_name = "GIB")]
     pub vsize: Option<Text>,
-    /// Filesystem, mount options and mkfs options, as in 'ext4;noatime;-b 4096'
+    /// Filesystem, mount options and mkfs options, as in 'ext4;;-b 4096'
     #[arg(long, value_name = "TYPE")]
     pub fstype: Option<Text>,
     /// Most bytes that one layer may inflate to

@@ -44,12 +44,23 @@ impl LogOptions {
     /// The log's settings.
     pub fn config(&self, mistakes: &mut Mistakes) -> Option<LogConfig> {
         let filter = required(mistakes, "log-level", self.log_level.as_ref(), |text| {
-            text.parse::<EnvFilter>().map_err(|error| {
+            let wrong = |what: &str, why: &dyn std::fmt::Display| {
                 format!(
-                    "{text:?} is no level: error, warn, info, debug, trace or off is expected, \
-                     or directives such as overlaybd_proxy=debug ({error})"
+                    "{what:?} is no level: error, warn, info, debug, trace or off is expected, \
+                     or directives such as overlaybd_proxy=debug{why}"
                 )
-            })
+            };
+            // A word alone would be taken for a part of the program, and silence all others.
+            let is_level = |word: &str| {
+                word.parse::<tracing_subscriber::filter::LevelFilter>()
+                    .is_ok()
+            };
+            let mut words = text.split(',').map(str::trim);
+            if let Some(word) = words.find(|word| !word.contains(['=', '[']) && !is_level(word)) {
+                return Err(wrong(word, &""));
+            }
+            text.parse::<EnvFilter>()
+                .map_err(|error| wrong(text, &format!(" ({error})")))
         });
         let format = required(
             mistakes,

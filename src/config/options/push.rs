@@ -17,7 +17,7 @@ use crate::oci::{RepoName, Tag};
 #[command(next_help_heading = "Names and pushing")]
 pub struct PushOptions {
     /// The end of a tag that asks for the converted image
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub suffix: Option<Text>,
     /// Push converted images to the upstream, with the proxy's own credentials
     #[arg(long, value_name = "BOOL")]

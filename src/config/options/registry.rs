@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
+use crate::config::defaults::defaults;
 use crate::config::{Mistakes, Text, bytes, duration, number};
 use crate::oci::reference::{Scheme, is_host};
 use crate::registry::config::MAX_MANIFEST;
@@ -126,6 +127,18 @@ impl RegistryOptions {
     pub fn config(&self, mistakes: &mut Mistakes) -> Option<RegistryConfig> {
         let plain_http = switch(mistakes, "plain-http", self.plain_http.as_ref());
         let tls = self.tls(mistakes);
+        // The default need not be there.
+        let default = defaults().get("hosts-dir").and_then(toml::Value::as_array);
+        let is_default = |text: &Text| {
+            let mut defaults = default.into_iter().flatten();
+            defaults.any(|default| default.as_str() == Some(text.as_str()))
+        };
+        let named = self.hosts_dir.iter();
+        for text in named.filter(|text| !text.as_str().is_empty() && !is_default(text)) {
+            if !std::path::Path::new(text.as_str()).is_dir() {
+                mistakes.add("hosts-dir", format!("{} is no directory", text.as_str()));
+            }
+        }
         let hosts_dirs = self.hosts_dir.iter().map(|text| text.as_str().into());
         let credentials = self.credentials(mistakes);
         let mut time = |name, value: &Option<Text>| {

@@ -129,6 +129,10 @@ impl ServerOptions {
     ) -> Option<ServerConfig> {
         let listen = required(mistakes, "listen", self.listen.as_ref(), address);
         let admin = optional(mistakes, "admin", self.admin.as_ref(), address);
+        // Port 0 is another one each time.
+        if listen.is_some_and(|listen| listen.port() != 0) && listen == admin {
+            mistakes.add("admin", "is the address of --listen: each needs its own");
+        }
         let tls = self.tls(mistakes);
         let hold = required(mistakes, "hold", self.hold.as_ref(), duration);
         let on_timeout =

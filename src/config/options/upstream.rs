@@ -285,13 +285,22 @@ fn place(url: &str) -> Result<Place, String> {
     })
 }
 
+/// Whether a key can stand without a value.
+fn is_switch(key: &str) -> bool {
+    matches!(
+        key,
+        "plain-http" | "skip-verify" | "system-roots" | "allow-downgrade"
+    )
+}
+
 /// `URL,key=value,switch` as a table.
 fn table_of(text: &str) -> Result<Table, String> {
     let mut parts = text.split(',');
     let mut table = Table::new();
     table.insert("url".to_owned(), parts.next().unwrap_or_default().into());
     for (place, part) in (1..).zip(parts) {
-        let (key, value) = part.split_once('=').unwrap_or((part, "true"));
+        let written = part.split_once('=');
+        let (key, value) = written.unwrap_or((part, "true"));
         let Some(shape) = upstream_keys().get(key) else {
             // It is not repeated: behind a comma in a password it is that one's rest.
             let known: Vec<&str> = upstream_keys().keys().map(String::as_str).collect();
@@ -300,6 +309,9 @@ fn table_of(text: &str) -> Result<Table, String> {
                 known.join(", ")
             ));
         };
+        if written.is_none_or(|(_, value)| value.is_empty()) && !is_switch(key) {
+            return Err(format!("{key} needs a value: {key}=VALUE"));
+        }
         match shape {
             Shape::List => {
                 let list = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
@@ -392,8 +404,16 @@ impl UpstreamOptions {
         mistakes: &mut Mistakes,
     ) -> (Vec<NamedUpstream>, Registries) {
         let mut read = Vec::new();
-        for entry in &self.upstream {
-            read.extend(read_entry(entry, base, mistakes));
+        let is_one = self.upstream.len() == 1;
+        // What is wrong with the settings of all is not one upstream's.
+        let mut shared = mistakes.anew();
+        let _ = base.without_credentials().config(&mut shared);
+        for (number, entry) in (1..).zip(&self.upstream) {
+            let before = mistakes.lines().len();
+            read.extend(read_entry(entry, base, mistakes).map(|read| (number, read)));
+            if !is_one {
+                mistakes.place_since(before, &format!("upstream {number}"), &shared);
+            }
         }
         if base.has_credentials() && read.len() > 1 {
             mistakes.add(
@@ -406,16 +426,25 @@ impl UpstreamOptions {
             );
         }
         let hosts = match read.as_slice() {
-            [(Place::Registry { host, .. }, ..)] => Some(host.as_str()),
+            [(_, (Place::Registry { host, .. }, ..))] => Some(host.as_str()),
             _ => None,
         };
         let registries =
             Registries::new(base.clone(), hosts).with_upstreams(self, &mut Mistakes::default());
         let mut upstreams = Vec::new();
-        for (place, _, choice) in read {
+        for (number, (place, _, choice)) in read {
             let target = match place {
                 Place::Registry { host, scheme } => {
-                    let Some(config) = registries.config((scheme, &host), None, mistakes) else {
+                    let before = mistakes.lines().len();
+                    let config = registries.config((scheme, &host), None, mistakes);
+                    if !is_one {
+                        mistakes.place_since(
+                            before,
+                            &format!("upstream {number}, {host}"),
+                            &shared,
+                        );
+                    }
+                    let Some(config) = config else {
                         continue;
                     };
                     Target::Registry {

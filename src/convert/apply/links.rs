@@ -1,11 +1,9 @@
 //! Hard links, also beyond what one file can have.
 
+use super::attributes::CAPABILITY;
 use super::names::Name;
 use super::resolve::Missing;
-use super::{
-    Attributes, DirEntry, Entry, FileType, Ino, Layer, NodeKind, Problem, attributes, ext4,
-    obey_acl,
-};
+use super::{DirEntry, Entry, FileType, Ino, Layer, NodeKind, Problem, described, ext4};
 use crate::format::block::BlockDeviceMut;
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
@@ -43,15 +41,11 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             found = find(self)?;
             found.ino = self.link(parent, name, found.ino)?;
         }
-        let mut attributes = attributes(entry, found.file_type);
-        for (name, value) in self.filesystem.xattrs(found.ino)? {
-            if !attributes.xattrs.iter().any(|(known, _)| *known == name) {
-                attributes.xattrs.push((name, value));
-            }
-        }
-        attributes.xattrs.sort_unstable();
-        obey_acl(&mut attributes);
-        Ok(self.filesystem.set_attributes(found.ino, &attributes)?)
+        let mut present = self.present(found.ino)?;
+        // Setting the owner takes them away, be it the same.
+        present.xattrs.retain(|(name, _)| name != CAPABILITY);
+        let attributes = described(entry, found.file_type, present)?;
+        self.set_attributes(found.ino, &attributes)
     }
 
     /// Another name for a file. One that has all the links it can have is continued by a
@@ -77,13 +71,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
     /// A file, or what else is no directory, once more under another name.
     fn copy(&mut self, parent: Ino, name: &[u8], ino: Ino) -> Result<Ino, Problem> {
         let metadata = self.filesystem.metadata(ino)?;
-        let attributes = Attributes {
-            mode: metadata.mode,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            mtime: metadata.mtime,
-            xattrs: self.filesystem.xattrs(ino)?,
-        };
+        let attributes = self.present(ino)?;
         let (major, minor) = metadata.rdev;
         let kind = match metadata.file_type {
             FileType::File | FileType::Directory => NodeKind::File,

@@ -8,6 +8,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 pub(super) const MAX_PATH: usize = 4095;
 /// What aufs kept in its layers for itself; layers from its days still carry it.
 const AUFS: &[u8] = b".wh..wh.";
+/// Where it kept the files that several names led to: hard links' targets.
+pub(super) const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 
 /// A cleaned name, by meaning.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +28,11 @@ pub(super) enum Name {
     },
     /// Hides all that lower layers have in this directory.
     Opaque { directory: Vec<Vec<u8>> },
+    /// What may be the target of hard links, and shows nowhere else.
+    AufsLink {
+        parents: Vec<Vec<u8>>,
+        name: Vec<u8>,
+    },
     /// Nothing of the image's.
     AufsMetadata,
 }
@@ -36,6 +43,9 @@ impl Name {
         let Self::Entry { parents, name } = Self::plain(path)? else {
             return Ok(Self::Root);
         };
+        if parents == [AUFS_LINKS] && !name.starts_with(WHITEOUT) {
+            return Ok(Self::AufsLink { parents, name });
+        }
         if parents.iter().any(|parent| parent.starts_with(AUFS)) {
             return Ok(Self::AufsMetadata);
         }
@@ -174,7 +184,9 @@ mod tests {
         for path in [
             ".wh..wh.aufs",
             ".wh..wh.plnk/",
-            ".wh..wh.plnk/1.2",
+            ".wh..wh.plnk/.wh.x",
+            ".wh..wh.plnk/a/b",
+            "a/.wh..wh.plnk/1.2",
             "a/.wh..wh.x",
         ] {
             assert_eq!(
@@ -183,6 +195,10 @@ mod tests {
                 "{path}"
             );
         }
+        assert!(matches!(
+            Name::of(b"./.wh..wh.plnk/1.2"),
+            Ok(Name::AufsLink { name, .. }) if name == b"1.2"
+        ));
         for path in [".wh.", "a/.wh..", "a/.wh..."] {
             assert!(
                 matches!(Name::of(path.as_bytes()), Err(Problem::Whiteout(_))),

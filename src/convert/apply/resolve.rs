@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::names::MAX_PATH;
-use super::{FileType, Ino, Layer, NodeKind, Problem, implicit};
+use super::{FileType, Ino, Layer, NodeKind, Problem};
 use crate::format::block::BlockDeviceMut;
 
 /// Links followed for one name, as many as the kernel follows (`MAXSYMLINKS`).
@@ -16,6 +16,8 @@ const MAKING: u64 = 8;
 pub(super) enum Missing {
     /// Make it, with the attributes that parents without an entry have.
     Create,
+    /// Make it, or stop where something on the way is no directory.
+    CreateOrStop,
     /// Stop: there is nothing where the name leads.
     Stop,
 }
@@ -92,8 +94,8 @@ impl Following {
 }
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
-    /// The directory that `parts` leads to from the root. `None` only with
-    /// [`Missing::Stop`]: it is not there, or something on the way is no directory.
+    /// The directory that `parts` leads to from the root. `None` where `missing` says to stop:
+    /// it is not there, or something on the way is no directory.
     pub(super) fn directory(
         &mut self,
         parts: &[Vec<u8>],
@@ -186,12 +188,15 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
                         }
                     }
                     _ if missing == Missing::Stop => return Ok(None),
+                    Some(_) if missing == Missing::CreateOrStop => return Ok(None),
                     Some(_) => return Err(Problem::NotADirectory(part)),
                     None => {
                         self.known.check_length(here, &part)?;
                         self.work.spend(MAKING)?;
                         let kind = NodeKind::Directory;
-                        let made = self.filesystem.create(here, &part, &kind, &implicit())?;
+                        let heritage = self.heritage(here)?;
+                        let attributes = heritage.node(FileType::Directory, 0o755);
+                        let made = self.filesystem.create(here, &part, &kind, &attributes)?;
                         self.fresh.insert(made);
                         here = self.enter(here, &part, made)?;
                         self.note(self.above(here), part);

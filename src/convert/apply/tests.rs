@@ -233,7 +233,9 @@ fn a_whiteout_hides_the_lower_layers_only_in_any_order() {
              -0644 7@9 /d/b = b
              d0711 7@9 /d/sub
              -0644 7@9 /d/sub/c = c
-             -0644 7@9 /f = f");
+             -0644 7@9 /f = f
+             d0755 0@0 /no
+             d0755 0@0 /no/such");
     let expected = "d0755 0@0 /d
                     d0750 7@9 /d/sub
                     -0644 7@9 /d/sub/new = new
@@ -318,7 +320,8 @@ fn an_opaque_directory_shows_this_layer_only_in_any_order() {
              -0644 7@9 /d/a = a
              -0644 7@9 /d/b = b
              d0711 7@9 /d/sub
-             -0644 7@9 /f = f");
+             -0644 7@9 /f = f
+             d0755 0@0 /none");
 }
 
 #[test]
@@ -361,11 +364,21 @@ fn a_directory_over_a_directory_takes_all_new_attributes_and_keeps_its_content()
         )
         .with(
             Tar::new()
-                .pax(&[("SCHILY.xattr.user.new", b"2"), ("mtime", b"-5")])
+                .pax(&[("SCHILY.xattr.user.new", b"2"), ("mtime", b"5.5")])
                 .dir("d", 0o711),
         )
-        .is("d0711 7@-5 /d [user.new=2]
+        .is("d0711 7@5 /d [user.new=2]
              -0644 7@9 /d/a = a");
+    // Twice in one layer it is one directory, and what is not said stays.
+    Image::new()
+        .with(
+            Tar::new()
+                .pax(&[("SCHILY.xattr.user.old", b"1")])
+                .dir("d", 0o700)
+                .pax(&[("SCHILY.xattr.user.new", b"2"), ("uid", b"-1")])
+                .dir("d", 0o711),
+        )
+        .is("d0711 7@9 /d [user.new=2] [user.old=1]");
 }
 
 #[test]
@@ -515,8 +528,11 @@ fn more_links_than_a_file_can_have_go_on_in_a_copy() {
 fn aufs_metadata_and_the_roots_own_entry_are_not_files() {
     let mut image = Image::new().with(
         Tar::new()
-            .dir("./", 0o751)
+            .pax(&[("SCHILY.xattr.user.a", b"1")])
+            .dir("./", 0o700)
             .file("/", "not the root")
+            .soft("a/..", "nor this")
+            .hard(".", "nowhere", 0o600)
             .file(".wh..wh.aufs", "")
             .dir(".wh..wh.plnk", 0o700)
             .file(".wh..wh.plnk/1", ""),
@@ -526,48 +542,50 @@ fn aufs_metadata_and_the_roots_own_entry_are_not_files() {
     let metadata = image.0.metadata(root).unwrap();
     assert_eq!(
         (metadata.mode, metadata.uid, metadata.mtime.secs),
-        (0o751, 7, 9)
+        (0o755, 0, 0)
     );
+    assert_eq!(image.0.xattrs(root).unwrap(), []);
 }
 
 #[test]
-fn attributes_that_linux_does_not_take_are_left_out() {
-    let all = [
-        ("SCHILY.xattr.user.a", &b"1"[..]),
-        ("SCHILY.xattr.security.b", b"2"),
-        ("SCHILY.xattr.trusted.c", b"3"),
-        ("SCHILY.xattr.com.apple.d", b"4"),
-        ("SCHILY.xattr.user.", b"5"),
-        ("SCHILY.acl.default", b"user::rwx,group::r-x,other::r-x"),
-    ];
-    let mut image = Image::new().with(
-        Tar::new()
-            .pax(&all)
-            .dir("d", 0o755)
-            .pax(&all)
-            .soft("s", "t")
-            .pax(&all)
-            .file("f", ""),
-    );
-    let listing = image.listing();
-    let names = |line: &str| line.matches('[').count();
-    let lines: Vec<_> = listing.lines().map(names).collect();
-    assert_eq!(lines, [4, 3, 2], "{listing}");
+fn files_that_aufs_kept_for_hard_links_show_under_the_links_only() {
+    Image::new()
+        .with(
+            Tar::new()
+                .dir(".wh..wh.plnk", 0o700)
+                .file(".wh..wh.plnk/12.345", "shared")
+                .file(".wh..wh.plnk/12.346", "unused")
+                .file(".wh..wh..opq", "")
+                .hard("usr/a", ".wh..wh.plnk/12.345", 0o644)
+                .hard("usr/b", "/.wh..wh.plnk/12.345", 0o640),
+        )
+        .is("d0755 0@0 /usr
+             -0640 7@9 x2 /usr/a = shared
+             -0640 7@9 x2 /usr/b = shared");
+    let error = Image::new().error(Tar::new().hard("a", ".wh..wh.plnk/1", 0o644));
+    assert!(error.contains("does not exist"), "{error}");
 }
 
 #[test]
-fn times_that_ext4_cannot_keep_come_as_near_as_they_can() {
-    let at = |time: &'static [u8]| Tar::new().pax(&[("mtime", time)]).file("f", "");
-    for (time, kept) in [
-        (&b"-2147483648.5"[..], "@-2147483648 "),
-        (b"-99999999999", "@-2147483648 "),
-        (b"15032385535", "@15032385535 "),
-        (b"99999999999", "@15032385535 "),
-        (b"-1.5", "@-2 "),
-    ] {
-        let listing = Image::new().with(at(time)).listing();
-        assert!(listing.contains(kept), "{listing}");
-    }
+fn a_global_header_makes_the_directories_of_its_name_only() {
+    let global = tar::EntryType::XGlobalHeader;
+    let records = b"13 uid=nobod\n";
+    lower()
+        .with(
+            Tar::new()
+                .add(global, "tmp/GlobalHead.1", "", 0o600, records)
+                .add(global, "d/a", "", 0o600, records)
+                .add(global, "f/x", "", 0o600, records)
+                .add(global, "../x", "", 0o600, records)
+                .add(global, ".wh.d", "", 0o600, records),
+        )
+        .is("d0700 7@9 /d
+             -0644 7@9 /d/a = a
+             -0644 7@9 /d/b = b
+             d0711 7@9 /d/sub
+             -0644 7@9 /d/sub/c = c
+             -0644 7@9 /f = f
+             d0755 0@0 /tmp");
 }
 
 #[test]
@@ -598,6 +616,7 @@ fn sparse_data_lands_where_its_map_says() {
     let records = [
         ("GNU.sparse.size", size.to_string().into_bytes()),
         ("GNU.sparse.map", map.join(",").into_bytes()),
+        ("GNU.sparse.numblocks", map.len().to_string().into_bytes()),
     ];
     let records: Vec<_> = records
         .iter()
@@ -616,3 +635,5 @@ fn sparse_data_lands_where_its_map_says() {
     assert!(data == expected);
     assert!(image.listing().starts_with("-0644 7@9 /after = x"));
 }
+
+mod attributes;

@@ -37,7 +37,7 @@ enum Hidden {
 impl<D: BlockDeviceMut> Layer<'_, D> {
     /// Hides `name` of the lower layers.
     pub(super) fn whiteout(&mut self, parents: &[Vec<u8>], name: &[u8]) -> Result<(), Problem> {
-        let Some(parent) = self.directory(parents, Missing::Stop)? else {
+        let Some(parent) = self.directory(parents, Missing::CreateOrStop)? else {
             return Ok(());
         };
         self.known.check_length(parent, name)?;
@@ -52,7 +52,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
 
     /// Hides all that lower layers have in a directory.
     pub(super) fn opaque(&mut self, directory: &[Vec<u8>]) -> Result<(), Problem> {
-        match self.directory(directory, Missing::Stop)? {
+        match self.directory(directory, Missing::CreateOrStop)? {
             Some(directory) if !self.fresh.contains(&directory) => {
                 let open = self.open(directory, None)?;
                 self.go_through(open)
@@ -146,8 +146,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             Some(hidden) if hidden.made => Ok(true),
             Some(_) if done.stays => {
                 // The entries that stay now have a parent that no layer describes.
-                self.filesystem
-                    .set_attributes(done.directory, &implicit())?;
+                self.set_attributes(done.directory, &implicit())?;
                 Ok(true)
             }
             Some(hidden) => {

@@ -6,9 +6,22 @@ use super::super::tag::FORMAT_VERSION;
 use super::super::types::{ConverterConfig, Others, Platforms};
 use crate::oci::Digest;
 
-/// The first format version whose blobs hold the same disk as those of [`FORMAT_VERSION`].
-/// Raise it to the new version with any change of what is on the disk.
-const SAME_DISK_SINCE: u32 = 1;
+/// The first format version whose blobs hold the same disk as those of [`FORMAT_VERSION`],
+/// for every layer. Raise it to the new version with any change of what is on the disk, even for
+/// few layers: whether a blob of an earlier version holds the same disk is then compared, blob by
+/// blob.
+const SAME_DISK_SINCE: u32 = 3;
+
+/// The disk of a blob that a row of the index names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// The same as that of a blob made now.
+    Same,
+    /// The same or another: an earlier version made it.
+    SameOrAnother,
+    /// Another, or it is not known.
+    Another,
+}
 
 /// What decides the bytes of a layer.
 pub(super) fn of_layers(settings: &Settings) -> String {
@@ -20,18 +33,23 @@ pub(super) fn of_layers(settings: &Settings) -> String {
     )
 }
 
-/// Whether blobs that an earlier version recorded under `variant` hold the same disk as those
-/// that are made now with `settings`, however they are compressed.
-pub(super) fn has_same_disk(variant: &str, settings: &Settings) -> bool {
+/// The disk of blobs that an earlier version recorded under `variant`, compared with that of blobs
+/// made now with `settings`, however they are compressed.
+pub(super) fn disk(variant: &str, settings: &Settings) -> Disk {
     let mut words = variant.split(' ');
     let version = words
         .next()
         .and_then(|word| word.strip_prefix('v')?.parse::<u32>().ok());
     let virtual_size = words.nth(2).and_then(|word| word.parse::<u64>().ok());
-    version.is_some_and(|version| (SAME_DISK_SINCE..FORMAT_VERSION).contains(&version))
-        && virtual_size == Some(settings.virtual_size)
-        // Built on another tool's blobs.
-        && words.next().is_none()
+    // What has more words was built on another tool's blobs.
+    if virtual_size != Some(settings.virtual_size) || words.next().is_some() {
+        return Disk::Another;
+    }
+    match version {
+        Some(version) if (SAME_DISK_SINCE..FORMAT_VERSION).contains(&version) => Disk::Same,
+        Some(version) if (1..FORMAT_VERSION).contains(&version) => Disk::SameOrAnother,
+        _ => Disk::Another,
+    }
 }
 
 /// What decides the bytes of a manifest: what decides its layers', and this.
@@ -82,18 +100,18 @@ mod tests {
             max_layer_size: 1,
             threads: 1,
         };
-        for (variant, is_same) in [
-            ("v1 lz4 4096 1073741824", true),
-            ("v1 zstd 65536 1073741824", true),
-            ("v1 lz4 4096 68719476736", false),
-            ("v1 lz4 4096 1073741824 foreign", false),
-            ("v0 lz4 4096 1073741824", false),
-            ("v9 lz4 4096 1073741824", false),
-            ("", false),
-            ("v1", false),
+        for (variant, expected) in [
+            ("v1 lz4 4096 1073741824", Disk::SameOrAnother),
+            ("v2 zstd 65536 1073741824", Disk::SameOrAnother),
+            ("v2 lz4 4096 68719476736", Disk::Another),
+            ("v2 lz4 4096 1073741824 foreign", Disk::Another),
+            ("v0 lz4 4096 1073741824", Disk::Another),
+            ("v9 lz4 4096 1073741824", Disk::Another),
+            ("", Disk::Another),
+            ("v1", Disk::Another),
         ] {
-            assert_eq!(has_same_disk(variant, &settings), is_same, "{variant:?}");
+            assert_eq!(disk(variant, &settings), expected, "{variant:?}");
         }
-        assert!(!has_same_disk(&of_layers(&settings), &settings));
+        assert_eq!(disk(&of_layers(&settings), &settings), Disk::Another);
     }
 }

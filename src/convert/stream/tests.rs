@@ -25,6 +25,7 @@ fn input(layer: &[u8], tar: &[u8]) -> LayerInput {
         diff_id,
         parent_chain_id: None,
         copy: None,
+        windows: Windows::unlimited(),
     }
 }
 

@@ -9,14 +9,14 @@ use crate::format::block::{BlockDevice as _, SharedDevice};
 use crate::format::lsmt::{self, Header, LsmtError, Mapping, MisplacedZeros};
 use crate::format::zfile::{Geometry, UnreadableBlock, ZFileError, ZFileReader};
 
-/// Why a blob cannot be opened.
+/// Errors of opening a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// It cannot be read.
     #[error("the blob cannot be read: {0}")]
     Io(#[from] io::Error),
     /// The tar around the `ZFile`.
-    #[error("this is no overlaybd blob, or a damaged one: {0}")]
+    #[error("this is not an overlaybd blob, or it is damaged: {0}")]
     Wrapping(String),
     /// The `ZFile`.
     #[error(transparent)]
@@ -83,7 +83,7 @@ impl LayerBlob {
     /// into: [`refusals`](Self::refusals) says what is wrong with it.
     ///
     /// # Errors
-    /// When it cannot be read or is no whole overlaybd blob.
+    /// When it cannot be read or is not a whole overlaybd blob.
     pub fn open_readable(device: SharedDevice) -> Result<Self, BlobError> {
         let zfile = wrapping::find(device)?.map_err(BlobError::Wrapping)?;
         let zfile = ZFileReader::open(std::sync::Arc::new(zfile))?;

@@ -10,7 +10,7 @@ use crate::format::block::{BlockDevice, SECTOR, check_range};
 /// Most layers that readers stack (overlaybd `lsmt/file.cpp`).
 pub const MAX_LAYERS: usize = 255;
 
-/// Why layers cannot be stacked.
+/// Errors of stacking layers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StackError {
     /// More than readers take.

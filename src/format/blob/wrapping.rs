@@ -44,7 +44,7 @@ pub(super) fn find(device: SharedDevice) -> io::Result<Result<Part, String>> {
                 size,
             }),
             Err(_) => Err(format!(
-                "it says {size} bytes at {start} and has {whole}: it is cut off"
+                "it has {size} bytes at {start}, and is {whole} long: it is cut off"
             )),
         }),
     )
@@ -107,7 +107,7 @@ fn octal(field: &[u8]) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    u64::from_str_radix(&text, 8).map_err(|_| format!("{text:?} in a tar header is no number"))
+    u64::from_str_radix(&text, 8).map_err(|_| format!("{text:?} in a tar header is not a number"))
 }
 
 fn pax_size(mut records: &[u8]) -> Result<u64, String> {

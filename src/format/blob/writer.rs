@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use sha2::Digest as _;
+use zerocopy::IntoBytes as _;
 
 use super::stack::Stack;
 use super::wrapping;
@@ -14,10 +15,10 @@ use crate::format::lsmt::{Header, MAX_MAPPINGS, Place, Segments, Target, encode_
 use crate::format::zfile::{Algorithm, BlockSize, CompressPool, Geometry, ZFileWriter};
 use crate::oci::Digest;
 
-/// Zeros are looked for in pieces of this many bytes, ext4's block.
-const PIECE: usize = 4096;
-/// Bytes of the disk below that are copied at once.
-const COPIED: u64 = 256 << 10;
+/// Bytes that are stored as zeros where all of them are: ext4's block.
+const ZERO_CHECK_BYTES: usize = 4096;
+/// Most bytes of the disk below that are copied at once.
+const MAX_COPY_BYTES: u64 = 256 << 10;
 
 /// What a layer is besides its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct LayerSpec {
     pub parent_uuid: String,
 }
 
-/// Why a blob could not be finished.
+/// Errors of finishing a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
     /// The file could not be written or read back.
@@ -45,8 +46,8 @@ pub enum WriterError {
     TooManyMappings(u64),
 }
 
-/// A blob that is complete in its file. It is neither hashed nor on the disk for certain:
-/// both take a pass over all of it, which need not hold up whoever stacks the next layer.
+/// A blob that is complete in its file, and neither hashed nor synced: both take a pass over
+/// all of it, for which the next layer need not wait.
 #[derive(Debug)]
 pub struct WrittenBlob {
     file: File,
@@ -84,6 +85,41 @@ pub struct FinishedBlob {
 ///
 /// Data goes to the blob in the order of the writes. What this layer wrote as data cannot be
 /// read back before the blob is finished.
+///
+/// A disk of 1 MiB with one block of data, and the same read back through a [`Stack`]:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use overlaybd_proxy::format::blob::{
+///     Algorithm, BlockSize, CompressPool, LayerBlob, LayerSpec, LayerWriter, Stack,
+/// };
+/// use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let spec = LayerSpec {
+///     virtual_size: 1 << 20,
+///     algorithm: Algorithm::Lz4,
+///     block_size: BlockSize::KIB_4,
+///     uuid: "00000000-0000-0000-0000-000000000000".to_owned(),
+///     parent_uuid: String::new(),
+/// };
+/// let file = tempfile::tempfile()?;
+/// let lower = Arc::new(Stack::empty(spec.virtual_size));
+/// let pool = CompressPool::new(1)?;
+/// let mut layer = LayerWriter::create(lower, file.try_clone()?, spec, &pool)?;
+/// layer.write_at(8192, &[7; 4096])?;
+/// let blob = layer.finish("")?.seal()?;
+/// assert_eq!(blob.size, file.metadata()?.len());
+///
+/// let layer = LayerBlob::open(Arc::new(FileDevice::new(file)?))?;
+/// let disk = Stack::new(vec![Arc::new(layer)])?;
+/// let mut block = [0; 4096];
+/// disk.read_at(8192, &mut block)?;
+/// assert_eq!(block, [7; 4096]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct LayerWriter {
     lower: Arc<Stack>,
     file: File,
@@ -110,7 +146,7 @@ impl LayerWriter {
             spec.block_size,
             pool.clone(),
         );
-        zfile.write(&header(&spec, "").encode(Place::Header))?;
+        zfile.write(header(&spec, "").encode(Place::Header).as_bytes())?;
         Ok(Self {
             lower,
             file: out,
@@ -135,7 +171,8 @@ impl LayerWriter {
             ..header(&self.spec, user_tag)
         };
         self.zfile.write(&index)?;
-        self.zfile.write(&trailer.encode(Place::Trailer))?;
+        self.zfile
+            .write(trailer.encode(Place::Trailer).as_bytes())?;
         let finished = self.zfile.finish()?;
         let end = wrapping::START + finished.size;
         let size = end + wrapping::back(finished.size);
@@ -169,7 +206,7 @@ fn header(spec: &LayerSpec, user_tag: &str) -> Header {
 }
 
 /// The front of a blob is known last, so its digest takes a pass of its own, over bytes that
-/// the system still has in memory.
+/// are in the page cache.
 fn digest(file: &File, size: u64) -> io::Result<Digest> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -186,7 +223,7 @@ fn digest(file: &File, size: u64) -> io::Result<Digest> {
 }
 
 fn is_zero(data: &[u8]) -> bool {
-    // Sixteen bytes a step; most data is told apart by its first.
+    // Sixteen bytes at a time; most data differs in the first.
     let (words, rest) = data.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
@@ -215,8 +252,9 @@ impl BlockDeviceMut for LayerWriter {
         let mut start = 0;
         while start < data.len() {
             let piece_end = |at: usize| {
-                let within = usize::try_from((offset + at as u64) % PIECE as u64).unwrap_or(0);
-                (at + PIECE - within).min(data.len())
+                let within =
+                    usize::try_from((offset + at as u64) % ZERO_CHECK_BYTES as u64).unwrap_or(0);
+                (at + ZERO_CHECK_BYTES - within).min(data.len())
             };
             let mut end = piece_end(start);
             let zero = is_zero(&data[start..end]);
@@ -269,7 +307,7 @@ impl BlockDeviceMut for LayerWriter {
                     let end = piece.end * SECTOR;
                     let mut at = piece.start * SECTOR;
                     while at < end {
-                        let part = (end - at).min(COPIED);
+                        let part = (end - at).min(MAX_COPY_BYTES);
                         buffer.resize(usize::try_from(part).map_err(io::Error::other)?, 0);
                         self.lower.read_at(at, &mut buffer)?;
                         self.write_at(to + (at - from), &buffer)?;

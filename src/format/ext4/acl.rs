@@ -1,55 +1,70 @@
 //! POSIX ACLs: what `getxattr` gives, and the shorter form that ext4 stores (kernel,
 //! `fs/ext4/acl.c`, `include/uapi/linux/posix_acl_xattr.h`).
 
-use super::layout::{get16, get32};
+use zerocopy::{FromBytes, IntoBytes};
 
-const GENERIC: u32 = 2;
-const STORED: u32 = 1;
+use super::layout::{AclEntry, AclHeader, AclShortEntry};
+
+/// Version of the form that `getxattr` gives.
+const XATTR_VERSION: u32 = 2;
+/// Version of the form that ext4 stores.
+const STORED_VERSION: u32 = 1;
 /// Tags of entries that name a user or a group; no others have an id.
 const NAMED: [u16; 2] = [0x02, 0x08];
 /// All tags: owner, user, group, group, mask, others.
 const TAGS: [u16; 6] = [0x01, 0x02, 0x04, 0x08, 0x10, 0x20];
 const NO_ID: u32 = u32::MAX;
 
-/// The stored form of an ACL; an error is what is wrong with it.
-pub(super) fn to_stored(generic: &[u8]) -> Result<Vec<u8>, &'static str> {
-    if generic.len() < 4 || get32(generic, 0) != GENERIC {
-        return Err("it is no POSIX ACL of version 2");
-    }
-    let (entries, rest) = generic[4..].as_chunks::<8>();
-    if !rest.is_empty() {
+/// What stands behind a header of this version.
+fn entries(acl: &[u8], version: u32) -> Option<&[u8]> {
+    let (header, entries) = AclHeader::ref_from_prefix(acl).ok()?;
+    (header.version == version).then_some(entries)
+}
+
+fn header(version: u32) -> Vec<u8> {
+    version.to_le_bytes().to_vec()
+}
+
+/// The stored form of an ACL; an error says what is wrong with it.
+pub(super) fn to_stored(acl: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let Some(entries) = entries(acl, XATTR_VERSION) else {
+        return Err("it is not a POSIX ACL of version 2");
+    };
+    let Ok(entries) = <[AclEntry]>::ref_from_bytes(entries) else {
         return Err("its POSIX ACL ends within an entry");
-    }
-    let mut stored = STORED.to_le_bytes().to_vec();
+    };
+    let mut stored = header(STORED_VERSION);
     for entry in entries {
-        let tag = get16(entry, 0);
+        let tag = entry.short.tag.get();
         if !TAGS.contains(&tag) {
-            return Err("its POSIX ACL has an entry of no known kind");
+            return Err("its POSIX ACL has an entry of an unknown kind");
         }
-        let is_named = NAMED.contains(&tag);
-        stored.extend_from_slice(&entry[..if is_named { 8 } else { 4 }]);
+        if NAMED.contains(&tag) {
+            stored.extend_from_slice(entry.as_bytes());
+        } else {
+            stored.extend_from_slice(entry.short.as_bytes());
+        }
     }
     Ok(stored)
 }
 
-/// The generic form of a stored ACL; `None` when it is none.
-pub(super) fn to_generic(stored: &[u8]) -> Option<Vec<u8>> {
-    if stored.len() < 4 || get32(stored, 0) != STORED {
-        return None;
-    }
-    let mut generic = GENERIC.to_le_bytes().to_vec();
-    let mut rest = &stored[4..];
+/// The form that `getxattr` gives of a stored ACL; `None` when that is damaged.
+pub(super) fn to_xattr(stored: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = entries(stored, STORED_VERSION)?;
+    let mut acl = header(XATTR_VERSION);
     while !rest.is_empty() {
-        let tag = get16(rest.get(..4)?, 0);
-        let length = if NAMED.contains(&tag) { 8 } else { 4 };
-        let entry = rest.get(..length)?;
-        generic.extend_from_slice(entry);
-        if length == 4 {
-            generic.extend_from_slice(&NO_ID.to_le_bytes());
+        let (short, behind) = AclShortEntry::ref_from_prefix(rest).ok()?;
+        if NAMED.contains(&short.tag.get()) {
+            let (entry, behind) = AclEntry::ref_from_prefix(rest).ok()?;
+            acl.extend_from_slice(entry.as_bytes());
+            rest = behind;
+        } else {
+            acl.extend_from_slice(short.as_bytes());
+            acl.extend_from_slice(&NO_ID.to_le_bytes());
+            rest = behind;
         }
-        rest = rest.get(length..)?;
     }
-    Some(generic)
+    Some(acl)
 }
 
 #[cfg(test)]
@@ -57,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_stored_where_entries_name_somebody_only() {
+    fn ids_are_stored_for_named_entries_only() {
         let entries: [(u16, u16, u32); 5] = [
             (1, 7, NO_ID),
             (2, 5, 1000),
@@ -65,19 +80,19 @@ mod tests {
             (0x10, 7, NO_ID),
             (0x20, 4, NO_ID),
         ];
-        let mut generic = GENERIC.to_le_bytes().to_vec();
+        let mut acl = header(XATTR_VERSION);
         for (tag, perm, id) in entries {
-            generic.extend_from_slice(&tag.to_le_bytes());
-            generic.extend_from_slice(&perm.to_le_bytes());
-            generic.extend_from_slice(&id.to_le_bytes());
+            acl.extend_from_slice(&tag.to_le_bytes());
+            acl.extend_from_slice(&perm.to_le_bytes());
+            acl.extend_from_slice(&id.to_le_bytes());
         }
-        let stored = to_stored(&generic).unwrap();
+        let stored = to_stored(&acl).unwrap();
         assert_eq!(stored.len(), 4 + 4 * 4 + 8);
-        assert_eq!(to_generic(&stored).unwrap(), generic);
-        assert!(to_stored(&generic[..11]).is_err());
+        assert_eq!(to_xattr(&stored).unwrap(), acl);
+        assert!(to_stored(&acl[..11]).is_err());
         assert!(to_stored(&[1, 0, 0, 0]).is_err());
         assert!(to_stored(&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]).is_err());
-        assert!(to_generic(&stored[..stored.len() - 1]).is_none());
-        assert!(to_generic(&generic).is_none());
+        assert!(to_xattr(&stored[..stored.len() - 1]).is_none());
+        assert!(to_xattr(&acl).is_none());
     }
 }

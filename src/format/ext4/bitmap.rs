@@ -1,5 +1,7 @@
 //! Bits of a bitmap block, lowest bit of a byte first.
 
+use super::error::{Result, narrow};
+
 /// The first bit of this value in `from..to`; `to` when there is none.
 pub(super) fn find(bits: &[u8], from: usize, to: usize, value: bool) -> usize {
     let mut at = from;
@@ -64,11 +66,11 @@ pub(super) fn fill(bits: &mut [u8], from: usize, to: usize, value: bool) {
 }
 
 /// How many of the first `count` bits are clear.
-pub(super) fn count_clear(bits: &[u8], count: usize) -> u32 {
+pub(super) fn count_clear(bits: &[u8], count: usize) -> Result<u32> {
     let whole = (count / 8).min(bits.len());
     let set: u32 = bits[..whole].iter().map(|byte| byte.count_ones()).sum();
-    let rest = (whole * 8..count).filter(|bit| is_set(bits, *bit)).count() as u32;
-    count as u32 - set - rest
+    let rest = (whole * 8..count).filter(|bit| is_set(bits, *bit)).count();
+    narrow(count - rest - set as usize)
 }
 
 #[cfg(test)]
@@ -88,7 +90,7 @@ mod tests {
             let expected = (from..to).find(|bit| is_set(&bytes, *bit) == value).unwrap_or(to);
             prop_assert_eq!(find(&bytes, from, to, value), expected);
             let clear = (0..to).filter(|bit| !is_set(&bytes, *bit)).count();
-            prop_assert_eq!(count_clear(&bytes, to) as usize, clear);
+            prop_assert_eq!(count_clear(&bytes, to).unwrap() as usize, clear);
             let mut filled = bytes.clone();
             let all = put(&mut filled, from, to, value);
             prop_assert_eq!(all, expected == to);

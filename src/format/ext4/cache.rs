@@ -1,20 +1,30 @@
-//! Metadata blocks in memory, what they were before, and the way back to the disk.
+//! Metadata blocks in memory, with their content on the disk, to write back those that
+//! changed.
 
 use std::collections::HashMap;
 use std::io;
 
-use super::checksum::{Checksums, Seal};
+use super::checksum::{ChecksumKind, Checksums};
 use super::error::{Result, corrupt};
-use super::mkfs::Pristine;
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
-/// Unchanged blocks kept at most.
+/// Most unchanged blocks that are kept.
 const MAX_CLEAN: usize = 4096;
-/// Changed blocks kept as they are at most: 64 MiB of blocks of 4 KiB. More are compressed.
+/// Most changed blocks that are kept uncompressed: 64 MiB of blocks of 4 KiB.
 const MAX_PLAIN: usize = 16_384;
 
-/// A block's bytes, compressed when memory is short: a layer of a million files changes more
-/// metadata than anyone wants to hold.
+/// Content of blocks that are not on the disk until they are first written, because it can be
+/// computed.
+pub(super) trait InitialContent: Send + Sync {
+    /// Fills a block of zeros; `false` for a block of which the content is on the disk.
+    fn fill(&self, number: u64, block: &mut [u8]) -> Result<bool>;
+
+    /// Numbers of the blocks, in ascending order.
+    fn blocks(&self) -> Vec<u64>;
+}
+
+/// A block's bytes, compressed when there are many: a layer of a million files changes more
+/// metadata than should be in memory.
 enum Bytes {
     Plain(Box<[u8]>),
     Packed(Box<[u8]>),
@@ -35,7 +45,7 @@ impl Bytes {
         Ok(plain.into())
     }
 
-    /// The bytes, of which there are `size`; whether they had to be unpacked.
+    /// The `size` bytes, and whether they had to be unpacked.
     fn plain(&mut self, size: usize) -> Result<(&mut [u8], bool)> {
         let was_packed = match self {
             Self::Packed(packed) => {
@@ -46,7 +56,7 @@ impl Bytes {
         };
         match self {
             Self::Plain(plain) => Ok((plain, was_packed)),
-            Self::Packed(_) => Err(io::Error::other("a block stayed packed").into()),
+            Self::Packed(_) => Err(io::Error::other("a block is still compressed").into()),
         }
     }
 
@@ -58,9 +68,9 @@ impl Bytes {
     }
 }
 
-/// What a block was when the disk had it last.
-enum Before {
-    /// As it is now.
+/// A block's content on the disk.
+enum OnDisk {
+    /// What is in memory.
     Same,
     Zero,
     Bytes(Bytes),
@@ -70,15 +80,15 @@ enum Before {
 
 struct Block {
     data: Bytes,
-    before: Before,
-    seal: Seal,
-    /// Used since the last look for blocks to drop or pack.
+    on_disk: OnDisk,
+    checksum: ChecksumKind,
+    /// Used since blocks were last dropped or packed.
     used: bool,
 }
 
 impl Block {
     fn is_clean(&self) -> bool {
-        matches!(self.before, Before::Same)
+        matches!(self.on_disk, OnDisk::Same)
     }
 
     fn is_plain(&self) -> bool {
@@ -87,26 +97,24 @@ impl Block {
 
     fn pack(&mut self) {
         self.data.pack();
-        if let Before::Bytes(bytes) = &mut self.before {
+        if let OnDisk::Bytes(bytes) = &mut self.on_disk {
             bytes.pack();
         }
     }
 }
 
-/// The blocks. The map is asked by number and never walked in its own order, but for what
-/// does not show.
+/// The blocks. The map's order, which is random, decides nothing that can be seen.
 pub(super) struct Cache<D> {
-    pub(super) device: D,
+    device: D,
     block_size: u32,
     checksums: Checksums,
     blocks: HashMap<u64, Block>,
-    /// Blocks that are not on the disk yet because nobody changed what they start as.
-    pristine: Option<Pristine>,
-    /// How many unchanged blocks there are, and changed ones that are not packed; never less
-    /// than there are.
+    initial: Option<Box<dyn InitialContent>>,
+    /// At least as many as there are unchanged blocks.
     clean: usize,
+    /// At least as many as there are changed blocks that are not packed.
     plain: usize,
-    /// How many of the latter make it time to pack.
+    /// With so many of them, blocks are packed.
     max_plain: usize,
 }
 
@@ -121,16 +129,24 @@ impl<D: BlockDevice> Cache<D> {
             block_size,
             checksums,
             blocks: HashMap::new(),
-            pristine: None,
+            initial: None,
             clean: 0,
             plain: 0,
             max_plain: MAX_PLAIN,
         }
     }
 
-    /// Blocks that come from here, and not from the disk, until they are first written.
-    pub(super) fn start_from(&mut self, pristine: Pristine) {
-        self.pristine = Some(pristine);
+    pub(super) fn device(&self) -> &D {
+        &self.device
+    }
+
+    pub(super) fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    /// Takes blocks from here, and not from the disk, until the first flush.
+    pub(super) fn set_initial(&mut self, initial: Box<dyn InitialContent>) {
+        self.initial = Some(initial);
     }
 
     fn zeros(&self) -> Box<[u8]> {
@@ -139,20 +155,23 @@ impl<D: BlockDevice> Cache<D> {
 
     fn load(&mut self, number: u64) -> Result<()> {
         let mut data = self.zeros();
-        let pristine = self.pristine.as_ref();
-        let before = if pristine.is_some_and(|all| all.fill(number, &mut data)) {
+        let is_initial = match &self.initial {
+            Some(initial) => initial.fill(number, &mut data)?,
+            None => false,
+        };
+        let on_disk = if is_initial {
             self.plain += 1;
-            Before::Unknown
+            OnDisk::Unknown
         } else {
             let at = number * u64::from(self.block_size);
             self.device.read_at(at, &mut data)?;
             self.clean += 1;
-            Before::Same
+            OnDisk::Same
         };
         let block = Block {
             data: Bytes::Plain(data),
-            before,
-            seal: Seal::Plain,
+            on_disk,
+            checksum: ChecksumKind::None,
             used: true,
         };
         self.blocks.insert(number, block);
@@ -170,7 +189,7 @@ impl<D: BlockDevice> Cache<D> {
             self.load(number)?;
         }
         let size = self.block_size as usize;
-        let block = self.blocks.get_mut(&number).ok_or_else(gone)?;
+        let block = self.blocks.get_mut(&number).ok_or_else(not_cached)?;
         block.used = true;
         if block.data.plain(size)?.1 {
             self.plain += 1;
@@ -178,8 +197,8 @@ impl<D: BlockDevice> Cache<D> {
         Ok(block)
     }
 
-    /// Drops unchanged blocks and packs changed ones that were not used since the last time;
-    /// if that is not enough, all.
+    /// Drops unchanged blocks and packs changed ones that were not used since the last time,
+    /// and all of them if that is not enough.
     fn make_room(&mut self) {
         if self.clean >= MAX_CLEAN {
             self.blocks
@@ -196,7 +215,7 @@ impl<D: BlockDevice> Cache<D> {
             if self.plain > MAX_PLAIN / 2 {
                 self.pack(false);
             }
-            // What does not compress must not be tried again at once.
+            // Blocks that do not compress are not tried again at once.
             self.max_plain = MAX_PLAIN.max(self.plain + MAX_PLAIN / 2);
         }
     }
@@ -213,56 +232,56 @@ impl<D: BlockDevice> Cache<D> {
         }
     }
 
-    /// A block as it is.
+    /// A block, whatever its checksum.
     pub(super) fn read(&mut self, number: u64) -> Result<&[u8]> {
         let size = self.block_size as usize;
         Ok(self.entry(number)?.data.plain(size)?.0)
     }
 
-    /// A block whose checksum must be right if it came from the disk.
-    pub(super) fn read_sealed(&mut self, number: u64, seal: Seal) -> Result<&[u8]> {
+    /// A block, of which the checksum is verified if it comes from the disk.
+    pub(super) fn read_verified(&mut self, number: u64, kind: ChecksumKind) -> Result<&[u8]> {
         let (checksums, size) = (self.checksums, self.block_size as usize);
         let block = self.entry(number)?;
-        let is_new = block.is_clean() && block.seal != seal;
+        let is_new = block.is_clean() && block.checksum != kind;
         let (data, _) = block.data.plain(size)?;
         if is_new {
-            if !checksums.is_right(data, number, seal) {
-                return corrupt(format!("block {number} does not have its checksum"));
+            if !checksums.verify(data, number, kind) {
+                return corrupt(format!("the checksum of block {number} is wrong"));
             }
-            block.seal = seal;
+            block.checksum = kind;
         }
         Ok(data)
     }
 
     /// A block to be changed.
-    pub(super) fn write(&mut self, number: u64, seal: Seal) -> Result<&mut [u8]> {
+    pub(super) fn write(&mut self, number: u64, kind: ChecksumKind) -> Result<&mut [u8]> {
         let size = self.block_size as usize;
         let block = self.entry(number)?;
         let was_clean = block.is_clean();
         let (data, _) = block.data.plain(size)?;
         if was_clean {
-            block.before = if is_zero(data) {
-                Before::Zero
+            block.on_disk = if is_zero(data) {
+                OnDisk::Zero
             } else {
-                Before::Bytes(Bytes::Plain(data.into()))
+                OnDisk::Bytes(Bytes::Plain(data.into()))
             };
         }
-        block.seal = seal;
+        block.checksum = kind;
         if was_clean {
             self.clean = self.clean.saturating_sub(1);
             self.plain += 1;
         }
-        let block = self.blocks.get_mut(&number).ok_or_else(gone)?;
+        let block = self.blocks.get_mut(&number).ok_or_else(not_cached)?;
         Ok(block.data.plain(size)?.0)
     }
 
-    /// A block of zeros in place of whatever the disk has there.
-    pub(super) fn fresh(&mut self, number: u64, seal: Seal) -> Result<&mut [u8]> {
+    /// A block of zeros to be changed, without reading the disk.
+    pub(super) fn write_zeroed(&mut self, number: u64, kind: ChecksumKind) -> Result<&mut [u8]> {
         self.make_room();
         let block = Block {
             data: Bytes::Plain(self.zeros()),
-            before: Before::Unknown,
-            seal,
+            on_disk: OnDisk::Unknown,
+            checksum: kind,
             used: true,
         };
         self.plain += 1;
@@ -271,7 +290,7 @@ impl<D: BlockDevice> Cache<D> {
         Ok(entry.insert_entry(block).into_mut().data.plain(size)?.0)
     }
 
-    /// Forgets blocks whose content does not matter any more.
+    /// Drops blocks that are no longer in use, changed or not.
     pub(super) fn forget(&mut self, start: u64, count: u64) {
         if count > self.blocks.len() as u64 {
             self.blocks
@@ -289,9 +308,9 @@ impl<D: BlockDeviceMut> Cache<D> {
     pub(super) fn flush(&mut self) -> Result<()> {
         let changed = self.blocks.iter().filter(|(_, block)| !block.is_clean());
         let mut numbers: Vec<u64> = changed.map(|(number, _)| *number).collect();
-        let pristine = self.pristine.take();
-        if let Some(pristine) = &pristine {
-            numbers.extend(pristine.blocks());
+        let initial = self.initial.take();
+        if let Some(initial) = &initial {
+            numbers.extend(initial.blocks());
         }
         numbers.sort_unstable();
         numbers.dedup();
@@ -299,20 +318,20 @@ impl<D: BlockDeviceMut> Cache<D> {
         for number in numbers {
             let at = number * u64::from(self.block_size);
             let Some(block) = self.blocks.get_mut(&number) else {
-                if let Some(pristine) = &pristine {
+                if let Some(initial) = &initial {
                     scratch.fill(0);
-                    pristine.fill(number, &mut scratch);
+                    initial.fill(number, &mut scratch)?;
                     put(&mut self.device, at, &scratch)?;
                 }
                 continue;
             };
             let (data, was_packed) = block.data.plain(scratch.len())?;
-            self.checksums.seal(data, number, block.seal);
-            let is_same = match &block.before {
-                Before::Same => true,
-                Before::Zero => is_zero(data),
-                Before::Bytes(bytes) => bytes.is(data)?,
-                Before::Unknown => false,
+            self.checksums.update(data, number, block.checksum);
+            let is_same = match &block.on_disk {
+                OnDisk::Same => true,
+                OnDisk::Zero => is_zero(data),
+                OnDisk::Bytes(bytes) => bytes.is(data)?,
+                OnDisk::Unknown => false,
             };
             if !is_same {
                 put(&mut self.device, at, data)?;
@@ -320,7 +339,7 @@ impl<D: BlockDeviceMut> Cache<D> {
             if was_packed {
                 self.blocks.remove(&number);
             } else {
-                block.before = Before::Same;
+                block.on_disk = OnDisk::Same;
                 self.clean += 1;
             }
         }
@@ -331,8 +350,8 @@ impl<D: BlockDeviceMut> Cache<D> {
     }
 }
 
-fn gone() -> io::Error {
-    io::Error::other("a block is gone from memory")
+fn not_cached() -> io::Error {
+    io::Error::other("a block is not in the cache")
 }
 
 fn put<D: BlockDeviceMut>(device: &mut D, at: u64, data: &[u8]) -> Result<()> {

@@ -1,27 +1,29 @@
 //! Checksums of metadata (kernel, `Documentation/filesystems/ext4/checksums.rst`): CRC-32C
 //! with `metadata_csum`, CRC-16 of group descriptors with the older `uninit_bg`.
 
-use super::layout::{get16, get32, put32, sb};
+use core::mem::offset_of;
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use super::layout::{
+    DirectoryTail, ExtentHeader, ExtentTail, GroupDescriptor, IndexCount, IndexEntry, IndexTail,
+    RawSuperblock, XattrBlockHeader, index_count_offset, split16,
+};
 use crate::format::crc::crc32c;
 
-/// Bytes of the entry that hides a directory block's checksum.
-pub(super) const DIR_TAIL: usize = 12;
-const DIR_TAIL_TYPE: u8 = 0xde;
-/// Bytes of an index block's.
-pub(super) const INDEX_TAIL: usize = 8;
-
-/// What kind of checksum a block carries. Those of directories and extents start from the
-/// inode's seed.
+/// Where in a block its checksum is, and what it covers. Checksums of directories and extent
+/// trees start from the inode's seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seal {
-    /// None in the block itself.
-    Plain,
-    /// A directory's block with entries.
-    Entries(u32),
-    /// A directory's block of its index.
-    Index(u32),
-    /// A block of an extent tree.
-    Extents(u32),
+pub(super) enum ChecksumKind {
+    /// The block has none.
+    None,
+    /// A block of a directory's entries.
+    DirectoryEntries(u32),
+    /// A block of a directory's index.
+    DirectoryIndex(u32),
+    /// A node of an extent tree.
+    ExtentNode(u32),
     /// A block of extended attributes.
     Xattrs,
 }
@@ -37,6 +39,7 @@ pub(super) enum Checksums {
 }
 
 impl Checksums {
+    /// The seed with `metadata_csum`.
     pub(super) fn all(self) -> Option<u32> {
         match self {
             Self::All(seed) => Some(seed),
@@ -49,7 +52,7 @@ impl Checksums {
         self != Self::None
     }
 
-    /// What checksums that belong to an inode start from.
+    /// The seed of checksums that belong to an inode.
     pub(super) fn inode_seed(self, ino: u32, generation: u32) -> u32 {
         let seed = self.all().unwrap_or_default();
         crc32c(crc32c(seed, &ino.to_le_bytes()), &generation.to_le_bytes())
@@ -57,8 +60,8 @@ impl Checksums {
 
     /// The checksum of a group's descriptor; `None` where there is none.
     pub(super) fn descriptor(self, group: u32, raw: &[u8]) -> Option<u16> {
-        use super::layout::gd;
-        let (before, after) = (&raw[..gd::CHECKSUM], &raw[gd::CHECKSUM + 2..]);
+        const AT: usize = offset_of!(GroupDescriptor, checksum);
+        let (before, after) = (raw.get(..AT)?, raw.get(AT + 2..)?);
         match self {
             Self::None => None,
             Self::Groups(uuid) => {
@@ -69,27 +72,32 @@ impl Checksums {
             Self::All(seed) => {
                 let crc = crc32c(seed, &group.to_le_bytes());
                 let crc = crc32c(crc32c(crc, before), &[0, 0]);
-                Some(crc32c(crc, after) as u16)
+                Some(split16(crc32c(crc, after)).0.get())
             }
         }
     }
 
-    /// Puts a block's own checksum in it.
-    pub(super) fn seal(self, block: &mut [u8], number: u64, seal: Seal) {
+    /// Stores a block's own checksum in it.
+    pub(super) fn update(self, block: &mut [u8], number: u64, kind: ChecksumKind) {
         if let Self::All(seed) = self
-            && let Some((at, crc)) = block_checksum(seed, block, number, seal)
+            && let Some((at, crc)) = block_checksum(seed, block, number, kind)
+            && let Some(place) = block.get_mut(at..)
+            && let Ok((field, _)) = U32::mut_from_prefix(place)
         {
-            put32(block, at, crc);
+            field.set(crc);
         }
     }
 
-    /// Whether a block's own checksum is right. A block that says of itself that its checksum
-    /// is beyond its end does not have one, as in the kernel.
-    pub(super) fn is_right(self, block: &[u8], number: u64, seal: Seal) -> bool {
+    /// Whether a block's own checksum is right. A block of which the header puts the checksum
+    /// behind its end does not have one, as in the kernel.
+    pub(super) fn verify(self, block: &[u8], number: u64, kind: ChecksumKind) -> bool {
         match self {
-            Self::All(seed) => match block_checksum(seed, block, number, seal) {
-                Some((at, crc)) => get32(block, at) == crc,
-                None => seal == Seal::Plain,
+            Self::All(seed) => match block_checksum(seed, block, number, kind) {
+                Some((at, crc)) => {
+                    let stored = block.get(at..).map(U32::ref_from_prefix);
+                    stored.is_some_and(|stored| stored.is_ok_and(|(stored, _)| *stored == crc))
+                }
+                None => kind == ChecksumKind::None,
             },
             _ => true,
         }
@@ -97,60 +105,52 @@ impl Checksums {
 }
 
 /// Where a block's checksum is, and what it must be. `None` where there is no room for one.
-fn block_checksum(seed: u32, block: &[u8], number: u64, seal: Seal) -> Option<(usize, u32)> {
-    match seal {
-        Seal::Plain => None,
-        Seal::Entries(seed) => {
-            let tail = block.len() - DIR_TAIL;
-            Some((tail + 8, crc32c(seed, &block[..tail])))
+fn block_checksum(
+    seed: u32,
+    block: &[u8],
+    number: u64,
+    kind: ChecksumKind,
+) -> Option<(usize, u32)> {
+    match kind {
+        ChecksumKind::None => None,
+        ChecksumKind::DirectoryEntries(seed) => {
+            let tail = block.len().checked_sub(size_of::<DirectoryTail>())?;
+            let at = tail + offset_of!(DirectoryTail, checksum);
+            Some((at, crc32c(seed, &block[..tail])))
         }
-        Seal::Index(seed) => {
-            let at = index_at(block);
-            let limit = usize::from(get16(block, at));
-            let count = usize::from(get16(block, at + 2));
-            let tail = at + limit * 8;
-            if count > limit || tail + INDEX_TAIL > block.len() {
+        ChecksumKind::DirectoryIndex(seed) => {
+            let start = index_count_offset(block);
+            let (index, _) = IndexCount::ref_from_prefix(block.get(start..)?).ok()?;
+            let (limit, count) = (index.limit.get(), index.count.get());
+            let tail = start + usize::from(limit) * size_of::<IndexEntry>();
+            if count > limit || tail + size_of::<IndexTail>() > block.len() {
                 return None;
             }
-            let crc = crc32c(seed, &block[..at + count * 8]);
-            let crc = crc32c(crc, &block[tail..tail + 4]);
-            Some((tail + 4, crc32c(crc, &[0; 4])))
+            let end = start + usize::from(count) * size_of::<IndexEntry>();
+            let at = tail + offset_of!(IndexTail, checksum);
+            let crc = crc32c(seed, &block[..end]);
+            let crc = crc32c(crc, &block[tail..at]);
+            Some((at, crc32c(crc, &[0; 4])))
         }
-        Seal::Extents(seed) => {
-            let tail = 12 + usize::from(get16(block, 4)) * 12;
-            (tail + 4 <= block.len()).then(|| (tail, crc32c(seed, &block[..tail])))
+        ChecksumKind::ExtentNode(seed) => {
+            let (header, entries) = ExtentHeader::ref_from_prefix(block).ok()?;
+            let length = usize::from(header.max.get()) * size_of::<ExtentHeader>();
+            let has_room = length + size_of::<ExtentTail>() <= entries.len();
+            let tail = size_of::<ExtentHeader>() + length;
+            has_room.then(|| (tail, crc32c(seed, &block[..tail])))
         }
-        Seal::Xattrs => {
+        ChecksumKind::Xattrs => {
+            const AT: usize = offset_of!(XattrBlockHeader, checksum);
             let crc = crc32c(seed, &number.to_le_bytes());
-            let crc = crc32c(crc32c(crc, &block[..16]), &[0; 4]);
-            Some((16, crc32c(crc, &block[20..])))
+            let crc = crc32c(crc32c(crc, block.get(..AT)?), &[0; 4]);
+            Some((AT, crc32c(crc, block.get(AT + 4..)?)))
         }
     }
 }
 
-/// Where in an index block its limit and count are: behind the two entries of the directory
-/// and the index's description, or behind the one entry that hides the block.
-pub(super) fn index_at(block: &[u8]) -> usize {
-    if get16(block, 4) == 12 { 32 } else { 8 }
-}
-
-/// Makes a directory block's tail, which reads as an entry of nothing.
-pub(super) fn make_tail(block: &mut [u8]) {
-    let tail = block.len() - DIR_TAIL;
-    block[tail..].fill(0);
-    block[tail + 4] = DIR_TAIL as u8;
-    block[tail + 7] = DIR_TAIL_TYPE;
-}
-
-/// Whether a directory block ends in a tail.
-pub(super) fn has_tail(block: &[u8]) -> bool {
-    let tail = &block[block.len() - DIR_TAIL..];
-    tail[..8] == [0, 0, 0, 0, DIR_TAIL as u8, 0, 0, DIR_TAIL_TYPE]
-}
-
 /// The superblock's checksum.
 pub(super) fn superblock(raw: &[u8]) -> u32 {
-    crc32c(!0, &raw[..sb::CHECKSUM])
+    crc32c(!0, &raw[..offset_of!(RawSuperblock, checksum)])
 }
 
 /// The CRC-16 register after `data`; polynomial 0x8005, reflected (kernel, `lib/crc16.c`).

@@ -1,4 +1,4 @@
-//! Why the engine cannot do what it was asked.
+//! Errors of the engine.
 
 use std::io;
 
@@ -144,7 +144,15 @@ pub enum Error {
 /// What the engine's functions return.
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
-/// The filesystem contradicts itself.
+/// An error of a filesystem that contradicts itself.
 pub(super) fn corrupt<T>(what: impl Into<String>) -> Result<T> {
     Err(Error::Corrupt(what.into()))
+}
+
+/// A number in a narrower type.
+///
+/// # Errors
+/// [`Error::Corrupt`] when it does not fit.
+pub(super) fn narrow<N: TryFrom<W>, W: Copy + std::fmt::Display>(number: W) -> Result<N> {
+    N::try_from(number).or_else(|_| corrupt(format!("the number {number} is out of range")))
 }

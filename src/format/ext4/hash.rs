@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 
-/// How a directory hashes its names.
+/// The hash function of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hasher {
     kind: Kind,
@@ -21,7 +21,7 @@ enum Kind {
 /// What MD4 starts from, where the filesystem has no seed.
 const DEFAULT_SEED: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 const TEA_DELTA: u32 = 0x9e37_79b9;
-/// The hash that means a directory's end; no name may have it.
+/// The hash that stands for a directory's end, which no name can have (`EXT4_HTREE_EOF_32BIT`).
 const END: u32 = 0xffff_fffe;
 
 impl Hasher {
@@ -95,7 +95,7 @@ impl Hasher {
 
     /// A name's bytes as words, filled up with its length.
     fn words<const N: usize>(&self, name: &[u8]) -> [u32; N] {
-        let length = name.len() as u32;
+        let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
         let mut pad = length | length << 8;
         pad |= pad << 16;
         let mut words = [pad; N];

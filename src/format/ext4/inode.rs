@@ -1,31 +1,73 @@
-//! One inode as it is stored, with names for its fields.
+//! One inode in memory, with names for its fields.
 
-use super::checksum::Seal;
-use super::error::{Result, corrupt};
-use super::filesystem::Filesystem;
-use super::layout::{get_split, get16, get32, incompat, ino, put16, put32, ro_compat, sb};
+use core::mem::offset_of;
+
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, FromZeros, IntoBytes, transmute_mut, transmute_ref};
+
+use super::checksum::Checksums;
+use super::error::{Error, Result};
+use super::layout::{
+    BLOCK_MAP_LEN, INODE_BASE_LEN, InodeBase, InodeExtra, MODE_TYPE_MASK, inode_flags, join16,
+    join32, join48, split16, split32, split48,
+};
 use super::types::{Attributes, FileType, Ino, Timestamp};
-use crate::format::block::BlockDevice;
 use crate::format::crc::crc32c;
-
-/// Bytes that `i_blocks` counts in.
-const SECTOR: u64 = 512;
 
 /// An inode in memory.
 #[derive(Debug, Clone)]
 pub(super) struct Inode {
-    pub(super) ino: Ino,
-    pub(super) raw: Vec<u8>,
+    ino: Ino,
+    base: InodeBase,
+    /// What follows the oldest form: fields of [`InodeExtra`], then extended attributes.
+    rest: Vec<u8>,
+}
+
+/// An inode's checksum: the high half is stored where there is room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InodeChecksum {
+    low: u16,
+    high: Option<u16>,
 }
 
 impl Inode {
+    /// An inode from its bytes on the disk, all of which are `raw`.
+    pub(super) fn from_bytes(ino: Ino, raw: &[u8]) -> Result<Self> {
+        let (base, rest) = InodeBase::read_from_prefix(raw)
+            .map_err(|_| Error::Corrupt(format!("inode {ino} is cut off")))?;
+        let rest = rest.to_vec();
+        Ok(Self { ino, base, rest })
+    }
+
+    /// An inode of zeros, `size` bytes long, of which `extra_isize` bytes behind the oldest
+    /// form are in use.
+    pub(super) fn new(ino: Ino, size: u16, extra_isize: u16) -> Self {
+        let mut rest = vec![0; usize::from(size).saturating_sub(INODE_BASE_LEN)];
+        if let Ok((extra, _)) = InodeExtra::mut_from_prefix(&mut rest) {
+            extra.extra_isize.set(extra_isize);
+        }
+        let base = InodeBase::new_zeroed();
+        Self { ino, base, rest }
+    }
+
+    /// Writes the inode to its place, which is as long as the inode.
+    pub(super) fn store(&self, place: &mut [u8]) {
+        let (base, rest) = place.split_at_mut(INODE_BASE_LEN);
+        base.copy_from_slice(self.base.as_bytes());
+        rest.copy_from_slice(&self.rest);
+    }
+
+    pub(super) fn ino(&self) -> Ino {
+        self.ino
+    }
+
     pub(super) fn mode(&self) -> u16 {
-        get16(&self.raw, ino::MODE)
+        self.base.mode.get()
     }
 
     /// The type; `None` where the mode names none.
     pub(super) fn file_type(&self) -> Option<FileType> {
-        match self.mode() & ino::TYPE_MASK {
+        match self.mode() & MODE_TYPE_MASK {
             0o100_000 => Some(FileType::File),
             0o040_000 => Some(FileType::Directory),
             0o120_000 => Some(FileType::Symlink),
@@ -47,8 +89,7 @@ impl Inode {
             FileType::Fifo => 0o010_000,
             FileType::Socket => 0o140_000,
         };
-        let mode = self.mode() & !ino::TYPE_MASK | bits;
-        put16(&mut self.raw, ino::MODE, mode);
+        self.base.mode.set(self.mode() & !MODE_TYPE_MASK | bits);
     }
 
     pub(super) fn is_directory(&self) -> bool {
@@ -56,156 +97,154 @@ impl Inode {
     }
 
     pub(super) fn uid(&self) -> u32 {
-        u32::from(get16(&self.raw, ino::UID)) | u32::from(get16(&self.raw, ino::UID_HI)) << 16
+        join16(self.base.uid_lo, self.base.uid_hi)
     }
 
     pub(super) fn gid(&self) -> u32 {
-        u32::from(get16(&self.raw, ino::GID)) | u32::from(get16(&self.raw, ino::GID_HI)) << 16
+        join16(self.base.gid_lo, self.base.gid_hi)
     }
 
     pub(super) fn size(&self) -> u64 {
-        get_split(&self.raw, ino::SIZE, ino::SIZE_HI)
+        join32(self.base.size_lo, self.base.size_hi)
     }
 
     pub(super) fn set_size(&mut self, size: u64) {
-        put32(&mut self.raw, ino::SIZE, size as u32);
-        put32(&mut self.raw, ino::SIZE_HI, (size >> 32) as u32);
+        (self.base.size_lo, self.base.size_hi) = split32(size);
     }
 
     pub(super) fn links(&self) -> u16 {
-        get16(&self.raw, ino::LINKS)
+        self.base.links_count.get()
     }
 
     pub(super) fn set_links(&mut self, links: u16) {
-        put16(&mut self.raw, ino::LINKS, links);
+        self.base.links_count.set(links);
     }
 
-    pub(super) fn flags(&self) -> u32 {
-        get32(&self.raw, ino::FLAGS)
+    pub(super) fn has_flag(&self, flag: u32) -> bool {
+        self.base.flags.get() & flag != 0
     }
 
     pub(super) fn set_flag(&mut self, flag: u32, value: bool) {
-        let flags = if value {
-            self.flags() | flag
+        if value {
+            self.base.flags |= flag;
         } else {
-            self.flags() & !flag
-        };
-        put32(&mut self.raw, ino::FLAGS, flags);
+            self.base.flags &= !flag;
+        }
     }
 
     pub(super) fn has_extents(&self) -> bool {
-        self.flags() & ino::EXTENTS != 0
-    }
-
-    pub(super) fn is_indexed(&self) -> bool {
-        self.flags() & ino::INDEX != 0
-    }
-
-    pub(super) fn generation(&self) -> u32 {
-        get32(&self.raw, ino::GENERATION)
+        self.has_flag(inode_flags::EXTENTS)
     }
 
     /// `i_block`: a short link's target, a device's number, or where the data is.
-    pub(super) fn block(&self) -> &[u8] {
-        &self.raw[ino::BLOCK..ino::BLOCK + ino::BLOCK_LEN]
+    pub(super) fn block(&self) -> &[u8; BLOCK_MAP_LEN] {
+        &self.base.block
     }
 
-    pub(super) fn block_mut(&mut self) -> &mut [u8] {
-        &mut self.raw[ino::BLOCK..ino::BLOCK + ino::BLOCK_LEN]
+    pub(super) fn block_mut(&mut self) -> &mut [u8; BLOCK_MAP_LEN] {
+        &mut self.base.block
+    }
+
+    /// `i_block` as numbers.
+    pub(super) fn block_map(&self) -> &[U32; BLOCK_MAP_LEN / 4] {
+        transmute_ref!(&self.base.block)
+    }
+
+    /// The stored count of blocks: in sectors, or filesystem blocks with the flag
+    /// `HUGE_FILE`.
+    pub(super) fn blocks(&self) -> u64 {
+        join48(self.base.blocks_lo, self.base.blocks_hi)
+    }
+
+    pub(super) fn set_blocks(&mut self, blocks: u64) {
+        (self.base.blocks_lo, self.base.blocks_hi) = split48(blocks);
     }
 
     /// The block with extended attributes; 0 for none.
     pub(super) fn xattr_block(&self) -> u64 {
-        u64::from(get32(&self.raw, ino::FILE_ACL))
-            | u64::from(get16(&self.raw, ino::FILE_ACL_HI)) << 32
+        join48(self.base.file_acl_lo, self.base.file_acl_hi)
     }
 
     pub(super) fn set_xattr_block(&mut self, block: u64) {
-        put32(&mut self.raw, ino::FILE_ACL, block as u32);
-        put16(&mut self.raw, ino::FILE_ACL_HI, (block >> 32) as u16);
+        (self.base.file_acl_lo, self.base.file_acl_hi) = split48(block);
+    }
+
+    fn extra(&self) -> Option<&InodeExtra> {
+        InodeExtra::ref_from_prefix(&self.rest)
+            .ok()
+            .map(|(extra, _)| extra)
     }
 
     /// Bytes behind the oldest form that are in use.
-    pub(super) fn extra_isize(&self) -> usize {
-        if self.raw.len() <= ino::SIZE_BASE {
-            return 0;
-        }
-        let extra = usize::from(get16(&self.raw, ino::EXTRA_ISIZE));
-        if extra.is_multiple_of(4) && ino::SIZE_BASE + extra <= self.raw.len() {
-            extra
+    fn extra_isize(&self) -> usize {
+        let stored = self.extra().map_or(0, |extra| extra.extra_isize.get());
+        let stored = usize::from(stored);
+        if stored.is_multiple_of(4) && stored <= self.rest.len() {
+            stored
         } else {
             0
         }
     }
 
-    /// Where extended attributes in the inode are.
-    pub(super) fn xattr_space(&self) -> Option<std::ops::Range<usize>> {
-        let start = ino::SIZE_BASE + self.extra_isize();
-        let has_room = self.extra_isize() > 0 && start + 4 + 4 <= self.raw.len();
-        has_room.then_some(start..self.raw.len())
+    fn xattr_start(&self) -> Option<usize> {
+        let start = self.extra_isize();
+        (start > 0 && start + 4 + 4 <= self.rest.len()).then_some(start)
     }
 
-    fn has_field(&self, end: usize) -> bool {
-        ino::SIZE_BASE + self.extra_isize() >= end
+    /// The inode's room for extended attributes.
+    pub(super) fn xattr_area(&self) -> Option<&[u8]> {
+        self.rest.get(self.xattr_start()?..)
+    }
+
+    pub(super) fn xattr_area_mut(&mut self) -> Option<&mut [u8]> {
+        let start = self.xattr_start()?;
+        self.rest.get_mut(start..)
     }
 
     pub(super) fn mtime(&self) -> Timestamp {
-        let low = i64::from(get32(&self.raw, ino::MTIME).cast_signed());
-        let extra = if self.has_field(ino::MTIME_EXTRA + 4) {
-            get32(&self.raw, ino::MTIME_EXTRA)
-        } else {
-            0
+        let has_extra = self.extra_isize() >= offset_of!(InodeExtra, mtime_extra) + 4;
+        let extra = match self.extra() {
+            Some(extra) if has_extra => extra.mtime_extra.get(),
+            _ => 0,
         };
+        let nanos = extra >> 2;
         Timestamp {
-            secs: low + (i64::from(extra & 3) << 32),
-            // What is no number of nanoseconds is none.
-            nanos: Some(extra >> 2)
-                .filter(|nanos| *nanos < 1_000_000_000)
-                .unwrap_or(0),
-        }
-    }
-
-    fn set_time(&mut self, at: usize, extra_at: usize, time: Timestamp) {
-        let has_extra = self.has_field(extra_at + 4);
-        let earliest = i64::from(i32::MIN);
-        let latest = earliest
-            + if has_extra {
-                (1 << 34) - 1
-            } else {
-                (1 << 32) - 1
-            };
-        let secs = time.secs.clamp(earliest, latest);
-        put32(&mut self.raw, at, secs as u32);
-        if has_extra {
-            let epoch = (secs - i64::from(secs as i32)) >> 32;
-            let nanos = if secs == time.secs { time.nanos } else { 0 };
-            put32(&mut self.raw, extra_at, nanos << 2 | epoch as u32 & 3);
+            secs: i64::from(self.base.mtime.get().cast_signed()) + (i64::from(extra & 3) << 32),
+            nanos: if nanos < 1_000_000_000 { nanos } else { 0 },
         }
     }
 
     /// Sets mode, owner and times.
     pub(super) fn set_attributes(&mut self, attributes: &Attributes) {
-        let mode = self.mode() & ino::TYPE_MASK | attributes.mode & !ino::TYPE_MASK;
-        put16(&mut self.raw, ino::MODE, mode);
-        put16(&mut self.raw, ino::UID, attributes.uid as u16);
-        put16(&mut self.raw, ino::UID_HI, (attributes.uid >> 16) as u16);
-        put16(&mut self.raw, ino::GID, attributes.gid as u16);
-        put16(&mut self.raw, ino::GID_HI, (attributes.gid >> 16) as u16);
-        for (at, extra_at) in [
-            (ino::ATIME, ino::ATIME_EXTRA),
-            (ino::CTIME, ino::CTIME_EXTRA),
-            (ino::MTIME, ino::MTIME_EXTRA),
-        ] {
-            self.set_time(at, extra_at, attributes.mtime);
-        }
-        if self.has_field(ino::CRTIME_EXTRA + 4) {
-            self.set_time(ino::CRTIME, ino::CRTIME_EXTRA, attributes.mtime);
+        let mode = self.mode() & MODE_TYPE_MASK | attributes.mode & !MODE_TYPE_MASK;
+        self.base.mode.set(mode);
+        (self.base.uid_lo, self.base.uid_hi) = split16(attributes.uid);
+        (self.base.gid_lo, self.base.gid_hi) = split16(attributes.gid);
+
+        let time = attributes.mtime;
+        let in_use = self.extra_isize();
+        let has_extra = |offset: usize| in_use >= offset + 4;
+        // An inode without room for them has no extra fields in use.
+        let mut none = InodeExtra::new_zeroed();
+        let extra = match InodeExtra::mut_from_prefix(&mut self.rest) {
+            Ok((extra, _)) => extra,
+            Err(_) => &mut none,
+        };
+        let base = &mut self.base;
+        let has_atime = has_extra(offset_of!(InodeExtra, atime_extra));
+        set_time(&mut base.atime, &mut extra.atime_extra, has_atime, time);
+        let has_ctime = has_extra(offset_of!(InodeExtra, ctime_extra));
+        set_time(&mut base.ctime, &mut extra.ctime_extra, has_ctime, time);
+        let has_mtime = has_extra(offset_of!(InodeExtra, mtime_extra));
+        set_time(&mut base.mtime, &mut extra.mtime_extra, has_mtime, time);
+        if has_extra(offset_of!(InodeExtra, crtime_extra)) {
+            set_time(&mut extra.crtime, &mut extra.crtime_extra, true, time);
         }
     }
 
     /// A device's major and minor number.
     pub(super) fn device(&self) -> (u32, u32) {
-        let (old, new) = (get32(self.block(), 0), get32(self.block(), 4));
+        let [old, new, ..] = self.block_map().map(U32::get);
         if old != 0 {
             (old >> 8 & 0xff, old & 0xff)
         } else {
@@ -220,139 +259,77 @@ impl Inode {
         } else {
             (0, minor & 0xff | major << 8 | (minor & !0xff) << 12)
         };
-        put32(self.block_mut(), 0, old);
-        put32(self.block_mut(), 4, new);
-    }
-}
-
-impl<D: BlockDevice> Filesystem<D> {
-    /// Where an inode is: its block, and its place in it.
-    fn inode_place(&self, ino: Ino) -> Result<(u64, usize)> {
-        let geometry = &self.sb.geometry;
-        if ino == 0 || ino > geometry.inodes {
-            return corrupt(format!(
-                "there is no inode {ino}, the last is {}",
-                geometry.inodes
-            ));
-        }
-        let (group, index) = (
-            (ino - 1) / geometry.inodes_per_group,
-            (ino - 1) % geometry.inodes_per_group,
-        );
-        let offset = u64::from(index) * u64::from(geometry.inode_size);
-        let block_size = u64::from(geometry.block_size);
-        let block = self.group(group)?.inode_table + offset / block_size;
-        Ok((block, (offset % block_size) as usize))
+        let map: &mut [U32; BLOCK_MAP_LEN / 4] = transmute_mut!(&mut self.base.block);
+        map[0].set(old);
+        map[1].set(new);
     }
 
-    /// An inode that somebody uses.
-    pub(super) fn inode(&mut self, ino: Ino) -> Result<Inode> {
-        let (block, at) = self.inode_place(ino)?;
-        let size = usize::from(self.sb.geometry.inode_size);
-        let raw = self.cache.read(block)?[at..at + size].to_vec();
-        let inode = Inode { ino, raw };
-        if inode.links() == 0 || inode.file_type().is_none() {
-            return corrupt(format!("inode {ino} is not in use, and has a name"));
-        }
-        if let Some((low, high)) = self.inode_checksum(&inode)
-            && (get16(&inode.raw, ino::CHECKSUM) != low
-                || high.is_some_and(|high| get16(&inode.raw, ino::CHECKSUM_HI) != high))
-        {
-            return corrupt(format!("inode {ino} does not have its checksum"));
-        }
-        Ok(inode)
-    }
-
-    /// An inode of which only the number is known; nothing reads it before it is stored.
-    pub(super) fn new_inode(&self, ino: Ino) -> Inode {
-        let mut raw = vec![0; usize::from(self.sb.geometry.inode_size)];
-        let extra = self.sb.extra_isize();
-        if extra > 0 {
-            put16(&mut raw, ino::EXTRA_ISIZE, extra);
-        }
-        Inode { ino, raw }
-    }
-
-    /// Low half of an inode's checksum, and the high one where there is room for it.
-    fn inode_checksum(&self, inode: &Inode) -> Option<(u16, Option<u16>)> {
-        self.sb.checksums.all()?;
-        let seed = self.inode_seed(inode);
-        let raw = &inode.raw;
-        let crc = crc32c(seed, &raw[..ino::CHECKSUM]);
-        let crc = crc32c(crc, &[0; 2]);
-        let crc = crc32c(crc, &raw[ino::CHECKSUM + 2..ino::SIZE_BASE]);
-        if raw.len() == ino::SIZE_BASE {
-            return Some((crc as u16, None));
-        }
-        let has_high = inode.extra_isize() >= 4;
-        let crc = crc32c(crc, &raw[ino::SIZE_BASE..ino::CHECKSUM_HI]);
-        let high = &raw[ino::CHECKSUM_HI..ino::CHECKSUM_HI + 2];
-        let crc = crc32c(crc, if has_high { &[0; 2] } else { high });
-        let crc = crc32c(crc, &raw[ino::CHECKSUM_HI + 2..]);
-        Some((crc as u16, has_high.then_some((crc >> 16) as u16)))
-    }
-
-    /// What checksums of an inode's blocks start from.
-    pub(super) fn inode_seed(&self, inode: &Inode) -> u32 {
-        match self.sb.checksums.all() {
-            Some(_) => self.sb.checksums.inode_seed(inode.ino, inode.generation()),
+    /// The seed of checksums of the inode and its blocks; 0 where there are none.
+    pub(super) fn checksum_seed(&self, checksums: Checksums) -> u32 {
+        match checksums.all() {
+            Some(_) => checksums.inode_seed(self.ino, self.base.generation.get()),
             None => 0,
         }
     }
 
-    /// Stores an inode.
-    pub(super) fn put_inode(&mut self, inode: &mut Inode) -> Result<()> {
-        if let Some((low, high)) = self.inode_checksum(inode) {
-            put16(&mut inode.raw, ino::CHECKSUM, low);
-            if let Some(high) = high {
-                put16(&mut inode.raw, ino::CHECKSUM_HI, high);
-            }
-        }
-        let (block, at) = self.inode_place(inode.ino)?;
-        let place = self.cache.write(block, Seal::Plain)?;
-        place[at..at + inode.raw.len()].copy_from_slice(&inode.raw);
-        Ok(())
+    fn checksum(&self, checksums: Checksums) -> Option<InodeChecksum> {
+        const LOW: usize = offset_of!(InodeBase, checksum_lo);
+        const HIGH: usize = offset_of!(InodeExtra, checksum_hi);
+        checksums.all()?;
+        let base = self.base.as_bytes();
+        let crc = crc32c(self.checksum_seed(checksums), &base[..LOW]);
+        let crc = crc32c(crc, &[0; 2]);
+        let crc = crc32c(crc, &base[LOW + 2..]);
+        let (Some(before), Some(high), Some(behind)) = (
+            self.rest.get(..HIGH),
+            self.rest.get(HIGH..HIGH + 2),
+            self.rest.get(HIGH + 2..),
+        ) else {
+            let low = split16(crc).0.get();
+            return Some(InodeChecksum { low, high: None });
+        };
+        let has_high = self.extra_isize() >= HIGH + 2;
+        let crc = crc32c(crc, before);
+        let crc = crc32c(crc, if has_high { &[0; 2] } else { high });
+        let (low, high) = split16(crc32c(crc, behind));
+        Some(InodeChecksum {
+            low: low.get(),
+            high: has_high.then_some(high.get()),
+        })
     }
 
-    /// Makes an inode's place in its table zero.
-    pub(super) fn clear_inode(&mut self, ino: Ino) -> Result<()> {
-        let (block, at) = self.inode_place(ino)?;
-        let size = usize::from(self.sb.geometry.inode_size);
-        self.cache.write(block, Seal::Plain)?[at..at + size].fill(0);
-        Ok(())
+    /// Whether the checksum is right.
+    pub(super) fn verify_checksum(&self, checksums: Checksums) -> bool {
+        self.checksum(checksums).is_none_or(|crc| {
+            let stored = self.extra().map(|extra| extra.checksum_hi.get());
+            self.base.checksum_lo == crc.low && crc.high.is_none_or(|high| stored == Some(high))
+        })
     }
 
-    /// Filesystem blocks that an inode takes, as it says.
-    fn counted_blocks(&self, inode: &Inode) -> u64 {
-        let low = u64::from(get32(&inode.raw, ino::BLOCKS));
-        let per_block = u64::from(self.sb.geometry.block_size) / SECTOR;
-        if self.sb.ro_compat() & ro_compat::HUGE_FILE == 0 {
-            return low / per_block;
-        }
-        let count = low | u64::from(get16(&inode.raw, ino::BLOCKS_HI)) << 32;
-        if inode.flags() & ino::HUGE_FILE != 0 {
-            count
-        } else {
-            count / per_block
+    /// Stores the checksum.
+    pub(super) fn update_checksum(&mut self, checksums: Checksums) {
+        let Some(crc) = self.checksum(checksums) else {
+            return;
+        };
+        self.base.checksum_lo.set(crc.low);
+        if let Some(high) = crc.high
+            && let Ok((extra, _)) = InodeExtra::mut_from_prefix(&mut self.rest)
+        {
+            extra.checksum_hi.set(high);
         }
     }
+}
 
-    /// Adds to the blocks that an inode takes, and subtracts.
-    pub(super) fn count_blocks(&mut self, inode: &mut Inode, more: u64, less: u64) {
-        let count = (self.counted_blocks(inode) + more).saturating_sub(less);
-        let sectors = count * (u64::from(self.sb.geometry.block_size) / SECTOR);
-        let is_huge = sectors >> 48 != 0;
-        if sectors >> 32 != 0 {
-            self.sb.require(sb::RO_COMPAT, ro_compat::HUGE_FILE);
-        }
-        inode.set_flag(ino::HUGE_FILE, is_huge);
-        let stored = if is_huge { count } else { sectors };
-        put32(&mut inode.raw, ino::BLOCKS, stored as u32);
-        put16(&mut inode.raw, ino::BLOCKS_HI, (stored >> 32) as u16);
-    }
-
-    /// Makes sure that the superblock knows of extents.
-    pub(super) fn require_extents(&mut self) {
-        self.sb.require(sb::INCOMPAT, incompat::EXTENTS);
+/// Stores a time in its two fields, the second of which may not be in use.
+fn set_time(field: &mut U32, extra: &mut U32, has_extra: bool, time: Timestamp) {
+    let earliest = i64::from(i32::MIN);
+    let bits = if has_extra { 34 } else { 32 };
+    let secs = time.secs.clamp(earliest, earliest + (1 << bits) - 1);
+    *field = split32(secs.cast_unsigned()).0;
+    if has_extra {
+        let epoch = (secs - i64::from(field.get().cast_signed())) >> 32;
+        let epoch = split32(epoch.cast_unsigned()).0.get() & 3;
+        let nanos = if secs == time.secs { time.nanos } else { 0 };
+        extra.set(nanos << 2 | epoch);
     }
 }

@@ -10,44 +10,56 @@
 //! The format is the one of the kernel's `Documentation/filesystems/ext4`; where that is
 //! silent, what `e2fsck` and the kernel's `fs/ext4` accept.
 //!
-//! | module | what it knows |
+//! Its layers, each of which uses those above it in this table only (`tests/layering.rs`):
+//!
+//! | modules | what they know |
 //! |---|---|
-//! | `layout` | offsets, flags, limits |
-//! | `superblock`, `groups` | geometry, validated; group descriptors |
+//! | `types`, `error` | arguments, results, errors |
+//! | `layout` | structures on the disk, flags, limits |
+//! | `bitmap`, `hash`, `acl` | encodings |
+//! | `checksum` | where a filesystem has checksums, and how they are computed |
+//! | `geometry`, `superblock`, `group`, `system_zone` | validated sizes; what is free |
 //! | `cache` | metadata blocks in memory, and what changed |
-//! | `checksum` | where a filesystem has them |
-//! | `bitmap`, `blocks`, `inodes` | who is free |
-//! | `inode`, `extents`, `indirect` | a file's attributes and where its data is |
-//! | `dirblock`, `hash`, `htree`, `directory`, `subdirectories` | names |
-//! | `copy` | a file's data once more |
-//! | `acl`, `xattr` | extended attributes |
-//! | `mkfs`, `filesystem` | the whole |
-
-// Fields on the disk are halves of wider numbers; what does not fit is refused before.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+//! | `cursors`, `volume` | the open filesystem without its files |
+//! | `blocks`, `inodes` | the allocators |
+//! | `inode`, `inode_table` | a file's attributes |
+//! | `run`, `indirect`, `extent_node`, `extents`, `mapping` | where a file's data is |
+//! | `dirblock`, `directory_blocks`, `linear`, `htree`, `directory`, `subdirectories` | names |
+//! | `xattr` | extended attributes |
+//! | `filesystem` | the public calls |
+//! | `mkfs` | a new filesystem |
 
 mod acl;
 mod bitmap;
 mod blocks;
 mod cache;
 mod checksum;
-mod copy;
+mod cursors;
 mod dirblock;
 mod directory;
+mod directory_blocks;
 mod error;
+mod extent_node;
 mod extents;
 mod filesystem;
-mod groups;
+mod geometry;
+mod group;
 mod hash;
 mod htree;
 mod indirect;
 mod inode;
+mod inode_table;
 mod inodes;
 mod layout;
+mod linear;
+mod mapping;
 mod mkfs;
+mod run;
 mod subdirectories;
 mod superblock;
+mod system_zone;
 mod types;
+mod volume;
 mod xattr;
 
 pub use error::Error;

@@ -1,17 +1,34 @@
-//! What a directory says of the directories in and above it: links are counted up to a limit.
+//! Links of a directory: one for each subdirectory, up to a limit (feature `dir_nlink`).
 
-use super::error::{Error, Result, corrupt};
-use super::filesystem::Filesystem;
+use std::collections::HashMap;
+
+use super::directory;
+use super::error::{Error, Result, narrow};
 use super::inode::Inode;
 use super::layout::{MAX_LINKS, ro_compat};
 use super::types::{FileType, Ino, NamedEntry};
+use super::volume::Volume;
 use crate::format::block::BlockDevice;
 
-impl<D: BlockDevice> Filesystem<D> {
-    /// Adds a directory to those that `dir` counts as its links.
-    pub(super) fn add_subdirectory(&mut self, dir: &mut Inode) -> Result<()> {
-        if dir.links() == 1 {
-            if let Some(count) = self.crowded.get_mut(&dir.ino) {
+/// Links that a directory has itself: its name, and its `.`.
+const OWN_LINKS: u16 = 2;
+/// The number of links that stands for more than the limit.
+const UNCOUNTED: u16 = 1;
+
+/// How many subdirectories are in directories of which the inode does not say it. Without
+/// them, each removal from such a directory would have to read all of its names.
+#[derive(Debug, Default)]
+pub(super) struct SubdirectoryCounts(HashMap<Ino, u64>);
+
+impl SubdirectoryCounts {
+    /// Counts a subdirectory that was added to `dir`. The caller writes the inode.
+    pub(super) fn add<D: BlockDevice>(
+        &mut self,
+        volume: &Volume<D>,
+        dir: &mut Inode,
+    ) -> Result<()> {
+        if dir.links() == UNCOUNTED {
+            if let Some(count) = self.0.get_mut(&dir.ino()) {
                 *count += 1;
             }
             return Ok(());
@@ -21,51 +38,46 @@ impl<D: BlockDevice> Filesystem<D> {
             dir.set_links(links);
             return Ok(());
         }
-        if self.sb.ro_compat() & ro_compat::DIR_NLINK == 0 {
+        if !volume.superblock().has_ro_compat(ro_compat::DIR_NLINK) {
             return Err(Error::TooManyLinks);
         }
-        // Or the next removal would have to look at all names, again and again where
-        // directories come and go.
-        self.crowded.insert(dir.ino, u64::from(links) - 2);
-        dir.set_links(1);
+        self.0.insert(dir.ino(), u64::from(links - OWN_LINKS));
+        dir.set_links(UNCOUNTED);
         Ok(())
     }
 
-    /// Takes one away that is no longer there.
-    pub(super) fn remove_subdirectory(&mut self, dir: &mut Inode) -> Result<()> {
-        if dir.links() > 2 {
+    /// Counts a subdirectory of `dir` that was removed. The caller writes the inode.
+    pub(super) fn remove<D: BlockDevice>(
+        &mut self,
+        volume: &mut Volume<D>,
+        dir: &mut Inode,
+    ) -> Result<()> {
+        if dir.links() > OWN_LINKS {
             dir.set_links(dir.links() - 1);
             return Ok(());
         }
-        if dir.links() == 2 {
+        if dir.links() == OWN_LINKS {
             return Ok(());
         }
-        // Too many to count; are they still?
-        let count = if let Some(count) = self.crowded.get(&dir.ino) {
+        let count = if let Some(count) = self.0.get(&dir.ino()) {
             count.saturating_sub(1)
         } else {
-            let names = self.names(dir)?;
+            let names = directory::entries(volume, dir)?;
             let is_directory = |name: &&NamedEntry| name.file_type == FileType::Directory;
             names.iter().filter(is_directory).count() as u64
         };
-        if count + 2 < u64::from(MAX_LINKS) {
-            self.crowded.remove(&dir.ino);
-            dir.set_links(count as u16 + 2);
+        let links = count + u64::from(OWN_LINKS);
+        if links < u64::from(MAX_LINKS) {
+            self.0.remove(&dir.ino());
+            dir.set_links(narrow(links)?);
         } else {
-            self.crowded.insert(dir.ino, count);
+            self.0.insert(dir.ino(), count);
         }
         Ok(())
     }
 
-    /// Where a directory's `..` leads.
-    pub(super) fn parent_of(&mut self, dir: &Inode) -> Result<Ino> {
-        let first = self.directory_block(dir, 0)?;
-        let block = self.cache.read(first)?;
-        let mut slots = super::dirblock::slots(block);
-        let found = slots.nth(1).transpose()?.filter(|slot| slot.name == b"..");
-        match found {
-            Some(slot) if slot.ino != 0 => Ok(slot.ino),
-            _ => corrupt(format!("directory {} has no \"..\"", dir.ino)),
-        }
+    /// Drops the count of a directory that is removed or emptied.
+    pub(super) fn forget(&mut self, ino: Ino) {
+        self.0.remove(&ino);
     }
 }

@@ -2,14 +2,17 @@
 
 use std::io;
 
-use super::layout::{FIRST_SECTOR, Header, MAX_MAPPINGS, Mapping, SPACE};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::layout::{FIRST_SECTOR, Header, MAX_MAPPINGS, Mapping};
+use super::raw::{RawHeader, RawMapping, SPACE};
 use super::refusal::MisplacedZeros;
 use crate::format::block::{BlockDevice, SECTOR, check_range};
 
-/// Why an LSMT cannot be opened.
+/// Errors of opening an LSMT.
 #[derive(Debug, thiserror::Error)]
 pub enum LsmtError {
-    /// What lies beneath cannot be read.
+    /// The device cannot be read.
     #[error("the LSMT cannot be read: {0}")]
     Io(#[from] io::Error),
     /// The header.
@@ -35,18 +38,18 @@ impl<D: BlockDevice> Layer<D> {
     /// Opens the LSMT that all of `device` is.
     ///
     /// # Errors
-    /// When it cannot be read or is no sealed layer.
+    /// When it cannot be read or is not a sealed layer.
     pub fn open(device: D) -> Result<Self, LsmtError> {
         let size = device.size();
         let trailer = size
             .checked_sub(SPACE as u64)
             .filter(|trailer| *trailer >= SPACE as u64)
-            .ok_or_else(|| LsmtError::Trailer(format!("{size} bytes have no room for one")))?;
-        let mut bytes = [0; SPACE];
-        device.read_at(0, &mut bytes)?;
-        Header::check_header(&bytes).map_err(LsmtError::Header)?;
-        device.read_at(trailer, &mut bytes)?;
-        let header = Header::decode_trailer(&bytes).map_err(LsmtError::Trailer)?;
+            .ok_or_else(|| LsmtError::Trailer(format!("{size} bytes are too few for one")))?;
+        let mut raw = RawHeader::new_zeroed();
+        device.read_at(0, raw.as_mut_bytes())?;
+        Header::check_header(&raw).map_err(LsmtError::Header)?;
+        device.read_at(trailer, raw.as_mut_bytes())?;
+        let header = Header::decode_trailer(&raw).map_err(LsmtError::Trailer)?;
         let mappings = Self::read_index(&device, &header, trailer)?;
         Ok(Self {
             device,
@@ -63,21 +66,24 @@ impl<D: BlockDevice> Layer<D> {
         } = *header;
         if index_size > MAX_MAPPINGS {
             return Err(LsmtError::Index(format!(
-                "it has {index_size} entries; readers take {MAX_MAPPINGS}"
+                "it has {index_size} entries, and the limit is {MAX_MAPPINGS}"
             )));
         }
-        if check_range(end, index_offset, index_size * 16).is_err() {
-            let text = format!("{index_size} entries at {index_offset} leave the file");
+        let length = index_size * size_of::<RawMapping>() as u64;
+        if check_range(end, index_offset, length).is_err() {
+            let text =
+                format!("{index_size} entries at {index_offset} reach behind the file's end");
             return Err(LsmtError::Index(text));
         }
-        let len = usize::try_from(index_size * 16).map_err(io::Error::other)?;
-        let mut bytes = vec![0; len];
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         device.read_at(index_offset, &mut bytes)?;
-        let mut mappings = Vec::with_capacity(len / 16);
+        let raw = <[RawMapping]>::ref_from_bytes(&bytes)
+            .map_err(|_| LsmtError::Index("it ends within an entry".into()))?;
+        let mut mappings = Vec::with_capacity(raw.len());
         let mut below = 0;
-        for mapping in bytes.chunks_exact(16).filter_map(Mapping::decode) {
-            if let Some(wrong) = misfit(&mapping, below, header) {
-                return Err(LsmtError::Index(format!("mapping {mapping} {wrong}")));
+        for mapping in raw.iter().filter_map(Mapping::decode) {
+            if let Some(problem) = problem(&mapping, below, header) {
+                return Err(LsmtError::Index(format!("mapping {mapping} {problem}")));
             }
             below = mapping.end();
             mappings.push(mapping);
@@ -90,7 +96,7 @@ impl<D: BlockDevice> Layer<D> {
         &self.header
     }
 
-    /// What the LSMT lies on.
+    /// The device with the LSMT.
     pub(crate) fn device(&self) -> &D {
         &self.device
     }
@@ -127,16 +133,16 @@ impl<D: BlockDevice> Layer<D> {
 
 /// What is wrong with a mapping behind others that end at sector `below`. Where one to zeros
 /// points does not matter here: see [`MisplacedZeros`].
-fn misfit(mapping: &Mapping, below: u64, header: &Header) -> Option<&'static str> {
+fn problem(mapping: &Mapping, below: u64, header: &Header) -> Option<&'static str> {
     let in_data = mapping.zeroed
         || mapping.moffset >= FIRST_SECTOR
             && mapping.moffset + mapping.length <= header.index_offset / SECTOR;
     if mapping.length == 0 {
-        Some("maps no sector and is no padding")
+        Some("has no sectors and is not padding")
     } else if mapping.offset < below {
-        Some("begins before the end of the one before it")
+        Some("overlaps the one before it")
     } else if mapping.end() > header.virtual_size / SECTOR {
-        Some("ends behind the disk")
+        Some("reaches beyond the end of the disk")
     } else if !in_data {
         Some("points outside the data")
     } else {

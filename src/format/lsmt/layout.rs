@@ -1,9 +1,10 @@
-//! Header, trailer and mapping as they are stored.
+//! Header, trailer and mapping: what they say, encoded and decoded.
 
 use serde::Serialize;
+use zerocopy::{FromZeros, IntoBytes};
 
-/// Bytes of a header or trailer, and what the index is padded to.
-pub(crate) const SPACE: usize = 4096;
+use super::raw::{RawHeader, RawMapping, SPACE, USED};
+
 /// The first sector behind the header.
 pub(crate) const FIRST_SECTOR: u64 = 8;
 /// The `moffset` of every zeroed mapping. No data is there, and overlaybd still refuses a layer
@@ -16,12 +17,9 @@ const MAGIC: [u8; 24] = [
     0x4c, 0x53, 0x4d, 0x54, 0, 1, 2, 0, 0x65, 0x7e, 0x63, 0xd2, 0x94, 0x44, 0x08, 0x4c, 0xa2, 0xd2,
     0xc8, 0xec, 0x4f, 0xcf, 0xae, 0x8a,
 ];
-const USED: u32 = 390;
 const FLAG_HEADER: u32 = 1;
 const FLAG_DATA_FILE: u32 = 1 << 1;
 const FLAG_SEALED: u32 = 1 << 2;
-const UUID: usize = 37;
-const USER_TAG: usize = 256;
 
 const OFFSET_BITS: u32 = 50;
 const MAX_LENGTH: u64 = (1 << 14) - 1;
@@ -85,83 +83,73 @@ fn put_text(target: &mut [u8], text: &str) {
     target[..len].copy_from_slice(&text.as_bytes()[..len]);
 }
 
-fn u32_at(bytes: &[u8; SPACE], at: usize) -> u32 {
-    let mut field = [0; 4];
-    field.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(field)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut field = [0; 8];
-    field.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(field)
-}
-
 impl Header {
-    pub(crate) fn encode(&self, place: Place) -> Vec<u8> {
-        let mut bytes = vec![0; SPACE];
-        let flags = FLAG_DATA_FILE
-            | FLAG_SEALED
-            | match place {
-                Place::Header => FLAG_HEADER,
-                Place::Trailer => 0,
-            };
-        bytes[..24].copy_from_slice(&MAGIC);
-        bytes[24..28].copy_from_slice(&USED.to_le_bytes());
-        bytes[28..32].copy_from_slice(&flags.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.index_offset.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.index_size.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.virtual_size.to_le_bytes());
-        put_text(&mut bytes[56..56 + UUID], &self.uuid);
-        put_text(&mut bytes[93..93 + UUID], &self.parent_uuid);
-        bytes[132] = 1;
-        bytes[133] = 1;
-        put_text(&mut bytes[134..134 + USER_TAG], &self.user_tag);
-        bytes
+    pub(crate) fn encode(&self, place: Place) -> Box<RawHeader> {
+        let mut raw = Box::new(RawHeader::new_zeroed());
+        let place = match place {
+            Place::Header => FLAG_HEADER,
+            Place::Trailer => 0,
+        };
+        raw.magic = MAGIC;
+        raw.size.set(USED);
+        raw.flags.set(FLAG_DATA_FILE | FLAG_SEALED | place);
+        raw.index_offset.set(self.index_offset);
+        raw.index_size.set(self.index_size);
+        raw.virtual_size.set(self.virtual_size);
+        put_text(&mut raw.uuid, &self.uuid);
+        put_text(&mut raw.parent_uuid, &self.parent_uuid);
+        raw.version = 1;
+        raw.sub_version = 1;
+        put_text(&mut raw.user_tag, &self.user_tag);
+        raw
     }
 
-    /// Sees that a header is one; an error is what is wrong with it. Everything that counts is
+    /// Checks that a header is one; an error says what is wrong with it. All that matters is
     /// in the trailer.
-    pub(crate) fn check_header(bytes: &[u8; SPACE]) -> Result<(), String> {
-        if bytes[..24] != MAGIC {
-            return Err("it does not begin with LSMT's magic".into());
-        }
-        let flags = u32_at(bytes, 28);
+    pub(crate) fn check_header(raw: &RawHeader) -> Result<(), String> {
+        check_magic(raw)?;
+        let flags = raw.flags.get();
         if flags & (FLAG_HEADER | FLAG_DATA_FILE) == FLAG_HEADER | FLAG_DATA_FILE {
             Ok(())
         } else {
-            Err(format!("its flags are {flags:#x}: no layer's header"))
+            Err(format!("its flags are {flags:#x}: not a layer's header"))
         }
     }
 
-    /// What a trailer says; an error is what is wrong with it.
-    pub(crate) fn decode_trailer(bytes: &[u8; SPACE]) -> Result<Self, String> {
-        if bytes[..24] != MAGIC {
-            return Err("it does not begin with LSMT's magic".into());
-        }
-        let (size, flags) = (u32_at(bytes, 24), u32_at(bytes, 28));
+    /// What a trailer says; an error says what is wrong with it.
+    pub(crate) fn decode_trailer(raw: &RawHeader) -> Result<Self, String> {
+        check_magic(raw)?;
+        let (size, flags) = (raw.size.get(), raw.flags.get());
         if size != USED {
             return Err(format!("its size is {size}, not {USED}"));
         }
         if flags & (FLAG_HEADER | FLAG_DATA_FILE | FLAG_SEALED) != FLAG_DATA_FILE | FLAG_SEALED {
             return Err(format!(
-                "its flags are {flags:#x}: no sealed layer's trailer"
+                "its flags are {flags:#x}: not a sealed layer's trailer"
             ));
         }
-        let virtual_size = u64_at(bytes, 48);
+        let virtual_size = raw.virtual_size.get();
         if !virtual_size.is_multiple_of(512) {
             return Err(format!(
                 "its disk of {virtual_size} bytes is not made of whole sectors"
             ));
         }
         Ok(Self {
-            index_offset: u64_at(bytes, 32),
-            index_size: u64_at(bytes, 40),
+            index_offset: raw.index_offset.get(),
+            index_size: raw.index_size.get(),
             virtual_size,
-            uuid: text(&bytes[56..56 + UUID]),
-            parent_uuid: text(&bytes[93..93 + UUID]),
-            user_tag: text(&bytes[134..134 + USER_TAG]),
+            uuid: text(&raw.uuid),
+            parent_uuid: text(&raw.parent_uuid),
+            user_tag: text(&raw.user_tag),
         })
+    }
+}
+
+fn check_magic(raw: &RawHeader) -> Result<(), String> {
+    if raw.magic == MAGIC {
+        Ok(())
+    } else {
+        Err("it does not begin with LSMT's magic".into())
     }
 }
 
@@ -172,10 +160,9 @@ impl Mapping {
         self.offset + self.length
     }
 
-    /// Reads an entry of 16 bytes; `None` for padding, which only the offset tells, as
-    /// readers see it.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (low, high) = (u64_at(bytes, 0), u64_at(bytes, 8));
+    /// What an entry says; `None` for padding, which only the offset tells, as for readers.
+    pub(crate) fn decode(raw: &RawMapping) -> Option<Self> {
+        let (low, high) = (raw.offset_and_length.get(), raw.target.get());
         let (offset, length) = (low & INVALID_OFFSET, low >> OFFSET_BITS);
         (offset != INVALID_OFFSET).then_some(Self {
             offset,
@@ -186,14 +173,14 @@ impl Mapping {
         })
     }
 
-    fn encode(&self) -> [u8; 16] {
-        let low = self.offset | self.length << OFFSET_BITS;
+    fn encode(&self) -> RawMapping {
         let zeroed = if self.zeroed { ZEROED } else { 0 };
+        let low = self.offset | self.length << OFFSET_BITS;
         let high = self.moffset | zeroed | u64::from(self.tag) << TAG_SHIFT;
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&low.to_le_bytes());
-        bytes[8..].copy_from_slice(&high.to_le_bytes());
-        bytes
+        RawMapping {
+            offset_and_length: low.into(),
+            target: high.into(),
+        }
     }
 }
 
@@ -231,22 +218,26 @@ pub(crate) fn encode_index(mappings: impl Iterator<Item = Mapping>) -> (Vec<u8>,
                 moffset,
                 ..mapping
             };
-            bytes.extend_from_slice(&piece.encode());
+            bytes.extend_from_slice(piece.encode().as_bytes());
             done += length;
         }
     }
+    let padding = RawMapping {
+        offset_and_length: INVALID_OFFSET.into(),
+        target: 0.into(),
+    };
     let padded = bytes.len().next_multiple_of(SPACE).max(SPACE);
     while bytes.len() < padded {
-        let mut invalid = [0; 16];
-        invalid[..8].copy_from_slice(&INVALID_OFFSET.to_le_bytes());
-        bytes.extend_from_slice(&invalid);
+        bytes.extend_from_slice(padding.as_bytes());
     }
-    let entries = (bytes.len() / 16) as u64;
-    (bytes, entries)
+    let entries = bytes.len() / size_of::<RawMapping>();
+    (bytes, entries as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromBytes;
+
     use super::*;
 
     #[test]
@@ -260,7 +251,8 @@ mod tests {
         };
         let (bytes, entries) = encode_index([mapping].into_iter());
         assert_eq!((bytes.len(), entries), (4096, 256));
-        let read: Vec<Mapping> = bytes.chunks(16).map_while(Mapping::decode).collect();
+        let raw = <[RawMapping]>::ref_from_bytes(&bytes).unwrap();
+        let read: Vec<Mapping> = raw.iter().map_while(Mapping::decode).collect();
         assert_eq!(read.len(), 3);
         assert_eq!(
             read[2],
@@ -273,8 +265,7 @@ mod tests {
             }
         );
         assert!(
-            bytes
-                .chunks(16)
+            raw.iter()
                 .skip(3)
                 .all(|entry| Mapping::decode(entry).is_none())
         );
@@ -290,8 +281,7 @@ mod tests {
             parent_uuid: String::new(),
             user_tag: "t".repeat(300),
         };
-        let bytes: [u8; SPACE] = header.encode(Place::Trailer).try_into().unwrap();
-        let read = Header::decode_trailer(&bytes).unwrap();
+        let read = Header::decode_trailer(&header.encode(Place::Trailer)).unwrap();
         assert_eq!(read.user_tag.len(), 255);
         assert_eq!(
             Header {

@@ -3,6 +3,7 @@
 
 mod layer;
 mod layout;
+mod raw;
 mod refusal;
 mod segments;
 

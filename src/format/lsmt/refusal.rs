@@ -1,4 +1,4 @@
-//! What overlaybd's reader refuses of an index that can be read all the same.
+//! Indexes that this program can read and overlaybd's reader does not accept.
 
 use super::layout::{FIRST_SECTOR, Mapping};
 use crate::format::block::SECTOR;

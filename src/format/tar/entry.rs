@@ -38,6 +38,9 @@ pub enum EntryKind {
     },
     /// A named pipe.
     Fifo,
+    /// Nothing: records for all entries that follow, which nobody heeds. Only the
+    /// directories of its name are made.
+    GlobalHeader,
 }
 
 /// One entry, with everything its headers say.
@@ -49,10 +52,11 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Permission bits with set-uid, set-gid and sticky: within `0o7777`.
     pub mode: u16,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
+    /// Owner: the lower 32 bits of what is written, as `chown` takes it. `None` for all ones,
+    /// which `chown` takes for "as it is".
+    pub uid: Option<u32>,
+    /// Group, likewise.
+    pub gid: Option<u32>,
     /// Modification time.
     pub mtime: Timestamp,
     /// Extended attributes by full name, sorted by it, each name once.

@@ -14,6 +14,8 @@ const CHECKSUM: (usize, usize) = (148, 8);
 const TYPE: usize = 156;
 const LINK_NAME: (usize, usize) = (157, 100);
 const MAGIC: (usize, usize) = (257, 8);
+/// With the version behind it.
+const GNU_MAGIC: &[u8] = b"ustar  \0";
 const DEV_MAJOR: (usize, usize) = (329, 8);
 const DEV_MINOR: (usize, usize) = (337, 8);
 const PREFIX: (usize, usize) = (345, 155);
@@ -67,7 +69,7 @@ impl Header {
     /// Name with the prefix that ustar and star have.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = until_nul(self.field(NAME));
-        let prefix = if self.field(MAGIC) == b"ustar  \0" {
+        let prefix = if self.field(MAGIC) == GNU_MAGIC {
             self.mistaken_gnu_prefix()
         } else if !self.field(MAGIC).starts_with(b"ustar\0") {
             &[][..]
@@ -124,7 +126,8 @@ impl Header {
 
     /// Major and minor number; v7 headers have none.
     pub(super) fn device(&self) -> Result<(i64, i64), Problem> {
-        if !self.field(MAGIC).starts_with(b"ustar") {
+        let magic = self.field(MAGIC);
+        if magic != GNU_MAGIC && !magic.starts_with(b"ustar\0") {
             return Ok((0, 0));
         }
         Ok((

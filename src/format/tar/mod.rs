@@ -6,7 +6,6 @@
 //! § "Basic Tar Format"; where they leave a choice, Go's `archive/tar` decides, because
 //! that is what containerd unpacks layers with.
 
-pub mod acl;
 mod entry;
 mod error;
 mod header;

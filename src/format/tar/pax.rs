@@ -1,8 +1,8 @@
 //! PAX extended headers: the records and what they say of the next entry.
-
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+//!
+//! Only what Go's `archive/tar` and containerd take from them: attributes come in
+//! `SCHILY.xattr.*`; access lists as text (`SCHILY.acl.*`), attributes in base 64
+//! (`LIBARCHIVE.xattr.*`) and device numbers (`SCHILY.dev*`) are records as any other.
 
 use super::Timestamp;
 use super::error::{Problem, excerpt};
@@ -11,74 +11,54 @@ use super::sparse::PaxSparse;
 /// Far more than any filesystem keeps for a file; the search among them is linear.
 const MAX_XATTRS: usize = 1024;
 
-/// What PAX records say; `None` where they say nothing.
+/// What PAX records say; `None` where they say nothing. Of several for one key the last
+/// counts, and the ones before may say anything.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link_path: Option<Vec<u8>>,
-    pub(super) size: Option<i64>,
-    pub(super) uid: Option<i64>,
-    pub(super) gid: Option<i64>,
-    pub(super) mtime: Option<Timestamp>,
-    pub(super) dev_major: Option<i64>,
-    pub(super) dev_minor: Option<i64>,
+    size: Option<Vec<u8>>,
+    uid: Option<Vec<u8>>,
+    gid: Option<Vec<u8>>,
+    mtime: Option<Vec<u8>>,
     /// star's length of a sparse file with its holes.
-    pub(super) real_size: Option<i64>,
-    pub(super) acl_access: Option<Vec<u8>>,
-    pub(super) acl_default: Option<Vec<u8>>,
+    real_size: Option<Vec<u8>>,
     /// Full names and values, in the order they came; a later one counts.
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: PaxSparse,
 }
 
 impl Pax {
-    /// Takes in a block of records `LENGTH KEY=VALUE\n` (POSIX.1-2001 § pax Extended Header).
+    /// A block of records `LENGTH KEY=VALUE\n` (POSIX.1-2001 § pax Extended Header).
     ///
-    /// An empty value takes the key back, so that the header's own field counts.
-    pub(super) fn merge(&mut self, mut block: &[u8]) -> Result<(), Problem> {
+    /// An empty value says nothing, so that the header's own field counts. What the values
+    /// mean is looked at when they are asked for.
+    pub(super) fn parse(mut block: &[u8]) -> Result<Self, Problem> {
+        let mut pax = Self::default();
         while !block.is_empty() {
             let record = split_record(block)?;
-            self.set(record.key, record.value)?;
+            pax.set(record.key, record.value)?;
             block = record.rest;
         }
-        Ok(())
+        Ok(pax)
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
-        let given = !value.is_empty();
+        let given = (!value.is_empty()).then(|| value.to_vec());
         match key {
-            b"path" => self.path = given.then(|| name(key, value)).transpose()?,
-            b"linkpath" => self.link_path = given.then(|| name(key, value)).transpose()?,
-            b"size" => self.size = given.then(|| decimal("size", value)).transpose()?,
-            b"uid" => self.uid = given.then(|| decimal("uid", value)).transpose()?,
-            b"gid" => self.gid = given.then(|| decimal("gid", value)).transpose()?,
-            b"mtime" => self.mtime = given.then(|| time(value)).transpose()?,
-            b"SCHILY.devmajor" => {
-                self.dev_major = given
-                    .then(|| decimal("SCHILY.devmajor", value))
-                    .transpose()?;
+            b"path" | b"linkpath" | b"uname" | b"gname" if value.contains(&0) => {
+                return Err(Problem::Pax(format!("{} contains a NUL", excerpt(key))));
             }
-            b"SCHILY.devminor" => {
-                self.dev_minor = given
-                    .then(|| decimal("SCHILY.devminor", value))
-                    .transpose()?;
-            }
-            b"SCHILY.realsize" => {
-                self.real_size = given
-                    .then(|| decimal("SCHILY.realsize", value))
-                    .transpose()?;
-            }
-            b"SCHILY.acl.access" => self.acl_access = given.then(|| value.to_vec()),
-            b"SCHILY.acl.default" => self.acl_default = given.then(|| value.to_vec()),
+            b"path" => self.path = given,
+            b"linkpath" => self.link_path = given,
+            b"size" => self.size = given,
+            b"uid" => self.uid = given,
+            b"gid" => self.gid = given,
+            b"mtime" => self.mtime = given,
+            b"SCHILY.realsize" => self.real_size = given,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.set_xattr(name.to_vec(), value.to_vec())?;
-                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                    let name = percent_decoded(name);
-                    // bsdtar writes each attribute both ways; the plain one needs no decoding.
-                    if !self.xattrs.iter().any(|(known, _)| *known == name) {
-                        self.set_xattr(name, base64_decoded(value)?)?;
-                    }
                 } else if let Some(field) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.set(field, value)?;
                 }
@@ -97,6 +77,30 @@ impl Pax {
         }
         Ok(())
     }
+
+    pub(super) fn size(&self) -> Result<Option<i64>, Problem> {
+        number("size", self.size.as_deref())
+    }
+
+    pub(super) fn uid(&self) -> Result<Option<i64>, Problem> {
+        number("uid", self.uid.as_deref())
+    }
+
+    pub(super) fn gid(&self) -> Result<Option<i64>, Problem> {
+        number("gid", self.gid.as_deref())
+    }
+
+    pub(super) fn real_size(&self) -> Result<Option<i64>, Problem> {
+        number("SCHILY.realsize", self.real_size.as_deref())
+    }
+
+    pub(super) fn mtime(&self) -> Result<Option<Timestamp>, Problem> {
+        self.mtime.as_deref().map(time).transpose()
+    }
+}
+
+fn number(field: &'static str, value: Option<&[u8]>) -> Result<Option<i64>, Problem> {
+    value.map(|value| decimal(field, value)).transpose()
 }
 
 struct Record<'a> {
@@ -111,7 +115,6 @@ fn split_record(block: &[u8]) -> Result<Record<'_>, Problem> {
     let wrong = |why: &str| Problem::Pax(format!("{why}, at {:?}", excerpt(block)));
     let space = block
         .iter()
-        .take(20)
         .position(|&byte| byte == b' ')
         .ok_or_else(|| wrong("a record does not start with its length"))?;
     let (digits, _) = block.split_at(space);
@@ -138,17 +141,16 @@ fn split_record(block: &[u8]) -> Result<Record<'_>, Problem> {
     Ok(Record { key, value, rest })
 }
 
-pub(super) fn name(key: &[u8], value: &[u8]) -> Result<Vec<u8>, Problem> {
-    if value.contains(&0) {
-        return Err(Problem::Pax(format!("{} contains a NUL", excerpt(key))));
-    }
-    Ok(value.to_vec())
-}
-
-/// A decimal number that fits 63 bits, maybe negative.
+/// A decimal number that fits 63 bits, with or without a sign, as Go's `strconv.ParseInt`
+/// takes it.
 pub(super) fn decimal(field: &'static str, value: &[u8]) -> Result<i64, Problem> {
-    let digits = value.strip_prefix(b"-").unwrap_or(value);
-    std::str::from_utf8(value)
+    let (sign, digits) = match value {
+        [sign @ (b'-' | b'+'), digits @ ..] => (*sign, digits),
+        digits => (b'+', digits),
+    };
+    let signed = (sign == b'-').then_some(b'-').into_iter();
+    let text: Vec<u8> = signed.chain(digits.iter().copied()).collect();
+    std::str::from_utf8(&text)
         .ok()
         .filter(|_| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
         .and_then(|text| text.parse().ok())
@@ -172,10 +174,7 @@ fn time(value: &[u8]) -> Result<Timestamp, Problem> {
         return Err(wrong());
     }
     let negative = whole.first() == Some(&b'-');
-    let secs = match whole {
-        b"" | b"-" if !fraction.is_empty() => 0,
-        _ => decimal("mtime", whole).map_err(|_| wrong())?,
-    };
+    let secs = decimal("mtime", whole).map_err(|_| wrong())?;
     let digits = fraction.iter().map(|digit| u32::from(digit - b'0'));
     let nanos = digits
         .chain(std::iter::repeat(0))
@@ -191,35 +190,21 @@ fn time(value: &[u8]) -> Result<Timestamp, Problem> {
     }
 }
 
-/// libarchive writes the odd bytes of an attribute's name as `%41`.
-fn percent_decoded(name: &[u8]) -> Vec<u8> {
-    percent_encoding::percent_decode(name).collect()
-}
-
-/// libarchive writes base64 without padding; others with.
-fn base64_decoded(value: &[u8]) -> Result<Vec<u8>, Problem> {
-    let config =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    GeneralPurpose::new(&alphabet::STANDARD, config)
-        .decode(value)
-        .map_err(|error| Problem::Pax(format!("LIBARCHIVE.xattr: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn merged(block: &[u8]) -> Result<Pax, Problem> {
-        let mut pax = Pax::default();
-        pax.merge(block).map(|()| pax)
+        Pax::parse(block)
     }
 
     #[test]
     fn a_record_says_its_own_length() {
-        let pax = merged(b"12 path=abc\n14 uid=123456\n").unwrap();
+        let pax = merged(b"12 path=abc\n+15 uid=123456\n000013 gid=7\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"abc"[..]));
-        assert_eq!(pax.uid, Some(123_456));
+        assert_eq!(pax.uid().unwrap(), Some(123_456));
+        assert_eq!(pax.gid().unwrap(), Some(7));
         for lie in [
             &b"11 path=abc\n"[..],
             b"13 path=abc\n",
@@ -245,17 +230,44 @@ mod tests {
     }
 
     #[test]
+    fn of_several_records_the_last_is_read_and_only_when_asked() {
+        let pax = merged(b"11 uid=odd\n8 uid=7\n11 gid=odd\n").unwrap();
+        assert_eq!(pax.uid().unwrap(), Some(7));
+        assert!(pax.gid().is_err());
+        assert_eq!(pax.size().unwrap(), None);
+    }
+
+    #[test]
+    fn numbers_have_signs_and_63_bits() {
+        for (text, value) in [
+            ("5", Some(5)),
+            ("+5", Some(5)),
+            ("-5", Some(-5)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("", None),
+            ("+", None),
+            ("-", None),
+            ("+-5", None),
+            ("--5", None),
+            (" 5", None),
+            ("0x5", None),
+        ] {
+            assert_eq!(decimal("uid", text.as_bytes()).ok(), value, "{text}");
+        }
+    }
+
+    #[test]
     fn times_have_signs_and_fractions() {
         for (text, secs, nanos) in [
             ("0", 0, 0),
             ("1700000000.123456789", 1_700_000_000, 123_456_789),
             ("1.5", 1, 500_000_000),
             ("1.", 1, 0),
-            (".25", 0, 250_000_000),
+            ("+7.25", 7, 250_000_000),
             ("-1", -1, 0),
             ("-1.5", -2, 500_000_000),
             ("-0.25", -1, 750_000_000),
-            ("-.25", -1, 750_000_000),
             ("3.1234567899999", 3, 123_456_789),
             ("99999999999999", 99_999_999_999_999, 0),
         ] {
@@ -273,25 +285,21 @@ mod tests {
             "1.-5",
             "1.5.5",
             "9223372036854775808",
-            "+1",
+            ".25",
+            "-.25",
         ] {
             assert!(time(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn attributes_come_in_plain_or_in_base_64() {
+    fn attributes_are_those_that_go_reads() {
         let mut block = b"30 SCHILY.xattr.user.a=x=\ny\0z\n".to_vec();
         block.extend_from_slice(b"36 LIBARCHIVE.xattr.user.%62=aGVqCg\n");
-        block.extend_from_slice(b"34 LIBARCHIVE.xattr.user.a=aGVqCg\n");
+        block.extend_from_slice(b"30 LIBARCHIVE.xattr.user.c=?!\n");
+        block.extend_from_slice(b"32 SCHILY.acl.access=user::rw-,\n");
         let pax = merged(&block).unwrap();
-        assert_eq!(
-            pax.xattrs,
-            [
-                (b"user.a".to_vec(), b"x=\ny\0z".to_vec()),
-                (b"user.b".to_vec(), b"hej\n".to_vec()),
-            ]
-        );
+        assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"x=\ny\0z".to_vec())]);
     }
 
     proptest! {

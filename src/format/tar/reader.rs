@@ -7,7 +7,7 @@ use super::error::{Problem, TarError};
 use super::header::{self, Header};
 use super::pax::Pax;
 use super::sparse::{self, DataMap, PaxSparseMap};
-use super::{BLOCK, Entry, EntryKind, MAX_EXTENSION, MAX_SPARSE_RANGES, Timestamp, acl};
+use super::{BLOCK, Entry, EntryKind, MAX_EXTENSION, MAX_SPARSE_RANGES, Timestamp};
 
 /// Reads the entries of a tar one after the other.
 ///
@@ -48,7 +48,8 @@ impl<R: Read> TarReader<R> {
     }
 
     /// The next entry, or `None` at the end: two zero blocks, or no more bytes where a
-    /// header would start. What follows the two zero blocks is left in the input.
+    /// header would start. What follows the two zero blocks is left in the input, and
+    /// extension headers that no entry follows are nothing, as for Go.
     ///
     /// # Errors
     /// When the tar is damaged, truncated or holds what no layer may; the reader is of no
@@ -99,35 +100,29 @@ impl<R: Read> TarReader<R> {
         }
         self.skip_data()?;
         let mut extensions = Extensions::default();
-        let mut extended = false;
         loop {
             self.at = (self.position, None);
             let Some(header) = self.read_header()? else {
-                if extended {
-                    return Err(Problem::Truncated("an entry's headers"));
-                }
                 return Ok(None);
             };
             match header.type_flag() {
                 b'x' => {
                     let block = self.read_extension(&header, "a PAX header")?;
-                    let mut pax = Pax::default();
-                    pax.merge(&block)?;
-                    extensions.pax = Some(pax);
+                    extensions.pax = Some(Pax::parse(&block)?);
                 }
-                // Go, and so every runtime, takes nothing from it, whatever POSIX says.
+                // Go, and so every runtime, takes nothing from it, whatever POSIX says. For
+                // Go it is an entry too: what came before it is used up.
                 b'g' => {
                     let block = self.read_extension(&header, "a global PAX header")?;
-                    Pax::default().merge(&block)?;
-                    continue;
+                    return Ok(Some(self.global_header(&header, Pax::parse(&block)?)));
                 }
                 b'L' => {
                     let block = self.read_extension(&header, "a long name")?;
-                    extensions.long_name = Some(header::until_nul(&block).to_vec());
+                    extensions.long_name = until_nul(&block);
                 }
                 b'K' => {
                     let block = self.read_extension(&header, "a long link name")?;
-                    extensions.long_link = Some(header::until_nul(&block).to_vec());
+                    extensions.long_link = until_nul(&block);
                 }
                 // A volume's label says nothing about files.
                 b'V' => {
@@ -137,42 +132,61 @@ impl<R: Read> TarReader<R> {
                 }
                 _ => return self.entry(&header, extensions).map(Some),
             }
-            extended = true;
+        }
+    }
+
+    /// The entry that a global header is.
+    fn global_header(&self, header: &Header, pax: Pax) -> Entry {
+        Entry {
+            path: pax.path.unwrap_or_else(|| header.path()),
+            kind: EntryKind::GlobalHeader,
+            mode: 0,
+            uid: None,
+            gid: None,
+            mtime: Timestamp::default(),
+            xattrs: Vec::new(),
+            size: 0,
+            data: Vec::new(),
+            offset: self.at.0,
         }
     }
 
     /// The entry that `header` and what came before it describe.
     fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry, Problem> {
-        let pax = extensions.pax.unwrap_or_default();
-        let path = extensions
-            .long_name
-            .or_else(|| pax.sparse.name.clone())
-            .or(pax.path)
-            .unwrap_or_else(|| header.path());
+        let mut pax = extensions.pax.unwrap_or_default();
+        let named = extensions.long_name.or(pax.path.take());
+        let mut path = named.unwrap_or_else(|| header.path());
+        let flag = header.type_flag();
+        // Before POSIX a directory was a file whose name ends in a slash.
+        let was_directory = flag == 0 && path.ends_with(b"/");
         self.at.1 = Some(path.clone());
         let offset = self.at.0;
+        let sparse = match flag {
+            b'S' => None,
+            _ => pax.sparse.map()?,
+        };
+        if let Some(name) = pax.sparse.name().filter(|_| sparse.is_some()) {
+            path = name.to_vec();
+            self.at.1 = Some(path.clone());
+        }
 
+        let link_path = pax.link_path.take();
         let link = || {
             extensions
                 .long_link
-                .or(pax.link_path)
+                .or(link_path)
                 .unwrap_or_else(|| header.link_name())
         };
         let device = || {
-            let written = match (pax.dev_major, pax.dev_minor) {
-                (Some(major), Some(minor)) => (major, minor),
-                _ => header.device()?,
-            };
+            let (major, minor) = header.device()?;
             let fits = |value, field| u32::try_from(value).map_err(|_| number(field, value));
             Ok::<_, Problem>((
-                fits(written.0, "major device number")?,
-                fits(written.1, "minor device number")?,
+                fits(major, "major device number")?,
+                fits(minor, "minor device number")?,
             ))
         };
-        let flag = header.type_flag();
         let kind = match flag {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            0 if path.ends_with(b"/") => EntryKind::Directory,
+            _ if was_directory => EntryKind::Directory,
             b'0' | 0 | b'7' | b'S' => EntryKind::File,
             b'1' => EntryKind::HardLink(link()),
             b'2' => EntryKind::Symlink(link()),
@@ -186,17 +200,20 @@ impl<R: Read> TarReader<R> {
 
         let (mut size, mut data) = (0, Vec::new());
         if kind == EntryKind::File {
-            let stored = match pax.size {
+            let stored = match pax.size()? {
                 Some(size) => size,
                 None => header.size()?,
             };
             self.set_data(size_of(stored)?);
             (size, data) = if flag == b'S' {
-                self.old_gnu_sparse(header, pax.real_size)?
+                self.old_gnu_sparse(header, pax.real_size()?)?
             } else {
-                self.pax_sparse(&pax.sparse)?
+                self.file_data(&pax.sparse, sparse)?
             };
         } else {
+            if sparse.is_some() {
+                return Err(Problem::Sparse("only files have a map"));
+            }
             // Only files have data: Go reads none for the others, whatever their size says.
             self.set_data(if flag == b'D' {
                 size_of(header.size()?)?
@@ -205,28 +222,17 @@ impl<R: Read> TarReader<R> {
             });
         }
 
+        let record = (pax.uid()?, pax.gid()?, pax.mtime()?);
         let mut xattrs = pax.xattrs;
-        for (name, text, is_default) in [
-            (&b"system.posix_acl_access"[..], &pax.acl_access, false),
-            (b"system.posix_acl_default", &pax.acl_default, true),
-        ] {
-            let Some(text) = text else { continue };
-            if xattrs.iter().any(|(known, _)| known == name) {
-                continue;
-            }
-            if let Some(value) = acl::xattr_value(text, is_default) {
-                xattrs.push((name.to_vec(), value));
-            }
-        }
         xattrs.sort_unstable();
 
         Ok(Entry {
             kind,
             // Masked: 0 to 0o7777.
             mode: u16::try_from(header.mode()? & 0o7777).unwrap_or_default(),
-            uid: id(pax.uid, "uid", || header.uid())?,
-            gid: id(pax.gid, "gid", || header.gid())?,
-            mtime: match pax.mtime {
+            uid: id(record.0, || header.uid())?,
+            gid: id(record.1, || header.gid())?,
+            mtime: match record.2 {
                 Some(mtime) => mtime,
                 None => Timestamp {
                     secs: header.mtime()?,
@@ -241,19 +247,20 @@ impl<R: Read> TarReader<R> {
         })
     }
 
-    /// Size and ranges of a file, sparse if its PAX records say so.
-    fn pax_sparse(
+    /// Size and ranges of a file, by its map if it has one.
+    fn file_data(
         &mut self,
         records: &sparse::PaxSparse,
+        map: Option<PaxSparseMap>,
     ) -> Result<(u64, Vec<Range<u64>>), Problem> {
-        let pairs = match records.map()? {
-            PaxSparseMap::None => {
-                let size = self.remaining;
-                let whole = (size > 0).then_some(0..size);
-                return Ok((size, whole.into_iter().collect()));
+        let stored = self.remaining;
+        let pairs = match map {
+            None => {
+                let whole = (stored > 0).then_some(0..stored);
+                return Ok((stored, whole.into_iter().collect()));
             }
-            PaxSparseMap::Records(pairs) => pairs,
-            PaxSparseMap::InData => {
+            Some(PaxSparseMap::Records(pairs)) => pairs,
+            Some(PaxSparseMap::InData) => {
                 let mut map = DataMap::default();
                 let mut block = [0; BLOCK];
                 loop {
@@ -268,7 +275,7 @@ impl<R: Read> TarReader<R> {
                 }
             }
         };
-        let size = records.size()?;
+        let size = records.size(stored)?;
         Ok((size, sparse::checked(&pairs, size, self.remaining)?))
     }
 
@@ -385,15 +392,22 @@ fn size_of(size: i64) -> Result<u64, Problem> {
     u64::try_from(size).map_err(|_| number("size", size))
 }
 
-/// An owner from the PAX record or else the header; 32 bits is what a filesystem keeps.
+/// What is in front of the first NUL, if that is anything: an empty name is none.
+fn until_nul(block: &[u8]) -> Option<Vec<u8>> {
+    let name = header::until_nul(block);
+    (!name.is_empty()).then(|| name.to_vec())
+}
+
+/// An owner from the PAX record or else the header, as `chown` takes it.
 fn id(
     record: Option<i64>,
-    field: &'static str,
     written: impl FnOnce() -> Result<i64, Problem>,
-) -> Result<u32, Problem> {
+) -> Result<Option<u32>, Problem> {
     let value = match record {
         Some(value) => value,
         None => written()?,
     };
-    u32::try_from(value).map_err(|_| number(field, value))
+    let [.., b3, b2, b1, b0] = value.to_be_bytes();
+    let value = u32::from_be_bytes([b3, b2, b1, b0]);
+    Ok((value != u32::MAX).then_some(value))
 }

@@ -5,25 +5,28 @@ use std::ops::Range;
 
 use super::MAX_SPARSE_RANGES;
 use super::error::Problem;
-use super::pax::{decimal, name};
+use super::pax::decimal;
+
+/// Characters of one number in a map; 19 are enough.
+const MAX_DIGITS: usize = 64;
 
 /// What the `GNU.sparse.*` records of an entry say.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PaxSparse {
-    major: Option<i64>,
-    minor: Option<i64>,
+    major: Vec<u8>,
+    minor: Vec<u8>,
     /// The file's real name; the header's is made up.
-    pub(super) name: Option<Vec<u8>>,
-    size: Option<i64>,
-    /// Offsets and lengths, as version 0.0 (one record each) or 0.1 (one list) has them.
-    numbers: Vec<i64>,
-    has_map: bool,
+    name: Vec<u8>,
+    size: Vec<u8>,
+    real_size: Vec<u8>,
+    blocks: Vec<u8>,
+    map: Vec<u8>,
+    /// Offsets and lengths in records of their own, as version 0.0 has them.
+    numbers: Vec<Vec<u8>>,
 }
 
 /// How the map of a PAX sparse file is to be had.
 pub(super) enum PaxSparseMap {
-    /// Not a sparse file.
-    None,
     /// From the records.
     Records(Vec<(i64, i64)>),
     /// From the head of the data (version 1.0).
@@ -32,72 +35,85 @@ pub(super) enum PaxSparseMap {
 
 impl PaxSparse {
     pub(super) fn set(&mut self, field: &[u8], value: &[u8]) -> Result<(), Problem> {
-        match field {
-            b"major" => self.major = Some(decimal("GNU.sparse.major", value)?),
-            b"minor" => self.minor = Some(decimal("GNU.sparse.minor", value)?),
-            b"name" => self.name = Some(name(b"GNU.sparse.name", value)?),
-            b"size" | b"realsize" => self.size = Some(decimal("GNU.sparse.size", value)?),
-            b"offset" => {
-                if !self.numbers.len().is_multiple_of(2) {
-                    return Err(Problem::Sparse("two offsets without a length between them"));
+        let place = match field {
+            b"major" => &mut self.major,
+            b"minor" => &mut self.minor,
+            b"name" => &mut self.name,
+            b"size" => &mut self.size,
+            b"realsize" => &mut self.real_size,
+            b"numblocks" => &mut self.blocks,
+            b"map" => &mut self.map,
+            b"offset" | b"numbytes" => {
+                let is_offset = self.numbers.len().is_multiple_of(2);
+                if is_offset != (field == b"offset") {
+                    return Err(Problem::Sparse("offsets and lengths do not take turns"));
                 }
-                self.push(decimal("GNU.sparse.offset", value)?)?;
-            }
-            b"numbytes" => {
-                if self.numbers.len().is_multiple_of(2) {
-                    return Err(Problem::Sparse("a length without an offset before it"));
+                if self.numbers.len() >= MAX_SPARSE_RANGES * 2 {
+                    return Err(Problem::Sparse("the map has too many ranges"));
                 }
-                self.push(decimal("GNU.sparse.numbytes", value)?)?;
-            }
-            b"map" => {
-                self.numbers.clear();
-                self.has_map = true;
-                if !value.is_empty() {
-                    for number in value.split(|&byte| byte == b',') {
-                        self.push(decimal("GNU.sparse.map", number)?)?;
-                    }
+                if value.contains(&b',') {
+                    return Err(Problem::Sparse("a number has a comma in it"));
                 }
+                self.numbers.push(value.to_vec());
+                return Ok(());
             }
-            // `numblocks` only repeats how many pairs there are.
-            _ => {}
-        }
+            _ => return Ok(()),
+        };
+        *place = value.to_vec();
         Ok(())
     }
 
-    fn push(&mut self, number: i64) -> Result<(), Problem> {
-        if self.numbers.len() >= MAX_SPARSE_RANGES * 2 {
+    /// How the map is to be had; `None` where the records make no sparse file: their version
+    /// is unknown, or they have neither version nor map. The entry is then what its header
+    /// says.
+    pub(super) fn map(&self) -> Result<Option<PaxSparseMap>, Problem> {
+        match (&self.major[..], &self.minor[..]) {
+            (b"1", b"0") => Ok(Some(PaxSparseMap::InData)),
+            (b"0", b"0" | b"1") => self.listed().map(Some),
+            (b"", b"") if !self.map.is_empty() || !self.numbers.is_empty() => {
+                self.listed().map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The map of versions 0.0 and 0.1.
+    fn listed(&self) -> Result<PaxSparseMap, Problem> {
+        let mut numbers: Vec<&[u8]> = self.numbers.iter().map(Vec::as_slice).collect();
+        if numbers.is_empty() && !self.map.is_empty() {
+            numbers = self.map.split(|&byte| byte == b',').collect();
+        }
+        let numbers = numbers.into_iter();
+        let numbers: Vec<i64> = numbers
+            .map(|number| decimal("GNU.sparse.map", number))
+            .collect::<Result<_, _>>()?;
+        let (pairs, rest) = numbers.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(Problem::Sparse("the map ends with an offset"));
+        }
+        let stated = decimal("GNU.sparse.numblocks", &self.blocks)?;
+        if usize::try_from(stated) != Ok(pairs.len()) {
+            return Err(Problem::Sparse("the map is not as long as it says"));
+        }
+        if pairs.len() > MAX_SPARSE_RANGES {
             return Err(Problem::Sparse("the map has too many ranges"));
         }
-        self.has_map = true;
-        self.numbers.push(number);
-        Ok(())
+        let pairs = pairs.iter().map(|&[offset, length]| (offset, length));
+        Ok(PaxSparseMap::Records(pairs.collect()))
     }
 
-    /// The file's length with its holes.
-    pub(super) fn size(&self) -> Result<u64, Problem> {
-        let size = self
-            .size
-            .ok_or(Problem::Sparse("the real size is missing"))?;
+    /// The name that a sparse file's records give it.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        (!self.name.is_empty()).then_some(&self.name[..])
+    }
+
+    /// The file's length with its holes; `stored` where the records do not say it.
+    pub(super) fn size(&self, stored: u64) -> Result<u64, Problem> {
+        let size = match (&self.size[..], &self.real_size[..]) {
+            (b"", b"") => return Ok(stored),
+            (b"", size) | (size, _) => decimal("GNU.sparse.size", size)?,
+        };
         u64::try_from(size).map_err(|_| Problem::Sparse("the real size is negative"))
-    }
-
-    pub(super) fn map(&self) -> Result<PaxSparseMap, Problem> {
-        match (self.major, self.minor) {
-            (Some(1), Some(0)) => Ok(PaxSparseMap::InData),
-            (None, None) | (Some(0), Some(0 | 1)) if self.has_map => {
-                if !self.numbers.len().is_multiple_of(2) {
-                    return Err(Problem::Sparse("the map ends with an offset"));
-                }
-                let pairs = self.numbers.chunks_exact(2);
-                Ok(PaxSparseMap::Records(
-                    pairs.map(|pair| (pair[0], pair[1])).collect(),
-                ))
-            }
-            (None | Some(0), None | Some(0 | 1)) if self.size.is_none() => Ok(PaxSparseMap::None),
-            // An empty file, or one that is all hole, has no pairs in version 0.0.
-            (None | Some(0), None | Some(0 | 1)) => Ok(PaxSparseMap::Records(Vec::new())),
-            _ => Err(Problem::Sparse("the map is of an unknown version")),
-        }
     }
 }
 
@@ -140,8 +156,7 @@ pub(super) fn checked(
 /// Reads the map at the head of a version 1.0 file's data, block by block.
 #[derive(Default)]
 pub(super) struct DataMap {
-    number: i64,
-    digits: u8,
+    number: Vec<u8>,
     expected: Option<usize>,
     numbers: Vec<i64>,
 }
@@ -151,28 +166,21 @@ impl DataMap {
     pub(super) fn take(&mut self, block: &[u8]) -> Result<bool, Problem> {
         for &byte in block {
             match byte {
-                b'0'..=b'9' if self.digits < 19 => {
-                    self.digits += 1;
-                    self.number = self
-                        .number
-                        .checked_mul(10)
-                        .and_then(|high| high.checked_add(i64::from(byte - b'0')))
-                        .ok_or(Problem::Sparse("a number in the map is too large"))?;
-                }
-                b'\n' if self.digits > 0 => {
-                    self.digits = 0;
+                b'\n' => {
                     if self.finish_number()? {
                         return Ok(true);
                     }
                 }
-                _ => return Err(Problem::Sparse("the map is not decimal numbers in lines")),
+                _ if self.number.len() < MAX_DIGITS => self.number.push(byte),
+                _ => return Err(Problem::Sparse("a number in the map is too long")),
             }
         }
         Ok(false)
     }
 
     fn finish_number(&mut self) -> Result<bool, Problem> {
-        let number = std::mem::take(&mut self.number);
+        let number = decimal("a number of the sparse map", &self.number)?;
+        self.number.clear();
         match self.expected {
             None => {
                 let ranges = usize::try_from(number)
@@ -226,13 +234,16 @@ mod tests {
             &b"x\n"[..],
             b"\n",
             b"-1\n",
+            b"1 \n",
             b"1000001\n",
             b"1\n9223372036854775808\n1\n",
             b"1\n99999999999999999999\n1\n",
-            b"1\n0\0",
+            b"1\n0\0\n",
+            &[b'1'; 100],
         ] {
             assert!(DataMap::default().take(bad).is_err(), "{bad:?}");
         }
         assert!(DataMap::default().take(b"0\n\0").unwrap());
+        assert!(DataMap::default().take(b"+1\n+0\n007\n\0").unwrap());
     }
 }

@@ -212,7 +212,8 @@ fn an_end_may_be_missing_but_not_in_the_middle() {
     let lone = [&[0; BLOCK][..], &file].concat();
     assert!(problem(&lone).contains("zero block"));
     for stopped in [pax(&[("path", "x")]), extension(b'L', b"x\0")] {
-        assert!(problem(&stopped).contains("truncated"));
+        let names = read_all(&[&file[..], &stopped].concat()).unwrap();
+        assert_eq!(names.len(), 1);
     }
 }
 
@@ -241,26 +242,101 @@ fn long_names_and_records_belong_to_the_next_entry_only() {
         entries[1].0.kind,
         EntryKind::Symlink(b"pax target".to_vec())
     );
-    assert_eq!((entries[1].0.uid, entries[1].0.gid), (70_000, u32::MAX));
+    assert_eq!((entries[1].0.uid, entries[1].0.gid), (Some(70_000), None));
     assert_eq!(
         (entries[2].0.path.as_slice(), entries[2].0.uid),
-        (&b"plain"[..], 0)
+        (&b"plain"[..], Some(0))
     );
 }
 
 #[test]
-fn global_records_are_checked_but_not_kept() {
-    let mut global = pax(&[("mtime", "-5.5"), ("path", "never"), ("comment", "x")]);
-    global[156] = b'g';
-    sum(&mut global[..BLOCK]);
-    let tar = [global.clone(), header("a", b'0', b"0", |_| {})].concat();
-    let (entry, _) = only(&tar);
-    assert_eq!(
-        (entry.path.as_slice(), entry.mtime),
-        (&b"a"[..], Timestamp::default())
-    );
-    global[BLOCK] = b'9';
-    assert!(problem(&global).contains("PAX"));
+fn an_empty_name_is_none_and_a_long_name_comes_before_a_record() {
+    let named = |before: &[Vec<u8>]| {
+        let tar = [
+            before.concat(),
+            header("own", b'2', b"0", |b| b[157] = b't'),
+        ]
+        .concat();
+        let (entry, _) = only(&tar);
+        let EntryKind::Symlink(target) = entry.kind else {
+            panic!("{:?}", entry.kind)
+        };
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(entry.path), text(target))
+    };
+    let is = |path: &str, target: &str| (path.to_owned(), target.to_owned());
+    let long = |name: &[u8]| extension(b'L', name);
+    let link = |name: &[u8]| extension(b'K', name);
+    assert_eq!(named(&[long(b"\0"), link(b"\0")]), is("own", "t"));
+    assert_eq!(named(&[long(b""), link(b"")]), is("own", "t"));
+    let record = || pax(&[("path", "p"), ("linkpath", "q")]);
+    assert_eq!(named(&[long(b"\0"), record(), link(b"\0")]), is("p", "q"));
+    assert_eq!(named(&[record(), long(b"l\0"), link(b"k\0")]), is("l", "k"));
+    assert_eq!(named(&[long(b"l\0"), link(b"k\0"), record()]), is("l", "k"));
+    let empty = || pax(&[("path", ""), ("linkpath", "")]);
+    assert_eq!(named(&[empty()]), is("own", "t"));
+}
+
+#[test]
+fn owners_are_the_32_bits_that_chown_takes() {
+    for (written, uid) in [
+        ("7", Some(7)),
+        ("+5", Some(5)),
+        ("-2", Some(u32::MAX - 1)),
+        ("4294967294", Some(u32::MAX - 1)),
+        ("4294967301", Some(5)),
+        ("99999999999", Some(1_215_752_191)),
+        ("-4294967295", Some(1)),
+        ("-1", None),
+        ("4294967295", None),
+    ] {
+        let records = pax(&[("uid", written), ("gid", written)]);
+        let (entry, _) = only(&[records, header("f", b'0', b"0", |_| {})].concat());
+        assert_eq!((entry.uid, entry.gid), (uid, uid), "{written}");
+    }
+    let negative = header("f", b'0', b"0", |block| block[108..116].fill(0xff));
+    assert_eq!(only(&negative).0.uid, None);
+}
+
+#[test]
+fn global_records_are_looked_through_but_not_kept() {
+    let global = |records: &[(&str, &str)]| {
+        let mut global = pax(records);
+        global[156] = b'g';
+        sum(&mut global[..BLOCK]);
+        global
+    };
+    let odd = [
+        ("mtime", "soon"),
+        ("uid", "nobody"),
+        ("GNU.sparse.size", "?"),
+    ];
+    let tar = [
+        pax(&[("uid", "9")]),
+        extension(b'L', b"long\0"),
+        global(&[&odd[..], &[("path", "a/name")]].concat()),
+        header("a", b'0', b"0", |_| {}),
+    ]
+    .concat();
+    let entries = read_all(&tar).unwrap();
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[0].0.kind, EntryKind::GlobalHeader);
+    assert_eq!(entries[0].0.path, b"a/name");
+    // What stood before it was its own.
+    let file = &entries[1].0;
+    assert_eq!((&file.path[..], file.uid), (&b"a"[..], Some(0)));
+    assert_eq!(file.mtime, Timestamp::default());
+    for broken in [
+        global(&[("GNU.sparse.numbytes", "1")]),
+        global(&[("path", "a\0b")]),
+        {
+            let mut global = global(&[("comment", "x")]);
+            global[BLOCK] = b'9';
+            global
+        },
+    ] {
+        assert!(read_all(&broken).is_err());
+    }
 }
 
 #[test]
@@ -283,8 +359,8 @@ fn numbers_that_cannot_be_used_are_named_with_their_place() {
     for (key, value) in [
         ("size", "9223372036854775808"),
         ("size", "-1"),
-        ("uid", "4294967296"),
-        ("gid", "-1"),
+        ("uid", "9223372036854775808"),
+        ("gid", "0x1"),
         ("mtime", "soon"),
         ("path", "a\0b"),
     ] {
@@ -353,6 +429,7 @@ fn sparse_records_of_each_version_make_the_same_file() {
         pax(&[
             ("GNU.sparse.size", "1000"),
             ("GNU.sparse.name", "f"),
+            ("GNU.sparse.numblocks", "3"),
             ("GNU.sparse.map", "10,3,100,2,1000,0"),
         ]),
         header("GNUSparseFile.1/f", b'0', b"5", |_| {}),
@@ -380,15 +457,17 @@ fn sparse_records_of_each_version_make_the_same_file() {
             (&b"abc"[..], &b"de"[..])
         );
     }
+    let (map, size, count) = ("GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.numblocks");
     for records in [
-        &[("GNU.sparse.map", "10,3")][..],
-        &[("GNU.sparse.size", "9"), ("GNU.sparse.map", "10,5")],
-        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,5,1")],
-        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,4")],
-        &[("GNU.sparse.size", "99"), ("GNU.sparse.map", "10,3,12,2")],
-        &[("GNU.sparse.size", "99"), ("GNU.sparse.numbytes", "3")],
-        &[("GNU.sparse.major", "2"), ("GNU.sparse.minor", "0")],
+        &[(size, "99"), (map, "10,5")][..],
+        &[(size, "9"), (map, "10,5"), (count, "1")],
+        &[(size, "99"), (map, "10,5,1"), (count, "1")],
+        &[(size, "99"), (map, "10,5"), (count, "2")],
+        &[(size, "99"), (map, "10,4"), (count, "1")],
+        &[(size, "99"), (map, "10,3,12,2"), (count, "2")],
+        &[(size, "99"), ("GNU.sparse.numbytes", "3")],
         &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")],
+        &[("GNU.sparse.major", "0"), ("GNU.sparse.minor", "1")],
     ] {
         let tar = [
             pax(records),
@@ -397,6 +476,41 @@ fn sparse_records_of_each_version_make_the_same_file() {
         ]
         .concat();
         assert!(read_all(&tar).is_err(), "{records:?}");
+    }
+    let directory = [
+        pax(&[(size, "9"), (map, "0,0"), (count, "1")]),
+        header("d", b'5', b"0", |_| {}),
+    ];
+    assert!(read_all(&directory.concat()).is_err());
+}
+
+#[test]
+fn records_without_a_map_or_of_an_unknown_version_make_no_sparse_file() {
+    let (major, minor) = ("GNU.sparse.major", "GNU.sparse.minor");
+    let name = ("GNU.sparse.name", "real");
+    for records in [
+        &[name][..],
+        &[name, ("GNU.sparse.size", "99")],
+        &[name, ("GNU.sparse.realsize", "odd")],
+        &[name, (major, "2"), (minor, "0")],
+        &[name, (major, "1"), (minor, "1")],
+        &[name, (major, "01"), (minor, "0")],
+        &[name, (major, "1")],
+        &[name, (minor, "0"), ("GNU.sparse.map", "0,5")],
+        &[name, (major, "odd"), (minor, "-")],
+    ] {
+        let file = [header("f", b'0', b"5", |_| {}), padded(b"abcde")];
+        let (entry, content) = only(&[pax(records), file.concat()].concat());
+        assert_eq!((&entry.path[..], &content[..]), (&b"f"[..], &b"abcde"[..]));
+    }
+    // A map has signs if it likes, and needs no size.
+    let map = [("GNU.sparse.map", "+1,+3"), ("GNU.sparse.numblocks", "+1")];
+    for (size, expected) in [(Some("+9"), &b"\0abc\0\0\0\0\0"[..]), (Some("4"), b"\0abc")] {
+        let size = size.map(|size| ("GNU.sparse.realsize", size));
+        let records: Vec<_> = map.into_iter().chain(size).chain([name]).collect();
+        let file = [header("f", b'0', b"3", |_| {}), padded(b"abc")];
+        let (entry, content) = only(&[pax(&records), file.concat()].concat());
+        assert_eq!((&entry.path[..], &content[..]), (&b"real"[..], expected));
     }
 }
 
@@ -546,7 +660,7 @@ fn what_rusts_tar_crate_packs_is_read() {
     let (entry, content) = only(&builder.into_inner().unwrap());
     assert_eq!(content, b"abc");
     assert_eq!(entry.path, ("p/".repeat(80) + "f").as_bytes());
-    assert_eq!((entry.mode, entry.uid), (0o4755, 3_000_000));
+    assert_eq!((entry.mode, entry.uid), (0o4755, Some(3_000_000)));
     assert_eq!(entry.mtime.secs, 0o777_777_777_777);
 }
 

@@ -1,19 +1,20 @@
-//! Header and trailer: one layout of 512 bytes, 96 of them used.
+//! Header and trailer: what they say, encoded and decoded.
+
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::codec::{Algorithm, BlockSize};
+use super::raw::{RawHeader, USED};
 use crate::format::crc::crc32c;
 
-/// Bytes of a header or trailer.
-pub(super) const SPACE: usize = 512;
 /// CRC register that a block's checksum starts from.
 pub(super) const BLOCK_CRC_INIT: u32 = 100_007;
 /// Bytes of the checksum behind a block.
 pub(super) const BLOCK_CRC: usize = 4;
-/// The reference reads through a buffer of 64 KiB: a larger stored block cannot be read.
+/// Most bytes of a stored block, its checksum included: overlaybd reads through a buffer of
+/// 64 KiB.
 pub(super) const MAX_STORED: usize = 65_536;
 
 const MAGIC: [u8; 24] = *b"ZFile\0\x01\0tuji.yyf@Alibaba";
-const USED: u32 = 96;
 
 const FLAG_HEADER: u64 = 1;
 const FLAG_DATA_FILE: u64 = 1 << 1;
@@ -22,14 +23,14 @@ const FLAG_HEADER_OVERWRITTEN: u64 = 1 << 3;
 const FLAG_DIGEST: u64 = 1 << 4;
 const FLAG_INDEX_COMPRESSED: u64 = 1 << 5;
 
-/// What is wrong with a header or trailer.
+/// Errors of a header or trailer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// Another kind of file.
     #[error("it does not begin with ZFile's magic")]
     Magic,
     /// The bytes are damaged.
-    #[error("its digest is {stored:08x} and its bytes have {computed:08x}")]
+    #[error("its digest is {stored:08x}, and that of its bytes is {computed:08x}")]
     Digest {
         /// As stored.
         stored: u32,
@@ -75,63 +76,48 @@ pub(super) enum Place {
     Trailer,
 }
 
-fn u32_at(bytes: &[u8; SPACE], at: usize) -> u32 {
-    let mut field = [0; 4];
-    field.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(field)
-}
-
-fn u64_at(bytes: &[u8; SPACE], at: usize) -> u64 {
-    let mut field = [0; 8];
-    field.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(field)
-}
-
-fn digest(bytes: &[u8; SPACE]) -> u32 {
-    let mut zeroed = *bytes;
-    zeroed[28..32].fill(0);
-    crc32c(0, &zeroed)
+fn digest(raw: &RawHeader) -> u32 {
+    let mut zeroed = raw.clone();
+    zeroed.digest.set(0);
+    crc32c(0, zeroed.as_bytes())
 }
 
 impl Geometry {
-    pub(super) fn encode(&self, place: Place) -> [u8; SPACE] {
-        let mut bytes = [0; SPACE];
-        let flags = FLAG_DATA_FILE
-            | FLAG_DIGEST
-            | match place {
-                Place::Header => FLAG_HEADER | FLAG_HEADER_OVERWRITTEN,
-                Place::Trailer => FLAG_SEALED,
-            };
-        bytes[..24].copy_from_slice(&MAGIC);
-        bytes[24..28].copy_from_slice(&USED.to_le_bytes());
-        bytes[32..40].copy_from_slice(&flags.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.index_offset.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.index_size.to_le_bytes());
-        bytes[56..64].copy_from_slice(&self.original_size.to_le_bytes());
-        bytes[64..68].copy_from_slice(&self.index_crc.to_le_bytes());
-        bytes[72..76].copy_from_slice(&self.block_size.bytes().to_le_bytes());
-        bytes[76] = self.algorithm.id();
-        bytes[88] = u8::from(self.verify);
-        let digest = digest(&bytes);
-        bytes[28..32].copy_from_slice(&digest.to_le_bytes());
-        bytes
+    pub(super) fn encode(&self, place: Place) -> RawHeader {
+        let mut raw = RawHeader::new_zeroed();
+        let place = match place {
+            Place::Header => FLAG_HEADER | FLAG_HEADER_OVERWRITTEN,
+            Place::Trailer => FLAG_SEALED,
+        };
+        raw.magic = MAGIC;
+        raw.size.set(USED);
+        raw.flags.set(FLAG_DATA_FILE | FLAG_DIGEST | place);
+        raw.index_offset.set(self.index_offset);
+        raw.index_size.set(self.index_size);
+        raw.original_size.set(self.original_size);
+        raw.index_crc.set(self.index_crc);
+        raw.block_size.set(self.block_size.bytes());
+        raw.algorithm = self.algorithm.id();
+        raw.verify = u8::from(self.verify);
+        raw.digest.set(digest(&raw));
+        raw
     }
 
-    /// What a header or trailer says; `None` for a header that sends the reader on.
-    pub(super) fn decode(bytes: &[u8; SPACE], place: Place) -> Result<Option<Self>, LayoutError> {
-        if bytes[..24] != MAGIC {
+    /// What a header or trailer says; `None` for a header that leaves it to the trailer.
+    pub(super) fn decode(raw: &RawHeader, place: Place) -> Result<Option<Self>, LayoutError> {
+        if raw.magic != MAGIC {
             return Err(LayoutError::Magic);
         }
         let range = |field, value| LayoutError::Range { field, value };
-        let flags = u64_at(bytes, 32);
+        let flags = raw.flags.get();
         if flags & FLAG_DIGEST != 0 {
-            let (stored, computed) = (u32_at(bytes, 28), digest(bytes));
+            let (stored, computed) = (raw.digest.get(), digest(raw));
             if stored != computed {
                 return Err(LayoutError::Digest { stored, computed });
             }
         }
-        if u32_at(bytes, 24) != USED {
-            return Err(range("size", u64::from(u32_at(bytes, 24))));
+        if raw.size != USED {
+            return Err(range("size", u64::from(raw.size.get())));
         }
         let expected = match place {
             Place::Header => FLAG_HEADER | FLAG_DATA_FILE,
@@ -145,23 +131,23 @@ impl Geometry {
         if flags & FLAG_INDEX_COMPRESSED != 0 {
             return Err(LayoutError::Unsupported("a compressed index"));
         }
-        if bytes[78] != 0 || u32_at(bytes, 84) != 0 {
+        if raw.use_dictionary != 0 || raw.dictionary_size != 0 {
             return Err(LayoutError::Unsupported("a compression dictionary"));
         }
         if place == Place::Header && flags & FLAG_HEADER_OVERWRITTEN == 0 {
             return Ok(None);
         }
-        let block_size = u32_at(bytes, 72);
+        let block_size = raw.block_size.get();
         Ok(Some(Self {
-            index_offset: u64_at(bytes, 40),
-            index_size: u64_at(bytes, 48),
-            original_size: u64_at(bytes, 56),
-            index_crc: u32_at(bytes, 64),
+            index_offset: raw.index_offset.get(),
+            index_size: raw.index_size.get(),
+            original_size: raw.original_size.get(),
+            index_crc: raw.index_crc.get(),
             block_size: BlockSize::from_bytes(block_size)
                 .ok_or_else(|| range("block_size", u64::from(block_size)))?,
-            algorithm: Algorithm::from_id(bytes[76])
-                .ok_or_else(|| range("algo", u64::from(bytes[76])))?,
-            verify: bytes[88] != 0,
+            algorithm: Algorithm::from_id(raw.algorithm)
+                .ok_or_else(|| range("algo", u64::from(raw.algorithm)))?,
+            verify: raw.verify != 0,
         }))
     }
 }

@@ -2,16 +2,19 @@
 //! Source: containerd/overlaybd `docs/specs/zfile.md` and `src/overlaybd/zfile/zfile.cpp`.
 
 mod codec;
+mod error;
 mod layout;
 mod offsets;
 mod pool;
+mod raw;
 mod reader;
 mod refusal;
 mod writer;
 
 pub use codec::{Algorithm, BlockSize, InvalidSetting};
+pub use error::ZFileError;
 pub use layout::{Geometry, LayoutError};
 pub use pool::CompressPool;
-pub use reader::{ZFileError, ZFileReader};
+pub use reader::ZFileReader;
 pub use refusal::UnreadableBlock;
 pub use writer::{Finished, ZFileWriter};

@@ -2,21 +2,22 @@
 
 use std::io;
 
-use super::layout::{BLOCK_CRC, Geometry, MAX_STORED, SPACE};
-use super::reader::ZFileError;
+use super::error::ZFileError;
+use super::layout::{BLOCK_CRC, Geometry, MAX_STORED};
+use super::raw::SPACE;
 use super::refusal::{Finder, UnreadableBlock};
 use crate::format::block::{SharedDevice, check_range};
 use crate::format::crc::crc32c;
 
-/// Blocks under one base.
-const GROUP: usize = 1024;
-/// Bytes of the index read at once.
-const READ: u64 = 1 << 20;
+/// Blocks with one base.
+const GROUP_BLOCKS: usize = 1024;
+/// Most bytes of the index that are read at once.
+const MAX_READ_BYTES: u64 = 1 << 20;
 /// Most blocks of a `ZFile` that is opened: a tebibyte in the smallest ones. Each takes four
 /// bytes of memory.
 const MAX_BLOCKS: u64 = 1 << 28;
 
-/// Where each block begins: a base every [`GROUP`] blocks, and distances from it.
+/// Where each block begins: a base every [`GROUP_BLOCKS`] blocks, and distances from it.
 #[derive(Default)]
 pub(super) struct Offsets {
     bases: Vec<u64>,
@@ -27,8 +28,8 @@ impl Offsets {
     /// Reads the index of the `ZFile` on `device`; with the first block that overlaybd cannot
     /// read, if there is one.
     ///
-    /// Header and length of a blob are what somebody says of it, so no memory is taken for
-    /// entries that were not read yet.
+    /// Header and length of a blob are not trusted: no memory is taken for entries that were
+    /// not read yet.
     pub(super) fn read(
         device: &SharedDevice,
         geometry: &Geometry,
@@ -40,7 +41,7 @@ impl Offsets {
         let (mut done, mut number) = (0, 0u64);
         let mut piece = Vec::new();
         while done < length {
-            let part = (length - done).min(READ);
+            let part = (length - done).min(MAX_READ_BYTES);
             piece.resize(usize::try_from(part).map_err(io::Error::other)?, 0);
             device.read_at(geometry.index_offset + done, &mut piece)?;
             crc = crc32c(crc, &piece);
@@ -58,7 +59,7 @@ impl Offsets {
             }
             if at > geometry.index_offset {
                 return Err(ZFileError::Index(format!(
-                    "its blocks go on to {at} at least, behind the index at {}",
+                    "its blocks reach to {at} at least, beyond the index at {}",
                     geometry.index_offset
                 )));
             }
@@ -67,7 +68,7 @@ impl Offsets {
         offsets.push(at)?;
         if crc != geometry.index_crc {
             return Err(ZFileError::Index(format!(
-                "its CRC is {:08x}, its bytes have {crc:08x}",
+                "its CRC is {:08x}, and that of its bytes is {crc:08x}",
                 geometry.index_crc
             )));
         }
@@ -75,12 +76,13 @@ impl Offsets {
     }
 
     fn push(&mut self, at: u64) -> Result<(), ZFileError> {
-        if self.distances.len().is_multiple_of(GROUP) {
+        if self.distances.len().is_multiple_of(GROUP_BLOCKS) {
             self.bases.push(at);
         }
         let base = self.bases.last().copied().unwrap_or_default();
-        let distance = u32::try_from(at - base)
-            .map_err(|_| ZFileError::Index(format!("a block begins at {at}")))?;
+        let distance = u32::try_from(at - base).map_err(|_| {
+            ZFileError::Index(format!("the offset of a block, {at}, is out of range"))
+        })?;
         self.distances.push(distance);
         Ok(())
     }
@@ -88,7 +90,7 @@ impl Offsets {
     /// Byte offset of block `n`; the one behind the last is where the blocks end.
     pub(super) fn of(&self, n: u64) -> io::Result<u64> {
         let n = usize::try_from(n).map_err(io::Error::other)?;
-        match (self.bases.get(n / GROUP), self.distances.get(n)) {
+        match (self.bases.get(n / GROUP_BLOCKS), self.distances.get(n)) {
             (Some(base), Some(distance)) => Ok(base + u64::from(*distance)),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -110,13 +112,13 @@ fn index_length(device: &SharedDevice, geometry: &Geometry) -> Result<u64, ZFile
     }
     if blocks > MAX_BLOCKS {
         return Err(ZFileError::Index(format!(
-            "it has {blocks} entries, and {MAX_BLOCKS} are the most that are read"
+            "it has {blocks} entries, and the limit is {MAX_BLOCKS}"
         )));
     }
     let length = blocks * 4;
     if check_range(device.size(), geometry.index_offset, length).is_err() {
         return Err(ZFileError::Index(format!(
-            "its {blocks} entries leave the file"
+            "its {blocks} entries reach beyond the end of the file"
         )));
     }
     // A stored block is longer than its CRC.
@@ -124,7 +126,7 @@ fn index_length(device: &SharedDevice, geometry: &Geometry) -> Result<u64, ZFile
     let room = geometry.index_offset.checked_sub(SPACE as u64);
     if room.is_none_or(|room| room < least) {
         return Err(ZFileError::Index(format!(
-            "it has {blocks} entries, and begins at {}, where no room is for so many blocks",
+            "it has {blocks} entries, and begins at {}, too early for so many blocks",
             geometry.index_offset
         )));
     }

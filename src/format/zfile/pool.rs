@@ -39,7 +39,7 @@ pub(super) struct Batch {
     pub(super) used: usize,
     /// Stored bytes of each block, CRC included.
     pub(super) sizes: Vec<u32>,
-    /// A block is too large for the reference's reader: nothing of the batch counts.
+    /// A block is too large for overlaybd's reader: nothing of the batch counts.
     pub(super) overflow: bool,
 }
 
@@ -82,7 +82,7 @@ impl CompressPool {
         block_size: BlockSize,
     ) -> Receiver<Result<Batch, CompressError>> {
         let (reply, result) = sync_channel(1);
-        // A pool without threads drops the job, and the receiver tells so.
+        // Without threads the job is dropped, and receiving fails.
         let _ = self.jobs.send(Job {
             batch,
             algorithm,
@@ -111,9 +111,9 @@ fn work(queue: &Mutex<Receiver<Job>>) {
             result.map(|()| batch)
         }));
         match compressed {
-            // A writer that was given up receives nothing any more.
+            // The writer may have been dropped.
             Ok(result) => drop(reply.send(result)),
-            // The writer sees its end of the reply close; the pool keeps the thread.
+            // The writer sees the reply's channel close; the thread goes on.
             Err(_) => compressor = Compressor::new(),
         }
     }

@@ -3,37 +3,21 @@
 use std::io;
 
 use parking_lot::Mutex;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::codec::decompress;
-use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, LayoutError, Place, SPACE};
+use super::error::ZFileError;
+use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, Place};
 use super::offsets::Offsets;
+use super::raw::{RawHeader, SPACE};
 use super::refusal::UnreadableBlock;
 use crate::format::block::{BlockDevice, SharedDevice, check_range};
 use crate::format::crc::crc32c;
 
-/// Stored bytes read at once where many blocks are wanted.
-const READ: usize = 1 << 20;
-/// Decoded blocks that are remembered, so that neighbouring small reads cost one block.
-const REMEMBERED: usize = 16;
-
-/// Why a `ZFile` cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ZFileError {
-    /// What lies beneath cannot be read.
-    #[error("the ZFile cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// Header or trailer.
-    #[error("the ZFile's {place} is damaged: {source}")]
-    Layout {
-        /// Header or trailer.
-        place: &'static str,
-        /// What is wrong with it.
-        source: LayoutError,
-    },
-    /// The index.
-    #[error("the ZFile's index is damaged: {0}")]
-    Index(String),
-}
+/// Most stored bytes of a read, unless one block has more.
+const MAX_READ_BYTES: u64 = 1 << 20;
+/// Decoded blocks that are cached, so that neighbouring small reads decode one block.
+const CACHED_BLOCKS: usize = 16;
 
 /// The original of a `ZFile`, as a disk of bytes. Each block's CRC is verified when it is read.
 pub struct ZFileReader {
@@ -41,7 +25,8 @@ pub struct ZFileReader {
     geometry: Geometry,
     offsets: Offsets,
     unreadable: Option<UnreadableBlock>,
-    remembered: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// Blocks by number, the last used last.
+    cache: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
 impl std::fmt::Debug for ZFileReader {
@@ -60,13 +45,13 @@ impl ZFileReader {
     /// Opens the `ZFile` that all of `device` is.
     ///
     /// # Errors
-    /// When it cannot be read or is no whole `ZFile`.
+    /// When it cannot be read or is not a whole `ZFile`.
     pub fn open(device: SharedDevice) -> Result<Self, ZFileError> {
         let size = device.size();
         let at_place = |offset, place, name| -> Result<Option<Geometry>, ZFileError> {
-            let mut bytes = [0; SPACE];
-            device.read_at(offset, &mut bytes)?;
-            Geometry::decode(&bytes, place).map_err(|source| ZFileError::Layout {
+            let mut raw = RawHeader::new_zeroed();
+            device.read_at(offset, raw.as_mut_bytes())?;
+            Geometry::decode(&raw, place).map_err(|source| ZFileError::Layout {
                 place: name,
                 source,
             })
@@ -75,14 +60,15 @@ impl ZFileReader {
             Some(geometry) => Some(geometry),
             None => at_place(size.saturating_sub(SPACE as u64), Place::Trailer, "trailer")?,
         };
-        let geometry = geometry.ok_or_else(|| ZFileError::Index("it is nowhere".into()))?;
+        let geometry = geometry
+            .ok_or_else(|| ZFileError::Index("the trailer does not say where it is".into()))?;
         let (offsets, unreadable) = Offsets::read(&device, &geometry)?;
         Ok(Self {
             device,
             geometry,
             offsets,
             unreadable,
-            remembered: Mutex::new(Vec::new()),
+            cache: Mutex::new(Vec::new()),
         })
     }
 
@@ -114,7 +100,9 @@ impl ZFileReader {
             let (data, crc) = stored.split_at(stored.len().saturating_sub(BLOCK_CRC));
             let computed = crc32c(BLOCK_CRC_INIT, data);
             if crc != computed.to_le_bytes() {
-                return Err(damaged(format!("block {n} of the ZFile has a wrong CRC")));
+                return Err(damaged(format!(
+                    "the CRC of block {n} of the ZFile is wrong"
+                )));
             }
             data
         } else {
@@ -137,7 +125,7 @@ impl ZFileReader {
             let (mut last, mut len) = (n, 0);
             while len < target.len() {
                 let end = self.offsets.of(last + 1)?;
-                if last > n && end - start > READ as u64 {
+                if last > n && end - start > MAX_READ_BYTES {
                     break;
                 }
                 len += self.block_len(last);
@@ -160,15 +148,14 @@ impl ZFileReader {
         Ok(())
     }
 
-    /// Reads a part of one block by way of the remembered ones.
+    /// Reads a part of one block through the cache.
     fn read_part(&self, n: u64, within: usize, target: &mut [u8]) -> io::Result<()> {
-        let lock = || self.remembered.lock();
+        let lock = || self.cache.lock();
         {
-            let mut remembered = lock();
-            if let Some(place) = remembered.iter().position(|(block, _)| *block == n) {
-                // The latest is last, the first one is forgotten first.
-                remembered[place..].rotate_left(1);
-                if let Some((_, data)) = remembered.last() {
+            let mut cache = lock();
+            if let Some(place) = cache.iter().position(|(block, _)| *block == n) {
+                cache[place..].rotate_left(1);
+                if let Some((_, data)) = cache.last() {
                     target.copy_from_slice(&data[within..within + target.len()]);
                 }
                 return Ok(());
@@ -177,11 +164,11 @@ impl ZFileReader {
         let mut data = vec![0; self.block_len(n)];
         self.read_blocks(n, &mut data)?;
         target.copy_from_slice(&data[within..within + target.len()]);
-        let mut remembered = lock();
-        if remembered.len() >= REMEMBERED {
-            remembered.remove(0);
+        let mut cache = lock();
+        if cache.len() >= CACHED_BLOCKS {
+            cache.remove(0);
         }
-        remembered.push((n, data));
+        cache.push((n, data));
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What overlaybd's reader refuses of stored sizes that can be read all the same.
+//! Blocks that this program can read and overlaybd's reader cannot.
 
 use super::codec::BlockSize;
 use super::layout::MAX_STORED;
@@ -28,10 +28,11 @@ pub enum UnreadableBlock {
     },
 }
 
-/// The reader counts within a group in 16 bits, the largest of which is its mark for too much.
+/// Most stored bytes before a block of a group: the reader counts them in 16 bits, of which
+/// the largest number is its mark for too many.
 const MAX_GROUP_SUM: u64 = 65_534;
-/// Bytes of the original that make up a group.
-const GROUP: u32 = 65_536;
+/// Bytes of the original in a group.
+const GROUP_BYTES: u32 = 65_536;
 
 /// Looks for the first such block among stored sizes as they come.
 pub(super) struct Finder {
@@ -46,7 +47,7 @@ pub(super) struct Finder {
 impl Finder {
     pub(super) fn new(block_size: BlockSize) -> Self {
         Self {
-            group: u64::from(GROUP / block_size.bytes()),
+            group: u64::from(GROUP_BYTES / block_size.bytes()),
             block: 0,
             sum: 0,
             found: None,

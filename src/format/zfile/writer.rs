@@ -6,14 +6,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Receiver;
 
+use zerocopy::IntoBytes;
+
 use super::codec::{Algorithm, BlockSize, CompressError, decompress};
-use super::layout::{BLOCK_CRC, Geometry, Place, SPACE};
+use super::layout::{BLOCK_CRC, Geometry, Place};
 use super::pool::{Batch, CompressPool};
+use super::raw::SPACE;
 use crate::format::crc::crc32c;
 
-/// Raw bytes that one thread compresses at a time: large enough that handing over is
-/// nothing beside it, small enough that many are under way in little memory.
-const BATCH: usize = 256 << 10;
+/// Raw bytes that one thread compresses at a time: large enough that handing them over costs
+/// little, small enough that many batches take little memory.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Writes a `ZFile` at a place in a file.
 pub struct ZFileWriter {
@@ -30,7 +33,7 @@ pub struct ZFileWriter {
     original_size: u64,
     index: Vec<u32>,
     filling: Batch,
-    under_way: VecDeque<Receiver<Result<Batch, CompressError>>>,
+    in_flight: VecDeque<Receiver<Result<Batch, CompressError>>>,
     spare: Vec<Batch>,
 }
 
@@ -63,7 +66,7 @@ impl ZFileWriter {
             original_size: 0,
             index: Vec::new(),
             filling: Batch::default(),
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             spare: Vec::new(),
         }
     }
@@ -80,13 +83,13 @@ impl ZFileWriter {
     /// When the file cannot be written.
     pub fn write(&mut self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let part = (BATCH - self.filling.raw.len()).min(data.len());
-            // Counted by parts: starting again counts anew what came before.
+            let part = (BATCH_BYTES - self.filling.raw.len()).min(data.len());
+            // Counted part by part: a restart counts again what was written before.
             self.original_size += part as u64;
             let (now, later) = data.split_at(part);
             self.filling.raw.extend_from_slice(now);
             data = later;
-            if self.filling.raw.len() == BATCH {
+            if self.filling.raw.len() == BATCH_BYTES {
                 self.submit()?;
             }
         }
@@ -108,28 +111,28 @@ impl ZFileWriter {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        while self.under_way.len() >= 2 * self.pool.threads() {
+        while self.in_flight.len() >= 2 * self.pool.threads() {
             self.store_next()?;
         }
         if self.filling.raw.is_empty() {
-            // Starting again took it along.
+            // A restart submitted it already.
             return Ok(());
         }
         let next = self.spare.pop().unwrap_or_default();
         let batch = std::mem::replace(&mut self.filling, next);
-        self.under_way
+        self.in_flight
             .push_back(self.pool.submit(batch, self.algorithm, self.block_size));
         Ok(())
     }
 
-    /// Writes the oldest batch that is under way.
+    /// Writes the oldest batch that is being compressed.
     fn store_next(&mut self) -> io::Result<()> {
-        let Some(result) = self.under_way.pop_front() else {
+        let Some(result) = self.in_flight.pop_front() else {
             return Ok(());
         };
         let batch = receive(&result)?;
         if batch.overflow {
-            return self.narrow(batch);
+            return self.restart_with_smaller_blocks(batch);
         }
         self.file
             .write_all_at(&batch.stored[..batch.used], self.position)?;
@@ -146,9 +149,9 @@ impl ZFileWriter {
 
     /// Starts again with blocks that any data fits in: what was stored is read back, and
     /// the new `ZFile` is written behind the old one until it is finished.
-    fn narrow(&mut self, batch: Batch) -> io::Result<()> {
+    fn restart_with_smaller_blocks(&mut self, batch: Batch) -> io::Result<()> {
         let mut raws = vec![batch.raw];
-        for result in std::mem::take(&mut self.under_way) {
+        for result in std::mem::take(&mut self.in_flight) {
             raws.push(receive(&result)?.raw);
         }
         raws.push(std::mem::take(&mut self.filling.raw));
@@ -167,7 +170,7 @@ impl ZFileWriter {
             let data = &stored[..stored.len().saturating_sub(BLOCK_CRC)];
             if !decompress(self.algorithm, data, &mut block) {
                 return Err(io::Error::other(
-                    "a block just written reads back otherwise",
+                    "a block that was just written cannot be decompressed",
                 ));
             }
             self.write(&block)?;
@@ -184,10 +187,10 @@ impl ZFileWriter {
             if !self.filling.raw.is_empty() {
                 self.submit()?;
             }
-            while !self.under_way.is_empty() {
+            while !self.in_flight.is_empty() {
                 self.store_next()?;
             }
-            // Starting again may have left something to submit.
+            // A restart may have left something to submit.
             if self.filling.raw.is_empty() {
                 break;
             }
@@ -209,9 +212,9 @@ impl ZFileWriter {
         self.file.write_all_at(&index, self.position)?;
         let trailer = self.position + index.len() as u64;
         self.file
-            .write_all_at(&geometry.encode(Place::Trailer), trailer)?;
+            .write_all_at(geometry.encode(Place::Trailer).as_bytes(), trailer)?;
         self.file
-            .write_all_at(&geometry.encode(Place::Header), self.base)?;
+            .write_all_at(geometry.encode(Place::Header).as_bytes(), self.base)?;
         let size = trailer + SPACE as u64 - self.base;
         self.move_to_origin(size)?;
         Ok(Finished { size, geometry })
@@ -237,6 +240,6 @@ impl ZFileWriter {
 fn receive(result: &Receiver<Result<Batch, CompressError>>) -> io::Result<Batch> {
     match result.recv() {
         Ok(batch) => batch.map_err(io::Error::other),
-        Err(_) => Err(io::Error::other("the compressing threads are gone")),
+        Err(_) => Err(io::Error::other("the threads that compress have ended")),
     }
 }

@@ -29,7 +29,7 @@ const MAX_WIDER: usize = 10_000;
 
 /// What the endpoint asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     /// It has let a request without credentials pass.
     Open,
     Basic,
@@ -175,21 +175,29 @@ impl Auth {
         offered: &[Challenge],
         dialer: &Dialer,
     ) -> Result<Option<(Known, Scopes)>, Error> {
-        if let Some(bearer) = offered.iter().find(|challenge| challenge.is("bearer"))
-            && let Some(realm) = bearer.parameter("realm")
-        {
-            let realm: Url = realm
-                .parse()
-                .map_err(|_| Error::invalid(place, "the challenge's realm is no address"))?;
-            dialer.check_realm(place, &realm)?;
-            let service = bearer.parameter("service").map(str::to_owned);
-            let scopes = Scopes::parse(bearer.parameter("scope").unwrap_or_default());
-            return Ok(Some((Known::Bearer { realm, service }, scopes)));
-        }
-        let is_basic = offered.iter().any(|challenge| challenge.is("basic"));
-        if is_basic && !self.credentials.is_anonymous() {
-            return Ok(Some((Known::Basic, Scopes::default())));
-        }
-        Ok(None)
+        let best = best(place, offered, dialer)?;
+        // Without a password there is nothing to answer it with.
+        Ok(best.filter(|(known, _)| *known != Known::Basic || !self.credentials.is_anonymous()))
     }
+}
+
+/// The best of some challenges, and the scopes that it names. A realm is one that may be asked.
+pub(super) fn best(
+    place: &str,
+    offered: &[Challenge],
+    dialer: &Dialer,
+) -> Result<Option<(Known, Scopes)>, Error> {
+    if let Some(bearer) = offered.iter().find(|challenge| challenge.is("bearer"))
+        && let Some(realm) = bearer.parameter("realm")
+    {
+        let realm: Url = realm
+            .parse()
+            .map_err(|_| Error::invalid(place, "the challenge's realm is no address"))?;
+        dialer.check_realm(place, &realm)?;
+        let service = bearer.parameter("service").map(str::to_owned);
+        let scopes = Scopes::parse(bearer.parameter("scope").unwrap_or_default());
+        return Ok(Some((Known::Bearer { realm, service }, scopes)));
+    }
+    let is_basic = offered.iter().any(|challenge| challenge.is("basic"));
+    Ok(is_basic.then(|| (Known::Basic, Scopes::default())))
 }

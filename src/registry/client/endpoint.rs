@@ -8,6 +8,7 @@ use super::auth::{Auth, Presented};
 use super::credentials::CredentialProvider;
 use super::dial::is_loopback;
 use super::dialer::{Dialer, Outgoing, same_origin};
+use super::grant::Greeting;
 use super::hosts_dir::{self, Capabilities, HostEntry};
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
@@ -26,6 +27,8 @@ pub(super) struct Endpoint {
     base: Url,
     pub(super) dialer: Dialer,
     pub(super) auth: Auth,
+    /// What it asks clients for that authenticate by themselves.
+    pub(super) greeting: Greeting,
     pub(super) can: Capabilities,
     /// Whether it is the registry itself, which alone is shown clients' credentials.
     pub(super) is_registry: bool,
@@ -114,6 +117,7 @@ impl Endpoint {
             dialer: Dialer::new(base.clone(), &tls, &config.dial, timeouts, headers)?,
             base,
             auth: Auth::new(keeper),
+            greeting: Greeting::default(),
             can: entry.can,
             is_registry: entry.is_registry,
             namespace: (!entry.is_registry).then(|| reference::index_host(host).to_owned()),

@@ -24,6 +24,7 @@ mod dump;
 mod early;
 mod endpoint;
 mod forward;
+mod grant;
 mod hosts_dir;
 mod listing;
 mod login;
@@ -40,6 +41,8 @@ mod upload;
 mod watch;
 
 pub use challenge::{Challenge, challenges};
+pub use grant::{Grant, GrantedToken};
+pub use scope::needed as needed_scopes;
 
 use std::fmt;
 use std::future::Future;

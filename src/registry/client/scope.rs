@@ -95,6 +95,13 @@ impl Scopes {
     }
 }
 
+/// The scopes that a request of the distribution API needs, by its path behind `/v2/` and its
+/// query: `repository:NAME:ACTIONS`. None where that cannot be told.
+#[must_use]
+pub fn needed(method: &Method, path: &str, query: &str) -> Vec<String> {
+    Scopes::of_request(method, path, query).texts().collect()
+}
+
 /// Repository and what is behind it. A repository may have a component `blobs`,
 /// so what is behind is looked for from the end.
 fn split(path: &str) -> Option<(&str, &str)> {

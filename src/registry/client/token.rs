@@ -43,6 +43,29 @@ pub(super) struct Token {
     life: Duration,
 }
 
+impl From<Document> for Token {
+    fn from(document: Document) -> Self {
+        let stated = document.expires_in.unwrap_or(DEFAULT_LIFE).min(MAX_LIFE);
+        // It must still be good when a request with it arrives.
+        let life = stated.saturating_sub((stated / 5).min(Duration::from_secs(30)));
+        Self {
+            header: document.header,
+            life,
+        }
+    }
+}
+
+/// What a token server answers.
+#[derive(Debug, Clone)]
+pub(super) struct Document {
+    /// The value of `Authorization`.
+    pub(super) header: HeaderValue,
+    /// How long the token lives, if that is stated.
+    pub(super) expires_in: Option<Duration>,
+    /// Since when, if that is stated.
+    pub(super) issued_at: Option<String>,
+}
+
 /// The tokens of one registry. Those who need the same one wait for one request.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens(Cache<TokenKey, Token>);
@@ -117,8 +140,20 @@ impl Tokens {
 
 async fn fetch(key: &TokenKey, dialer: &Dialer) -> Result<Token, Failure> {
     let (outgoing, authorization) = request(key);
+    let document = exchange(&outgoing, authorization.as_ref(), true, dialer).await?;
+    Ok(document.into())
+}
+
+/// Asks a token server once; `is_own` where the credentials are the program's own.
+pub(super) async fn exchange(
+    outgoing: &Outgoing,
+    authorization: Option<&HeaderValue>,
+    is_own: bool,
+    dialer: &Dialer,
+) -> Result<Document, Failure> {
     let place = place(&outgoing.method, &outgoing.url);
-    let answer = dialer.follow(&outgoing, authorization.as_ref()).await?;
+    let mut answer = dialer.follow(outgoing, authorization).await?;
+    answer.is_own = is_own;
     let answer = answer.expect(&[StatusCode::OK]).await?;
     let body = answer.document(MAX_ANSWER).await?;
     Ok(read(&body).map_err(|detail| Error::Invalid { place, detail })?)
@@ -126,9 +161,8 @@ async fn fetch(key: &TokenKey, dialer: &Dialer) -> Result<Token, Failure> {
 
 /// The request for a token: a GET, or a POST where we have a refresh token.
 fn request(key: &TokenKey) -> (Outgoing, Option<HeaderValue>) {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     if let Login::Identity(token) = &key.login {
+        let mut headers = accepting();
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token");
         form.append_pair("client_id", "overlaybd-proxy");
@@ -148,40 +182,62 @@ fn request(key: &TokenKey) -> (Outgoing, Option<HeaderValue>) {
         };
         return (outgoing, None);
     }
-    let mut url = key.realm.clone();
-    {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = &key.service {
-            query.append_pair("service", service);
-        }
-        for scope in key.scopes.texts() {
-            query.append_pair("scope", &scope);
-        }
-        if let Login::Basic { username, .. } = &key.login {
-            query.append_pair("account", username);
-        }
-    }
-    let outgoing = Outgoing {
-        method: Method::GET,
-        url,
-        headers,
-        payload: Payload::Empty,
+    let account = match &key.login {
+        Login::Basic { username, .. } => Some(username.as_str()),
+        _ => None,
     };
+    let outgoing = get(&key.realm, key.service.as_deref(), &key.scopes, account);
     (outgoing, key.login.basic())
 }
 
-fn read(body: &[u8]) -> Result<Token, String> {
+fn accepting() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers
+}
+
+/// The request for a token by GET.
+pub(super) fn get(
+    realm: &Url,
+    service: Option<&str>,
+    scopes: &Scopes,
+    account: Option<&str>,
+) -> Outgoing {
+    let mut url = realm.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = service {
+            query.append_pair("service", service);
+        }
+        for scope in scopes.texts() {
+            query.append_pair("scope", &scope);
+        }
+        if let Some(account) = account {
+            query.append_pair("account", account);
+        }
+    }
+    Outgoing {
+        method: Method::GET,
+        url,
+        headers: accepting(),
+        payload: Payload::Empty,
+    }
+}
+
+fn read(body: &[u8]) -> Result<Document, String> {
     #[derive(Deserialize)]
-    struct Document {
+    struct Written {
         #[serde(default)]
         token: Option<String>,
         #[serde(default)]
         access_token: Option<String>,
         #[serde(default)]
         expires_in: serde_json::Value,
+        #[serde(default)]
+        issued_at: serde_json::Value,
     }
     // The parser's message could repeat a part of the token.
-    let document: Document =
+    let document: Written =
         serde_json::from_slice(body).map_err(|_| "it is no token document".to_owned())?;
     let token = [document.token, document.access_token]
         .into_iter()
@@ -195,14 +251,15 @@ fn read(body: &[u8]) -> Result<Token, String> {
         serde_json::Value::String(text) => text.parse().ok(),
         value => value.as_f64(),
     };
-    let stated = seconds
+    let expires_in = seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|life| !life.is_zero())
-        .unwrap_or(DEFAULT_LIFE)
-        .min(MAX_LIFE);
-    // It must still be good when a request with it arrives.
-    let life = stated.saturating_sub((stated / 5).min(Duration::from_secs(30)));
-    Ok(Token { header, life })
+        .filter(|life| !life.is_zero());
+    let issued_at = document.issued_at.as_str().map(str::to_owned);
+    Ok(Document {
+        header,
+        expires_in,
+        issued_at,
+    })
 }
 
 #[cfg(test)]
@@ -245,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_token_is_used_a_little_shorter_than_it_lives() {
-        let life = |text: &str| read(text.as_bytes()).unwrap().life.as_secs();
+        let life = |text: &str| Token::from(read(text.as_bytes()).unwrap()).life.as_secs();
         assert_eq!(life(r#"{"token":"x"}"#), 48);
         assert_eq!(life(r#"{"access_token":"x","expires_in":300}"#), 270);
         assert_eq!(life(r#"{"token":"x","expires_in":"300"}"#), 270);

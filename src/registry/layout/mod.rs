@@ -337,6 +337,9 @@ impl Layout {
     }
 }
 
+/// Most tags that are told to who asks for one that is not there.
+const MANY_TAGS: usize = 20;
+
 /// Reads a manifest and verifies it.
 fn manifest(
     content: &Content,
@@ -352,7 +355,20 @@ fn manifest(
     let (digest, listed) = match selector {
         Selector::Tag(tag) => {
             let entry = index.find(repo, tag);
-            let entry = entry.ok_or_else(|| not_found("the layout has no such tag"))?;
+            let entry = entry.ok_or_else(|| {
+                let tags = index.tags(repo);
+                let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+                let there = match tags.as_slice() {
+                    [] => String::new(),
+                    [tag] => format!("; there is {tag}"),
+                    tags if tags.len() <= MANY_TAGS => format!("; there are {}", tags.join(", ")),
+                    tags => {
+                        let first = tags.get(..MANY_TAGS).unwrap_or_default().join(", ");
+                        format!("; there are {first} and {} more", tags.len() - MANY_TAGS)
+                    }
+                };
+                not_found(&format!("the layout has no such tag{there}"))
+            })?;
             (&entry.digest, Some(entry))
         }
         Selector::Digest(digest) => (digest, index.by_digest(digest)),

@@ -5,6 +5,7 @@
 //! ([`fit`]); and only for requests that may read the source's layers, whose bytes were verified
 //! to be what the image's config says ([`proof`]).
 
+mod compare;
 mod find;
 mod fit;
 mod layer;

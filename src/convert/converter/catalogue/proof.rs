@@ -12,6 +12,7 @@ use crate::convert::input::LayerInput;
 use crate::convert::plan::Step;
 use crate::convert::stream::{prepare, working_set};
 use crate::convert::types::Source;
+use crate::convert::window::{self, Windows};
 
 /// Checks that the request may read a source layer here, and that the layer's bytes are what the
 /// config says: only then may blobs be used that are recorded under its chain-id.
@@ -46,18 +47,36 @@ pub(super) async fn prove(
     // One at a time for each layer.
     let name = format!("proof of {}", step.layer.digest);
     let _guard = context.locks.lock(name).await;
-    let mut verified = verify(context, source, step).await;
+    let mut verified = verify(context, source, step, 0).await;
     if verified.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
-        verified = verify(context, source, step).await;
+        verified = verify(context, source, step, 0).await;
+    }
+    if let Some(window) = verified.as_ref().err().and_then(ConvertError::window)
+        && needed(step).saturating_add(window) <= context.memory.total()
+    {
+        verified = verify(context, source, step, window).await;
     }
     verified?;
     index.put_diff_id(&step.layer.digest, &step.diff_id).await?;
     Ok(())
 }
 
-/// Fetches and inflates a layer, only to verify its digests.
-async fn verify(context: &Context, source: &Source, step: &Step) -> Result<(), ConvertError> {
-    let memory = context.memory.acquire(working_set(step.layer.size)).await;
+/// Bytes of memory for verifying a layer.
+fn needed(step: &Step) -> u64 {
+    working_set(step.layer.size, &step.layer.media_type)
+}
+
+/// Fetches and inflates a layer, only to verify its digests, with memory for a zstd window of so
+/// many bytes.
+async fn verify(
+    context: &Context,
+    source: &Source,
+    step: &Step,
+    window: u64,
+) -> Result<(), ConvertError> {
+    let budget = &context.memory;
+    let memory = budget.acquire(needed(step).saturating_add(window)).await;
+    let permitted = window::likely(&step.layer.media_type).max(window);
     let _permit = context.layer_permits.acquire(step.layer.size).await;
     tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");
@@ -72,6 +91,7 @@ async fn verify(context: &Context, source: &Source, step: &Step) -> Result<(), C
         chain_id: step.chain_id.clone(),
         parent_chain_id: step.parent.clone(),
         copy: None,
+        windows: Windows::within(permitted, budget.clone()),
     };
     let limit = context.config.settings.max_layer_size;
     let verified = on_thread("verify", move || {

@@ -1,15 +1,21 @@
 //! Publishes layers: to the destination's registry, and in the table that is shared with the
 //! reference converter.
 
+use std::sync::Arc;
+
 use super::super::context::Context;
 use super::super::destination::Destination;
-use super::super::threads::blocking;
-use super::super::variant;
-use super::layer::Layer;
+use super::super::threads::{blocking, on_thread};
+use super::super::variant::{self, Disk};
+use super::compare::is_same;
+use super::layer::{Layer, StoredBlob};
 use crate::convert::error::ConvertError;
+use crate::convert::layer::LayerBlob;
 use crate::convert::plan::Step;
+use crate::convert::remote::RemoteBlob;
 use crate::convert::types::Source;
-use crate::oci::Digest;
+use crate::format::block::SharedDevice;
+use crate::oci::{Digest, RepoName};
 use crate::registry::BlobSource;
 use crate::store::{LayerRow, Origin, SharedLayer};
 
@@ -49,6 +55,13 @@ pub(in super::super) async fn push_layer(
 /// That tool uses the blob that a row names for a chain, in any repository of the host, and
 /// builds on it. To keep blobs of two tools out of one image, nothing is added where the host
 /// has another blob for any layer of the chain.
+///
+/// A row that an earlier version of this program wrote is replaced if its blob holds the same disk,
+/// which is compared where the versions do not decide it: what was built on the one is right on
+/// the other. If not, what the other tool may have built on it would be wrong on the new one, and
+/// the table does not show whether there is any: the row stays, and all that was built on it stays
+/// right. Such chains are shared again once their rows are deleted, with those of all chains above
+/// them.
 pub(in super::super) async fn share(
     context: &Context,
     destination: &Destination,
@@ -62,8 +75,10 @@ pub(in super::super) async fn share(
         let others = index
             .find_other_layers(host, &step.chain_id, &layer.digest)
             .await?;
-        if let Some((elsewhere, row)) = others.iter().find(|(_, row)| !is_superseded(context, row))
-        {
+        for (elsewhere, row) in &others {
+            if is_superseded(context, destination, elsewhere, row, layer).await {
+                continue;
+            }
             tracing::debug!(%host, %repo, chain = %step.chain_id, row = %row.digest,
                     %elsewhere, "the shared table has another blob for a layer: nothing is added");
             return Ok(());
@@ -91,10 +106,73 @@ pub(in super::super) async fn share(
 }
 
 /// Whether an earlier version of this program wrote a row, whose blob holds the same disk as
-/// one made now, so that what was built on it stays right.
-fn is_superseded(context: &Context, row: &LayerRow) -> bool {
-    match &row.origin {
-        Origin::Ours { variant } => variant::has_same_disk(variant, &context.config.settings),
-        Origin::Foreign => false,
+/// `layer`, so that what was built on it stays right.
+async fn is_superseded(
+    context: &Context,
+    destination: &Destination,
+    repo: &RepoName,
+    row: &LayerRow,
+    layer: &Layer,
+) -> bool {
+    let Origin::Ours { variant } = &row.origin else {
+        return false;
+    };
+    match variant::disk(variant, &context.config.settings) {
+        Disk::Same => true,
+        Disk::Another => false,
+        Disk::SameOrAnother => {
+            let compared = has_same_disk(context, destination, repo, row, layer).await;
+            compared.unwrap_or_else(|error| {
+                tracing::info!(host = %destination.host, %repo, row = %row.digest, %error,
+                    "an earlier version's blob cannot be compared with the one made now: its \
+                     row in the shared table stays");
+                false
+            })
+        }
+    }
+}
+
+/// Whether the blob of an earlier version's row holds the same disk as `layer`.
+async fn has_same_disk(
+    context: &Context,
+    destination: &Destination,
+    repo: &RepoName,
+    row: &LayerRow,
+    layer: &Layer,
+) -> Result<bool, ConvertError> {
+    let source = Source {
+        repo: repo.clone(),
+        ..destination.as_own_source()
+    };
+    let remote: SharedDevice = Arc::new(RemoteBlob::new(source, row.digest.clone(), row.size));
+    let (blobs, digest) = (context.store.blobs().clone(), row.digest.clone());
+    let new = Arc::clone(&layer.blob);
+    let compared = on_thread("compare", move || {
+        let old: SharedDevice = match blobs.open(&digest)? {
+            Some(file) => Arc::new(StoredBlob(blobs.share(file)?)),
+            None => remote,
+        };
+        // Also one that overlaybd refuses: an earlier version made those.
+        let old = LayerBlob::open_readable(old).map(Arc::new);
+        Ok(old
+            .map_err(|error| error.to_string())
+            .and_then(|old| is_same(&old, &new).map_err(|error| error.to_string())))
+    })
+    .await?;
+    match compared {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            tracing::info!(host = %destination.host, %repo, row = %row.digest,
+                blob = %layer.digest,
+                "an earlier version's blob holds another disk than the one made now: its row \
+                 in the shared table stays, for what may have been built on it; delete the \
+                 rows of this chain and of those above it to share new ones");
+            Ok(false)
+        }
+        Err(error) => {
+            tracing::info!(host = %destination.host, %repo, row = %row.digest, error,
+                "an earlier version's blob cannot be read: its row in the shared table stays");
+            Ok(false)
+        }
     }
 }

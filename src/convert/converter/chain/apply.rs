@@ -7,11 +7,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::errors::{BlobThreadError, layer_error};
 use super::super::status::Gauge;
 use super::super::threads::on_thread;
+use super::prepare::needed;
 use super::state::{Chain, Fetched};
 use crate::convert::error::{ConvertError, LayerError};
 use crate::convert::layer::{ChainBuilder, Sealing};
 use crate::convert::plan::Step;
-use crate::convert::stream::working_set;
 use crate::store::TempBlob;
 
 /// Layers that are fetched and inflated ahead of the one that is being applied.
@@ -36,6 +36,18 @@ impl Chain<'_> {
         self.release_memory().await?;
         self.wait_for_seal().await?;
         self.apply_with_permits(step, position, queued).await
+    }
+
+    /// Whether a layer can be applied with memory for a zstd window of so many bytes. If so, the
+    /// chain waits for that much memory from now on.
+    pub(super) fn has_room_for(&mut self, window: u64, position: usize) -> bool {
+        let before = std::mem::replace(&mut self.window, window);
+        let has_room =
+            window > before && self.working_set(position) <= self.job.context.memory.total();
+        if !has_room {
+            self.window = before;
+        }
+        has_room
     }
 
     /// Waits for memory, a permit to convert and a permit to seal, and applies a layer.
@@ -92,7 +104,7 @@ impl Chain<'_> {
                 break;
             }
             // Only with memory that no other job waits for.
-            let Some(memory) = context.memory.try_acquire(working_set(next.layer.size)) else {
+            let Some(memory) = context.memory.try_acquire(needed(next)) else {
                 break;
             };
             let next = self.prepare(next, above, Some(memory))?;

@@ -22,6 +22,9 @@ use crate::store::Acquired;
 use lock::LayerLock;
 use state::Chain;
 
+/// How often a layer is converted again because a zstd window is larger than those before.
+const MAX_WINDOW_ATTEMPTS: usize = 4;
+
 /// The converted layers of a chain, each in the store or the registry and recorded.
 pub(super) async fn convert_chain(job: ChainJob<'_>) -> Result<Vec<Layer>, ConvertError> {
     let blobs = job.context.store.blobs().clone();
@@ -129,6 +132,15 @@ impl Chain<'_> {
         if made.as_ref().is_err_and(ConvertError::is_wrong_bytes) {
             tracing::warn!(layer = %step.layer.digest,
                 "the layer came with other bytes than its digest says: it is fetched again");
+            made = self.apply_again(step, position, &mut queued).await;
+        }
+        let mut attempts = 0..MAX_WINDOW_ATTEMPTS;
+        while let Some(window) = made.as_ref().err().and_then(ConvertError::window)
+            && attempts.next().is_some()
+            && self.has_room_for(window, position)
+        {
+            tracing::debug!(layer = %step.layer.digest, window,
+                "the layer waits for the memory that its zstd window takes");
             made = self.apply_again(step, position, &mut queued).await;
         }
         match made {

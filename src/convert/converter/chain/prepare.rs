@@ -13,6 +13,7 @@ use crate::convert::memory::MemoryPermit;
 use crate::convert::plan::Step;
 use crate::convert::stream::{Expected, Replay, prepare, replay, working_set};
 use crate::convert::types::Event;
+use crate::convert::window::{self, Windows};
 
 /// The most memory that the filesystem of a chain takes while layers are applied to it: its
 /// cache of blocks, and what is being compressed.
@@ -23,16 +24,15 @@ const MIN_FILESYSTEM_BYTES: u64 = 8 << 20;
 impl Chain<'_> {
     /// Bytes of memory that applying the layers from `position` on takes.
     pub(super) fn working_set(&self, position: usize) -> u64 {
-        let layers = self
-            .job
-            .steps
-            .iter()
-            .skip(position)
-            .map(|step| step.layer.size);
-        let compressed = layers.clone().fold(0, u64::saturating_add);
+        let layers = self.job.steps.iter().skip(position);
+        let sizes = layers.clone().map(|step| step.layer.size);
+        let compressed = sizes.fold(0, u64::saturating_add);
         let filesystem = MIN_FILESYSTEM_BYTES.saturating_add(compressed.saturating_mul(4));
-        let largest = layers.map(working_set).max().unwrap_or(0);
-        filesystem.min(MAX_FILESYSTEM_BYTES).saturating_add(largest)
+        let largest = layers.map(needed).max().unwrap_or(0);
+        let filesystem = filesystem.min(MAX_FILESYSTEM_BYTES);
+        filesystem
+            .saturating_add(largest)
+            .saturating_add(self.window)
     }
 
     /// Starts to fetch and inflate a layer, or to read the tar of an equal one again.
@@ -61,6 +61,11 @@ impl Chain<'_> {
             });
         }
         let (chunks, failure) = fetch(self.job.source, &step.layer.digest, step.layer.size);
+        let mut permitted = window::likely(&step.layer.media_type);
+        if memory.is_none() {
+            // The chain's memory, which the window is a part of.
+            permitted = permitted.max(self.window);
+        }
         let input = LayerInput {
             chunks,
             digest: step.layer.digest.clone(),
@@ -69,6 +74,7 @@ impl Chain<'_> {
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
             copy: self.repeats.copy(step, position, context.store.blobs()),
+            windows: Windows::within(permitted, context.memory.clone()),
         };
         let limit = context.config.settings.max_layer_size;
         let counted = AtomicU64::new(0);
@@ -101,4 +107,9 @@ impl Chain<'_> {
             }
         })
     }
+}
+
+/// Bytes of memory that a layer takes until it is applied.
+pub(super) fn needed(step: &Step) -> u64 {
+    working_set(step.layer.size, &step.layer.media_type)
 }

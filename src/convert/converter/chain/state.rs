@@ -51,6 +51,8 @@ pub(super) struct Chain<'a> {
     pub(super) builder: Option<ChainBuilder>,
     /// The memory of the filesystem, and of the layer that is being applied.
     pub(super) memory: Option<MemoryPermit>,
+    /// Bytes of the largest zstd window for which a layer turned out to lack memory.
+    pub(super) window: u64,
     /// The layers above, as far as they are being fetched.
     pub(super) ahead: VecDeque<Fetched>,
     /// The layers that the image has more than once.
@@ -72,6 +74,7 @@ impl<'a> Chain<'a> {
             sealing: None,
             builder: None,
             memory: None,
+            window: 0,
             ahead: VecDeque::new(),
             repeats: Repeats::of(job.steps),
             job,

@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
-use mysql_async::{Conn, DriverError, Error, Pool};
+use mysql_async::{Conn, DriverError, Error, IoError, Pool};
 
 /// The plugins that the client has, strongest first.
 const PLUGINS: &str = "parsec, ed25519, caching_sha2_password or mysql_native_password";
@@ -53,6 +53,20 @@ pub(super) fn explain(error: &Error) -> String {
         Error::Server(server) if server.code == 1524 => {
             format!("{error}: load it (INSTALL SONAME), or use an account with another plugin")
         }
+        // The library says what it is for each of its own layers.
+        Error::Io(IoError::Io(error)) => format!("Input/output error: {error}"),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_input_and_output_is_told_once() {
+        let error = std::io::Error::other("connection reset");
+        let error = Error::Io(IoError::Io(error));
+        assert_eq!(explain(&error), "Input/output error: connection reset");
     }
 }

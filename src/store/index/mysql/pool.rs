@@ -144,8 +144,8 @@ impl Server {
             drop(connection);
             match handling(&error) {
                 Handling::Never => return Err(self.refused(what, &error)),
-                Handling::Later => return Err(self.unavailable(error.to_string())),
-                _ if attempt >= MAX_ATTEMPTS => return Err(self.unavailable(error.to_string())),
+                Handling::Later => return Err(self.unavailable(explain(&error))),
+                _ if attempt >= MAX_ATTEMPTS => return Err(self.unavailable(explain(&error))),
                 Handling::Reconnect => {
                     tracing::debug!(index = %self, what, %error, "lost a connection");
                 }
@@ -169,7 +169,7 @@ impl Server {
                 }
                 // A server that restarts refuses connections only for a moment.
                 Ok(Err(_)) if attempt < 3 => sleep(Duration::from_millis(100)).await,
-                Ok(Err(error)) => return Err(self.unavailable(error.to_string())),
+                Ok(Err(error)) => return Err(self.unavailable(explain(&error))),
                 Err(_) => {
                     let time = self.connect_timeout;
                     return Err(self.unavailable(format!("no connection within {time:?}")));
@@ -189,7 +189,7 @@ impl Server {
             }
             Ok(Err(error)) => match handling(&error) {
                 Handling::Never => Err(self.refused("check the tables", &error)),
-                _ => Err(self.unavailable(error.to_string())),
+                _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
         }
@@ -203,7 +203,7 @@ impl Server {
             Ok(Err(Error::Server(error))) if error.code == 1050 => Ok(()),
             Ok(Err(error)) => match handling(&error) {
                 Handling::Never => Err(self.refused("create a table", &error)),
-                _ => Err(self.unavailable(error.to_string())),
+                _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
         }

@@ -1,0 +1,203 @@
+//! Which image of a converted index was made of which of the source's.
+
+use anyhow::Context as _;
+
+use super::fetch::{self, Document};
+use super::report::{Damaged, Report};
+use crate::cli::image::is_not_there;
+use crate::convert::Source;
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, Manifest, ManifestKind, Platform, Selector,
+};
+
+/// How deep indexes may lie in indexes, and how many entries they may have together.
+const MAX_DEPTH: usize = 8;
+const MAX_ENTRIES: usize = 10_000;
+
+/// A converted image and what it was made of.
+pub(super) struct Pair {
+    pub(super) platform: Option<Platform>,
+    pub(super) source: Side,
+    pub(super) converted: Side,
+}
+
+/// An image of a pair.
+pub(super) struct Side {
+    pub(super) digest: Digest,
+    pub(super) manifest: ImageManifest,
+}
+
+impl Side {
+    fn of(document: &Document) -> anyhow::Result<Self> {
+        match &document.manifest {
+            Manifest::Image(manifest) => Ok(Self {
+                digest: document.raw.digest.clone(),
+                manifest: manifest.clone(),
+            }),
+            Manifest::Index(_) => {
+                let digest = &document.raw.digest;
+                Err(Damaged(format!("{digest} is an index where an image is said to be")).into())
+            }
+        }
+    }
+
+    async fn fetch(image: &Source, entry: &Descriptor) -> anyhow::Result<Self> {
+        Self::of(&document(image, entry).await?)
+    }
+}
+
+/// Finds all pairs, of these platforms or of all; what has no partner is told in the report.
+pub(super) async fn pairs(
+    (source, source_root): (&Source, &Document),
+    (converted, converted_root): (&Source, &Document),
+    platforms: &[Platform],
+    report: &mut Report,
+) -> anyhow::Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    match (&source_root.manifest, &converted_root.manifest) {
+        (Manifest::Image(_), Manifest::Image(_)) => pairs.push(Pair {
+            platform: None,
+            source: Side::of(source_root)?,
+            converted: Side::of(converted_root)?,
+        }),
+        (Manifest::Index(_), Manifest::Image(image)) => {
+            let platform = platform_of(converted, &image.config).await?;
+            let entry = find(&images(source, source_root).await?, &platform);
+            let entry = entry.with_context(|| format!("the source has no image for {platform}"))?;
+            pairs.push(Pair {
+                source: Side::fetch(source, &entry).await?,
+                converted: Side::of(converted_root)?,
+                platform: Some(platform),
+            });
+        }
+        (Manifest::Image(image), Manifest::Index(_)) => {
+            let platform = platform_of(source, &image.config).await?;
+            let entry = find(&images(converted, converted_root).await?, &platform);
+            let entry = entry.with_context(|| format!("no image for {platform} was converted"))?;
+            pairs.push(Pair {
+                source: Side::of(source_root)?,
+                converted: Side::fetch(converted, &entry).await?,
+                platform: Some(platform),
+            });
+        }
+        (Manifest::Index(_), Manifest::Index(_)) => {
+            let is_wanted = |entry: &Descriptor| {
+                let platform = entry.platform.as_ref();
+                let is_it = |wanted| platform.is_some_and(|it| it.satisfies(wanted));
+                platforms.is_empty() || platforms.iter().any(is_it)
+            };
+            let mut left = images(source, source_root).await?;
+            left.retain(is_wanted);
+            let mut made = images(converted, converted_root).await?;
+            made.retain(is_wanted);
+            // What was left as it is is nothing's counterpart.
+            made.retain(|entry| {
+                let is_same = |other: &Descriptor| other.digest == entry.digest;
+                let place = left.iter().position(is_same);
+                report
+                    .kept
+                    .extend(place.map(|place| left.remove(place).digest));
+                place.is_none()
+            });
+            for entry in made {
+                // Of those for one platform, each is made of the next.
+                let is_for_it = |other: &Descriptor| other.platform == entry.platform;
+                let Some(place) = left.iter().position(is_for_it) else {
+                    let digest = &entry.digest;
+                    let text = format!("the source has nothing like {digest}");
+                    report.problems.push(text);
+                    continue;
+                };
+                pairs.push(Pair {
+                    platform: entry.platform.clone(),
+                    source: Side::fetch(source, &left.remove(place)).await?,
+                    converted: Side::fetch(converted, &entry).await?,
+                });
+            }
+            for missing in left.into_iter().map(|entry| entry.digest) {
+                if platforms.is_empty() {
+                    report.left_out.push(missing);
+                } else {
+                    let text = format!("{missing} of the source is missing");
+                    report.problems.push(text);
+                }
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+async fn document(image: &Source, entry: &Descriptor) -> anyhow::Result<Document> {
+    let selector = Selector::Digest(entry.digest.clone());
+    fetch::document(image, &selector)
+        .await
+        .with_context(|| format!("manifest {}", entry.digest))
+}
+
+/// The entries of an index that are images, those of indexes in it among them, in their
+/// order. An entry that names no platform is for that of the index that it is in.
+async fn images(image: &Source, root: &Document) -> anyhow::Result<Vec<Descriptor>> {
+    let mut images = Vec::new();
+    let mut count = 0usize;
+    let mut ahead: Vec<(Descriptor, usize)> = Vec::new();
+    let mut enter = |index: &Document, platform: Option<&Platform>, depth| {
+        let Manifest::Index(index) = &index.manifest else {
+            return Ok(None);
+        };
+        count = count.saturating_add(index.manifests.len());
+        if count > MAX_ENTRIES || depth > MAX_DEPTH {
+            let text = "an index of more entries, or deeper indexes, than are looked at";
+            return Err(Damaged(text.to_owned()));
+        }
+        let entries = index.manifests.iter().rev().cloned();
+        Ok(Some(
+            entries
+                .map(move |mut entry| {
+                    entry.platform = entry.platform.or_else(|| platform.cloned());
+                    (entry, depth)
+                })
+                .collect::<Vec<_>>(),
+        ))
+    };
+    ahead.extend(enter(root, None, 1)?.unwrap_or_default());
+    while let Some((entry, depth)) = ahead.pop() {
+        if entry.is_attestation() {
+            continue;
+        }
+        if may_be_index(&entry) {
+            match document(image, &entry).await {
+                Ok(inner) => {
+                    if let Some(below) = enter(&inner, entry.platform.as_ref(), depth + 1)? {
+                        ahead.extend(below);
+                        continue;
+                    }
+                }
+                // It is left as it is, then, or its partner will be missed.
+                Err(error) if is_not_there(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        images.push(entry);
+    }
+    Ok(images)
+}
+
+fn may_be_index(entry: &Descriptor) -> bool {
+    let kind = ManifestKind::from_media_type(&entry.media_type);
+    entry.media_type.is_empty() || kind.is_some_and(ManifestKind::is_index)
+}
+
+fn find(images: &[Descriptor], wanted: &Platform) -> Option<Descriptor> {
+    let is_it = |entry: &&Descriptor| {
+        let platform = entry.platform.as_ref();
+        platform.is_some_and(|platform| platform.satisfies(wanted))
+    };
+    images.iter().find(is_it).cloned()
+}
+
+async fn platform_of(image: &Source, config: &Descriptor) -> anyhow::Result<Platform> {
+    let config = ImageConfig::parse(&fetch::config(image, config).await?)?;
+    config
+        .platform
+        .context("the image's config names no platform")
+}

@@ -1,0 +1,8 @@
+//! Who may do what: users, permissions, challenges and tokens.
+
+pub(in crate::server) mod challenge;
+pub(in crate::server) mod permission;
+pub(in crate::server) mod policy;
+pub(in crate::server) mod scope;
+pub(in crate::server) mod users;
+pub(in crate::server) mod wrapped_token;

@@ -1,0 +1,181 @@
+//! Who may: an upstream's yes to somebody's credentials, remembered for seconds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::future::Cache;
+use sha2::{Digest as _, Sha256};
+
+use crate::oci::{RepoName, Selector};
+use crate::registry::{self, Authorization, ManifestHead};
+use crate::server::upstreams::Chosen;
+
+/// Most decisions remembered.
+const MAX_PERMISSIONS: u64 = 100_000;
+
+/// What upstreams allowed, to whom. A no is never remembered.
+pub(in crate::server) struct Permissions {
+    cache: Cache<[u8; 32], Allowed>,
+    lifetime: Duration,
+    /// Of this process only, so that no key tells anything of the credentials behind it.
+    secret: [u8; 32],
+}
+
+/// An upstream's yes.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Allowed {
+    /// The manifest that was asked for.
+    pub head: ManifestHead,
+    /// Until when it is a yes: counted from the question.
+    pub until: Instant,
+}
+
+impl Permissions {
+    pub fn new(lifetime: Duration) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(MAX_PERMISSIONS)
+            .time_to_live(lifetime);
+        Self {
+            cache: cache.build(),
+            lifetime,
+            secret: rand::random(),
+        }
+    }
+
+    /// Asks the upstream for a manifest's head with these credentials: that resolves the tag,
+    /// and is the permission to have what the manifest was converted to. Requests that ask the
+    /// same at the same time ask once.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn head(
+        &self,
+        chosen: &Chosen<'_>,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> Result<(Allowed, Remembered), registry::Error> {
+        let key = self.key(chosen.place, repo, selector, authorization);
+        if let Some(allowed) = self.cache.get(&key).await
+            && allowed.until > Instant::now()
+        {
+            return Ok((allowed, Remembered::Yes));
+        }
+        let mut remembered = Remembered::Yes;
+        // On the heap, because it is large and seldom needed.
+        let ask = Box::pin(async {
+            remembered = Remembered::No;
+            let until = Instant::now() + self.lifetime;
+            let upstream = chosen.upstream;
+            let head = upstream
+                .head_manifest(repo, selector, authorization)
+                .await?;
+            Ok(Allowed { head, until })
+        });
+        let allowed = if self.lifetime.is_zero() {
+            ask.await?
+        } else {
+            Box::pin(self.cache.try_get_with(key, ask))
+                .await
+                .map_err(|error: Arc<registry::Error>| (*error).clone())?
+        };
+        Ok((allowed, remembered))
+    }
+
+    /// Forgets what was allowed, so that the upstream is asked anew.
+    pub async fn forget(
+        &self,
+        place: usize,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) {
+        let key = self.key(place, repo, selector, authorization);
+        self.cache.invalidate(&key).await;
+    }
+
+    fn key(
+        &self,
+        place: usize,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.secret);
+        hash.update(place.to_le_bytes());
+        let (kind, selector) = match selector {
+            Selector::Tag(tag) => (b"t", tag.as_str()),
+            Selector::Digest(digest) => (b"d", digest.as_str()),
+        };
+        let renewed;
+        let (whose, credentials) = match authorization {
+            Authorization::Own => (b"o", &b""[..]),
+            Authorization::Renewed(renewal) => {
+                renewed = renewal.current();
+                (
+                    b"r",
+                    renewed.as_ref().map_or(&b""[..], |value| value.as_bytes()),
+                )
+            }
+            Authorization::Client(None) => (b"a", &b""[..]),
+            Authorization::Client(Some(value)) => (b"c", value.as_bytes()),
+        };
+        for part in [
+            kind,
+            repo.as_str().as_bytes(),
+            selector.as_bytes(),
+            whose,
+            credentials,
+        ] {
+            // With their lengths, so that no two lists of parts are one text.
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    }
+}
+
+/// Whether a decision was remembered, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Remembered {
+    /// It was.
+    Yes,
+    /// The upstream was asked.
+    No,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_question_makes_another_key() {
+        let permissions = Permissions::new(Duration::from_secs(1));
+        let client =
+            |text: &'static str| Authorization::Client(Some(HeaderValue::from_static(text)));
+        let key = |place, repo: &str, selector: &str, authorization: &Authorization| {
+            let (repo, selector) = (repo.parse().unwrap(), selector.parse().unwrap());
+            permissions.key(place, &repo, &selector, authorization)
+        };
+        let keys = [
+            key(0, "a", "t", &client("Basic x")),
+            key(1, "a", "t", &client("Basic x")),
+            key(0, "b", "t", &client("Basic x")),
+            key(0, "a", "u", &client("Basic x")),
+            key(0, "a", "t", &client("Basic y")),
+            key(0, "a", "t", &client("")),
+            key(0, "a", "t", &Authorization::Client(None)),
+            key(0, "a", "t", &Authorization::Own),
+        ];
+        for (place, one) in keys.iter().enumerate() {
+            assert!(!keys[..place].contains(one), "{place}");
+        }
+        assert_eq!(keys[0], key(0, "a", "t", &client("Basic x")));
+        let others = Permissions::new(Duration::from_secs(1));
+        let (repo, selector) = ("a".parse().unwrap(), "t".parse().unwrap());
+        assert_ne!(keys[0], others.key(0, &repo, &selector, &client("Basic x")));
+    }
+}

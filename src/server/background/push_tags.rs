@@ -1,0 +1,71 @@
+//! Converted images that are pushed get their tag there, whether or not the request that asked
+//! for them stays.
+
+use std::time::Duration;
+
+use moka::future::Cache;
+use tracing::Instrument;
+
+use crate::convert::{ConvertError, Converter, Source, TagOutcome};
+use crate::oci::{Digest, RepoName, Tag};
+
+/// How long a tag that was pushed is not pushed again, unless it moves.
+const REPEAT_AFTER: Duration = Duration::from_hours(1);
+
+/// Which tags were pushed lately.
+#[derive(Clone)]
+pub(in crate::server) struct PushedTags {
+    converter: Converter,
+    lately: Cache<(usize, RepoName, Tag), Digest>,
+}
+
+impl PushedTags {
+    pub fn new(converter: Converter) -> Self {
+        Self {
+            converter,
+            lately: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(REPEAT_AFTER)
+                .build(),
+        }
+    }
+
+    /// Pushes the tag of what `digest` becomes, once that is there.
+    pub async fn follow(&self, place: usize, source: &Source, tag: &Tag, digest: &Digest) {
+        if !self.converter.is_pushing() {
+            return;
+        }
+        let key = (place, source.repo.clone(), tag.clone());
+        if self.lately.get(&key).await.as_ref() == Some(digest) {
+            return;
+        }
+        self.lately.insert(key.clone(), digest.clone()).await;
+        let (tags, source) = (self.clone(), source.clone());
+        let (tag, digest) = (tag.clone(), digest.clone());
+        let work = async move {
+            match push(&tags.converter, &source, &tag, &digest).await {
+                Ok(TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without) => return,
+                Ok(TagOutcome::Moved) => {}
+                Err(error) => {
+                    tracing::warn!(repo = %source.repo, %tag, %error, "the converted image has no tag in the registry yet");
+                }
+            }
+            // The next request tries again.
+            tags.lately.invalidate(&key).await;
+        };
+        tokio::spawn(work.in_current_span());
+    }
+}
+
+async fn push(
+    converter: &Converter,
+    source: &Source,
+    tag: &Tag,
+    digest: &Digest,
+) -> Result<TagOutcome, ConvertError> {
+    let image = match converter.lookup(source, digest).await? {
+        Some(image) => image,
+        None => converter.convert(source, digest, None).await?,
+    };
+    converter.push_tag(source, &image, tag).await
+}

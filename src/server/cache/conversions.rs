@@ -1,0 +1,94 @@
+//! The converter, and what the index said lately.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use crate::convert::Converter;
+use crate::oci::{Digest, RepoName};
+use crate::server::document::Document;
+use crate::server::limits::index_timeout::IndexTimeout;
+use crate::store::{Index, IndexError, Store};
+
+/// Most bytes of documents in memory.
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+/// How long a document is kept in memory after its last use.
+const DOCUMENTS_FOR: Duration = Duration::from_mins(10);
+/// How long a blob that was seen in a registry is taken to be there.
+const PUSHED_BLOBS_FOR: Duration = Duration::from_mins(1);
+type RepoKey = (usize, RepoName, Digest);
+
+/// The converter, and what the store said lately. Everything remembered here is of the kind that does
+/// not change: none of it is a permission.
+pub(in crate::server) struct Conversions {
+    pub converter: Converter,
+    sources: Cache<RepoKey, Arc<[Digest]>>,
+    pub documents: Cache<Digest, Arc<Document>>,
+    /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
+    /// layers, in the source's.
+    pub pushed: Cache<RepoKey, ()>,
+    index_timeout: IndexTimeout,
+}
+
+impl Conversions {
+    pub fn new(converter: Converter) -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            converter,
+            sources: Cache::builder()
+                .max_capacity(MAX_DOCUMENT_BYTES)
+                .weigher(move |_, sources: &Arc<[Digest]>| weight(512 + 128 * sources.len()))
+                .time_to_idle(DOCUMENTS_FOR)
+                .build(),
+            documents: Cache::builder()
+                .max_capacity(MAX_DOCUMENT_BYTES)
+                .weigher(move |_, document: &Arc<Document>| weight(512 + document.size()))
+                .time_to_idle(DOCUMENTS_FOR)
+                .build(),
+            pushed: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(PUSHED_BLOBS_FOR)
+                .build(),
+            index_timeout: IndexTimeout::default(),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        self.converter.store()
+    }
+
+    pub async fn sources(
+        &self,
+        place: usize,
+        host: &str,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Arc<[Digest]>, IndexError> {
+        let key = (place, repo.clone(), digest.clone());
+        if let Some(sources) = self.sources.get(&key).await {
+            return Ok(sources);
+        }
+        let sources: Arc<[Digest]> = self.ask_for_sources(host, repo, digest).await?.into();
+        // That there are none may change at any time.
+        if !sources.is_empty() {
+            self.sources.insert(key, Arc::clone(&sources)).await;
+        }
+        Ok(sources)
+    }
+
+    pub async fn ask_for_sources(
+        &self,
+        host: &str,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Vec<Digest>, IndexError> {
+        let index = self.store().index();
+        let question = index.sources(host, repo, digest);
+        match index {
+            // A file of this machine is slow at worst, and its answer is worth the wait.
+            Index::Sqlite(_) => question.await,
+            Index::Mysql(_) => self.index_timeout.ask(question).await,
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! What the index, the store and the upstream know for one request, and the wait for conversions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::convert::{PinnedImage, Source, StoredManifest};
+use crate::oci::{Digest, ManifestKind, RepoName, Selector};
+use crate::registry::{self, Authorization, Upstream};
+use crate::server::access::permission;
+use crate::server::cache::open_files::{OpenBlob, off_thread};
+use crate::server::config::OnTimeout;
+use crate::server::context::RequestContext;
+use crate::server::document::Document;
+use crate::server::error::ApiError;
+use crate::server::limits::redirects;
+use crate::server::observe::metrics::CacheName;
+use crate::store::IndexError;
+
+/// Sources that are tried for one converted blob.
+const MAX_SOURCES: usize = 16;
+/// The longest converted manifest, in bytes: as long as a source may be, and then some.
+const MAX_MANIFEST: u64 = 32 << 20;
+
+/// Where a digest belongs.
+pub(in crate::server) enum Belongs {
+    /// To what this source became, and the client may have it until then.
+    Here { source: Digest, until: Instant },
+    /// Not to anything converted: the upstream may know it.
+    Upstream,
+    /// It cannot be told now: the upstream may know it, but that it does not is not the last
+    /// word. This is.
+    Undecided(ApiError),
+}
+
+/// Where a digest belongs that the index gives no answer for.
+fn unknown(error: &IndexError, digest: &Digest) -> Belongs {
+    tracing::warn!(%error, %digest, "the index does not tell where this belongs");
+    Belongs::Undecided(ApiError::from(error))
+}
+
+impl RequestContext<'_> {
+    /// Waits for what tells whether and how something is answered; the request does not count as
+    /// being worked on meanwhile.
+    ///
+    /// # Errors
+    /// None in practice: these places have no bound.
+    pub async fn aside<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
+        let slots = &self.state.limits.permissions;
+        let waited = self.slot.wait(slots, work).await;
+        waited.map_err(|full| ApiError::full(full, "waiting requests"))
+    }
+
+    /// Waits for an upstream as long as the request is held, and aside.
+    async fn upstream<T>(
+        &self,
+        repo: &RepoName,
+        work: impl Future<Output = Result<T, registry::Error>>,
+    ) -> Result<T, registry::Error> {
+        let host = self.chosen.upstream.host();
+        let place = || format!("{repo} at {host}");
+        let held = self.hold.upstream(place, work);
+        // Its places are without bound.
+        self.aside(held).await.unwrap_or_else(|_| {
+            Err(registry::Error::TimedOut {
+                place: place(),
+                what: "place to wait",
+                after: Duration::ZERO,
+            })
+        })
+    }
+
+    /// The source of a conversion for this request.
+    pub fn source(&self, repo: &RepoName) -> Source {
+        Source {
+            upstream: self.chosen.upstream.clone(),
+            repo: repo.clone(),
+            authorization: self.authorization.clone(),
+        }
+    }
+
+    /// The head of a manifest at the upstream, which is the permission to have what it became.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn ask(
+        &self,
+        repo: &RepoName,
+        selector: &Selector,
+    ) -> Result<(registry::ManifestHead, Instant), registry::Error> {
+        let started = Instant::now();
+        let state = self.state;
+        let asked = state
+            .permissions
+            .head(&self.chosen, repo, selector, &self.authorization);
+        let answer = self.upstream(repo, Box::pin(asked)).await;
+        let is_remembered = matches!(answer, Ok((_, permission::Remembered::Yes)));
+        state.metrics.lookup(CacheName::Permission, is_remembered);
+        if !is_remembered {
+            state
+                .metrics
+                .call("head", answer.is_ok(), started.elapsed());
+        }
+        answer.map(|(allowed, _)| (allowed.head, allowed.until))
+    }
+
+    /// Where a digest belongs, as far as this client may know: whoever may not have the source
+    /// of something converted is answered by the upstream, as for any digest.
+    ///
+    /// # Errors
+    /// That the upstream cannot be asked, whatever the digest.
+    pub async fn belongs(&self, repo: &RepoName, digest: &Digest) -> Result<Belongs, ApiError> {
+        let host = self.chosen.upstream.host();
+        let converted = &self.state.converted;
+        let sources = match converted
+            .sources(self.chosen.place, host, repo, digest)
+            .await
+        {
+            Ok(sources) => sources,
+            Err(error) => return Ok(unknown(&error, digest)),
+        };
+        if sources.is_empty() {
+            return Ok(Belongs::Upstream);
+        }
+        let is_own = self.state.is_own();
+        let mut undecided = None;
+        for source in sources.iter().take(MAX_SOURCES) {
+            match self.ask(repo, &Selector::Digest(source.clone())).await {
+                Ok((_, until)) => {
+                    let source = source.clone();
+                    return Ok(Belongs::Here { source, until });
+                }
+                // This source is gone, or not for this client; another may have become the same.
+                Err(
+                    error @ (registry::Error::NotFound { .. }
+                    | registry::Error::Unauthorized { .. }
+                    | registry::Error::Forbidden { .. }),
+                ) => tracing::debug!(%error, "not by this source"),
+                Err(
+                    error
+                    @ (registry::Error::Unreachable { .. } | registry::Error::TimedOut { .. }),
+                ) => return Err(ApiError::upstream(&error, is_own)),
+                Err(error) => undecided = Some(error),
+            }
+        }
+        if let Some(error) = undecided {
+            return Ok(Belongs::Undecided(ApiError::undecided(&error, is_own)));
+        }
+        // What is remembered here must not tell a digest from others that the index is asked for.
+        match converted.ask_for_sources(host, repo, digest).await {
+            Ok(_) => Ok(Belongs::Upstream),
+            Err(error) => Ok(unknown(&error, digest)),
+        }
+    }
+
+    /// Waits for a conversion as long as requests may; its blobs stay until the answer is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`Waited::TooLong`], or why there is no such image.
+    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<PinnedImage, Waited> {
+        let state = self.state;
+        let started = Instant::now();
+        let from = self.source(repo);
+        let conversion = Box::pin(
+            state
+                .converted
+                .converter
+                .convert_pinned(&from, source, None),
+        );
+        let held = self.hold.conversion(conversion);
+        let waited = self.slot.wait(&state.limits.conversions, held).await;
+        let result = waited.map_err(|full| {
+            Waited::Failed(ApiError::full(full, "requests that wait for a conversion"))
+        })?;
+        let outcome = match &result {
+            Ok(Ok(_)) => "done",
+            Ok(Err(_)) => "failed",
+            Err(_) => "timeout",
+        };
+        state.metrics.waited(outcome, started.elapsed());
+        match result {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(error)) => {
+                let failure = Box::pin(self.unconverted(repo, source, &error));
+                Err(Waited::Failed(failure.await))
+            }
+            Err(_) => Err(Waited::TooLong),
+        }
+    }
+
+    /// Where the bytes of a converted blob are; what was evicted is made again.
+    ///
+    /// # Errors
+    /// When they cannot be had, or not yet.
+    pub async fn find(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        source: &Digest,
+    ) -> Result<Found, ApiError> {
+        let open_files = &self.state.open_files;
+        // The first to ask for it after a start waits until all of it was verified.
+        let found = self.aside(Box::pin(open_files.open(digest))).await?;
+        let found = found.map_err(|e| ApiError::from(&e))?;
+        self.state.metrics.lookup(CacheName::Blob, found.is_some());
+        if let Some(file) = found {
+            return Ok(Found::File(file));
+        }
+        let converter = &self.state.converted.converter;
+        let pushed_to = converter.pushed_to(&self.source(repo));
+        if let Some((upstream, repo)) = &pushed_to {
+            let pushed = &self.state.converted.pushed;
+            let key = (self.chosen.place, repo.clone(), digest.clone());
+            if pushed.contains_key(&key) {
+                return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+            }
+            let asked = Box::pin(upstream.blob_size(repo, digest, &Authorization::Own));
+            let size = self.upstream(repo, asked).await;
+            match size {
+                Ok(_) => {
+                    pushed.insert(key, ()).await;
+                    return Ok(Found::Pushed(upstream.clone(), repo.clone()));
+                }
+                // Where it cannot be told, it is made again.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
+            }
+        }
+        if pushed_to.is_none() && self.is_upstream(repo, digest).await {
+            return Ok(Found::Upstream);
+        }
+        tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
+        let held = match self.wait(repo, source).await {
+            Ok(held) => held,
+            Err(Waited::Failed(failure)) => return Err(failure),
+            Err(Waited::TooLong) => return Err(self.later()),
+        };
+        let made = open_files
+            .open(digest)
+            .await
+            .map_err(|e| ApiError::from(&e))?;
+        drop(held);
+        match (made, pushed_to) {
+            (Some(file), _) => Ok(Found::File(file)),
+            (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),
+            (None, None) => {
+                tracing::warn!(
+                    %digest, %source,
+                    "the source becomes other blobs now: an earlier version made this one"
+                );
+                Err(ApiError::unknown_blob(digest))
+            }
+        }
+    }
+
+    /// Whether a blob is a layer that another tool made and that is used as it is: it is then
+    /// where its source is.
+    async fn is_upstream(&self, repo: &RepoName, digest: &Digest) -> bool {
+        let converted = &self.state.converted;
+        if !converted.converter.trusts_foreign_layers() {
+            return false;
+        }
+        let key = (self.chosen.place, repo.clone(), digest.clone());
+        if converted.pushed.contains_key(&key) {
+            return true;
+        }
+        let upstream = self.chosen.upstream;
+        let asked = Box::pin(upstream.blob_size(repo, digest, &self.authorization));
+        let size = self.upstream(repo, asked).await;
+        if size.is_ok() {
+            converted.pushed.insert(key, ()).await;
+        }
+        size.is_ok()
+    }
+
+    /// What a request for converted content gets when its hold is over.
+    pub fn later(&self) -> ApiError {
+        match self.again() {
+            Some(address) => ApiError::wait(&address),
+            None => ApiError::converting(),
+        }
+    }
+
+    /// Where the client is sent to wait on, if it is.
+    pub fn again(&self) -> Option<String> {
+        match self.state.config.on_timeout {
+            OnTimeout::Wait | OnTimeout::WaitThenOriginal => redirects::again(self.address()),
+            OnTimeout::Busy | OnTimeout::Original => None,
+        }
+    }
+
+    /// A converted manifest by its digest.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is none.
+    pub async fn document(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        source: &Digest,
+    ) -> Result<Arc<Document>, ApiError> {
+        let documents = &self.state.converted.documents;
+        if let Some(document) = documents.get(digest).await {
+            return Ok(document);
+        }
+        let found = match self.find(repo, digest, source).await? {
+            Found::File(blob) => Ok(blob),
+            Found::Pushed(upstream, repo) => Err((upstream, repo, Authorization::Own)),
+            Found::Upstream => Err((
+                self.chosen.upstream.clone(),
+                repo.clone(),
+                self.authorization.clone(),
+            )),
+        };
+        let blob = match found {
+            Ok(blob) => blob,
+            Err((upstream, repo, authorization)) => {
+                let selector = Selector::Digest(digest.clone());
+                let is_own = matches!(authorization, Authorization::Own);
+                let fetched = upstream.manifest(&repo, &selector, &authorization);
+                let raw = self
+                    .upstream(&repo, Box::pin(fetched))
+                    .await
+                    .map_err(|e| ApiError::upstream(&e, is_own))?;
+                return Ok(Arc::new(Document::new(&StoredManifest {
+                    digest: raw.digest,
+                    media_type: raw.media_type,
+                    bytes: raw.bytes,
+                })));
+            }
+        };
+        if blob.file.size() > MAX_MANIFEST {
+            return Err(ApiError::unknown_manifest(digest));
+        }
+        let read = off_thread(move || blob.file.read_all()).await;
+        let bytes = read
+            .map_err(|error| ApiError::from(&error))?
+            // It was damaged, and is made again when the client asks again.
+            .ok_or_else(|| self.later())?;
+        // Configs and layers are linked to repositories too, and are no manifests.
+        let media_type = media_type(&bytes).ok_or_else(|| ApiError::unknown_manifest(digest))?;
+        let document = Arc::new(Document::new(&StoredManifest {
+            digest: digest.clone(),
+            media_type,
+            bytes: bytes.into(),
+        }));
+        documents
+            .insert(digest.clone(), Arc::clone(&document))
+            .await;
+        Ok(document)
+    }
+}
+
+/// Where the bytes of a converted blob are.
+pub(in crate::server) enum Found {
+    /// In the store.
+    File(Arc<OpenBlob>),
+    /// In this repository, as the proxy's own credentials may have it.
+    Pushed(Upstream, RepoName),
+    /// In the repository that the client asked for, as it may have it.
+    Upstream,
+}
+
+/// Why a wait brought no image.
+pub(in crate::server) enum Waited {
+    /// It takes longer than requests wait; it goes on.
+    TooLong,
+    /// There will be none.
+    Failed(ApiError),
+}
+
+/// What a document calls itself, if it is a manifest.
+fn media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(rename = "mediaType")]
+        media_type: String,
+    }
+    let document: Document = serde_json::from_slice(bytes).ok()?;
+    ManifestKind::from_media_type(&document.media_type)?;
+    Some(document.media_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_manifests_have_a_manifests_media_type() {
+        let manifest = br#"{"mediaType":"application/vnd.oci.image.index.v1+json"}"#;
+        assert_eq!(
+            media_type(manifest).as_deref(),
+            Some("application/vnd.oci.image.index.v1+json")
+        );
+        for other in [
+            &br#"{"mediaType":"text/html"}"#[..],
+            b"{}",
+            b"\x1f\x8b",
+            b"[]",
+        ] {
+            assert_eq!(media_type(other), None);
+        }
+    }
+}

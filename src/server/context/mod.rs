@@ -1,0 +1,66 @@
+//! One request that was let in: what it is about, whose it is, and what can be asked for it.
+
+mod conversion_error;
+pub(in crate::server) mod lookup;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HeaderValue;
+use http::{Method, request};
+use hyper::body::Incoming;
+
+use crate::registry::Authorization;
+use crate::server::cache::responses::{CachedContent, CachedResponse};
+use crate::server::limits::hold::Hold;
+use crate::server::limits::request_slot::RequestSlot;
+use crate::server::route::Kind;
+use crate::server::state::AppState;
+use crate::server::upstreams::Chosen;
+
+/// A request that was let in.
+pub(in crate::server) struct RequestContext<'a> {
+    pub state: &'a Arc<AppState>,
+    pub chosen: Chosen<'a>,
+    pub parts: request::Parts,
+    pub body: Incoming,
+    /// With whose credentials the upstream is asked.
+    pub authorization: Authorization,
+    /// Its place among the others.
+    pub slot: &'a RequestSlot,
+    /// How long it may wait, for what.
+    pub hold: Hold,
+    /// What it is about.
+    pub kind: Kind,
+    /// For which registry the answer stands.
+    pub namespace: Option<HeaderValue>,
+    /// The client's `Authorization`, as it was before the upstream's was put in its place.
+    pub given: Option<HeaderValue>,
+}
+
+impl RequestContext<'_> {
+    pub fn is_head(&self) -> bool {
+        self.parts.method == Method::HEAD
+    }
+
+    /// Path and query as the client knows them.
+    pub fn address(&self) -> &str {
+        self.parts
+            .uri
+            .path_and_query()
+            .map_or("/v2/", http::uri::PathAndQuery::as_str)
+    }
+
+    /// Keeps the answer for those that ask the same until then.
+    pub fn keep(&self, content: CachedContent, until: Instant) {
+        let cached = &self.state.responses;
+        let key = cached.key(&self.parts.uri, &self.parts.headers, self.given.as_ref());
+        let cached = CachedResponse {
+            content,
+            kind: self.kind,
+            namespace: self.namespace.clone(),
+            until,
+        };
+        self.state.responses.keep(key, cached);
+    }
+}

@@ -1,0 +1,279 @@
+//! From what went wrong to what a client is told: the only such map.
+//!
+//! Codes: OCI distribution-spec § Error Codes; `UNAVAILABLE` and `UNKNOWN` are Docker's.
+//! Two things decide a status besides its meaning: containerd repeats 429 and 5xx at once and
+//! gives up on other 4xx, and a mirror's 404 sends it to the next host. So an image that cannot
+//! be converted is a 400: asking again changes nothing.
+
+mod causes;
+pub(in crate::server) mod text;
+
+use std::time::Duration;
+
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
+
+use crate::oci::Digest;
+use crate::server::error::text as error_text;
+use crate::server::http::body::ResponseBody;
+use crate::server::http::header_names::{API_VERSION, REGISTRY_2};
+use crate::server::http::path::Ambiguous;
+
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a client is told instead of what it asked for.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct ApiError(Box<ErrorBody>);
+
+#[derive(Debug, Clone)]
+struct ErrorBody {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    headers: HeaderMap,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self(Box::new(ErrorBody {
+            status,
+            code,
+            message: message.into(),
+            headers: HeaderMap::new(),
+        }))
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub(in crate::server) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.append(name, value);
+        self
+    }
+
+    /// The headers that the answer has besides those of every answer.
+    pub(in crate::server) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.0.headers
+    }
+
+    /// With the time after which it is worth asking again.
+    pub(in crate::server) fn retry_after(self, wait: Duration) -> Self {
+        // A wait of zero seconds would be no wait.
+        let seconds = wait.as_secs().max(1);
+        self.with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Something that a client can do nothing about and need not know; the log has it.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed: internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "UNKNOWN",
+            error_text::internal(),
+        )
+    }
+
+    pub fn outside() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "this is a registry: there is nothing outside of /v2/",
+        )
+    }
+
+    /// What with the proxy's own credentials is not passed on.
+    pub fn outside_of_the_api() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "the distribution API has nothing at this address",
+        )
+    }
+
+    /// A path that servers read differently.
+    pub fn ambiguous(Ambiguous(what): Ambiguous) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "NAME_INVALID",
+            format!("the path has {what}: write names, tags and digests as they are"),
+        )
+    }
+
+    /// Another method than those that there are.
+    pub fn method(known: &[&str]) -> Self {
+        let known = known.join(", ");
+        let failure = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            format!("this address takes {known} only"),
+        );
+        match HeaderValue::from_str(&known) {
+            Ok(known) => failure.with(ALLOW, known),
+            Err(_) => failure,
+        }
+    }
+
+    /// A write in the proxy's name, of a client that nobody knows.
+    pub fn anonymous_push() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "DENIED",
+            "this proxy has no users, so nobody pushes or deletes through it: push to the registry \
+             itself, or have the proxy started with --htpasswd, --tls-client-ca or \
+             --allow-anonymous-push",
+        )
+    }
+
+    pub fn unknown_namespace(namespace: &str) -> Self {
+        let namespace: String = namespace.chars().take(100).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            format!(
+                "no upstream of this proxy has the namespace {namespace:?}: the proxy is to be started \
+                 with --upstream HOST,ns={namespace}"
+            ),
+        )
+    }
+
+    pub fn read_only() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "this proxy is read-only: push to the registry itself",
+        )
+        .with(ALLOW, HeaderValue::from_static("GET, HEAD"))
+    }
+
+    pub fn unknown_blob(digest: &Digest) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            format!("there is no blob {digest} here any more: pull the image by its tag again"),
+        )
+    }
+
+    pub fn unknown_manifest(digest: &Digest) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            format!("there is no manifest {digest} here any more: pull the image by its tag again"),
+        )
+    }
+
+    /// What was pushed is not where it was pushed to.
+    pub fn gone() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "this is not here any more: pull the image again",
+        )
+    }
+
+    /// The proxy has users of its own, and this request has no valid credentials of one.
+    pub fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHORIZED",
+            "user and password are needed, or these are wrong",
+        )
+        .with(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Basic realm="overlaybd-proxy""#),
+        )
+    }
+
+    pub fn converting() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "TOOMANYREQUESTS",
+            "the image is being converted: try again later",
+        )
+        .retry_after(DEFAULT_RETRY_AFTER)
+    }
+
+    /// The client's own body does not come.
+    pub fn stalled(limit: Duration) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "BLOB_UPLOAD_INVALID",
+            format!("nothing of the request's body came for {limit:?}"),
+        )
+    }
+
+    /// Another hold: the client asks again, at the same address.
+    pub fn wait(address: &str) -> Self {
+        let failure = Self::new(
+            StatusCode::TEMPORARY_REDIRECT,
+            "UNAVAILABLE",
+            "the image is being converted: ask again",
+        );
+        match HeaderValue::from_str(address) {
+            Ok(address) => failure.with(LOCATION, address),
+            Err(_) => Self::converting(),
+        }
+    }
+
+    pub fn not_satisfiable(size: u64) -> Self {
+        let range = HeaderValue::from_str(&format!("bytes */{size}"));
+        let failure = Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "SIZE_INVALID",
+            format!("no such range of {size} bytes, or too many ranges at once"),
+        );
+        match range {
+            Ok(range) => failure.with(CONTENT_RANGE, range),
+            Err(_) => failure,
+        }
+    }
+
+    pub fn precondition() -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "UNKNOWN",
+            "the content is not the one that If-Match names",
+        )
+    }
+
+    /// The answer. `HEAD` has none of the text, but its length.
+    pub fn into_response(self, is_head: bool) -> Response<ResponseBody> {
+        let document = json!({
+            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
+        });
+        let text = document.to_string();
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = self.0.status;
+        let headers = response.headers_mut();
+        *headers = self.0.headers;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(API_VERSION, REGISTRY_2);
+        if !is_head {
+            *response.body_mut() = ResponseBody::bytes(text);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    #[tokio::test]
+    async fn a_failure_is_the_specifications_document() {
+        let response = ApiError::outside().into_response(false);
+        let length = response.headers()[CONTENT_LENGTH].clone();
+        let body = registry::body::read(response.into_body(), 1024)
+            .await
+            .unwrap();
+        assert_eq!(length.to_str().unwrap(), body.len().to_string());
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["errors"][0]["code"], "NAME_UNKNOWN");
+    }
+}

@@ -1,0 +1,206 @@
+//! Manifests: which are intercepted, and the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use http::{Response, StatusCode};
+use tokio::time::timeout;
+
+use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::server::cache::responses::CachedContent;
+use crate::server::config::OnTimeout;
+use crate::server::context::RequestContext;
+use crate::server::context::lookup::{Belongs, Waited};
+use crate::server::document::Document;
+use crate::server::error::ApiError;
+use crate::server::handlers::forward;
+use crate::server::http::body::ResponseBody;
+use crate::server::http::content_headers::CONTENT_DIGEST;
+use crate::server::http::header_names::OUTCOME;
+use crate::server::observe::metrics::CacheName;
+
+/// How long the upstream may take over the original that is answered when the hold is over.
+const ORIGINAL: Duration = Duration::from_secs(5);
+
+/// The tag of the source where a tag asks for the converted image.
+fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
+    if suffix.is_empty() {
+        return None;
+    }
+    tag.as_str().strip_suffix(suffix)?.parse().ok()
+}
+
+/// `GET` or `HEAD` of a manifest by tag. Under a tag with the suffix is, in this order: what the
+/// upstream has there, where that is preferred; what the plain tag's image becomes; what the
+/// upstream has there.
+///
+/// # Errors
+/// What the client is told instead.
+pub(in crate::server) async fn by_tag(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    tag: Tag,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let Some(plain) = plain(&tag, &context.state.config.suffix) else {
+        return by_plain_tag(context, repo, &tag).await;
+    };
+    let state = context.state;
+    if state.config.prefer_upstream_tags {
+        match context.ask(repo, &Selector::Tag(tag)).await {
+            Ok(_) => return as_it_is(context).await,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
+        }
+    }
+    // This resolves the tag, and is the permission to have what it became.
+    let (head, until) = match context.ask(repo, &Selector::Tag(plain.clone())).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_not_found() => return as_it_is(context).await,
+        Err(_) if context.hold.is_over() => return too_long(context, repo, None).await,
+        Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
+    };
+    let source = context.source(repo);
+    let converter = &state.converted.converter;
+    let known = Box::pin(converter.lookup(&source, &head.digest));
+    let known = context.hold.question(known);
+    let Ok(known) = context.aside(known).await? else {
+        return too_long(context, repo, Some(&head.digest)).await;
+    };
+    let known = known.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
+    state.metrics.lookup(CacheName::Image, known.is_some());
+    let place = context.chosen.place;
+    let followed = state.tags.follow(place, &source, &plain, &head.digest);
+    followed.await;
+    let (image, outcome) = match known {
+        Some(image) => (image, "found"),
+        None => match context.wait(repo, &head.digest).await {
+            Ok(held) => (held.image, "converted"),
+            Err(Waited::Failed(failure)) => return Err(failure),
+            Err(Waited::TooLong) => return too_long(context, repo, Some(&head.digest)).await,
+        },
+    };
+    let document = Arc::new(Document::new(&image.root));
+    context.keep(CachedContent::Document(Arc::clone(&document)), until);
+    let mut response = document.answer(&context.parts.headers, context.is_head());
+    let outcome = HeaderValue::from_static(outcome);
+    response.headers_mut().insert(OUTCOME, outcome);
+    Ok(response)
+}
+
+/// What the upstream has under the tag that was asked for, of whatever kind it is.
+async fn as_it_is(context: RequestContext<'_>) -> Result<Response<ResponseBody>, ApiError> {
+    Ok(told(forward::pass(context).await?, "upstream"))
+}
+
+/// A good answer with a word on what it is.
+fn told(mut response: Response<ResponseBody>, outcome: &'static str) -> Response<ResponseBody> {
+    let status = response.status();
+    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        let outcome = HeaderValue::from_static(outcome);
+        response.headers_mut().insert(OUTCOME, outcome);
+    }
+    response
+}
+
+/// What is answered when the hold is over. Where the upstream has not even said what the source
+/// is, there is no original to answer with.
+async fn too_long(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    source: Option<&Digest>,
+) -> Result<Response<ResponseBody>, ApiError> {
+    match (context.state.config.on_timeout, source) {
+        (OnTimeout::Wait | OnTimeout::Busy, _) => Err(context.later()),
+        (OnTimeout::WaitThenOriginal, _) if context.again().is_some() => Err(context.later()),
+        (OnTimeout::Original | OnTimeout::WaitThenOriginal, None) => {
+            Err(ApiError::silent_upstream(context.hold.time()))
+        }
+        (OnTimeout::Original | OnTimeout::WaitThenOriginal, Some(source)) => {
+            let hold = context.hold.time();
+            let target = format!("/v2/{repo}/manifests/{source}");
+            let original = Box::pin(forward::pass_to(context, &target));
+            let answer = timeout(ORIGINAL, original).await;
+            let answer = answer.unwrap_or_else(|_| Err(ApiError::silent_upstream(hold)))?;
+            Ok(told(answer, "original"))
+        }
+    }
+}
+
+async fn by_plain_tag(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    tag: &Tag,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let state = context.state;
+    if !state.prepare.is_wanted(repo, tag) {
+        return forward::pass(context).await;
+    }
+    let (place, source) = (context.chosen.place, context.source(repo));
+    let response = forward::pass(context).await?;
+    if response.status() == StatusCode::OK {
+        let digest = response
+            .headers()
+            .get(CONTENT_DIGEST)
+            .and_then(|digest| digest.to_str().ok()?.parse().ok());
+        if let Some(digest) = digest {
+            let begun = state.prepare.begin(place, source, tag, digest);
+            begun.await;
+        }
+    }
+    Ok(response)
+}
+
+/// `GET` or `HEAD` of a manifest by digest.
+///
+/// # Errors
+/// What the client is told instead.
+pub(in crate::server) async fn by_digest(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Response<ResponseBody>, ApiError> {
+    match context.belongs(repo, digest).await? {
+        Belongs::Here { source, until } => {
+            let document = context.document(repo, digest, &source).await?;
+            context.keep(CachedContent::Document(Arc::clone(&document)), until);
+            Ok(document.answer(&context.parts.headers, context.is_head()))
+        }
+        Belongs::Upstream => forward::pass(context).await,
+        Belongs::Undecided(failure) => pass_undecided(context, failure).await,
+    }
+}
+
+/// Passes a request through of which it cannot be told whether it is ours to answer: the
+/// upstream's "not found" then means nothing.
+///
+/// # Errors
+/// `failure`, where the upstream has nothing.
+pub(in crate::server) async fn pass_undecided(
+    context: RequestContext<'_>,
+    failure: ApiError,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let response = forward::pass(context).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(failure);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suffix_is_taken_off_a_tag_and_something_must_be_left() {
+        let plain_of = |tag: &str, suffix| {
+            let tag: Tag = tag.parse().unwrap();
+            plain(&tag, suffix).map(|tag| tag.to_string())
+        };
+        assert_eq!(plain_of("7_obd", "_obd").as_deref(), Some("7"));
+        assert_eq!(plain_of("7_obd_obd", "_obd").as_deref(), Some("7_obd"));
+        for (tag, suffix) in [("_obd", "_obd"), ("7", "_obd"), ("7_obd", "")] {
+            assert_eq!(plain_of(tag, suffix), None, "{tag}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Names and values of headers that answers share.
+
+use http::header::{HeaderName, HeaderValue};
+
+/// `Docker-Distribution-Api-Version`.
+pub(in crate::server) const API_VERSION: HeaderName =
+    HeaderName::from_static("docker-distribution-api-version");
+/// The value of [`API_VERSION`].
+pub(in crate::server) const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
+/// `OCI-Namespace`: the registry that the answer is for.
+pub(in crate::server) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+/// `X-Request-Id`.
+pub(in crate::server) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Whether an image was there when it was asked for (`found`), was `converted` for the request, or
+/// is what the `upstream` has under the tag that was asked for, or the `original` because the
+/// conversion takes longer than requests wait; or that it is no image to convert (`no-image`).
+pub(in crate::server) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");

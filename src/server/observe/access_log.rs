@@ -1,0 +1,146 @@
+//! One request from its head to its answer's last byte: what the log and the metrics tell.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use tracing::Span;
+
+use crate::registry::BoxError;
+use crate::server::http::activity::ActiveRequest;
+use crate::server::http::header_names::REQUEST_ID;
+use crate::server::limits::request_slot::RequestSlot;
+use crate::server::observe::metrics::Metrics;
+use crate::server::route::Kind;
+
+/// The id of a request: the client's, if it is one, or a new one.
+pub(in crate::server) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+        (1..=128).contains(&id.len()) && id.as_bytes().iter().all(is_plain)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = format!("{:016x}", rand::random::<u64>());
+        HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+/// Lives as long as the request does; logs and counts it when dropped.
+pub(in crate::server) struct AccessLogEntry {
+    metrics: Arc<Metrics>,
+    span: Span,
+    started: Instant,
+    client: SocketAddr,
+    method: Method,
+    uri: Uri,
+    /// What it is about.
+    pub route: Kind,
+    status: StatusCode,
+    sent: u64,
+    is_complete: bool,
+    broken: Option<String>,
+    /// Its place among the others.
+    pub slot: RequestSlot,
+    _busy: ActiveRequest,
+}
+
+impl AccessLogEntry {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        span: Span,
+        client: SocketAddr,
+        (method, uri): (Method, Uri),
+        busy: ActiveRequest,
+        slot: RequestSlot,
+    ) -> Self {
+        metrics.requests_open.inc();
+        Self {
+            metrics,
+            span,
+            started: Instant::now(),
+            client,
+            method,
+            uri,
+            route: Kind::Outside,
+            // What a client that leaves before its answer is counted as, after nginx.
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            sent: 0,
+            is_complete: false,
+            broken: None,
+            slot,
+            _busy: busy,
+        }
+    }
+
+    /// The answer begins.
+    pub fn answered(&mut self, status: StatusCode, has_body: bool) {
+        self.status = status;
+        self.is_complete = !has_body;
+    }
+
+    /// Bytes of the body went out.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent = self
+            .sent
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// The body came to its end.
+    pub fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// The body broke off.
+    pub fn broke(&mut self, error: &BoxError) {
+        self.broken = Some(error.to_string());
+    }
+}
+
+impl Drop for AccessLogEntry {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        self.metrics.requests_open.dec();
+        let status = self.status.as_u16();
+        self.metrics
+            .request(self.route, &self.method, status, took, self.sent);
+        let _entered = self.span.enter();
+        if let Some(error) = &self.broken {
+            tracing::warn!(error, "the answer broke off");
+        }
+        // Without the query: it may hold a signature or an upload's secret.
+        tracing::info!(
+            target: "overlaybd_proxy::access",
+            client = %self.client,
+            method = %self.method,
+            path = self.uri.path(),
+            route = self.route.name(),
+            status,
+            bytes = self.sent,
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            complete = self.is_complete,
+            "answered"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sane_id_is_kept_and_another_replaced() {
+        let id_for = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(id_for("abc-1.2_X"), "abc-1.2_X");
+        let long = "x".repeat(129);
+        for bad in ["", "a b", "a\"b", &long] {
+            let id = id_for(bad);
+            assert!(id != bad && id.len() == 16, "{bad}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

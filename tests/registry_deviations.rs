@@ -3,7 +3,7 @@
 mod registry_support;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -15,6 +15,7 @@ use overlaybd_proxy::registry::{
     BlobSource, Credentials, Error, ForwardOptions, Pushed, RegistryConfig, UploadMode, Upstream,
     body,
 };
+use parking_lot::Mutex;
 use registry_support::faults::{OWN, upstream, with};
 use registry_support::scripted::{Log, Served, raw, serve, write};
 use registry_support::{noise, quick, repo, tag};
@@ -109,19 +110,19 @@ async fn chunks(says: Range, cut: usize) -> (Served, Arc<Mutex<Vec<u8>>>, Log) {
             let is_put = request.method() == Method::PUT;
             match request.method().as_str() {
                 "POST" => {
-                    stored.lock().unwrap().clear();
+                    stored.lock().clear();
                     with(202, &[place], "")
                 }
                 "HEAD" => with(404, &[], ""),
                 "DELETE" => with(204, &[], ""),
                 "GET" => {
-                    let there = stored.lock().unwrap().len();
+                    let there = stored.lock().len();
                     with(204, &[place, ("range", &says(there, there))], "")
                 }
                 _ => {
                     let range = request.headers().get(header::CONTENT_RANGE).cloned();
                     let bytes = request.into_body().collect().await.unwrap().to_bytes();
-                    let mut stored = stored.lock().unwrap();
+                    let mut stored = stored.lock();
                     if is_put {
                         return with(201, &[], "");
                     }
@@ -130,7 +131,7 @@ async fn chunks(says: Range, cut: usize) -> (Served, Arc<Mutex<Vec<u8>>>, Log) {
                     if !range.to_str().unwrap().starts_with(&format!("{before}-")) {
                         return with(416, &[], "");
                     }
-                    let mut patches = patches.lock().unwrap();
+                    let mut patches = patches.lock();
                     *patches += 1;
                     if *patches == cut {
                         return with(503, &[], "");
@@ -175,7 +176,7 @@ async fn chunks_go_on_by_what_was_sent_whatever_range_says() {
         let (served, stored, log) = chunks(says, 0).await;
         let pushed = push_in_chunks(&served, &content).await;
         assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{name}");
-        assert_eq!(*stored.lock().unwrap(), content, "{name}");
+        assert_eq!(*stored.lock(), content, "{name}");
         let asked = methods(&log).iter().filter(|m| **m == Method::GET).count();
         assert_eq!(asked, 0, "{name}: nothing failed");
         if name != "nonsense" {
@@ -183,7 +184,7 @@ async fn chunks_go_on_by_what_was_sent_whatever_range_says() {
             let (served, stored, _) = chunks(says, 3).await;
             let pushed = push_in_chunks(&served, &content).await;
             assert_eq!(pushed.unwrap(), Pushed::Uploaded, "{name}");
-            assert_eq!(*stored.lock().unwrap(), content, "{name}");
+            assert_eq!(*stored.lock(), content, "{name}");
         }
     }
 }
@@ -224,7 +225,7 @@ async fn a_repository_has_the_credentials_of_the_longest_path_in_dockers_configu
             };
             let given = given.to_str().unwrap().to_owned();
             let path = request.uri().path().to_owned();
-            asked.lock().unwrap().insert(path, given);
+            asked.lock().insert(path, given);
             with(200, &[], r#"{"name":"x","tags":[]}"#)
         }
     })
@@ -251,7 +252,7 @@ async fn a_repository_has_the_credentials_of_the_longest_path_in_dockers_configu
         ("team/app", "bWU6YXBw"),
     ] {
         registry.tags(&repo(name), &OWN).await.unwrap();
-        let asked = asked.lock().unwrap();
+        let asked = asked.lock();
         let given = &asked[&format!("/v2/{name}/tags/list")];
         assert_eq!(given, &format!("Basic {wanted}"), "{name}");
     }

@@ -49,14 +49,14 @@ async fn send_part(stream: &mut TcpStream, content: &Bytes, start: Option<usize>
 #[tokio::test]
 async fn a_download_that_breaks_is_resumed_where_it_was() {
     let content = noise(3_000_000, 1);
-    let starts = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let starts = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let served = {
         let (content, starts) = (content.clone(), Arc::clone(&starts));
         raw(move |_, head, mut stream| {
             let (content, starts) = (content.clone(), Arc::clone(&starts));
             async move {
                 let start = range_start(&head);
-                starts.lock().unwrap().push(start);
+                starts.lock().push(start);
                 send_part(&mut stream, &content, start, 500_000).await;
             }
         })
@@ -65,7 +65,7 @@ async fn a_download_that_breaks_is_resumed_where_it_was() {
     // More breaks than attempts: each comes after progress.
     let found = blob(&upstream(&served, &quick()), &content).await.unwrap();
     assert_eq!(Digest::of(&found), Digest::of(&content));
-    let starts = starts.lock().unwrap().clone();
+    let starts = starts.lock().clone();
     assert!(starts.len() >= 6 && starts[0].is_none(), "{starts:?}");
     assert!(starts[1..].is_sorted() && starts[1] > Some(0), "{starts:?}");
 }
@@ -451,8 +451,8 @@ async fn nobody_there_is_said_after_a_few_attempts() {
 }
 
 /// An upload server that loses connections in the middle of bodies.
-async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, Log) {
-    let stored = Arc::new(std::sync::Mutex::new(Vec::new()));
+async fn lossy_uploads(keeps: bool) -> (Served, Arc<parking_lot::Mutex<Vec<u8>>>, Log) {
+    let stored = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let log = Log::default();
     let cuts = Arc::new(AtomicUsize::new(0));
     let served = {
@@ -464,11 +464,11 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, 
                 let at = |stored: &Vec<u8>| format!("0-{}", stored.len().saturating_sub(1));
                 match request.method().as_str() {
                     "POST" => {
-                        stored.lock().unwrap().clear();
+                        stored.lock().clear();
                         with(202, &[("location", "/v2/a/blobs/uploads/1?s=0")], "")
                     }
                     "GET" if keeps => {
-                        let range = at(&stored.lock().unwrap());
+                        let range = at(&stored.lock());
                         with(
                             204,
                             &[("range", &range), ("location", "/v2/a/blobs/uploads/1?s=r")],
@@ -479,7 +479,7 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, 
                     method => {
                         let is_put = method == "PUT";
                         while let Some(Ok(frame)) = request.body_mut().frame().await {
-                            let mut stored = stored.lock().unwrap();
+                            let mut stored = stored.lock();
                             stored.extend_from_slice(frame.data_ref().unwrap());
                             if stored.len() > 400_000 && cuts.fetch_add(1, Ordering::SeqCst) == 0 {
                                 // The service's panic closes the connection.
@@ -490,7 +490,7 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<std::sync::Mutex<Vec<u8>>>, 
                                 return Answer::Stream(Response::new(body::stream(broken)));
                             }
                         }
-                        let stored = stored.lock().unwrap();
+                        let stored = stored.lock();
                         if is_put {
                             let query = request.uri().query().unwrap();
                             let digest = Digest::of(&stored).to_string().replace(':', "%3A");
@@ -527,7 +527,7 @@ async fn an_upload_that_breaks_is_resumed_or_begun_anew() {
                 .await
                 .unwrap();
             assert_eq!(pushed, Pushed::Uploaded);
-            assert_eq!(Digest::of(&stored.lock().unwrap()), Digest::of(&content));
+            assert_eq!(Digest::of(&stored.lock()), Digest::of(&content));
             let count = |method: Method| {
                 log.all()
                     .iter()

@@ -207,7 +207,7 @@ async fn tokens_are_fetched_once_a_scope_and_kept() {
         .await
         .unwrap();
     assert_eq!(issued(), 2, "pulling needs less");
-    let asked = tokens.asked.lock().unwrap()[1].clone();
+    let asked = tokens.asked.lock()[1].clone();
     assert_eq!(asked.0, "GET");
     assert!(
         asked.1.contains("scope=repository%3Aopen%2Fapp%3Apull") && asked.2,
@@ -242,7 +242,7 @@ async fn a_token_that_is_over_is_replaced() {
     let Some((registry, tokens, _served)) = with_tokens(vec![("me", "pass", "", ALL)]).await else {
         return;
     };
-    *tokens.life.lock().unwrap() = Some(1);
+    *tokens.life.lock() = Some(1);
     let owner = Upstream::registry(&registry.host, &basic("me", "pass")).unwrap();
     let name = repo("app");
     push_image(&owner, &name, "v1", &[], &OWN).await;
@@ -271,7 +271,7 @@ async fn an_identity_token_is_exchanged_by_post() {
     };
     let owner = Upstream::registry(&registry.host, &config).unwrap();
     push_image(&owner, &repo("app"), "v1", &[], &OWN).await;
-    let asked = tokens.asked.lock().unwrap()[0].clone();
+    let asked = tokens.asked.lock()[0].clone();
     assert_eq!(asked.0, "POST");
     assert!(
         asked.1.starts_with("grant_type=refresh_token") && !asked.2,

@@ -3,8 +3,8 @@
 mod registry_support;
 mod server_support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::oci::media_type::OCI_MANIFEST;
 use overlaybd_proxy::registry::{Authorization, Credentials, RegistryConfig, Secret, Upstream};
 use overlaybd_proxy::server::Access;
+use parking_lot::Mutex;
 use registry_support::scripted::{self, Answer as Scripted};
 use registry_support::tokens::Tokens;
 use registry_support::{DockerRegistry, find, noise, push_image, quick, repo, run, skip};
@@ -147,7 +148,7 @@ async fn judge() -> Judge {
         count.fetch_add(1, Ordering::SeqCst);
         let given = request.headers().get("authorization");
         let given = given.map_or("", |value| value.to_str().unwrap());
-        let may = list.lock().unwrap().iter().any(|one| one == given);
+        let may = list.lock().iter().any(|one| one == given);
         let response = if may {
             Response::builder()
                 .header("docker-content-digest", digest.as_str())
@@ -184,7 +185,7 @@ async fn revoked_rights_end_within_the_lifetime_of_a_decision() {
         .await;
     let path = format!("/v2/a/blobs/{blob}");
     let ann = basic("ann", "1");
-    judge.allowed.lock().unwrap().push(ann.clone());
+    judge.allowed.lock().push(ann.clone());
     let headers = [("authorization", ann.as_str())];
     for _ in 0..5 {
         let answer = proxy.ask(Method::GET, &path, &headers).await;
@@ -195,13 +196,13 @@ async fn revoked_rights_end_within_the_lifetime_of_a_decision() {
         1,
         "decisions are remembered"
     );
-    judge.allowed.lock().unwrap().clear();
+    judge.allowed.lock().clear();
     tokio::time::sleep(Duration::from_millis(450)).await;
     let answer = proxy.ask(Method::GET, &path, &headers).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert_eq!(answer.header("www-authenticate"), r#"Basic realm="judge""#);
     // A no is not remembered.
-    judge.allowed.lock().unwrap().push(ann.clone());
+    judge.allowed.lock().push(ann.clone());
     let answer = proxy.ask(Method::GET, &path, &headers).await;
     assert_eq!(answer.status, StatusCode::OK);
 }
@@ -217,7 +218,7 @@ async fn a_decision_is_for_one_clients_credentials_only() {
         .await;
     let path = format!("/v2/a/blobs/{blob}");
     let ann = basic("ann", "1");
-    judge.allowed.lock().unwrap().push(ann.clone());
+    judge.allowed.lock().push(ann.clone());
     let answer = proxy
         .ask(Method::GET, &path, &[("authorization", &ann)])
         .await;
@@ -241,7 +242,7 @@ async fn two_hundred_questions_at_once_are_one() {
         .plant(upstream.host(), &name, &judge.source, b"x")
         .await;
     let ann = basic("ann", "1");
-    judge.allowed.lock().unwrap().push(ann.clone());
+    judge.allowed.lock().push(ann.clone());
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..200 {
         let (proxy, ann) = (Arc::clone(&proxy), ann.clone());

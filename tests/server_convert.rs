@@ -5,8 +5,8 @@ mod server_support;
 mod support;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use overlaybd_proxy::convert::PushTarget;
 use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::registry::{Authorization, BlobSource, Upstream};
 use overlaybd_proxy::server::{OnTimeout, Pattern, ServerConfig};
+use parking_lot::Mutex;
 use registry_support::scripted::{self, Answer as Scripted, Log};
 use registry_support::{DockerRegistry, quick};
 use server_support::{Answer, Proxy, ask, config, plain};
@@ -49,7 +50,7 @@ async fn gated(image: &Sealed) -> Gated {
         let (open, images) = (Arc::clone(&open), Arc::clone(&images));
         async move {
             let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-            let images: HashMap<String, Sealed> = images.lock().unwrap().clone();
+            let images: HashMap<String, Sealed> = images.lock().clone();
             if path.contains("/manifests/") {
                 let found = images
                     .iter()
@@ -256,7 +257,7 @@ async fn what_was_evicted_is_made_again_to_the_byte() {
     // Once more, but the source is gone, and the permission is only remembered.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(proxy.store.blobs().remove(&layer).unwrap());
-    upstream.tags.lock().unwrap().clear();
+    upstream.tags.lock().clear();
     let answer = proxy.get(&path).await;
     assert!(answer.status.is_client_error(), "{}", answer.status);
 }
@@ -273,7 +274,6 @@ async fn a_plain_tag_of_the_patterns_has_its_image_prepared() {
     upstream
         .tags
         .lock()
-        .unwrap()
         .insert("latest".to_owned(), other.clone());
     for _ in 0..3 {
         let answer = proxy.head("/v2/team/app/manifests/latest").await;
@@ -297,11 +297,7 @@ async fn a_tag_that_moves_is_followed_when_the_decision_has_aged() {
     let proxy = Proxy::start(config).await;
     let before = proxy.get(TAG).await;
     let second = image("h");
-    upstream
-        .tags
-        .lock()
-        .unwrap()
-        .insert("v1".to_owned(), second.clone());
+    upstream.tags.lock().insert("v1".to_owned(), second.clone());
     tokio::time::sleep(Duration::from_millis(250)).await;
     let after = proxy.get(TAG).await;
     assert_eq!(after.status, StatusCode::OK);

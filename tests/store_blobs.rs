@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
 use overlaybd_proxy::oci::{ChainId, Digest};
@@ -16,6 +16,7 @@ use overlaybd_proxy::store::{
     Acquired, BlobError, BlobFile, BlobStore, CacheSize, IndexConfig, Store, StoreConfig,
     StoreError,
 };
+use parking_lot::{RwLock, RwLockReadGuard};
 use proptest::prelude::*;
 use store_support::skip;
 
@@ -26,11 +27,11 @@ static STARTING: RwLock<()> = RwLock::new(());
 
 /// While this is held no process is being started.
 fn quiet() -> RwLockReadGuard<'static, ()> {
-    STARTING.read().unwrap_or_else(PoisonError::into_inner)
+    STARTING.read()
 }
 
 fn start(command: &mut Command) -> std::io::Result<Child> {
-    let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let _alone = STARTING.write();
     command.spawn()
 }
 

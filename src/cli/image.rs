@@ -7,9 +7,8 @@ use anyhow::Context as _;
 
 use super::context::{Context, PasswordFlag};
 use super::progress::Terminal;
-use super::remote::RemoteBlob;
 use crate::config::options::{Registries, RegistryOptions, UpstreamOptions};
-use crate::convert::image::BLOB_DIGEST;
+use crate::convert::{RemoteBlob, Source};
 use crate::format::blob::LayerBlob;
 use crate::format::block::{FileDevice, SharedDevice};
 use crate::oci::{
@@ -178,15 +177,18 @@ impl Found {
     /// # Errors
     /// When the manifest does not say its size, and the registry does not either.
     pub async fn layer_device(&self, layer: &Descriptor) -> anyhow::Result<SharedDevice> {
-        let digest = &layer.digest;
-        let size = self
+        let source = Source {
+            upstream: self.upstream.clone(),
+            repo: self.repo.clone(),
+            authorization: Authorization::Own,
+        };
+        let size = source
             .upstream
-            .size_of(&self.repo, layer, &Authorization::Own)
+            .size_of(&source.repo, layer, &source.authorization)
             .await?;
         Ok(Arc::new(RemoteBlob::new(
-            &self.upstream,
-            &self.repo,
-            digest,
+            source,
+            layer.digest.clone(),
             size,
         )))
     }
@@ -196,11 +198,6 @@ impl Found {
 pub fn is_not_there(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<registry::Error>();
     error.is_some_and(|error| matches!(error, registry::Error::NotFound { .. }))
-}
-
-/// Whether a descriptor says that it is an overlaybd blob.
-pub fn is_overlaybd(layer: &Descriptor) -> bool {
-    layer.annotations.contains_key(BLOB_DIGEST)
 }
 
 /// The entry for a platform: the one asked for, else this machine's, else the only one.

@@ -11,6 +11,7 @@ use super::image::{self, Found, ImageOptions};
 use super::output::{self, size};
 use super::progress::Terminal;
 use crate::config::ONE_PLATFORM;
+use crate::convert::image::is_overlaybd_layer;
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Summary};
 use crate::format::lsmt::Mapping;
@@ -203,7 +204,7 @@ async fn layer_reports(
     let mut reports = Vec::with_capacity(manifest.layers.len());
     let mut below: Option<&Descriptor> = None;
     for layer in &manifest.layers {
-        let blob = if image::is_overlaybd(layer) {
+        let blob = if is_overlaybd_layer(layer) {
             let device = found.layer_device(layer).await?;
             let open = move || -> anyhow::Result<BlobReport> {
                 let blob = LayerBlob::open_readable(device)?;

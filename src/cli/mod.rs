@@ -18,7 +18,6 @@ mod platforms;
 mod progress;
 mod push;
 mod reload;
-mod remote;
 mod serve;
 mod signals;
 mod standalone;

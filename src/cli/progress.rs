@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::output::{self, count, short, size};
@@ -214,8 +215,8 @@ impl ImageProgress {
             .for_each(ProgressBar::finish_and_clear);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     fn observe(&self, event: Event) {

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -112,7 +112,7 @@ fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Resu
     let on_bytes = |bytes: u64| {
         bar.inc(bytes);
         let done = tally.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = told.lock();
         if terminal
             .repeats_every()
             .is_some_and(|every| !every.is_zero() && told.elapsed() >= every)
@@ -124,7 +124,7 @@ fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Resu
         true
     };
     let left = Mutex::new(entries.into_iter());
-    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let next = || left.lock().next();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads.min(MOST_THREADS) {

@@ -1,4 +1,5 @@
-//! The disk under the filesystem of a chain: written while a layer is made, read between.
+//! The block device under the filesystem of a chain: writable while a layer is converted, else
+//! read-only.
 
 use std::io;
 use std::sync::Arc;
@@ -6,11 +7,11 @@ use std::sync::Arc;
 use crate::format::blob::{LayerWriter, Stack};
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
-/// What the filesystem stands on.
+/// The device under the filesystem.
 pub(super) enum Disk {
-    /// A layer is being made over what is below it.
+    /// A layer is being written over the layers below.
     Writing(Box<LayerWriter>),
-    /// Between layers: the finished ones, as they are.
+    /// Between layers: the finished ones, read-only.
     Reading(Arc<Stack>),
 }
 

@@ -10,12 +10,12 @@ use crate::oci::digest::{DiffId, Digest};
 use crate::store::Shortage;
 
 /// The most bytes that a conversion takes besides a zstd window.
-const BESIDES_WINDOW: u64 = 128 << 20;
+const BYTES_BESIDES_WINDOW: u64 = 128 << 20;
 
 /// Why a layer could not be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// The bytes did not come; whoever fed them knows why.
+    /// The bytes could not be read; the source of the chunks has the cause.
     #[error("the layer could not be read: {0}")]
     Source(#[source] io::Error),
     /// The layer's length is not what the manifest says.
@@ -34,7 +34,7 @@ pub enum LayerError {
         /// Bytes that came.
         actual: u64,
     },
-    /// The compressed bytes are not those that the manifest means.
+    /// The compressed bytes have another digest than the manifest says.
     #[error("the layer's digest is {actual}, its manifest says {expected}")]
     Digest {
         /// From the manifest.
@@ -42,7 +42,7 @@ pub enum LayerError {
         /// Of the bytes that came.
         actual: Digest,
     },
-    /// The tar is not the one that the config means.
+    /// The tar has another digest than the config says.
     #[error("the layer's diff id is {actual}, the image's config says {expected}")]
     DiffId {
         /// From the config.
@@ -63,7 +63,7 @@ pub enum LayerError {
         "the layer was compressed with a zstd window of {window} bytes (zstd --long), and \
          conversions have {memory} bytes for all that they do: raise --memory to {} or more, or \
          compress the layer without --long",
-        .window.saturating_add(BESIDES_WINDOW)
+        .window.saturating_add(BYTES_BESIDES_WINDOW)
     )]
     Window {
         /// Bytes of the window.
@@ -74,7 +74,7 @@ pub enum LayerError {
     /// The compressed data is damaged, truncated or of a foreign kind.
     #[error("the layer cannot be inflated: {0}")]
     Inflate(#[source] io::Error),
-    /// The tar is wrong, or asks for what a filesystem cannot do.
+    /// The tar is invalid, or contains what the filesystem does not support.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The filesystem of the chain is not in order, or full.
@@ -99,7 +99,7 @@ pub enum LayerError {
     VirtualSize {
         /// Bytes of the disk that is there.
         lower: u64,
-        /// Bytes that were asked for.
+        /// Bytes of the settings.
         settings: u64,
     },
     /// The layer does not belong on top of this chain.
@@ -114,7 +114,7 @@ pub enum LayerError {
     /// A bug: a thread of the pipeline panicked.
     #[error("the thread that was {0} the layer panicked: this is a bug")]
     Panicked(&'static str),
-    /// The layer's reader went away first; never the first cause.
+    /// The reader of the layer was dropped; never the first cause.
     #[error("the conversion was given up")]
     Abandoned,
     /// An earlier layer of this chain failed, so what is in memory is no chain.
@@ -123,8 +123,8 @@ pub enum LayerError {
 }
 
 impl LayerError {
-    /// Whether this only says that the tar could not be read on, so that the cause is with
-    /// whoever inflates it.
+    /// Whether this only says that the tar could not be read, so that the cause is in the result
+    /// of the inflating thread.
     pub(super) fn is_a_consequence(&self) -> bool {
         matches!(
             self,
@@ -139,7 +139,7 @@ impl LayerError {
 /// Why an image could not be converted. `Clone`, because many may wait for one conversion.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConvertError {
-    /// The upstream did not give what was needed.
+    /// A request to the upstream failed.
     #[error(transparent)]
     Upstream(#[from] crate::registry::Error),
     /// The manifest or config is not one.
@@ -152,7 +152,7 @@ pub enum ConvertError {
         /// What is wrong with it.
         cause: String,
     },
-    /// Manifest and config do not make a plan.
+    /// The image cannot be planned.
     #[error("manifest {manifest}: {cause}")]
     Plan {
         /// The source manifest.
@@ -170,7 +170,7 @@ pub enum ConvertError {
         /// What there is.
         available: String,
     },
-    /// Something that a registry keeps besides images: a signature, a chart, a build cache.
+    /// An artifact that is no image: a signature, a chart, a build cache.
     #[error("{manifest} is no image but {kind}, and is left as it is")]
     NotImage {
         /// The source manifest.
@@ -219,19 +219,19 @@ pub enum ConvertError {
     Interrupted,
 }
 
-/// Whose fault a failed conversion is.
+/// Where the cause of a failed conversion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The image is broken, or asks for what cannot be done: asking again changes nothing.
+    /// The image is invalid or not supported: another attempt fails the same way.
     Image,
-    /// The upstream gave no usable answer; see the error in it.
+    /// The upstream.
     Upstream,
     /// This machine: disk, database, threads.
     Local,
 }
 
 impl ConvertError {
-    /// What ran out here, if that is why it failed.
+    /// What this machine ran out of, if that is the cause.
     pub fn shortage(&self) -> Option<Shortage> {
         match self {
             Self::Blobs(error) => Shortage::among(&**error),
@@ -241,7 +241,7 @@ impl ConvertError {
         }
     }
 
-    /// Whose fault it is.
+    /// Where the cause is.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Upstream(_) => Fault::Upstream,
@@ -262,19 +262,19 @@ impl ConvertError {
 }
 
 impl ConvertError {
-    /// Whether there is nothing to convert, and nothing wrong with that.
+    /// Whether the source is no image that can be converted, which is no failure.
     #[must_use]
     pub fn is_no_image(&self) -> bool {
         matches!(self, Self::NotImage { .. } | Self::NotLinux { .. })
     }
 
-    /// Whether a layer came with other bytes than its digest says: asking again may help.
+    /// Whether a layer has other bytes than its digest says: fetching it again may help.
     pub(crate) fn is_wrong_bytes(&self) -> bool {
         matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))
     }
 
-    /// The zstd window, in bytes, for which there was no memory when it was met: whoever waits
-    /// for so much may have it.
+    /// The zstd window, in bytes, for which there was not enough memory at once; a job may wait for
+    /// that much.
     pub(crate) fn window(&self) -> Option<u64> {
         match self {
             Self::Layer { cause, .. } => match **cause {
@@ -287,7 +287,7 @@ impl ConvertError {
 }
 
 impl LayerError {
-    /// Whose fault it is.
+    /// Where the cause is.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Source(_) | Self::Digest { .. } => Fault::Upstream,

@@ -1,4 +1,4 @@
-//! The image around the converted layers: config, manifest, index.
+//! The documents of a converted image: config, manifest, index.
 //!
 //! The source documents are edited as JSON values, so that fields which no
 //! specification names survive. Sources of what is changed: OCI image-spec
@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::oci::{Digest, json};
+use crate::oci::{Descriptor, Digest, ImageManifest, json};
 
 /// Annotation: digest of the overlaybd blob.
 pub const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
@@ -26,10 +26,28 @@ const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-/// The bytes of a document and how a descriptor names them.
+/// Whether all layers of an image are overlaybd blobs, by their annotations.
+#[must_use]
+pub fn is_overlaybd(image: &ImageManifest) -> bool {
+    !image.layers.is_empty() && image.layers.iter().all(is_overlaybd_layer)
+}
+
+/// Whether any layer of an image is an overlaybd blob, by its annotations.
+#[must_use]
+pub fn has_overlaybd_layers(image: &ImageManifest) -> bool {
+    image.layers.iter().any(is_overlaybd_layer)
+}
+
+/// Whether a layer is an overlaybd blob, by its annotations.
+#[must_use]
+pub fn is_overlaybd_layer(layer: &Descriptor) -> bool {
+    layer.annotations.contains_key(BLOB_DIGEST)
+}
+
+/// The bytes of a document, with its media type and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// What is stored and served.
+    /// The document.
     pub bytes: Vec<u8>,
     /// Its media type.
     pub media_type: String,
@@ -56,7 +74,7 @@ impl Document {
     }
 }
 
-/// A converted layer as the manifest names it.
+/// A converted layer, for its descriptor in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerBlob {
     /// Digest of the blob, which is its diff id too: the blob is an uncompressed tar.
@@ -175,12 +193,12 @@ pub fn manifest(
         .map(|layer| descriptor(layer, layer_type, style))
         .collect();
     fields.insert("layers".into(), Value::Array(descriptors));
-    refer_to(fields, subject.filter(|_| style.referrer));
+    set_subject(fields, subject.filter(|_| style.referrer));
     Document::new(&value, media_type)
 }
 
-/// The `subject` of the source, if it had one, was its own: it is replaced or dropped.
-fn refer_to(fields: &mut Map<String, Value>, subject: Option<&Subject>) {
+/// Sets the `subject`, or removes it: one that the source has is not that of the converted image.
+fn set_subject(fields: &mut Map<String, Value>, subject: Option<&Subject>) {
     fields.shift_remove("subject");
     let Some(subject) = subject else { return };
     fields.insert("artifactType".into(), json!(ARTIFACT_TYPE));
@@ -206,7 +224,7 @@ fn descriptor(layer: &LayerBlob, media_type: &str, style: &ImageStyle) -> Value 
     })
 }
 
-/// What becomes of one entry of an index.
+/// What is done with one entry of an index.
 #[derive(Debug, Clone)]
 pub enum IndexEntry {
     /// Stays as it is.
@@ -251,7 +269,7 @@ pub fn index(
                 let fields = descriptor.as_object_mut().ok_or(shape("manifests"))?;
                 json::name_fields(fields, json::DESCRIPTOR);
                 fields.shift_remove("data");
-                forget_compression(fields);
+                remove_compression(fields);
                 fields.extend(document.descriptor());
                 kept.push(descriptor);
             }
@@ -262,12 +280,12 @@ pub fn index(
     let media_type = if oci { OCI_INDEX } else { source_media_type };
     fields.insert("schemaVersion".into(), json!(2));
     fields.insert("mediaType".into(), json!(media_type));
-    refer_to(fields, subject.filter(|_| style.referrer));
+    set_subject(fields, subject.filter(|_| style.referrer));
     Document::new(&value, media_type)
 }
 
-/// Takes away what tools of containers/image say of the compression of an entry's layers.
-fn forget_compression(entry: &mut Map<String, Value>) {
+/// Removes the annotations of containers/image about the compression of an entry's layers.
+fn remove_compression(entry: &mut Map<String, Value>) {
     let Some(annotations) = entry.get_mut("annotations").and_then(Value::as_object_mut) else {
         return;
     };
@@ -291,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_keeps_all_but_its_diff_ids() {
+    fn only_the_diff_ids_of_a_config_are_replaced() {
         let source = br#"{"x-unknown":[1,2.5],"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"os":"linux"}"#;
         let made = config(source, OCI_CONFIG, &layers(), &ImageStyle::default()).unwrap();
         let digest = Digest::of(b"layer");
@@ -302,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_docker_manifest_stays_one_unless_oci_is_asked_for() {
+    fn a_docker_manifest_keeps_its_media_types_unless_oci_is_forced() {
         let source = br#"{"schemaVersion":2,"config":{"data":"e30="},"layers":[{}],"annotations":{"a":"b"}}"#;
         for (force_oci, manifest_type, layer_type) in [
             (false, DOCKER_MANIFEST, DOCKER_LAYER),
@@ -326,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_keeps_what_is_not_converted_as_it_was() {
+    fn entries_that_are_kept_are_unchanged() {
         let source = br#"{"schemaVersion":2,"manifests":[{"digest":"a","platform":{"os":"x"}},{"digest":"b"},{"digest":"c","z":1}]}"#;
         let made = Document::new(&json!({}), OCI_MANIFEST).unwrap();
         let entries = [
@@ -343,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_referrer_names_its_source() {
+    fn a_referrer_has_its_source_as_subject() {
         let style = ImageStyle {
             referrer: true,
             ..ImageStyle::default()

@@ -1,10 +1,11 @@
-//! Work that belongs to nobody's request: it runs once, requests wait for it and leave.
+//! Jobs by key: each runs once in a task of its own, and any number of requests wait for it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::{OwnedMutexGuard, watch};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// Jobs by key. A job that is under way is joined, not started again.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if let Some(receiver) = running.get(&key) {
             return Some((receiver.clone(), false));
         }
@@ -83,7 +84,7 @@ where
         let job = start();
         tokio::spawn(async move {
             let result = job.await;
-            // Removed first: who comes after the result must not join a finished job.
+            // Removed first: a request after the result must not join a finished job.
             drop(entry);
             let _ = sender.send(Some(result));
         });
@@ -92,14 +93,11 @@ where
 
     /// How many jobs are under way.
     pub fn count(&self) -> usize {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.running.lock().len()
     }
 }
 
-/// Takes the job off the list even when it panics.
+/// Removes the job from the map, also when it panics.
 struct Entry<K: Eq + Hash, T> {
     jobs: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
     key: K,
@@ -107,78 +105,7 @@ struct Entry<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     fn drop(&mut self) {
-        self.jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
-    }
-}
-
-/// Locks by key, so that one chain is converted once while others go on.
-#[derive(Debug)]
-pub struct Claims<K> {
-    held: Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>,
-}
-
-impl<K> Default for Claims<K> {
-    fn default() -> Self {
-        Self {
-            held: Arc::default(),
-        }
-    }
-}
-
-/// A claim that is held; others wait until it is dropped.
-#[derive(Debug)]
-pub struct Claim<K: Eq + Hash> {
-    guard: Option<OwnedMutexGuard<()>>,
-    held: Arc<Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>>,
-    key: K,
-}
-
-impl<K: Clone + Eq + Hash> Claims<K> {
-    /// Waits until nobody else holds `key`.
-    pub async fn claim(&self, key: K) -> Claim<K> {
-        // It is there before the wait, so that one that is given up leaves no entry behind.
-        let mut claim = Claim {
-            guard: None,
-            held: Arc::clone(&self.held),
-            key: key.clone(),
-        };
-        let lock = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(held.entry(key).or_default())
-        };
-        claim.guard = Some(lock.lock_owned().await);
-        claim
-    }
-
-    /// The claim, if nobody else holds `key` or waits for it.
-    pub fn try_claim(&self, key: K) -> Option<Claim<K>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains_key(&key) {
-            return None;
-        }
-        let lock = Arc::clone(held.entry(key.clone()).or_default());
-        let guard = lock.try_lock_owned().ok()?;
-        Some(Claim {
-            guard: Some(guard),
-            held: Arc::clone(&self.held),
-            key,
-        })
-    }
-}
-
-impl<K: Eq + Hash> Drop for Claim<K> {
-    fn drop(&mut self) {
-        self.guard = None;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held
-            .get(&self.key)
-            .is_some_and(|lock| Arc::strong_count(lock) == 1)
-        {
-            held.remove(&self.key);
-        }
+        self.jobs.lock().remove(&self.key);
     }
 }
 
@@ -189,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn two_hundred_who_ask_at_once_get_one_job() {
+    async fn two_hundred_concurrent_joins_run_one_job() {
         let jobs: Jobs<&str, usize> = Jobs::default();
         let runs = Arc::new(AtomicUsize::new(0));
         let waiters: Vec<_> = (0..200)
@@ -217,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_goes_on_when_its_only_waiter_leaves() {
+    async fn a_job_continues_when_its_only_waiter_is_dropped() {
         let jobs: Jobs<u8, ()> = Jobs::default();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let job = || async move {
@@ -234,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_is_told_and_can_be_started_again() {
+    async fn a_job_that_panics_gives_no_result_and_can_be_started_again() {
         let jobs: Jobs<u8, u8> = Jobs::default();
         let joined = jobs.join(1, 1, || async { panic!("for the test") }).await;
         assert_eq!(
@@ -251,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_jobs_begin_than_may_and_those_that_run_can_be_joined() {
+    async fn at_the_limit_no_job_starts_but_running_ones_can_be_joined() {
         let jobs: Jobs<u8, u8> = Jobs::default();
         let (sender, receiver) = tokio::sync::oneshot::channel::<u8>();
         let running = tokio::spawn({
@@ -270,20 +197,5 @@ mod tests {
             jobs.join(2, 1, || async { 2 }).await.unwrap().result,
             Some(2)
         );
-    }
-
-    #[tokio::test]
-    async fn a_claim_keeps_others_waiting_and_leaves_nothing_behind() {
-        let claims: Claims<u8> = Claims::default();
-        let first = claims.claim(1).await;
-        let other = claims.claim(2).await;
-        let second = tokio::time::timeout(Duration::from_millis(5), claims.claim(1));
-        assert!(second.await.is_err());
-        drop((first, other));
-        let again = claims.try_claim(1);
-        assert!(again.is_some() && claims.try_claim(1).is_none());
-        drop(again);
-        drop(claims.claim(1).await);
-        assert!(claims.held.lock().unwrap().is_empty());
     }
 }

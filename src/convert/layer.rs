@@ -1,7 +1,7 @@
-//! One step: tar → ext4 over LSMT → `ZFile`.
+//! Converts the layers of a chain: tar → ext4 over LSMT → `ZFile`.
 //!
 //! ```text
-//! chunks → [verify, inflate] → queue → [untar, place in ext4] → [compress, …] → blob
+//! chunks → [verify, inflate] → queue → [untar, apply to ext4] → [compress, …] → blob
 //!                 └→ [diff id]
 //! ```
 //!
@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
-
 use super::apply::{apply, implicit};
 use super::disk::Disk;
 use super::error::Fault;
@@ -24,15 +22,15 @@ use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
 use crate::format::block::{BlockDevice as _, FileDevice, MovableDevice, SharedDevice};
 use crate::format::ext4::{Filesystem, FormatOptions};
 use crate::format::tar::TarReader;
-use crate::oci::digest::{ChainId, DiffId, Digest};
+use crate::oci::digest::Digest;
 
 pub use super::error::LayerError;
-pub(super) use super::stream::{Expected, Replay, replay, working_set};
+pub use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
 pub use super::stream::{Inflating, prepare};
 pub use super::window::Windows;
 pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 
-/// What decides a blob's bytes besides its source (and `threads`, which does not).
+/// The settings that decide a blob's bytes, and `threads`, which does not.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The compression of the `ZFile`.
@@ -47,49 +45,7 @@ pub struct Settings {
     pub threads: usize,
 }
 
-/// The bytes of a compressed layer as they arrive.
-///
-/// The iterator must come to an end or an error in bounded time: tearing a conversion
-/// down waits for its current `next`.
-pub type Chunks = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
-
-/// Takes a copy of a layer's tar. What it refuses ends the copy, not the layer.
-pub type TarCopy = Box<dyn io::Write + Send>;
-
-/// A source layer: its bytes and what the manifest and the config say of them.
-pub struct LayerInput {
-    /// The compressed bytes.
-    pub chunks: Chunks,
-    /// Digest of the compressed bytes, from the manifest.
-    pub digest: Digest,
-    /// Length of the compressed bytes, from the manifest.
-    pub size: u64,
-    /// Digest of the tar, from the config.
-    pub diff_id: DiffId,
-    /// The chain that this layer completes.
-    pub chain_id: ChainId,
-    /// The chain below; `None` for the bottom layer.
-    pub parent_chain_id: Option<ChainId>,
-    /// Where the tar is copied to, besides. What is there is of the layer only if the layer
-    /// turns out to be what it is claimed to be.
-    pub copy: Option<TarCopy>,
-    /// The memory for its zstd windows.
-    pub windows: Windows,
-}
-
-/// How far a layer has come, in totals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Compressed bytes taken from the source.
-    pub compressed: u64,
-    /// Bytes of tar they became.
-    pub inflated: u64,
-}
-
-/// Called from the inflating thread; must be quick.
-pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// A finished blob; it is in the file that was handed to [`ChainBuilder::add_layer`].
+/// A finished blob, in the file that was given to [`ChainBuilder::add_layer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedLayer {
     /// Digest of the whole blob.
@@ -107,18 +63,18 @@ pub struct Sealing {
     written: WrittenLayer,
 }
 
-/// A layer that is whole and open, for what is stacked upon it.
+/// A layer that is written and open, for the layers above it.
 #[derive(Debug, Clone)]
 pub struct WrittenLayer {
     /// The layer.
     pub blob: Arc<LayerBlob>,
-    /// What it is read from.
+    /// The device that it is read from.
     device: Arc<MovableDevice>,
 }
 
 impl WrittenLayer {
-    /// Has the layer read from `device`, which has the same bytes, from now on; the file that it
-    /// was written to need not be open for it any more.
+    /// Reads the layer from `device`, which has the same bytes, from now on. The file that it was
+    /// written to may then be closed.
     pub fn move_to(&self, device: SharedDevice) {
         self.device.move_to(device);
     }
@@ -131,7 +87,7 @@ impl Sealing {
         self.written.clone()
     }
 
-    /// Waits until the blob is durable, and says what it is.
+    /// Waits until the blob is durable; returns its digest and size.
     ///
     /// # Errors
     /// [`LayerError::Output`] when the file cannot be synced or read back.
@@ -143,7 +99,7 @@ impl Sealing {
     }
 }
 
-/// The digest of the blob below, which may still be in the making.
+/// The digest of the blob below, which may still be being sealed.
 enum Parent {
     None,
     Known(Digest),
@@ -154,7 +110,7 @@ impl Parent {
     /// The digest; waits for it if need be.
     fn resolve(&mut self) -> Result<Option<Digest>, LayerError> {
         if let Self::Sealing(digest) = self {
-            // Whoever waits for that layer learns what went wrong with it.
+            // The cause is in the result of that layer's sealing.
             *self = Self::Known(digest.recv().map_err(|_| LayerError::Broken)?);
         }
         Ok(match self {
@@ -166,8 +122,8 @@ impl Parent {
 
 /// Converts the layers of one image, bottom first.
 ///
-/// Between the layers the filesystem stays in memory; a chain that goes on above finished
-/// blobs comes to the same bytes.
+/// Between the layers the filesystem stays in memory. A chain that continues above finished blobs
+/// results in the same bytes.
 pub struct ChainBuilder {
     settings: Settings,
     pool: CompressPool,
@@ -178,11 +134,11 @@ pub struct ChainBuilder {
     state: State,
 }
 
-/// What is in memory of the chain's filesystem.
+/// The state of the chain's filesystem.
 enum State {
-    /// There is none, on the disk neither.
+    /// There is none yet.
     Unformatted,
-    /// Nothing was read yet.
+    /// It is on the lower layers, and not opened yet.
     Unread,
     /// It is open, on [`Disk::Reading`].
     Open(Box<Filesystem<Disk>>),
@@ -191,7 +147,7 @@ enum State {
 }
 
 impl ChainBuilder {
-    /// A chain with no layers yet: the first one brings the empty filesystem.
+    /// A chain without layers: the filesystem is made for the first one.
     #[must_use]
     pub fn empty(settings: Settings, pool: CompressPool) -> Self {
         Self {
@@ -203,9 +159,8 @@ impl ChainBuilder {
         }
     }
 
-    /// A chain that goes on above `lower`, bottom first; `parent` is the digest of the
-    /// topmost blob. Whether the blobs fit each other is the caller's to know, from their
-    /// [`UserTag`]s.
+    /// A chain that continues above `lower`, bottom first; `parent` is the digest of the topmost
+    /// blob. The caller has to check that the blobs fit each other, by their [`UserTag`]s.
     ///
     /// # Errors
     /// When there is no lower layer, they cannot be stacked, or their disk has another size
@@ -275,7 +230,7 @@ impl ChainBuilder {
             LayerWriter::create(lower, file, spec, &self.pool).map_err(LayerError::Output)?;
         let mut filesystem = self.filesystem(state, Disk::Writing(Box::new(writer)))?;
 
-        place(&mut filesystem, layer)?;
+        apply_layer(&mut filesystem, layer)?;
         filesystem.flush()?;
 
         let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
@@ -292,13 +247,13 @@ impl ChainBuilder {
         self.lower = Arc::new(lower);
         filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
 
-        let (tell, digest) = sync_channel(1);
+        let (sender, digest) = sync_channel(1);
         self.parent = Parent::Sealing(digest);
         let seal = thread::Builder::new().name("seal".to_owned());
         let sealing = seal.spawn(move || {
             let FinishedBlob { digest, size, .. } = written.seal()?;
             // The chain may have ended with this layer.
-            let _ = tell.send(digest.clone());
+            let _ = sender.send(digest.clone());
             Ok(ConvertedLayer { digest, size })
         });
         let sealing = Sealing {
@@ -332,16 +287,16 @@ impl ChainBuilder {
     }
 }
 
-/// Puts all of the layer on the filesystem, and says so only of a layer that is what the
-/// manifest and the config promise.
-fn place(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), LayerError> {
+/// Applies all of the layer to the filesystem; succeeds only if the layer is what the manifest and
+/// the config say.
+fn apply_layer(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), LayerError> {
     let Some(tar) = layer.tar() else {
         return Err(LayerError::Abandoned);
     };
     let applied = apply(filesystem, &mut TarReader::new(&mut *tar)).map_err(LayerError::from);
-    // What follows the archive's end is hashed as well. Whether that went well, the
-    // inflating thread knows. A layer that is not what it is claimed to be is refused as
-    // that, whatever else is wrong with it: so it is wherever its chain is known already.
+    // What follows the archive's end is hashed as well; the inflating thread has the cause if that
+    // fails. A wrong digest is reported before anything else that is wrong with the layer, as it
+    // is where the chain was converted before.
     let is_of_the_image = |cause: &LayerError| cause.fault() == Fault::Image;
     let ended = applied.as_ref().err().is_none_or(is_of_the_image) && tar.drain().is_ok();
     match (applied, layer.finish()) {

@@ -1,30 +1,30 @@
-//! The memory that conversions may take: one budget that all of their buffers draw on.
+//! The memory budget of all conversions together.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is counted in, in bytes: a semaphore's permits are fewer than bytes are.
-const UNIT: u64 = 64 << 10;
+/// Bytes of one permit of the semaphore, which has fewer permits than there may be bytes.
+const UNIT_BYTES: u64 = 64 << 10;
 
-/// A budget of bytes. Shares are given out in the order of asking.
+/// A budget of bytes, given out first come, first served.
 #[derive(Debug, Clone)]
-pub struct Memory {
+pub struct MemoryBudget {
     units: Arc<Semaphore>,
     total: u32,
 }
 
-/// A part of the budget, given back when dropped.
+/// A part of the budget, returned when dropped.
 #[derive(Debug)]
-pub struct Share {
+pub struct MemoryPermit {
     _units: Option<OwnedSemaphorePermit>,
 }
 
-impl Memory {
+impl MemoryBudget {
     /// A budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
+        let total = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let total = total.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Self {
             units: Arc::new(Semaphore::new(total as usize)),
@@ -35,45 +35,46 @@ impl Memory {
     /// The whole budget in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
-        u64::from(self.total) * UNIT
+        u64::from(self.total) * UNIT_BYTES
     }
 
-    /// The units of so many bytes. What is more than there is gets all of it.
+    /// The units of so many bytes; at most all of the budget.
     fn units(&self, bytes: u64) -> u32 {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         units.min(self.total)
     }
 
-    /// Waits for a share. Whoever holds one must not wait for another.
-    pub async fn take(&self, bytes: u64) -> Share {
+    /// Waits for a part of the budget. A task that holds one must not wait for another.
+    pub async fn acquire(&self, bytes: u64) -> MemoryPermit {
         let units = Arc::clone(&self.units);
-        Share {
+        MemoryPermit {
             // The semaphore is never closed.
             _units: units.acquire_many_owned(self.units(bytes)).await.ok(),
         }
     }
 
-    /// A share, if there is one now and nobody waits for one.
+    /// A part of the budget, if it is free now and no other task waits.
     #[must_use]
-    pub fn try_take(&self, bytes: u64) -> Option<Share> {
+    pub fn try_acquire(&self, bytes: u64) -> Option<MemoryPermit> {
         let units = Arc::clone(&self.units);
         let taken = units.try_acquire_many_owned(self.units(bytes)).ok()?;
-        Some(Share {
+        Some(MemoryPermit {
             _units: Some(taken),
         })
     }
 
-    /// A share of no less than so many bytes, if there is one now.
+    /// All of so many bytes, if they are free now; never less, as [`try_acquire`](Self::try_acquire)
+    /// grants of more than the budget.
     #[must_use]
-    pub fn try_take_all(&self, bytes: u64) -> Option<Share> {
-        self.try_take(bytes).filter(|_| bytes <= self.total())
+    pub fn try_acquire_all(&self, bytes: u64) -> Option<MemoryPermit> {
+        self.try_acquire(bytes).filter(|_| bytes <= self.total())
     }
 
-    /// Bytes that are given out.
+    /// Bytes in use.
     #[must_use]
     pub fn used(&self) -> u64 {
         let free = u64::try_from(self.units.available_permits()).unwrap_or(u64::MAX);
-        u64::from(self.total).saturating_sub(free) * UNIT
+        u64::from(self.total).saturating_sub(free) * UNIT_BYTES
     }
 }
 
@@ -85,31 +86,35 @@ mod tests {
 
     use super::*;
 
-    const A_MOMENT: Duration = Duration::from_millis(20);
+    const SHORT_WAIT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn shares_never_exceed_the_budget_and_come_back() {
-        let memory = Memory::new(4 * UNIT);
-        let first = memory.take(3 * UNIT).await;
-        assert_eq!(memory.used(), 3 * UNIT);
-        assert!(memory.try_take(2 * UNIT).is_none());
-        assert!(timeout(A_MOMENT, memory.take(2 * UNIT)).await.is_err());
-        let second = memory.try_take(1);
+    async fn permits_never_exceed_the_budget_and_are_returned() {
+        let memory = MemoryBudget::new(4 * UNIT_BYTES);
+        let first = memory.acquire(3 * UNIT_BYTES).await;
+        assert_eq!(memory.used(), 3 * UNIT_BYTES);
+        assert!(memory.try_acquire(2 * UNIT_BYTES).is_none());
+        assert!(
+            timeout(SHORT_WAIT, memory.acquire(2 * UNIT_BYTES))
+                .await
+                .is_err()
+        );
+        let second = memory.try_acquire(1);
         assert!(second.is_some());
-        assert_eq!(memory.used(), 4 * UNIT);
+        assert_eq!(memory.used(), 4 * UNIT_BYTES);
         drop((first, second));
         assert_eq!(memory.used(), 0);
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_the_budget_gets_all_of_it() {
-        let memory = Memory::new(4 * UNIT);
-        let all = memory.take(u64::MAX).await;
-        assert_eq!(memory.used(), 4 * UNIT);
+    async fn a_request_larger_than_the_budget_gets_all_of_it() {
+        let memory = MemoryBudget::new(4 * UNIT_BYTES);
+        let all = memory.acquire(u64::MAX).await;
+        assert_eq!(memory.used(), 4 * UNIT_BYTES);
         drop(all);
-        assert!(memory.try_take(u64::MAX).is_some());
-        assert!(memory.try_take_all(memory.total()).is_some());
-        assert!(memory.try_take_all(memory.total() + 1).is_none());
+        assert!(memory.try_acquire(u64::MAX).is_some());
+        assert!(memory.try_acquire_all(memory.total()).is_some());
+        assert!(memory.try_acquire_all(memory.total() + 1).is_none());
         assert_eq!(memory.used(), 0);
     }
 }

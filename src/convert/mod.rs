@@ -1,4 +1,4 @@
-//! Image in, descriptors out. Knows no HTTP serving.
+//! Converts images to overlaybd. Knows nothing of serving them over HTTP.
 
 pub mod apply;
 pub mod converter;
@@ -6,17 +6,23 @@ mod disk;
 mod error;
 pub mod image;
 pub mod inflate;
+pub mod input;
 pub mod jobs;
 pub mod layer;
+pub mod lock;
 pub mod memory;
 pub mod plan;
 pub mod push;
+mod remote;
 mod stream;
 pub mod tag;
+pub mod types;
 mod window;
 
-pub use converter::{
-    ConvertedImage, ConvertedManifest, Converter, ConverterConfig, Event, Held, Observer, Others,
-    Outcome, PlannedLayer, Platforms, PushTarget, Source, Status, StoredManifest, TagOutcome,
-};
+pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome};
 pub use error::{ConvertError, Fault};
+pub use remote::RemoteBlob;
+pub use types::{
+    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
+    PlannedLayer, Platforms, PushTarget, Source, StoredManifest,
+};

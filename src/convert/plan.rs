@@ -1,9 +1,7 @@
-//! From a manifest and its config to the steps of a conversion. Pure.
+//! Plans a conversion: from a manifest and its config to the layers, with their chain-ids.
 
+use crate::format::blob::MAX_LAYERS;
 use crate::oci::{ChainId, DiffId, Digest};
-
-/// Most layers that LSMT readers stack (overlaybd `lsmt/file.cpp`, `MAX_STACK_LAYERS`).
-pub const MAX_LAYERS: usize = 255;
 
 /// A layer as the source manifest names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +14,12 @@ pub struct SourceLayer {
     pub size: u64,
 }
 
-/// One layer to place over the chain below it.
+/// One layer to convert, above the chain below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What is downloaded.
+    /// The compressed layer.
     pub layer: SourceLayer,
-    /// Digest of its uncompressed tar, as the config claims it.
+    /// Digest of its uncompressed tar, from the config.
     pub diff_id: DiffId,
     /// The chain that ends in this layer.
     pub chain_id: ChainId,
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_stands_on_the_chain_below_it() {
+    fn each_step_has_the_chain_below_as_parent() {
         let diff_ids = diff_ids(3);
         let steps = steps(vec![layer(0), layer(1), layer(2)], &diff_ids).unwrap();
         assert_eq!(steps[0].parent, None);
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn more_layers_than_readers_stack_are_refused() {
+    fn more_than_255_layers_are_refused() {
         let layers = |count: usize| vec![layer(0); count];
         assert!(steps(layers(255), &diff_ids(255)).is_ok());
         assert_eq!(
@@ -160,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_layer_is_refused_by_name() {
+    fn an_unsupported_media_type_is_refused_and_named() {
         for media_type in [
             "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
             "application/vnd.cncf.helm.chart.content.v1.tar+gzip",

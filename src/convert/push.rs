@@ -1,4 +1,4 @@
-//! A converted image into a registry or a layout: blobs first, then what names them.
+//! Pushes a converted image to a registry or a layout: blobs first, then the manifests.
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -6,25 +6,25 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::converter::{ConvertedImage, Source};
 use super::error::ConvertError;
+use super::types::{ConvertedImage, Source};
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, RepoName, Selector};
 use crate::registry::{Authorization, BlobSource, Error, Pushed, Upstream};
 use crate::store::{Store, TempBlob};
 
-/// Indexes in indexes are followed this far.
-const MAX_DEPTH: usize = 4;
-/// So many bytes are gathered before they are written.
-const PIECE: usize = 1 << 20;
+/// Nested indexes are followed to this depth.
+const MAX_INDEX_DEPTH: usize = 4;
+/// Bytes that are buffered before they are written.
+const WRITE_BYTES: usize = 1 << 20;
 
-/// What pushing came to.
+/// What was pushed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PushSummary {
     /// Blobs that were uploaded.
     pub uploaded: u64,
     /// Their bytes.
     pub uploaded_bytes: u64,
-    /// Blobs that were there.
+    /// Blobs that the destination had.
     pub present: u64,
 }
 
@@ -40,11 +40,12 @@ impl PushSummary {
     }
 }
 
-/// Pushes an image whose parts are in `store` to `repo` of `to`, with our own credentials, and
-/// names it `selector`. What an index keeps of its `source` is copied, unless it is there.
+/// Pushes an image whose parts are in `store` to `repo` of `to`, with the proxy's own credentials,
+/// as `selector`. Entries that a converted index keeps of its `source` are copied, unless `repo`
+/// has them.
 ///
 /// # Errors
-/// When the destination does not take a part, or a part cannot be had.
+/// When the destination refuses a part, or a part cannot be read.
 pub async fn push(
     store: &Store,
     image: &ConvertedImage,
@@ -79,7 +80,7 @@ pub async fn push(
             .await?;
     }
     if image.manifests.is_empty() && image.kept.is_empty() {
-        // It was an overlaybd image before: all of its blobs are the source's.
+        // The source is an overlaybd image: all of its blobs are copied.
         let root = Descriptor {
             media_type: image.root.media_type.clone(),
             digest: image.root.digest.clone(),
@@ -118,7 +119,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// A blob of the store; one that is not there must be at the destination.
+    /// Pushes a blob of the store. One that the store does not have must be at the destination.
     async fn blob(&mut self, blob: &Descriptor) -> Result<(), ConvertError> {
         let (blobs, digest) = (self.store.blobs().clone(), blob.digest.clone());
         let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
@@ -149,18 +150,18 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Copies a manifest of the source with all that it names.
+    /// Copies a manifest of the source with all manifests and blobs that it refers to.
     async fn copy(&mut self, root: Descriptor) -> Result<(), ConvertError> {
-        // Depth first, children before what names them.
+        // Depth first: pushed in reverse, children before their parents.
         let mut open = vec![(root, 0)];
         let mut named: Vec<(Descriptor, String, Bytes)> = Vec::new();
         while let Some((descriptor, depth)) = open.pop() {
             let selector = Selector::Digest(descriptor.digest.clone());
-            let there = self
+            let found = self
                 .to
                 .head_manifest(self.repo, &selector, &Authorization::Own)
                 .await;
-            match there {
+            match found {
                 Ok(_) => continue,
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
@@ -177,7 +178,7 @@ impl Push<'_> {
                         self.copy_blob(blob).await?;
                     }
                 }
-                Ok(Manifest::Index(index)) if depth < MAX_DEPTH => {
+                Ok(Manifest::Index(index)) if depth < MAX_INDEX_DEPTH => {
                     let children = index.manifests.into_iter();
                     open.extend(children.map(|child| (child, depth + 1)));
                 }
@@ -185,10 +186,10 @@ impl Push<'_> {
                     return Err(ConvertError::Document {
                         what: "index",
                         digest: raw.digest,
-                        cause: format!("is nested more than {MAX_DEPTH} deep"),
+                        cause: format!("is nested more than {MAX_INDEX_DEPTH} deep"),
                     });
                 }
-                // Of a kind that names no blobs that are known of.
+                // Its blobs are not known.
                 Err(error) => {
                     return Err(ConvertError::Document {
                         what: "manifest",
@@ -206,7 +207,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Copies a blob of the source: mounted where that goes, else through a temporary file.
+    /// Copies a blob of the source: mounted where that is possible, else through a temporary file.
     async fn copy_blob(&mut self, blob: &Descriptor) -> Result<(), ConvertError> {
         let own = &Authorization::Own;
         match self.to.blob_size(self.repo, &blob.digest, own).await {
@@ -243,18 +244,18 @@ impl Push<'_> {
         let begun = tokio::task::spawn_blocking(move || blobs.begin()).await;
         let temp = begun.map_err(|_| ConvertError::Interrupted)??;
         let mut writer = Writer::new(&temp, &blob.digest)?;
-        let mut gathered = Vec::new();
+        let mut buffered = Vec::new();
         let mut waiting = 0_usize;
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
             waiting = waiting.saturating_add(chunk.len());
-            gathered.push(chunk);
-            if waiting >= PIECE {
-                writer = writer.write(std::mem::take(&mut gathered)).await?;
+            buffered.push(chunk);
+            if waiting >= WRITE_BYTES {
+                writer = writer.write(std::mem::take(&mut buffered)).await?;
                 waiting = 0;
             }
         }
-        let found = writer.write(gathered).await?.hasher.finish();
+        let found = writer.write(buffered).await?.hasher.finish();
         if found != blob.digest {
             return Err(ConvertError::Document {
                 what: "blob",
@@ -267,7 +268,7 @@ impl Push<'_> {
     }
 }
 
-/// What writes a blob and hashes it, away from the tasks: a piece of many chunks at a time.
+/// Writes and hashes a blob on the blocking threads, many chunks at a time.
 struct Writer {
     file: File,
     path: PathBuf,

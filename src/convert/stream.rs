@@ -1,35 +1,36 @@
-//! A layer on its way in: verified, inflated and hashed by threads of its own, into a
-//! bounded queue of reused buffers.
+//! Verifies, inflates and hashes a layer in threads of its own, into a bounded queue of reused
+//! buffers.
 //!
 //! ```text
 //! chunks → [SHA-256, inflate] ─┬→ [SHA-256: diff id]
-//!                              └→ queue → whoever reads the tar
+//!                              └→ queue → reader of the tar
 //! ```
 
 use std::io::{self, BufRead, Read, Write as _};
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Buf as _, Bytes};
+use parking_lot::Mutex;
 
+use super::error::LayerError;
 use super::inflate::{HEAD, inflate_within};
-use super::layer::{Chunks, LayerError, LayerInput, OnProgress, Progress, TarCopy};
+use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
 use super::window::{self, Windows};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
-const BUFFER: usize = 1 << 20;
-
-/// Most buffers of one layer: at most 16 MiB of tar run ahead of who reads it.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Most buffers of one layer: at most 16 MiB of tar are ahead of the reader.
 const MAX_BUFFERS: usize = 16;
-/// What a layer's threads take besides: the decoder and the chunks that wait.
-const THREADS: u64 = 1 << 20;
+/// Memory of a layer's threads besides: the decoder and the chunks that wait.
+const THREAD_BYTES: u64 = 1 << 20;
 
-/// Buffers for a layer of so many compressed bytes. A small one needs one for each who
-/// holds one: who inflates, who hashes, who reads.
+/// The number of buffers for a layer of so many compressed bytes. A small layer has one each for
+/// the thread that inflates, the one that hashes and the reader.
 fn buffers(compressed: u64) -> usize {
     let wanted = usize::try_from(compressed >> 17).unwrap_or(MAX_BUFFERS);
     wanted.saturating_add(3).min(MAX_BUFFERS)
@@ -38,7 +39,7 @@ fn buffers(compressed: u64) -> usize {
 /// Bytes of memory that a layer of so many compressed bytes takes while it is fetched and
 /// inflated, with the zstd window that its media type makes likely.
 pub(super) fn working_set(compressed: u64, media_type: &str) -> u64 {
-    (buffers(compressed) * BUFFER) as u64 + THREADS + window::likely(media_type)
+    (buffers(compressed) * BUFFER_BYTES) as u64 + THREAD_BYTES + window::likely(media_type)
 }
 
 /// A layer that is being fetched and inflated ahead, into a bounded queue.
@@ -54,7 +55,7 @@ pub struct Inflating {
     cancelled: Cancel,
 }
 
-/// Ends the work on a layer from outside: its tar cannot be read on afterwards.
+/// Cancels the work on a layer: its tar cannot be read any further.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cancel(Arc<AtomicBool>);
 
@@ -84,14 +85,14 @@ pub(super) struct Expected {
     pub(super) parent: Option<ChainId>,
 }
 
-/// Starts the threads that take `input` in: verify, inflate, queue.
+/// Starts the threads that verify and inflate `input` into a queue.
 ///
-/// At most 16 MiB run ahead of the reader, for a small layer less. `max_layer_size` is how many bytes the layer may
-/// inflate to. `on_progress` is called from the inflating thread, often; it must be quick.
+/// At most 16 MiB are ahead of the reader, for a small layer less. `max_layer_size` is how many
+/// bytes the layer may inflate to. `on_progress` is called from the inflating thread, often; it must be quick.
 ///
 /// # Errors
-/// When no thread can be started. What is wrong with the layer comes out of
-/// [`add_layer`](super::layer::ChainBuilder::add_layer).
+/// When no thread can be started. Errors of the layer are returned by
+/// [`finish`](Inflating::finish).
 pub fn prepare(
     input: LayerInput,
     max_layer_size: u64,
@@ -139,19 +140,13 @@ pub fn prepare(
             windows,
         };
         let result = run(&mut source, max_layer_size, queues);
-        let is_explained = failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some();
+        let is_explained = failure.lock().is_some();
         if matches!(result, Err(LayerError::Inflate(_))) && !is_explained {
-            // A layer that was damaged on the way is told from one that was pushed damaged.
+            // Reads to the end, to distinguish a transfer error from a layer that was pushed damaged.
             source.drain();
         }
-        // What the source itself had to say explains whatever the decoder made of it.
-        let cause = failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        // An error of the source is the cause of the decoder's error.
+        let cause = failure.lock().take();
         cause.map_or(result, Err)
     })?;
     let cancelled = Cancel::default();
@@ -168,7 +163,7 @@ pub fn prepare(
     })
 }
 
-/// Starts the thread that reads a tar again which was verified before, as `diff_id` says.
+/// Starts the thread that reads the tar of a layer that was verified before.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -196,8 +191,11 @@ pub(super) fn replay(input: Replay) -> Result<Inflating, LayerError> {
                 let sent = to_tar.send(Message::End);
                 return sent.map_err(|_| LayerError::Abandoned);
             }
-            let home = pool.home.clone();
-            let sent = to_tar.send(Message::Data(Arc::new(Buffer { data, home })));
+            let returning = pool.returning.clone();
+            let sent = to_tar.send(Message::Data(Arc::new(Buffer {
+                data,
+                pool: returning,
+            })));
             sent.map_err(|_| LayerError::Abandoned)?;
         }
     })?;
@@ -211,7 +209,7 @@ pub(super) fn replay(input: Replay) -> Result<Inflating, LayerError> {
     })
 }
 
-/// A layer that was verified before, and whose tar is still there.
+/// A layer that was verified before, and whose tar was kept.
 pub(super) struct Replay {
     /// The whole tar.
     pub(super) tar: Box<dyn Read + Send>,
@@ -222,7 +220,7 @@ pub(super) struct Replay {
 }
 
 impl Inflating {
-    /// What ends the work on this layer.
+    /// A handle that cancels the work on this layer.
     pub(super) fn canceller(&self) -> Cancel {
         self.cancelled.clone()
     }
@@ -232,14 +230,14 @@ impl Inflating {
         self.tar.as_mut()
     }
 
-    /// Waits for the threads, and says whether all that was promised of the layer is true.
-    /// Nothing that was not read of the tar can be had any more.
+    /// Waits for the threads; succeeds if the layer is what the manifest and the config say. What
+    /// was not read of the tar is discarded.
     pub(super) fn finish(mut self) -> Result<(), LayerError> {
         self.join()
     }
 
     fn join(&mut self) -> Result<(), LayerError> {
-        // A thread that waits for room in the queue finds nobody there and ends.
+        // A thread that waits for a free buffer or sends to the queue gets an error, and ends.
         self.tar = None;
         let inflated = self.inflater.take().map(JoinHandle::join);
         let hashed = self.hasher.take().map(JoinHandle::join);
@@ -263,7 +261,7 @@ impl Inflating {
 
 impl Drop for Inflating {
     fn drop(&mut self) {
-        // Nobody is left to hear of it.
+        // The result is of no interest any more.
         let _ = self.join();
     }
 }
@@ -280,8 +278,8 @@ fn spawn<T: Send + 'static>(
 
 type Failure = Arc<Mutex<Option<LayerError>>>;
 
-/// The compressed bytes, counted and hashed as they are taken; what is wrong with them is
-/// left in `failure`, because decoders pass on only what fits an [`io::Error`].
+/// The compressed bytes, counted and hashed as they are read. What is wrong with them is stored in
+/// `failure`, because decoders pass on only an [`io::Error`].
 struct Source {
     chunks: Chunks,
     current: Bytes,
@@ -295,10 +293,10 @@ struct Source {
     failure: Failure,
 }
 
+/// Stores the cause of a failure, and returns it as an error for decoders.
 fn fail(failure: &Failure, cause: LayerError) -> io::Error {
     let message = cause.to_string();
-    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-    failure.get_or_insert(cause);
+    failure.lock().get_or_insert(cause);
     io::Error::other(message)
 }
 
@@ -329,7 +327,7 @@ impl Source {
         Ok(())
     }
 
-    /// At the end of the chunks: are they what the manifest promised?
+    /// At the end of the chunks, compares them with the manifest.
     fn check(&mut self) -> io::Result<()> {
         let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
         if actual != self.digest {
@@ -347,7 +345,7 @@ impl Source {
         Ok(())
     }
 
-    /// Takes the rest of the chunks; what is wrong with them is left in `failure`.
+    /// Reads the rest of the chunks; what is wrong with them is stored in `failure`.
     fn drain(&mut self) {
         while !self.ended && self.next_chunk().is_ok() {}
     }
@@ -376,31 +374,31 @@ impl Read for Source {
     }
 }
 
-/// A buffer that goes back to its pool when the last of its readers is done.
+/// A buffer that returns to its pool when it is dropped.
 struct Buffer {
     data: Vec<u8>,
-    home: Sender<Vec<u8>>,
+    pool: Sender<Vec<u8>>,
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // The pool is gone once the layer is inflated; so is the need for buffers.
-        let _ = self.home.send(mem::take(&mut self.data));
+        // The pool is dropped once the layer is inflated.
+        let _ = self.pool.send(mem::take(&mut self.data));
     }
 }
 
 /// The buffers of one layer. Their number is what bounds the queues.
 struct Pool {
-    home: Sender<Vec<u8>>,
+    returning: Sender<Vec<u8>>,
     returned: Receiver<Vec<u8>>,
     unmade: usize,
 }
 
 impl Pool {
     fn new(buffers: usize) -> Self {
-        let (home, returned) = mpsc::channel();
+        let (returning, returned) = mpsc::channel();
         Self {
-            home,
+            returning,
             returned,
             unmade: buffers,
         }
@@ -416,7 +414,7 @@ impl Pool {
             self.unmade = self.unmade.saturating_sub(1);
             Vec::new()
         });
-        data.resize(BUFFER, 0);
+        data.resize(BUFFER_BYTES, 0);
         data
     }
 }
@@ -431,7 +429,7 @@ struct Queues {
 
 enum Message {
     Data(Arc<Buffer>),
-    /// The tar is complete; without this the queue's end is a failure.
+    /// The tar is complete; if the queue ends without this, inflating failed.
     End,
 }
 
@@ -464,17 +462,17 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
                 limit: max_layer_size,
             });
         }
-        // Shortened for its readers; the capacity stays for the next turn.
+        // Shortened for its readers; the capacity remains for the next use.
         data.truncate(filled);
         if filled > 0 {
-            // A copy that has no room is no copy; the layer goes on.
+            // A copy that fails is given up; the layer is converted without it.
             let copied = queues.copy.as_mut().map(|copy| copy.write_all(&data));
             if copied.is_some_and(|copied| copied.is_err()) {
                 queues.copy = None;
             }
             let buffer = Arc::new(Buffer {
                 data,
-                home: queues.pool.home.clone(),
+                pool: queues.pool.returning.clone(),
             });
             let hashed = queues.to_hash.send(Arc::clone(&buffer)).is_ok();
             if !hashed || queues.to_tar.send(Message::Data(buffer)).is_err() {
@@ -492,7 +490,7 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
     }
 }
 
-/// The first bytes, as many as tell a compression.
+/// The first bytes, as many as it takes to detect the compression.
 fn head(source: &mut Source) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
     source.take(HEAD as u64).read_to_end(&mut head)?;
@@ -503,7 +501,7 @@ fn head(source: &mut Source) -> io::Result<Vec<u8>> {
 pub(super) struct TarStream {
     queue: Receiver<Message>,
     current: Option<Arc<Buffer>>,
-    place: usize,
+    offset: usize,
     ended: bool,
     cancelled: Cancel,
 }
@@ -513,13 +511,13 @@ impl TarStream {
         Self {
             queue,
             current: None,
-            place: 0,
+            offset: 0,
             ended: false,
             cancelled,
         }
     }
 
-    /// Takes what follows the end of the archive, so that all of the layer gets hashed.
+    /// Reads what follows the end of the archive, so that all of the layer is hashed.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         self.current = None;
         while !self.ended {
@@ -534,14 +532,14 @@ impl TarStream {
         match self.queue.recv() {
             Ok(Message::Data(buffer)) => {
                 self.current = Some(buffer);
-                self.place = 0;
+                self.offset = 0;
                 Ok(())
             }
             Ok(Message::End) => {
                 self.ended = true;
                 Ok(())
             }
-            // Whoever joins the inflating thread learns why.
+            // The result of the inflating thread is the cause.
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::BrokenPipe,
                 "the layer could not be inflated",
@@ -557,12 +555,12 @@ impl Read for TarStream {
             let rest = self
                 .current
                 .as_ref()
-                .and_then(|buffer| buffer.data.get(self.place..))
+                .and_then(|buffer| buffer.data.get(self.offset..))
                 .unwrap_or_default();
             if !rest.is_empty() || buf.is_empty() {
                 let count = rest.len().min(buf.len());
                 buf[..count].copy_from_slice(&rest[..count]);
-                self.place += count;
+                self.offset += count;
                 return Ok(count);
             }
             self.current = None;

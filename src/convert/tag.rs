@@ -1,4 +1,4 @@
-//! What a converted blob says about its own making: the LSMT `user_tag` and the uuids.
+//! How a converted blob is identified: the LSMT `user_tag` and the uuids.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ const NAME: &str = "overlaybd-proxy/";
 const PARENT: &str = " parent=";
 const NO_PARENT: &str = "none";
 
-/// The LSMT `user_tag` of a blob: which format version made it, on top of which blob.
+/// The LSMT `user_tag` of a blob: the format version, and the blob below.
 ///
 /// As text: `overlaybd-proxy/VERSION parent=DIGEST`, with `none` for the bottom layer;
 /// at most 160 bytes, so it fits the 256-byte field with its NUL. It says nothing of
@@ -88,8 +88,8 @@ impl FromStr for UserTag {
 #[must_use]
 pub fn layer_uuid(chain_id: &ChainId) -> String {
     let mut text = String::with_capacity(36);
-    for (place, digit) in chain_id.0.hex().chars().take(32).enumerate() {
-        if matches!(place, 8 | 12 | 16 | 20) {
+    for (position, digit) in chain_id.0.hex().chars().take(32).enumerate() {
+        if matches!(position, 8 | 12 | 16 | 20) {
             text.push('-');
         }
         text.push(digit.to_ascii_uppercase());
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_tag_is_no_tag() {
+    fn a_tag_of_another_tool_is_an_error() {
         for text in [
             "",
             "overlaybd-proxy/",
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_the_chain_ids_first_digits() {
+    fn a_uuid_is_the_first_digits_of_the_chain_id() {
         let digest = format!("sha256:0123456789abcdef0123456789abcdef{}", "00".repeat(16));
         let chain_id = ChainId(digest.parse().unwrap());
         assert_eq!(

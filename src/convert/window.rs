@@ -1,63 +1,63 @@
 //! The memory of zstd windows: most layers need little, `zstd --long` up to 512 MiB.
 
-use super::layer::LayerError;
-use super::memory::{Memory, Share};
+use super::error::LayerError;
+use super::memory::{MemoryBudget, MemoryPermit};
 
-/// The window of what is compressed as usual: `zstd -19` and `BuildKit` have no larger one.
-const USUAL: u64 = 8 << 20;
+/// Bytes of the largest usual window: `zstd -19` and `BuildKit` have no larger one.
+const USUAL_WINDOW_BYTES: u64 = 8 << 20;
 
 /// Bytes of the window that a layer of this media type is likely to have. The type may be
 /// wrong.
 pub(super) fn likely(media_type: &str) -> u64 {
     if media_type.contains("zstd") {
-        USUAL
+        USUAL_WINDOW_BYTES
     } else {
         0
     }
 }
 
-/// What the windows of one layer may take.
+/// The memory for the windows of one layer.
 #[derive(Debug, Default)]
 pub struct Windows {
-    /// Bytes that are accounted for.
-    paid: u64,
-    /// Where more is taken from; without it there is no limit.
-    memory: Option<Memory>,
-    more: Option<(u64, Share)>,
+    /// Bytes that the layer has a permit for.
+    permitted: u64,
+    /// The budget for larger windows; without it there is no limit.
+    memory: Option<MemoryBudget>,
+    more: Option<(u64, MemoryPermit)>,
 }
 
 impl Windows {
-    /// Whatever is asked for.
+    /// Windows without a limit.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::default()
     }
 
-    /// `paid` bytes, which are accounted for, and what `memory` has besides at once: whoever
-    /// holds a share never waits for another.
+    /// `permitted` bytes, and what is free of `memory` at once: a thread that holds a permit never
+    /// waits for another.
     #[must_use]
-    pub(super) fn within(paid: u64, memory: Memory) -> Self {
+    pub(super) fn within(permitted: u64, memory: MemoryBudget) -> Self {
         Self {
-            paid,
+            permitted,
             memory: Some(memory),
             more: None,
         }
     }
 
-    /// Takes the memory for a window, in place of one before.
+    /// Acquires the memory for a window, replacing that of the one before.
     pub(super) fn grant(&mut self, window: u64) -> Result<(), LayerError> {
         let Some(memory) = &self.memory else {
             return Ok(());
         };
         let more = self.more.as_ref().map_or(0, |(bytes, _)| *bytes);
-        if window <= self.paid.saturating_add(more) {
+        if window <= self.permitted.saturating_add(more) {
             return Ok(());
         }
         self.more = None;
-        let needed = window.saturating_sub(self.paid);
-        match memory.try_take_all(needed) {
-            Some(share) => {
-                self.more = Some((needed, share));
+        let needed = window.saturating_sub(self.permitted);
+        match memory.try_acquire_all(needed) {
+            Some(permit) => {
+                self.more = Some((needed, permit));
                 Ok(())
             }
             None => Err(LayerError::Window {
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_paid_for_or_taken_from_the_budget_at_once() {
-        let memory = Memory::new(16 << 20);
+    fn windows_are_permitted_before_or_taken_from_the_budget_at_once() {
+        let memory = MemoryBudget::new(16 << 20);
         let mut windows = Windows::within(4 << 20, memory.clone());
         windows.grant(4 << 20).unwrap();
         assert_eq!(memory.used(), 0);
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(memory.used(), 6 << 20);
         windows.grant(5 << 20).unwrap();
         assert_eq!(memory.used(), 6 << 20);
-        let other = memory.try_take(8 << 20);
+        let other = memory.try_acquire(8 << 20);
         let error = windows.grant(13 << 20).unwrap_err();
         assert!(error.to_string().contains("--memory"), "{error}");
         drop(other);

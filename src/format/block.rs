@@ -108,7 +108,7 @@ pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 /// A disk of which the bytes can be moved to another device while it is read.
 pub struct MovableDevice {
     size: u64,
-    device: std::sync::RwLock<SharedDevice>,
+    device: parking_lot::RwLock<SharedDevice>,
 }
 
 impl MovableDevice {
@@ -117,17 +117,14 @@ impl MovableDevice {
     pub fn new(device: SharedDevice) -> Self {
         Self {
             size: device.size(),
-            device: std::sync::RwLock::new(device),
+            device: parking_lot::RwLock::new(device),
         }
     }
 
     /// Reads from `device`, which must hold the same bytes, from now on, and drops the device
     /// before.
     pub fn move_to(&self, device: SharedDevice) {
-        let mut current = self
-            .device
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = self.device.write();
         let before = std::mem::replace(&mut *current, device);
         drop(current);
         drop(before);
@@ -148,10 +145,7 @@ impl BlockDevice for MovableDevice {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let current = self
-            .device
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let current = self.device.read();
         let device = std::sync::Arc::clone(&current);
         drop(current);
         device.read_at(offset, buf)

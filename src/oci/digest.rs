@@ -14,7 +14,7 @@ use sha2::Digest as _;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(Box<str>);
 
-/// What is wrong with a text that should be a digest.
+/// Why a text is not a valid digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a digest: sha256:<64 hex digits> or sha512:<128 hex digits> is expected")]
 pub struct InvalidDigest(String);
@@ -80,7 +80,7 @@ impl Hasher {
         })
     }
 
-    /// Takes the next bytes.
+    /// Hashes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Hash::Sha256(hash) => hash.update(bytes),

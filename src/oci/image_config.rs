@@ -9,7 +9,7 @@ use super::json;
 use super::manifest::ManifestError;
 use super::platform::Platform;
 
-/// The part of an image config that says what its layers are.
+/// The part of an image config that describes its layers.
 ///
 /// The raw bytes stay the truth: a new config is made by editing them,
 /// so that fields unknown here survive.
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_said_twice_the_last_counts() {
+    fn the_last_of_duplicate_fields_counts() {
         let digest = Digest::of(b"layer");
         let text = format!(
             r#"{{"os":"a","os":"linux","Architecture":"arm64","author":"\ud800",

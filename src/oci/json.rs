@@ -45,7 +45,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     })
 }
 
-/// Gives the fields that are known their usual names. What is said twice counts as said last.
+/// Renames known fields to their usual names. Of duplicate fields the last one counts.
 pub(crate) fn name_fields(object: &mut Map<String, Value>, known: &[&str]) {
     let usual = |key: &str| known.iter().find(|name| is_same(key, name));
     if !object
@@ -60,7 +60,7 @@ pub(crate) fn name_fields(object: &mut Map<String, Value>, known: &[&str]) {
     }
 }
 
-/// Whether Go takes `key` for the field `name`, which is ASCII (`encoding/json`, `foldName`).
+/// Whether Go matches `key` to the field `name`, which is ASCII (`encoding/json`, `foldName`).
 fn is_same(key: &str, name: &str) -> bool {
     let mut key = key.chars().map(|c| match c {
         'ſ' => 's',
@@ -122,7 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_go_reads_is_read() {
+    fn documents_that_go_accepts_are_parsed() {
         for (text, expected) in [
             (&br#"{"a":"\ud800"}"#[..], "\u{fffd}"),
             (br#"{"a":"\udc00\ud800x"}"#, "\u{fffd}\u{fffd}x"),

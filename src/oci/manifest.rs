@@ -202,7 +202,7 @@ struct PlatformDocument {
 }
 
 impl PlatformDocument {
-    /// The platform; `None` where it says nothing.
+    /// The platform; `None` if it is not stated.
     fn named(self) -> Option<Platform> {
         let text = |field: Option<String>| field.unwrap_or_default();
         let (os, architecture) = (text(self.os), text(self.architecture));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_decides_where_the_answer_does_not() {
+    fn the_media_type_of_the_document_is_used_without_one_of_the_response() {
         let text = image(DOCKER_MANIFEST, "[]");
         let manifest = Manifest::parse("application/json", text.as_bytes()).unwrap();
         assert_eq!(manifest.kind(), ManifestKind::DockerImage);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_two_meanings_is_refused() {
+    fn an_ambiguous_document_is_refused() {
         let text = image(OCI_MANIFEST, "[]");
         assert!(matches!(
             Manifest::parse(OCI_INDEX, text.as_bytes()),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_containerd_reads_is_read() {
+    fn documents_that_containerd_accepts_are_parsed() {
         let digest = Digest::of(b"{}");
         let text = format!(
             r#"{{"Config":{{"digest":"x","digest":"{digest}","data":"e30=","platform":{{}}}},
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn content_that_a_descriptor_carries_is_what_its_digest_says_or_nothing() {
+    fn embedded_data_with_a_wrong_digest_is_ignored() {
         let digest = Digest::of(b"other");
         let text = format!(r#"{{"config":{{"digest":"{digest}","size":5,"data":"e30="}}}}"#);
         let parsed = Manifest::parse(OCI_MANIFEST, text.as_bytes()).unwrap();

@@ -18,7 +18,7 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 /// An uncompressed Docker schema 2 layer.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-/// What is asked for when a manifest is wanted, as the value of `Accept`.
+/// The value of `Accept` for requests of manifests.
 pub const MANIFEST_ACCEPT: &str = concat!(
     "application/vnd.oci.image.index.v1+json, ",
     "application/vnd.oci.image.manifest.v1+json, ",
@@ -26,7 +26,7 @@ pub const MANIFEST_ACCEPT: &str = concat!(
     "application/vnd.docker.distribution.manifest.v2+json"
 );
 
-/// What a manifest's media type says that it holds.
+/// The kind of a manifest, by its media type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ManifestKind {
     /// One image, OCI.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_asked_for() {
+    fn the_accept_header_has_every_kind() {
         for kind in [
             ManifestKind::OciImage,
             ManifestKind::OciIndex,

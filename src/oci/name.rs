@@ -1,4 +1,4 @@
-//! Names by which content is asked for: repository, tag, selector.
+//! Names of content: repository, tag, selector.
 //! Grammar: OCI distribution-spec § Pulling manifests.
 
 use std::fmt;
@@ -7,6 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+
+/// The repository that a layout's plain tags are listed under.
+pub const LAYOUT_REPO: &str = "layout";
 
 /// A repository's name, such as `library/redis`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub enum Selector {
     Digest(Digest),
 }
 
-/// What is wrong with a text that should be a name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// No repository name.
@@ -77,7 +80,7 @@ impl RepoName {
     /// The repository that a layout's plain tags are listed under.
     #[must_use]
     pub fn layout() -> Self {
-        Self(super::reference::LAYOUT_REPO.into())
+        Self(LAYOUT_REPO.into())
     }
 }
 
@@ -102,7 +105,7 @@ impl Tag {
 }
 
 impl Tag {
-    /// `latest`: what is meant where no tag is written.
+    /// `latest`, the default tag.
     #[must_use]
     pub fn default_tag() -> Self {
         Self("latest".into())
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_is_a_digest_where_it_can_be() {
+    fn a_selector_that_is_a_digest_is_parsed_as_one() {
         let digest = Digest::of(b"");
         assert_eq!(
             digest.as_str().parse(),

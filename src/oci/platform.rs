@@ -58,9 +58,9 @@ impl Platform {
         Self::new(std::env::consts::OS, architecture, "")
     }
 
-    /// Whether an image for `self` is the one that was asked for by `wanted`.
+    /// Whether an image for `self` matches `wanted`.
     ///
-    /// A variant that was not asked for is taken as it is.
+    /// If `wanted` has no variant, any variant matches.
     #[must_use]
     pub fn satisfies(&self, wanted: &Self) -> bool {
         self.os == wanted.os
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_that_was_not_asked_for_is_taken() {
+    fn any_variant_matches_if_none_is_wanted() {
         let v3 = Platform::new("linux", "amd64", "v3");
         let plain = Platform::new("linux", "amd64", "");
         assert!(v3.satisfies(&plain));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_has_two_or_three_words() {
+    fn a_platform_has_two_or_three_parts() {
         for bad in ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux/am d64"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::digest::{Digest, InvalidDigest};
-use super::name::{InvalidName, RepoName, Selector, Tag};
+use super::name::{InvalidName, LAYOUT_REPO, RepoName, Selector, Tag};
 
 /// The name of Docker Hub in references.
 pub const DOCKER_HUB: &str = "docker.io";
 /// The host that answers for Docker Hub.
 pub const DOCKER_HUB_API: &str = "registry-1.docker.io";
-/// The repository that a layout's plain tags are listed under.
-pub const LAYOUT_REPO: &str = "layout";
 
 /// How a registry is spoken to, where its address was written with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -192,7 +190,7 @@ pub fn shown_address(text: &str) -> String {
     }
 }
 
-/// What is no host as it may be shown: where no port follows it, a password may.
+/// An invalid host as it may be shown: it may contain a password where a port is expected.
 #[must_use]
 pub fn shown_host(text: &str) -> String {
     let shown = match text.split_once(':') {
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_before_the_host_is_kept_and_belongs_to_no_name() {
+    fn a_scheme_before_the_host_is_kept_and_is_no_part_of_the_name() {
         for (written, scheme) in [
             ("localhost:5000/x:1", None),
             ("docker://localhost:5000/x:1", None),
@@ -492,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_asked_for_before_a_tag() {
+    fn a_digest_wins_over_a_tag() {
         let digest = Digest::of(b"");
         let reference: ImageReference = format!("r.io/x:1@{digest}").parse().unwrap();
         assert_eq!(reference.selector(), Selector::Digest(digest));
@@ -518,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_image_is_an_error() {
+    fn an_invalid_reference_is_an_error() {
         for bad in [
             "",
             "/x",
@@ -543,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_knows_docker_hub_by_one_name() {
+    fn all_names_of_docker_hub_are_one_host_in_the_index() {
         assert_eq!(index_host("registry-1.docker.io"), "docker.io");
         assert_eq!(index_host("localhost:5000"), "localhost:5000");
         assert_eq!(api_host("docker.io"), "registry-1.docker.io");

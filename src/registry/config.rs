@@ -66,7 +66,7 @@ pub struct TlsOptions {
     pub extra_roots: Vec<PathBuf>,
     /// Whether the system's roots are trusted.
     pub system_roots: bool,
-    /// Takes any certificate: for tests and for those who know their network.
+    /// Accepts any certificate: for tests and trusted networks.
     pub skip_verify: bool,
     /// Our own certificate.
     pub client: Option<ClientIdentity>,
@@ -152,7 +152,7 @@ pub enum UploadMode {
     Chunked(u64),
 }
 
-/// Everything that a registry client can be told.
+/// The settings of a registry client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// How the registry is spoken to. `None`: over TLS, but loopback hosts without TLS settings
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_in_what_is_printed() {
+    fn a_secret_is_not_printed() {
         let config = RegistryConfig {
             credentials: Credentials::Basic {
                 username: "user".to_owned(),

@@ -19,7 +19,7 @@ pub enum Error {
         is_own: bool,
         /// The values of `WWW-Authenticate`, to be passed on to a client.
         challenges: Vec<HeaderValue>,
-        /// What the upstream says.
+        /// The upstream's message.
         detail: String,
     },
     /// These credentials do not suffice.
@@ -29,7 +29,7 @@ pub enum Error {
         place: String,
         /// Whether they are the proxy's own, and not a client's.
         is_own: bool,
-        /// What the upstream says.
+        /// The upstream's message.
         detail: String,
     },
     /// There is no such content.
@@ -37,7 +37,7 @@ pub enum Error {
     NotFound {
         /// Method and address.
         place: String,
-        /// What the upstream says.
+        /// The upstream's message.
         detail: String,
     },
     /// Too many requests, also after waiting.
@@ -45,9 +45,9 @@ pub enum Error {
     RateLimited {
         /// Method and address.
         place: String,
-        /// When to try again, where the upstream says so.
+        /// When to retry, if the upstream says so.
         retry_after: Option<Duration>,
-        /// What the upstream says.
+        /// The upstream's message.
         detail: String,
     },
     /// Any other status that is no success.
@@ -57,7 +57,7 @@ pub enum Error {
         place: String,
         /// The HTTP status.
         status: u16,
-        /// What the upstream says.
+        /// The upstream's message.
         detail: String,
     },
     /// No connection, or it broke.
@@ -260,7 +260,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// What an error response's body says, fit for one line of a log.
+/// The message of an error response's body, in one line for a log.
 ///
 /// Bodies are foreign text: control characters go, and length is bounded.
 pub(crate) fn detail_of(body: &[u8]) -> String {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_transient() {
+    fn only_temporary_failures_are_transient() {
         let status = |status| Error::Upstream {
             place: String::new(),
             status,

@@ -1,9 +1,10 @@
-//! A client's `Authorization` that goes on with another one when it ends.
+//! A client's `Authorization`, replaced by that of another client when it expires.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 /// Credentials of several clients that may have the same content, for work that is done for all
 /// of them and outlives a token. Cheap to clone; the clones are the same credentials.
@@ -33,8 +34,8 @@ impl Renewal {
         })))
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.0.lock()
     }
 
     /// Keeps credentials that the upstream has accepted for the same content, for when those in
@@ -60,7 +61,7 @@ impl Renewal {
         state.current.clone()
     }
 
-    /// Whether nobody else has these credentials any more.
+    /// Whether this is the last clone of these credentials.
     pub(crate) fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_credentials_are_followed_by_the_newest_once() {
+    fn refused_credentials_are_replaced_by_the_newest_once() {
         let value = |text| HeaderValue::from_static(text);
         let renewal = Renewal::new(Some(value("a")));
         assert_eq!(renewal.after(Some(&value("a"))), None);

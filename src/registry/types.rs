@@ -1,4 +1,4 @@
-//! What is asked of an upstream and what it answers.
+//! Requests to an upstream and its answers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ pub enum Pushed {
     Uploaded,
 }
 
-/// What the upstream says of a pushed manifest.
+/// The upstream's answer to a pushed manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedManifest {
     /// Its digest.

@@ -1,9 +1,10 @@
-//! What can go wrong with blobs and with the index.
+//! Errors of the blob directory and of the index.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Shortage;
+use super::shortage::Shortage;
 use crate::oci::Digest;
 
 /// Why a store could not be opened.
@@ -15,7 +16,7 @@ pub enum StoreError {
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The work was stopped from within.
+    /// A thread of it panicked.
     #[error("opening the store was interrupted: {0}")]
     Interrupted(String),
 }
@@ -39,7 +40,7 @@ pub enum BlobError {
     TooLittleSpace {
         /// The data directory.
         path: PathBuf,
-        /// Bytes asked for.
+        /// Bytes to be reserved.
         needed: u64,
         /// Bytes that there are.
         available: u64,
@@ -70,12 +71,12 @@ pub enum BlobError {
     /// The bytes are not the ones that the digest names.
     #[error("the bytes offered as {expected} have the digest {found}: nothing was stored")]
     Digest {
-        /// The digest asked for.
+        /// The expected digest.
         expected: Digest,
         /// The digest of the bytes.
         found: Digest,
     },
-    /// A finished file does not have the size that its maker says.
+    /// A finished file does not have the size that the caller says.
     #[error("the blob {digest} should have {expected} bytes and has {found}: nothing was stored")]
     Size {
         /// The blob.
@@ -105,7 +106,7 @@ impl BlobError {
         }
     }
 
-    /// Whether more room on the disk would have helped, or one that can be written.
+    /// Whether the disk is full or read-only.
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::NoSpace { .. } | Self::TooLittleSpace { .. } => true,
@@ -115,10 +116,10 @@ impl BlobError {
     }
 }
 
-/// Why the index gave no answer. Never a miss: a miss is `None`.
+/// An error of the index. A missing row is no error but `None`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IndexError {
-    /// The database does not answer now; the same may succeed later.
+    /// The database is not available now; another attempt may succeed.
     #[error("the index ({index}) is unavailable: {reason}")]
     Unavailable {
         /// Which index; no password in it.
@@ -157,7 +158,7 @@ pub enum IndexError {
         /// Its beginning.
         value: String,
     },
-    /// The database refused, and would refuse again.
+    /// The database refused; another attempt fails the same way.
     #[error("the index ({index}) refused to {what}: {reason}")]
     Database {
         /// Which index.
@@ -170,13 +171,71 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether the same may succeed later, without anyone changing anything.
+    /// Whether another attempt may succeed later.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::NoSpace { .. })
     }
 
-    /// Whether its file cannot be written for want of room.
+    /// Whether the index cannot be written because the disk is full or read-only.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
+    }
+}
+
+impl Shortage {
+    /// The resource that ran out, if that is the error or one of its causes.
+    #[must_use]
+    pub fn among(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if error.downcast_ref().is_some_and(BlobError::is_no_space) {
+                return Some(Self::Space);
+            }
+            let io = error.downcast_ref::<io::Error>();
+            if let Some(found) = io.and_then(Self::of) {
+                return Some(found);
+            }
+            // The inner error of an `io::Error` is not its source; only the inner one's source is.
+            next = match io.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_shortage_is_found_among_all_causes() {
+        let os = io::Error::from_raw_os_error;
+        let found = |error: io::Error| Shortage::among(&error);
+        for (errno, shortage) in [
+            (libc::ENOSPC, Some(Shortage::Space)),
+            (libc::EDQUOT, Some(Shortage::Space)),
+            (libc::EFBIG, Some(Shortage::Space)),
+            (libc::EROFS, Some(Shortage::Space)),
+            (libc::EMFILE, Some(Shortage::Files)),
+            (libc::ENFILE, Some(Shortage::Files)),
+            (libc::EIO, None),
+        ] {
+            assert_eq!(found(os(errno)), shortage);
+            assert_eq!(found(io::Error::other(os(errno))), shortage);
+            let blob = BlobError::io("opening", &PathBuf::from("x"))(os(errno));
+            assert_eq!(found(io::Error::other(blob)), shortage);
+            let outer = Arc::new(Outer(io::Error::other(os(errno))));
+            assert_eq!(Shortage::among(&outer), shortage);
+        }
+        assert_eq!(found(io::ErrorKind::FileTooLarge.into()), None);
     }
 }

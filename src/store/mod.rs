@@ -1,13 +1,13 @@
-//! What is remembered: the index and the blob directory.
+//! The store: the index and the blob directory.
 //!
-//! A blob is durable before a row names it; a row may outlive its blob, because an evicted
-//! blob is rebuilt or fetched again, to the byte. Several processes may share one data
-//! directory: everything here that excludes does so by `flock`, which ends with its holder.
+//! A blob is durable before a row names it. A row may outlive its blob, because an evicted blob is
+//! rebuilt or fetched again with the same bytes. Several processes may share one data directory:
+//! they exclude each other by `flock`, which ends with the process.
 
 pub mod blobs;
+mod directory_lock;
 mod error;
 pub mod index;
-mod owner;
 mod shortage;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub use index::{
 pub use shortage::Shortage;
 
 use crate::oci::Digest;
-use owner::Owner;
+use directory_lock::DirectoryLock;
 
 /// How long a process that ends waits for the index.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,25 +40,25 @@ pub enum IndexConfig {
     Mysql(Box<MysqlConfig>),
 }
 
-/// The most that blobs may take.
+/// The bound of the blob cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheSize {
     /// So many bytes.
     Bytes(u64),
     /// So many hundredths of the file system that holds the data directory.
     Percent(u8),
-    /// There is no bound.
+    /// No bound.
     Unbounded,
 }
 
-/// What the store is made from.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// The directory of everything that is kept; created when it is missing.
     pub data_dir: PathBuf,
     /// Where the index lives.
     pub index: IndexConfig,
-    /// The most that blobs may take.
+    /// The bound of the blob cache.
     pub cache_size: CacheSize,
     /// How long after its last use a blob is safe from eviction.
     pub keep: Duration,
@@ -89,13 +89,13 @@ impl CacheSize {
 pub struct Store {
     blobs: BlobStore,
     index: Index,
-    owner: Arc<Owner>,
+    lock: Arc<DirectoryLock>,
 }
 
 impl Store {
-    /// Opens the data directory and the index, removes what dead processes left behind
-    /// (temporary files, leases), and makes what is missing. Where a disk is full or read-only,
-    /// what is there is opened for reading.
+    /// Opens the data directory and the index, creating what is missing, and removes the temporary
+    /// files and leases of processes that ended. Where a disk is full or read-only, what is there
+    /// is opened for reading.
     ///
     /// # Errors
     /// When the directory cannot be used, was written by a later version, or the index
@@ -108,13 +108,13 @@ impl Store {
             keep,
         } = config;
         let directory = data_dir.clone();
-        let (blobs, owner, dead) = tokio::task::spawn_blocking(move || {
+        let (blobs, lock, stale) = tokio::task::spawn_blocking(move || {
             blobs::create_directory(&directory)?;
             let cache_size = cache_size.bytes(&directory)?;
             let blobs = BlobStore::at(&directory, cache_size, keep)?;
-            let owner = Owner::register(&directory)?;
-            let dead = Owner::dead(&directory)?;
-            Ok::<_, BlobError>((blobs, owner, dead))
+            let lock = DirectoryLock::acquire(&directory)?;
+            let stale = DirectoryLock::stale(&directory)?;
+            Ok::<_, BlobError>((blobs, lock, stale))
         })
         .await
         .map_err(|panic| StoreError::Interrupted(panic.to_string()))??;
@@ -122,27 +122,27 @@ impl Store {
             IndexConfig::Sqlite => Index::sqlite(data_dir.join("index.sqlite")).await?,
             IndexConfig::Mysql(config) => Index::mysql(*config).await?,
         };
-        for gone in dead {
-            match index.release_all(gone.name()).await {
+        for dead in stale {
+            match index.release_all(dead.name()).await {
                 Ok(0) => {}
                 Ok(leases) => tracing::info!(
-                    holder = gone.name(),
+                    holder = dead.name(),
                     leases,
                     "a dead process's leases are free"
                 ),
-                // They run out by themselves, and the next one to start cleans up.
+                // They expire, and the next process to start cleans up.
                 Err(error) if error.is_no_space() => {
                     tracing::warn!(%error, "a dead process's leases stay");
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             }
-            gone.forget();
+            dead.remove();
         }
         Ok(Self {
             blobs,
             index,
-            owner: Arc::new(owner),
+            lock: Arc::new(lock),
         })
     }
 
@@ -156,14 +156,13 @@ impl Store {
         &self.index
     }
 
-    /// This process's name among the holders of leases; no other process, now or later,
-    /// has the same.
+    /// The name under which this process holds leases. It is unique.
     pub fn holder(&self) -> &str {
-        self.owner.name()
+        self.lock.name()
     }
 
-    /// Tries to become the only one to make `name` (a chain-id and the settings), until
-    /// released or `ttl` after the last heartbeat.
+    /// Tries to acquire the lease of `name` (a chain-id and the settings), until it is released or
+    /// `ttl` after the last heartbeat.
     ///
     /// # Errors
     /// As [`Index::acquire`].
@@ -171,20 +170,20 @@ impl Store {
         self.index.acquire(name, self.holder(), ttl).await
     }
 
-    /// Forgets what the index has of blobs that were evicted, and that nobody can use without
-    /// them. Says how many rows there were.
+    /// Deletes the rows of the index about blobs that were evicted, which are of no use without
+    /// them. Returns the number of rows.
     ///
     /// # Errors
-    /// When the index gives no answer.
+    /// When the index does not answer.
     pub async fn sweep(&self) -> Result<u64, IndexError> {
         let blobs = self.blobs.clone();
-        // Where it cannot be told, the blob may be there.
+        // On an error, the blob may be there.
         let is_there = move |digest: &Digest| blobs.contains(digest).unwrap_or(true);
         self.index.sweep(is_there).await
     }
 
-    /// Gives back the leases of this process, which ends: what it was making is cut off, and
-    /// nobody need wait for them to run out. A failure to do so is logged.
+    /// Releases the leases of this process, which ends, so that other processes need not wait for
+    /// them to expire. A failure is logged.
     pub async fn release_leases(&self) {
         let released = self.index.release_all(self.holder());
         match tokio::time::timeout(RELEASE_TIMEOUT, released).await {

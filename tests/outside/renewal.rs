@@ -1,10 +1,11 @@
 //! Tokens that end while an image is converted.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ::http::{Request, header};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::registry_support::faults::with;
@@ -36,7 +37,7 @@ impl Rules {
     }
 
     fn takes(&self, token: &str, is_blob: bool) -> bool {
-        let is_in = |tokens: &Mutex<HashSet<&'static str>>| tokens.lock().unwrap().contains(token);
+        let is_in = |tokens: &Mutex<HashSet<&'static str>>| tokens.lock().contains(token);
         is_in(&self.tokens) || (!is_blob && is_in(&self.manifests_only))
     }
 
@@ -124,7 +125,7 @@ fn a_conversion_whose_token_ends_goes_on_with_that_of_a_client_that_waits() {
     rules.wait_for_blob();
     let second = pull(&proxy, "second");
     both_wait(&proxy);
-    rules.tokens.lock().unwrap().remove("first");
+    rules.tokens.lock().remove("first");
     rules.release();
     let (first, second) = (first.join().unwrap(), second.join().unwrap());
     assert_eq!(second.status, 200, "{second:?}\n{}", proxy.log());
@@ -149,7 +150,7 @@ fn a_client_whose_token_ended_is_asked_for_another() {
     let proxy = start(&served, &data);
     let first = pull(&proxy, "first");
     rules.wait_for_blob();
-    rules.tokens.lock().unwrap().remove("first");
+    rules.tokens.lock().remove("first");
     rules.release();
     let first = first.join().unwrap();
     assert_eq!(first.status, 401, "{first:?}");
@@ -168,7 +169,7 @@ fn a_client_whose_token_ended_is_asked_for_another() {
 fn a_client_whose_credentials_are_right_is_not_told_that_they_are_wrong() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rules = Rules::new(&[]);
-    rules.manifests_only.lock().unwrap().insert("reader");
+    rules.manifests_only.lock().insert("reader");
     rules.release();
     let served = runtime.block_on(registry(image(1), rules));
     let data = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -94,7 +95,7 @@ pub struct Log(Arc<Mutex<Vec<Seen>>>);
 
 impl Log {
     pub fn add(&self, request: &Request<Incoming>) -> usize {
-        let mut log = self.0.lock().unwrap();
+        let mut log = self.0.lock();
         log.push(Seen {
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -104,11 +105,11 @@ impl Log {
     }
 
     pub fn all(&self) -> Vec<Seen> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 
     pub fn header(&self, at: usize, name: &str) -> Option<String> {
-        let log = self.0.lock().unwrap();
+        let log = self.0.lock();
         let value = log.get(at)?.headers.get(name)?;
         Some(value.to_str().unwrap().to_owned())
     }

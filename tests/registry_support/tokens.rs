@@ -5,8 +5,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::scripted::{self, Answer, Served};
@@ -121,7 +122,6 @@ impl Tokens {
         };
         self.asked
             .lock()
-            .unwrap()
             .push((method, text.clone(), login.is_some()));
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes())
             .into_owned()
@@ -132,7 +132,7 @@ impl Tokens {
         };
         // A refresh token here is just `user:password`.
         let login = login.or_else(|| all("refresh_token").pop());
-        let rights = self.rights.lock().unwrap().clone();
+        let rights = self.rights.lock().clone();
         let user = match &login {
             None => "",
             Some(login) => match rights
@@ -171,7 +171,7 @@ impl Tokens {
         self.issued.fetch_add(1, Ordering::SeqCst);
         let token = self.sign(user, &access);
         let mut document = json!({ "token": token });
-        if let Some(life) = *self.life.lock().unwrap() {
+        if let Some(life) = *self.life.lock() {
             document["expires_in"] = life.into();
         }
         reply(StatusCode::OK, &document)

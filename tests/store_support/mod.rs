@@ -9,13 +9,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
 use overlaybd_proxy::store::{Index, IndexError, ManifestKey, SharedLayer};
+use parking_lot::Mutex;
 
 /// A running server; stopped and removed when dropped.
 pub struct Server {
@@ -99,9 +100,7 @@ impl Server {
     /// The server that the tests of one binary share while any of them runs.
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut shared = SHARED.lock();
         if let Some(server) = shared.upgrade() {
             return Some(server);
         }
@@ -130,7 +129,7 @@ impl Server {
         if is_root() {
             command.arg("--user=root");
         }
-        *self.child.lock().unwrap() = Some(command.spawn().unwrap());
+        *self.child.lock() = Some(command.spawn().unwrap());
         let started = Instant::now();
         loop {
             // The greeting names the server; a port alone may be open too early.
@@ -152,7 +151,7 @@ impl Server {
 
     /// Kills the process as a power cut would.
     pub fn down(&self) {
-        if let Some(mut child) = self.child.lock().unwrap().take() {
+        if let Some(mut child) = self.child.lock().take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -174,7 +173,7 @@ impl Server {
     }
 
     fn kill(&self, signal: Signal) -> u32 {
-        let child = self.child.lock().unwrap();
+        let child = self.child.lock();
         let pid = child.as_ref().unwrap().id();
         let raw = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
         nix::sys::signal::kill(raw, signal).unwrap();

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -141,19 +142,19 @@ impl Gate {
             part: part.to_owned(),
             state: Arc::new(watch::Sender::new(State::Open)),
         };
-        self.rules.lock().unwrap().holds.push(hold.clone());
+        self.rules.lock().holds.push(hold.clone());
         hold
     }
 
     /// Flips a byte in the middle of the next `times` answers to a GET with `part` in its path.
     pub fn damage(&self, part: &str, times: usize) {
-        let mut rules = self.rules.lock().unwrap();
+        let mut rules = self.rules.lock();
         rules.damaged.push((part.to_owned(), times));
     }
 
     /// Answers 401 to requests with this value of `Authorization`, from now on.
     pub fn refuse(&self, authorization: &str) {
-        let mut rules = self.rules.lock().unwrap();
+        let mut rules = self.rules.lock();
         rules.refused.push(authorization.to_owned());
     }
 }
@@ -166,7 +167,7 @@ async fn pass(
 ) -> Response<Body> {
     let path = request.uri().path_and_query().unwrap().to_string();
     let hold = {
-        let rules = rules.lock().unwrap();
+        let rules = rules.lock();
         let mut holds = rules.holds.iter();
         let method = request.method().as_str();
         holds.find(|hold| hold.takes(method, &path)).cloned()
@@ -176,7 +177,7 @@ async fn pass(
     }
     let given = request.headers().get("authorization");
     let given = given.map(|value| value.to_str().unwrap().to_owned());
-    let is_refused = given.is_some_and(|given| rules.lock().unwrap().refused.contains(&given));
+    let is_refused = given.is_some_and(|given| rules.lock().refused.contains(&given));
     if is_refused {
         return status(StatusCode::UNAUTHORIZED);
     }
@@ -185,7 +186,7 @@ async fn pass(
     let is_get = request.method() == http::Method::GET;
     match client.request(request).await {
         Ok(response) if is_get && response.status() == StatusCode::OK => {
-            if rules.lock().unwrap().damages(&path) {
+            if rules.lock().damages(&path) {
                 damaged(response).await
             } else {
                 response.map(http_body_util::BodyExt::boxed_unsync)

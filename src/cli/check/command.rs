@@ -144,11 +144,9 @@ fn derived(
 }
 
 fn progress(terminal: Terminal, image: String) -> Arc<dyn Fn(Step) + Send + Sync> {
-    let bar: std::sync::Mutex<ProgressBar> = ProgressBar::hidden().into();
+    let bar: parking_lot::Mutex<ProgressBar> = ProgressBar::hidden().into();
     Arc::new(move |step| {
-        let mut bar = bar
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut bar = bar.lock();
         match step {
             Step::Image { platform, bytes } => {
                 bar.finish_and_clear();

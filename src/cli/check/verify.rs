@@ -9,8 +9,9 @@ use super::Tree;
 use super::fetch::{self, Blobs};
 use super::pairs::{Pair, Side, pairs};
 use super::report::{Damaged, ImageReport, Report, finding};
-use crate::cli::image::{NotConverted, is_overlaybd};
+use crate::cli::image::NotConverted;
 use crate::convert::Source;
+use crate::convert::image::is_overlaybd_layer;
 use crate::convert::image::{BLOB_DIGEST, BLOB_SIZE};
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Stack};
@@ -124,7 +125,13 @@ async fn check_pair(
         differences: Vec::new(),
         more: false,
     };
-    if !pair.converted.manifest.layers.iter().all(is_overlaybd) {
+    if !pair
+        .converted
+        .manifest
+        .layers
+        .iter()
+        .all(is_overlaybd_layer)
+    {
         report
             .problems
             .push("its layers are not in overlaybd format".to_owned());

@@ -1,9 +1,10 @@
 //! Straight into the store that a proxy with the same settings uses.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
 use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
@@ -30,7 +31,7 @@ pub struct Direct {
 
 impl Direct {
     fn source(&self, place: &Place) -> anyhow::Result<Source> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.opened.lock();
         let upstream = if let Some(upstream) = opened.get(&place.host) {
             upstream.clone()
         } else {

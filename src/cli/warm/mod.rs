@@ -5,11 +5,11 @@ mod names;
 mod proxy;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::context::{Context, PasswordFlag};
@@ -216,9 +216,7 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         () = work(&way, &suffix, names, args.concurrency, &terminal, &report) => None,
         signal = shutdown => Some(signal),
     };
-    let report = report
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = report.into_inner();
     let status = conclude(&report, &terminal)?;
     match interrupted {
         Some(signal) => {
@@ -324,9 +322,7 @@ async fn work(
     let total = terminal.count_bar("images".to_owned(), 0);
     let add = |name: &str, outcome: anyhow::Result<Warmed>| {
         tell(terminal, name, &outcome);
-        let mut report = report
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut report = report.lock();
         match outcome {
             Ok(Warmed { outcome, .. }) => match outcome {
                 Outcome::Converted => report.converted += 1,

@@ -1,14 +1,14 @@
-//! Which images are worked on: so many at one time, the others wait and hold nothing.
+//! Admits a bounded number of images to be converted at one time; the others wait and hold
+//! nothing.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Compressed bytes from which on an image is big: it takes seconds.
-pub(super) const BIG: u64 = 64 << 20;
+/// Compressed bytes from which on an image is big: converting it takes seconds.
+pub(super) const BIG_IMAGE_BYTES: u64 = 64 << 20;
 
-/// Slots for images, in the order of asking. Half of them are kept from big images, so that a
-/// small one never waits for big ones only.
+/// Slots for images, first come, first served. Half of them are not given to big images, so that
+/// a small image never waits for big ones only.
 pub(super) struct Admission {
     all: Semaphore,
     big: Semaphore,
@@ -17,9 +17,9 @@ pub(super) struct Admission {
 /// How large an image is known to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Small, or nobody has looked yet.
+    /// Small, or not known yet.
     Unknown,
-    /// At least [`BIG`].
+    /// At least [`BIG_IMAGE_BYTES`].
     Big,
 }
 
@@ -55,10 +55,10 @@ impl Admission {
 }
 
 impl Slot<'_> {
-    /// Whether the slot may be used for a big image. If not, it is to be left, and entered
-    /// again as one of a big image.
+    /// Whether the slot may be used for a big image. If not, it is to be dropped, and another one
+    /// entered as [`Class::Big`].
     pub(super) fn admits_big(&self) -> bool {
-        let mut big = self.big.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut big = self.big.lock();
         if big.is_none() {
             *big = self.admission.big.try_acquire().ok();
         }
@@ -74,10 +74,10 @@ mod tests {
 
     use super::*;
 
-    const A_MOMENT: Duration = Duration::from_millis(20);
+    const SHORT_WAIT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn half_of_the_slots_are_kept_from_big_images() {
+    async fn big_images_get_at_most_half_of_the_slots() {
         let admission = Admission::new(4);
         let first = admission.enter(Class::Unknown).await;
         assert!(first.admits_big() && first.admits_big());
@@ -85,11 +85,11 @@ mod tests {
         let third = admission.enter(Class::Unknown).await;
         assert!(!third.admits_big());
         assert!(
-            timeout(A_MOMENT, admission.enter(Class::Big))
+            timeout(SHORT_WAIT, admission.enter(Class::Big))
                 .await
                 .is_err()
         );
-        let small = timeout(A_MOMENT, admission.enter(Class::Unknown)).await;
+        let small = timeout(SHORT_WAIT, admission.enter(Class::Unknown)).await;
         assert!(small.is_ok());
         drop(first);
         assert!(third.admits_big());

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::ConvertError;
+use super::super::error::ConvertError;
 
-/// The end of an image's time.
+/// The instant at which the conversion of an image times out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     at: Instant,
@@ -22,7 +22,7 @@ impl Deadline {
         }
     }
 
-    /// Waits for something, but not beyond the image's time.
+    /// Waits for a future, at most until the deadline.
     ///
     /// # Errors
     /// [`ConvertError::TimedOut`].

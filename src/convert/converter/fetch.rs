@@ -1,22 +1,23 @@
-//! From an upstream's stream to the chunks that the pipeline's threads take.
+//! Fetches a blob in a task, for threads that read its chunks.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::super::layer::Chunks;
-use super::types::Source;
+use super::super::input::Chunks;
+use super::super::types::Source;
 use crate::oci::Digest;
 use crate::registry::Error;
 
-/// Chunks that wait to be taken; a chunk is what one read of a connection gave.
-const AHEAD: usize = 32;
+/// Chunks that wait to be read; a chunk is what one read of a connection gave.
+const CHUNKS_AHEAD: usize = 32;
 
-/// Why the chunks ended early, for whoever finds that they did.
+/// Why the chunks ended early.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     cause: Arc<Mutex<Option<Error>>>,
@@ -34,10 +35,10 @@ impl Failure {
     }
 
     pub(super) fn take(&self) -> Option<Error> {
-        lock(&self.cause).take()
+        self.cause.lock().take()
     }
 
-    /// Ends the fetching: there are no more chunks.
+    /// Stops fetching: there are no more chunks.
     pub(super) fn abort(&self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -45,7 +46,7 @@ impl Failure {
     }
 }
 
-/// Ends the fetching when it is dropped.
+/// Stops fetching when it is dropped.
 pub(super) struct AbortOnDrop(pub(super) Failure);
 
 impl Drop for AbortOnDrop {
@@ -54,15 +55,11 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn lock(cause: &Mutex<Option<Error>>) -> std::sync::MutexGuard<'_, Option<Error>> {
-    cause.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Begins to fetch a blob of `size` bytes. The iterator must not be polled from a task.
+/// Starts to fetch a blob of `size` bytes. The iterator blocks: it must not be used in a task.
 pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Failure) {
-    let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+    let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_AHEAD);
     let cause = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&cause);
+    let failed = Arc::clone(&cause);
     let (source, digest) = (source.clone(), digest.clone());
     let task = tokio::spawn(async move {
         let opened = source
@@ -83,8 +80,8 @@ pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Fai
             Err(cause) => cause,
         };
         let error = io::Error::other(cause.to_string());
-        *lock(&told) = Some(cause);
-        // Nobody is there any more if this fails.
+        *failed.lock() = Some(cause);
+        // The reader is gone if this fails.
         let _ = sender.send(Err(error)).await;
     });
     let failure = Failure {

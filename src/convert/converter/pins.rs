@@ -1,25 +1,35 @@
-//! What must stay in the store until those who asked for it have opened it.
+//! Blobs that must stay in the store until the requests for them have opened them.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::super::types::ConvertedImage;
 use crate::store::BlobPin;
 
-/// Blobs that stay in the store for as long as a clone of this is there. None of them is open for
-/// that.
-#[derive(Clone, Default)]
-pub struct Pins(Arc<Mutex<Vec<BlobPin>>>);
+/// A converted image with its blobs pinned in the store.
+#[derive(Debug, Clone)]
+pub struct PinnedImage {
+    /// The image.
+    pub image: Arc<ConvertedImage>,
+    /// The pins of its blobs.
+    pub pins: PinnedBlobs,
+}
 
-impl Pins {
+/// Blobs that stay in the store until the last clone of this is dropped. Their files need not be
+/// open for that.
+#[derive(Clone, Default)]
+pub struct PinnedBlobs(Arc<Mutex<Vec<BlobPin>>>);
+
+impl PinnedBlobs {
     pub(super) fn extend(&self, more: impl IntoIterator<Item = BlobPin>) {
-        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.extend(more);
+        self.0.lock().extend(more);
     }
 }
 
-impl fmt::Debug for Pins {
+impl fmt::Debug for PinnedBlobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        write!(f, "Pins({})", pins.len())
+        write!(f, "PinnedBlobs({})", self.0.lock().len())
     }
 }

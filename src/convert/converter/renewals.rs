@@ -1,38 +1,40 @@
-//! Conversions that were begun with a client's token go on with those of the clients that wait.
+//! Credentials of running conversions: one that was started with a client's token continues with
+//! the tokens of the clients that joined it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
-use super::Key;
+use parking_lot::Mutex;
+
+use super::key::ImageKey;
 use crate::registry::{Authorization, Renewal};
 
-/// So many are kept before those that nobody uses any more are looked for.
-const FEW: usize = 64;
+/// From this many entries on, those that are not used any more are removed.
+const CLEANUP_THRESHOLD: usize = 64;
 
-/// The credentials of the conversions that are under way.
+/// The credentials of the running conversions.
 #[derive(Debug, Default)]
-pub(super) struct Renewals(Mutex<HashMap<Key, Renewal>>);
+pub(super) struct Renewals(Mutex<HashMap<ImageKey, Renewal>>);
 
 impl Renewals {
-    /// The credentials for the conversion of `key`, which go on with `authorization` when those
-    /// that it was begun with are refused. The upstream must have accepted `authorization` for
+    /// The credentials for the conversion of `key`, which continue with `authorization` when those
+    /// that it was started with are refused. The upstream must have accepted `authorization` for
     /// the source.
-    pub(super) fn join(&self, key: &Key, authorization: &Authorization) -> Authorization {
+    pub(super) fn join(&self, key: &ImageKey, authorization: &Authorization) -> Authorization {
         let Authorization::Client(given) = authorization else {
             return authorization.clone();
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(renewal) = known.get(key).filter(|renewal| !renewal.is_last()) {
+        let mut renewals = self.0.lock();
+        if let Some(renewal) = renewals.get(key).filter(|renewal| !renewal.is_last()) {
             if let Some(given) = given {
                 renewal.offer(given.clone());
             }
             return Authorization::Renewed(renewal.clone());
         }
-        if known.len() >= FEW {
-            known.retain(|_, renewal| !renewal.is_last());
+        if renewals.len() >= CLEANUP_THRESHOLD {
+            renewals.retain(|_, renewal| !renewal.is_last());
         }
         let renewal = Renewal::new(given.clone());
-        known.insert(key.clone(), renewal.clone());
+        renewals.insert(key.clone(), renewal.clone());
         Authorization::Renewed(renewal)
     }
 }
@@ -44,8 +46,8 @@ mod tests {
     use super::*;
     use crate::oci::Digest;
 
-    fn key(number: usize) -> Key {
-        Key {
+    fn key(number: usize) -> ImageKey {
+        ImageKey {
             host: "up.example".to_owned(),
             repo: "a".parse().unwrap(),
             source: Digest::of(number.to_string().as_bytes()),
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_of_the_same_image_are_shared_and_only_while_they_are_used() {
+    fn renewals_are_shared_for_one_image_while_they_are_used() {
         let renewals = Renewals::default();
         let first = renewal(renewals.join(&key(1), &client("a")));
         let second = renewal(renewals.join(&key(1), &client("b")));
@@ -83,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_uses_is_forgotten() {
+    fn entries_that_are_not_used_are_removed() {
         let renewals = Renewals::default();
-        for number in 0..10 * FEW {
+        for number in 0..10 * CLEANUP_THRESHOLD {
             drop(renewals.join(&key(number), &client("a")));
         }
-        assert!(renewals.0.lock().unwrap().len() <= FEW);
+        assert!(renewals.0.lock().len() <= CLEANUP_THRESHOLD);
     }
 }

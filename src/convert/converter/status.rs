@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Status {
     /// Image conversions under way.
     pub images_running: u64,
-    /// Layers waiting for their turn.
+    /// Layers waiting for a permit.
     pub layers_queued: u64,
     /// Layers being converted.
     pub layers_running: u64,

@@ -3,23 +3,23 @@
 
 use super::super::layer::Settings;
 use super::super::tag::FORMAT_VERSION;
-use super::types::{ConverterConfig, Others, Platforms};
+use super::super::types::{ConverterConfig, Others, Platforms};
 use crate::oci::Digest;
 
 /// The first format version whose blobs hold the same disk as those of [`FORMAT_VERSION`],
-/// whatever the layer. Raise it to the new version with any change that places something
-/// elsewhere on the disk, be it for a few layers only: whether a blob of an earlier version
-/// holds the same disk is then looked at, blob by blob.
+/// for every layer. Raise it to the new version with any change of what is on the disk, even for
+/// few layers: whether a blob of an earlier version holds the same disk is then compared, blob by
+/// blob.
 const SAME_DISK_SINCE: u32 = 3;
 
-/// The disk in a blob that a row of the index names.
+/// The disk of a blob that a row of the index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disk {
     /// The same as that of a blob made now.
     Same,
     /// The same or another: an earlier version made it.
     SameOrAnother,
-    /// Another, or nothing is known of it.
+    /// Another, or it is not known.
     Another,
 }
 
@@ -33,8 +33,8 @@ pub(super) fn of_layers(settings: &Settings) -> String {
     )
 }
 
-/// The disk in blobs that an earlier version recorded under `variant`, beside that in those made
-/// now with `settings`: how they are compressed is no matter.
+/// The disk of blobs that an earlier version recorded under `variant`, compared with that of blobs
+/// made now with `settings`, however they are compressed.
 pub(super) fn disk(variant: &str, settings: &Settings) -> Disk {
     let mut words = variant.split(' ');
     let version = words

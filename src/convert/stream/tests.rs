@@ -33,7 +33,7 @@ fn quiet() -> OnProgress {
     Arc::new(|_| {})
 }
 
-/// Reads all, as the untarring would, then asks the threads how it went.
+/// Reads all, as applying the layer would, then waits for the threads.
 fn taken(input: LayerInput, limit: u64) -> Result<Vec<u8>, LayerError> {
     let mut inflating = prepare(input, limit, quiet())?;
     let mut tar = Vec::new();
@@ -51,7 +51,7 @@ fn big() -> Vec<u8> {
 }
 
 #[test]
-fn a_good_layer_comes_out_whole_and_is_counted() {
+fn a_valid_layer_is_read_whole_and_counted() {
     let tar = big();
     let layer = gzip(&tar);
     let (seen, compressed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -73,7 +73,7 @@ fn a_good_layer_comes_out_whole_and_is_counted() {
 }
 
 #[test]
-fn a_layer_of_which_nothing_is_read_is_hashed_all_the_same() {
+fn a_layer_that_is_not_read_is_hashed_all_the_same() {
     let tar = big();
     let mut wrong = input(&gzip(&tar), &tar);
     wrong.diff_id = DiffId(Digest::of(b"another"));
@@ -91,7 +91,7 @@ fn a_layer_of_which_nothing_is_read_is_hashed_all_the_same() {
 }
 
 #[test]
-fn what_the_manifest_says_wrongly_is_named() {
+fn a_wrong_size_or_digest_is_the_error() {
     let tar = b"some tar".repeat(5000);
     let layer = gzip(&tar);
     let with = |edit: &dyn Fn(&mut LayerInput)| {
@@ -128,7 +128,7 @@ fn a_sha512_digest_is_checked_with_sha512() {
 }
 
 #[test]
-fn a_truncated_layer_says_so_even_if_its_digest_is_right() {
+fn a_truncated_layer_is_an_error_even_with_the_right_digest() {
     let tar = big();
     let layer = gzip(&tar);
     let cut = &layer[..layer.len() / 2];
@@ -138,7 +138,7 @@ fn a_truncated_layer_says_so_even_if_its_digest_is_right() {
 }
 
 #[test]
-fn the_sources_own_error_is_the_cause() {
+fn an_error_of_the_source_is_the_cause() {
     for layer in [
         gzip(&big()),
         zstd::encode_all(&big()[..], 1).unwrap(),
@@ -155,7 +155,7 @@ fn the_sources_own_error_is_the_cause() {
 }
 
 #[test]
-fn giving_up_early_stops_the_threads() {
+fn dropping_a_layer_early_stops_its_threads() {
     let tar = big();
     drop(prepare(input(&gzip(&tar), &tar), u64::MAX, quiet()).unwrap());
     let mut inflating = prepare(input(&gzip(&tar), &tar), u64::MAX, quiet()).unwrap();
@@ -165,7 +165,7 @@ fn giving_up_early_stops_the_threads() {
 }
 
 #[test]
-fn what_runs_ahead_is_bounded() {
+fn the_tar_ahead_of_the_reader_is_bounded() {
     let endless = std::iter::repeat_with(|| Ok(Bytes::from(vec![7; 65_536])));
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
@@ -178,6 +178,9 @@ fn what_runs_ahead_is_bounded() {
     // However long this waits, no more may come.
     thread::sleep(std::time::Duration::from_millis(300));
     let ahead = count.load(Ordering::Relaxed);
-    assert!(ahead <= (BUFFER * (MAX_BUFFERS + 2)) as u64, "{ahead}");
+    assert!(
+        ahead <= (BUFFER_BYTES * (MAX_BUFFERS + 2)) as u64,
+        "{ahead}"
+    );
     drop(inflating);
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use parking_lot::Mutex;
 
 use super::codec::{Algorithm, BlockSize, CompressError, Compressor};
 use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, MAX_STORED};
@@ -94,7 +96,7 @@ impl CompressPool {
 fn work(queue: &Mutex<Receiver<Job>>) {
     let mut compressor = Compressor::new();
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = queue.lock().recv();
         let Ok(Job {
             mut batch,
             algorithm,

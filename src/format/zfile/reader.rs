@@ -1,8 +1,8 @@
 //! A `ZFile` read at random.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::codec::decompress;
@@ -150,7 +150,7 @@ impl ZFileReader {
 
     /// Reads a part of one block through the cache.
     fn read_part(&self, n: u64, within: usize, target: &mut [u8]) -> io::Result<()> {
-        let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.cache.lock();
         {
             let mut cache = lock();
             if let Some(place) = cache.iter().position(|(block, _)| *block == n) {

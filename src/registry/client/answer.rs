@@ -13,7 +13,7 @@ use crate::registry::error::detail_of;
 use crate::registry::{Error, Timeouts};
 
 /// As much of an error's body is read.
-const ERROR_LIMIT: usize = 64 << 10;
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// The head of a response, its body still to come.
 pub(super) struct Answer {
@@ -22,9 +22,9 @@ pub(super) struct Answer {
     pub(super) place: String,
     /// Where it came from, redirects followed.
     pub(super) url: Url,
-    /// Whether it comes from the origin that was asked, not from where it led to.
+    /// Whether it comes from the origin of the request, not from a redirect.
     pub(super) at_home: bool,
-    /// Whether it was asked with our own credentials, or none, and not with a client's.
+    /// Whether the request had the proxy's own credentials, or none, and not a client's.
     pub(super) is_own: bool,
     pub(super) timeouts: Timeouts,
 }
@@ -65,7 +65,7 @@ impl Answer {
         }
     }
 
-    /// What is wrong, by the status and what the body says.
+    /// The error, by the status and the body.
     pub(super) async fn failure(self) -> Failure {
         let status = self.status();
         let again = again(status, self.response.headers());
@@ -80,12 +80,12 @@ impl Answer {
             .headers()
             .get_all(header::WWW_AUTHENTICATE)
             .iter()
-            // Of where a redirect led to, it is nobody's to meet.
+            // A challenge of a redirect's target is not answered.
             .filter(|_| self.at_home)
             .cloned()
             .collect();
         let limit = self.timeouts.stall;
-        let start = body::read_start(self.response.into_body(), ERROR_LIMIT);
+        let start = body::read_start(self.response.into_body(), MAX_ERROR_BYTES);
         // Whatever does not come soon is not needed.
         let body = tokio::time::timeout(limit, start).await.unwrap_or_default();
         let detail = detail_of(&body);
@@ -163,11 +163,11 @@ impl Answer {
     /// Reads a short body away, so that the connection can be used again.
     pub(super) async fn drain(self) {
         let limit = self.timeouts.stall;
-        let start = body::read_start(self.response.into_body(), ERROR_LIMIT);
+        let start = body::read_start(self.response.into_body(), MAX_ERROR_BYTES);
         let _ = tokio::time::timeout(limit, start).await;
     }
 
-    /// A failure that is not to be repeated whatever the status says.
+    /// A failure that is not retried, whatever the status is.
     pub(super) async fn final_failure(self) -> Failure {
         Failure {
             again: Again::Never,

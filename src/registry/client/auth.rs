@@ -1,14 +1,15 @@
 //! The `Authorization` of our own requests to one endpoint.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use url::Url;
 
 use super::challenge::{Challenge, challenges};
-use super::credentials::{Keeper, Login};
+use super::credentials::CredentialProvider;
 use super::dialer::Dialer;
+use super::login::Login;
 use super::scope::Scopes;
 use super::token::{TokenKey, Tokens};
 use crate::registry::{Error, RetryPolicy};
@@ -16,7 +17,7 @@ use crate::registry::{Error, RetryPolicy};
 /// What is known of how an endpoint authenticates, and what for.
 #[derive(Debug)]
 pub(super) struct Auth {
-    keeper: Keeper,
+    credentials: CredentialProvider,
     tokens: Tokens,
     known: Mutex<Option<Known>>,
     /// Scopes that were not enough, and those that the endpoint asked for then.
@@ -47,9 +48,9 @@ pub(super) struct Presented {
 }
 
 impl Auth {
-    pub(super) fn new(keeper: Keeper) -> Self {
+    pub(super) fn new(credentials: CredentialProvider) -> Self {
         Self {
-            keeper,
+            credentials,
             tokens: Tokens::new(),
             known: Mutex::new(None),
             wider: Mutex::new(HashMap::new()),
@@ -57,14 +58,11 @@ impl Auth {
     }
 
     fn known(&self) -> Option<Known> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.known.lock().clone()
     }
 
     fn learn(&self, known: Known) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        *self.known.lock() = Some(known);
     }
 
     /// Whether it is not known yet what the endpoint asks for.
@@ -74,7 +72,7 @@ impl Auth {
 
     /// Remembers that a request without credentials passed.
     pub(super) fn learn_open(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.is_none() {
             *known = Some(Known::Open);
         }
@@ -82,14 +80,14 @@ impl Auth {
 
     /// These scopes, and what the endpoint is known to want besides.
     fn widened(&self, scopes: &Scopes) -> Scopes {
-        let wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+        let wider = self.wider.lock();
         wider.get(scopes).unwrap_or(scopes).clone()
     }
 
     fn widen(&self, scopes: &Scopes, asked: Scopes) {
         let joined = scopes.clone().and(asked);
         if joined != *scopes {
-            let mut wider = self.wider.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wider = self.wider.lock();
             if wider.len() >= MAX_WIDER {
                 wider.clear();
             }
@@ -107,7 +105,7 @@ impl Auth {
         match self.known() {
             None | Some(Known::Open) => Ok(None),
             Some(Known::Basic) => {
-                let login = self.keeper.login(scopes.repo()).await?;
+                let login = self.credentials.login(scopes.repo()).await?;
                 Ok(login.basic().map(|header| Presented {
                     header,
                     login,
@@ -115,7 +113,7 @@ impl Auth {
                 }))
             }
             Some(Known::Bearer { realm, service }) => {
-                let login = self.keeper.login(scopes.repo()).await?;
+                let login = self.credentials.login(scopes.repo()).await?;
                 let key = TokenKey {
                     realm,
                     service,
@@ -146,7 +144,7 @@ impl Auth {
             return Ok(None);
         };
         if let Some(refused) = refused {
-            self.keeper.forget(&refused.login);
+            self.credentials.forget(&refused.login);
             if let Some(key) = &refused.token {
                 self.tokens.forget(key, &refused.header).await;
             }
@@ -179,7 +177,7 @@ impl Auth {
     ) -> Result<Option<(Known, Scopes)>, Error> {
         let best = best(place, offered, dialer)?;
         // Without a password there is nothing to answer it with.
-        Ok(best.filter(|(known, _)| *known != Known::Basic || !self.keeper.is_anonymous()))
+        Ok(best.filter(|(known, _)| *known != Known::Basic || !self.credentials.is_anonymous()))
     }
 }
 

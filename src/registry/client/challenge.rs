@@ -30,7 +30,7 @@ impl Challenge {
     }
 }
 
-/// All challenges of a response, in their order. What is no challenge is passed over.
+/// All challenges of a response, in their order. What is no challenge is ignored.
 #[must_use]
 pub fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
     headers
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_challenge_is_read() {
+    fn a_challenge_is_parsed() {
         let challenge = bearer(
             r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
         );
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn several_challenges_in_one_field_are_told_apart() {
+    fn several_challenges_in_one_field_are_parsed() {
         let text = r#"Negotiate YWJj==, Basic realm="a, Bearer realm=\"x\"" , bEARER  Realm = "r\"q" ,scope=a:b:c, Digest"#;
         let found = parse(text);
         let schemes: Vec<_> = found.iter().map(|one| one.scheme.as_str()).collect();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn several_fields_are_read_in_their_order() {
+    fn several_fields_are_parsed_in_order() {
         let mut headers = HeaderMap::new();
         headers.append(WWW_AUTHENTICATE, "Basic realm=x".parse().unwrap());
         headers.append(WWW_AUTHENTICATE, "Bearer realm=y".parse().unwrap());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_challenge_gives_what_can_be_read() {
+    fn an_invalid_challenge_is_parsed_as_far_as_possible() {
         assert_eq!(
             bearer(r#"Bearer realm="open"#).parameter("realm"),
             Some("open")

@@ -1,98 +1,72 @@
-//! Our own credentials for one registry: as configured, or from Docker's `config.json`.
+//! The proxy's own credentials for one registry: as configured, or from Docker's `config.json`.
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use http::HeaderValue;
+use parking_lot::Mutex;
 
 use super::docker_config::{DockerConfig, Found};
+use super::login::Login;
 use crate::registry::{Credentials, Error, Secret};
 
-/// How long an answer of the configuration or a helper is used without asking again.
-const KEPT: Duration = Duration::from_mins(5);
+/// How long credentials of the configuration or a helper are cached.
+const CACHE_TTL: Duration = Duration::from_mins(5);
 
 /// Longest `config.json` that is read, in bytes.
-const MAX_CONFIG: u64 = 4 << 20;
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
-/// Who we are for a registry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Login {
-    Anonymous,
-    Basic {
-        username: String,
-        password: Secret,
-    },
-    /// An OAuth refresh token, which a token server takes.
-    Identity(Secret),
-}
-
-impl Login {
-    /// The value of `Authorization` for user and password.
-    pub(super) fn basic(&self) -> Option<HeaderValue> {
-        let Self::Basic { username, password } = self else {
-            return None;
-        };
-        let text = format!("{username}:{}", password.expose());
-        let text = base64::engine::general_purpose::STANDARD.encode(text);
-        let mut value = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
-/// Keeps the credentials for one host.
+/// Provides the credentials for one host.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct CredentialProvider {
     source: Credentials,
     host: String,
     limit: Duration,
-    known: Arc<Mutex<Remembered>>,
-    /// Held while a helper runs, which goes on when nobody waits for it any more.
-    asking: Arc<tokio::sync::Mutex<()>>,
+    cache: Arc<Mutex<Cached>>,
+    /// Locked while a helper runs, which continues when its caller is dropped.
+    query: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What the configuration and the helpers said.
+/// The credentials of the configuration and the helpers.
 #[derive(Debug, Default)]
-struct Remembered {
+struct Cached {
     config: Option<(Instant, Arc<DockerConfig>)>,
     /// By helper and server.
-    helped: HashMap<(String, String), (Instant, Login)>,
+    helpers: HashMap<(String, String), (Instant, Login)>,
     /// The helper that runs now.
     running: Option<String>,
 }
 
-impl Remembered {
-    /// The credentials for a repository, as far as nothing has to be asked.
+impl Cached {
+    /// The credentials for a repository, if they are cached.
     fn login(&self, host: &str, repo: Option<&str>) -> Option<Result<Login, String>> {
         let (since, config) = self.config.as_ref()?;
-        if since.elapsed() >= KEPT {
+        if since.elapsed() >= CACHE_TTL {
             return None;
         }
         match config.find(host, repo) {
             Ok(Found::Login(login)) => Some(Ok(login)),
             Ok(Found::Helper { program, server }) => {
-                let (since, login) = self.helped.get(&(program, server))?;
-                (since.elapsed() < KEPT).then(|| Ok(login.clone()))
+                let (since, login) = self.helpers.get(&(program, server))?;
+                (since.elapsed() < CACHE_TTL).then(|| Ok(login.clone()))
             }
             Err(error) => Some(Err(error)),
         }
     }
 }
 
-impl Keeper {
+impl CredentialProvider {
     /// `host` is as users write it; `limit` is the time for a helper.
     pub(super) fn new(source: Credentials, host: &str, limit: Duration) -> Self {
         Self {
             source,
             host: host.to_owned(),
             limit,
-            known: Arc::default(),
-            asking: Arc::default(),
+            cache: Arc::default(),
+            query: Arc::default(),
         }
     }
 
@@ -114,16 +88,16 @@ impl Keeper {
             Credentials::RefreshToken(token) => return Ok(Login::Identity(token.clone())),
             Credentials::DockerConfig { path } => path.clone(),
         };
-        let remembered = lock(&self.known).login(&self.host, repo);
-        if let Some(Ok(login)) = remembered {
+        let cached = self.cache.lock().login(&self.host, repo);
+        if let Some(Ok(login)) = cached {
             return Ok(login);
         }
-        match tokio::time::timeout(self.limit, self.ask(path, repo)).await {
+        match tokio::time::timeout(self.limit, self.query(path, repo)).await {
             Ok(Ok(login)) => Ok(login),
             Ok(Err(detail)) => Err(self.error(&detail)),
             Err(_) => {
                 let after = self.limit;
-                let running = lock(&self.known).running.clone();
+                let running = self.cache.lock().running.clone();
                 Err(self.error(&match running {
                     Some(helper) => format!(
                         "the credential helper {helper} gives no answer within {after:?}: \
@@ -135,26 +109,26 @@ impl Keeper {
         }
     }
 
-    /// Forgets credentials that were refused, so that they are asked for anew.
+    /// Removes credentials that were refused from the cache.
     pub(super) fn forget(&self, refused: &Login) {
-        let mut known = lock(&self.known);
-        known.config = None;
-        known.helped.retain(|_, (_, login)| login != refused);
+        let mut cache = self.cache.lock();
+        cache.config = None;
+        cache.helpers.retain(|_, (_, login)| login != refused);
     }
 
-    // The call blocks and cannot be stopped, so that one at a time is made: others wait
-    // for the lock, which the thread lets go.
-    async fn ask(&self, path: Option<PathBuf>, repo: Option<&str>) -> Result<Login, String> {
-        let asking = Arc::clone(&self.asking).lock_owned().await;
-        if let Some(Ok(login)) = lock(&self.known).login(&self.host, repo) {
+    // The call blocks and cannot be stopped, so only one at a time is made: others wait for the
+    // lock, which the thread releases.
+    async fn query(&self, path: Option<PathBuf>, repo: Option<&str>) -> Result<Login, String> {
+        let guard = Arc::clone(&self.query).lock_owned().await;
+        if let Some(Ok(login)) = self.cache.lock().login(&self.host, repo) {
             return Ok(login);
         }
-        let known = Arc::clone(&self.known);
+        let cache = Arc::clone(&self.cache);
         let (host, repo) = (self.host.clone(), repo.map(ToOwned::to_owned));
         tokio::task::spawn_blocking(move || {
-            let asked = ask_all(path.as_deref(), &host, repo.as_deref(), &known);
-            drop(asking);
-            asked
+            let login = query_all(path.as_deref(), &host, repo.as_deref(), &cache);
+            drop(guard);
+            login
         })
         .await
         .unwrap_or_else(|_| Err("the reading of config.json failed".to_owned()))
@@ -168,10 +142,6 @@ impl Keeper {
     }
 }
 
-fn lock(known: &Mutex<Remembered>) -> std::sync::MutexGuard<'_, Remembered> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn default_path() -> Option<PathBuf> {
     if let Some(directory) = std::env::var_os("DOCKER_CONFIG") {
         return Some(Path::new(&directory).join("config.json"));
@@ -180,12 +150,12 @@ fn default_path() -> Option<PathBuf> {
     Some(Path::new(&home).join(".docker/config.json"))
 }
 
-/// Asks the configuration, and the helper that it names.
-fn ask_all(
+/// Reads the configuration, and runs the helper that it names.
+fn query_all(
     path: Option<&Path>,
     host: &str,
     repo: Option<&str>,
-    known: &Mutex<Remembered>,
+    cache: &Mutex<Cached>,
 ) -> Result<Login, String> {
     let is_stated = path.is_some();
     let Some(path) = path.map(Path::to_owned).or_else(default_path) else {
@@ -193,26 +163,26 @@ fn ask_all(
     };
     let shown = path.display().to_string();
     let config = Arc::new(read(&path, is_stated).map_err(|error| format!("{shown}: {error}"))?);
-    lock(known).config = Some((Instant::now(), Arc::clone(&config)));
+    cache.lock().config = Some((Instant::now(), Arc::clone(&config)));
     let found = config.find(host, repo);
     let (program, server) = match found.map_err(|error| format!("{shown}: {error}"))? {
         Found::Login(login) => return Ok(login),
         Found::Helper { program, server } => (program, server),
     };
-    lock(known).running = Some(format!("docker-credential-{program}"));
+    cache.lock().running = Some(format!("docker-credential-{program}"));
     let login = run_helper(&program, &server, &shown);
-    let mut known = lock(known);
-    known.running = None;
+    let mut cache = cache.lock();
+    cache.running = None;
     let login = login?;
-    let answer = (Instant::now(), login.clone());
-    known.helped.insert((program, server), answer);
+    let entry = (Instant::now(), login.clone());
+    cache.helpers.insert((program, server), entry);
     Ok(login)
 }
 
 fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
     let mut text = Vec::new();
     match std::fs::File::open(path) {
-        Ok(file) => file.take(MAX_CONFIG).read_to_end(&mut text),
+        Ok(file) => file.take(MAX_CONFIG_BYTES).read_to_end(&mut text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_stated => {
             return Ok(DockerConfig::default());
         }
@@ -222,9 +192,9 @@ fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
     DockerConfig::parse(&text)
 }
 
-/// Asks a credential helper about a server.
+/// Runs a credential helper for a server.
 fn run_helper(program: &str, server: &str, shown: &str) -> Result<Login, String> {
-    // The crate knows helpers by a configuration only.
+    // The crate runs helpers only by a configuration.
     let helper = serde_json::json!({ "credHelpers": { server: program } }).to_string();
     match docker_credential::get_credential_from_reader(helper.as_bytes(), server) {
         Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Login::Basic {

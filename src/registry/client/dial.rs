@@ -93,7 +93,7 @@ impl Guard {
     }
 }
 
-/// Whether an address is this machine's by what is written.
+/// Whether an address is written as one of this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_inside_are_no_targets() {
+    fn private_addresses_are_refused() {
         let guard = guard("https://r.io", &[]);
         for inside in [
             "https://127.0.0.1/",
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registrys_own_host_and_allowed_hosts_may_be_anywhere() {
+    fn the_registrys_own_host_and_allowed_hosts_may_have_private_addresses() {
         let guard = guard("https://10.0.0.1:5000", &["10.0.0.2", "*.corp.example"]);
         assert!(goes(&guard, "https://10.0.0.1:9000/"));
         assert!(goes(&guard, "https://10.0.0.2/"));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secure_registry_leads_to_no_plain_http() {
+    fn a_redirect_from_https_to_http_is_refused() {
         assert!(!goes(&guard("https://r.io", &[]), "http://cdn.example/"));
         assert!(goes(&guard("http://r.io", &[]), "http://cdn.example/"));
         assert!(goes(
@@ -295,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_an_address_has_no_secrets() {
+    fn an_address_is_shown_without_secrets() {
         let url = "https://u:p@h/x?X-Amz-Signature=s#f".parse().unwrap();
         assert_eq!(shown(&url), "https://h/x");
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
+    async fn a_name_that_resolves_to_a_private_address_is_refused() {
         let name = || "localhost".parse::<Name>().unwrap();
         let mut foreign = Resolver(Arc::new(guard("https://r.io", &[])));
         assert!(foreign.call(name()).await.unwrap_err().is::<NotPublic>());

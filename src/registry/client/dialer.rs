@@ -34,7 +34,7 @@ pub(super) struct Dialer {
     /// The same without our certificate, for where we are led.
     foreign: Transport,
     pub(super) timeouts: Timeouts,
-    /// Sent to the registry, and to nobody else.
+    /// Sent only to the registry.
     extra: HeaderMap,
 }
 
@@ -88,7 +88,7 @@ impl Dialer {
         })
     }
 
-    /// Whether a token may be asked for at `realm`, which is shown our credentials: never
+    /// Whether a token may be requested at `realm`, which gets the credentials: never
     /// in the clear, unless the registry itself is or it all stays on this machine.
     pub(super) fn check_realm(&self, place: &str, realm: &Url) -> Result<(), Error> {
         let stays = is_loopback(&self.origin) && is_loopback(realm);

@@ -10,11 +10,11 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::credentials::Login;
+use super::login::Login;
 use crate::oci::reference;
 use crate::registry::Secret;
 
-/// Docker Hub's key since its first days.
+/// Docker Hub's key, by convention.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The names of Docker Hub.
 const HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
@@ -42,11 +42,11 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// What the file says of a repository.
+/// The entry for a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Login(Login),
-    /// `docker-credential-PROGRAM` is to be asked about `server`.
+    /// The helper `docker-credential-PROGRAM` has the credentials for `server`.
     Helper {
         program: String,
         server: String,
@@ -54,7 +54,7 @@ pub(super) enum Found {
 }
 
 impl DockerConfig {
-    /// Reads the file's text. What is wrong with it is told without a word of it.
+    /// Parses the file. Errors do not quote it.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(text).map_err(|error| {
             format!(
@@ -65,8 +65,7 @@ impl DockerConfig {
         })
     }
 
-    /// What is there for a repository of a host, the more special before the more general; no
-    /// repository is the host itself.
+    /// The most specific entry for a repository of a host; without a repository, that of the host.
     pub(super) fn find(&self, host: &str, repo: Option<&str>) -> Result<Found, String> {
         let is_hub = reference::is_docker_hub(host);
         let host = host.to_ascii_lowercase();
@@ -87,7 +86,7 @@ impl DockerConfig {
                 return Ok(found);
             }
         }
-        // Docker takes an address for its host.
+        // Docker accepts a URL for its host.
         for (key, entry) in self.auths.iter().flatten() {
             let of_address = key.split_once("://").map(|(_, rest)| rest);
             let key_host = of_address.and_then(|rest| rest.split('/').next());
@@ -106,7 +105,7 @@ impl DockerConfig {
         })
     }
 
-    /// What is there under `raw`, or a key that means `wanted`.
+    /// The entry under `raw`, or under a key that means `wanted`.
     fn exactly(&self, raw: &str, wanted: &str, server: &str) -> Result<Option<Found>, String> {
         let helpers = self.cred_helpers.iter().flatten();
         for (key, program) in helpers {
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_key_of_a_repository_is_meant() {
+    fn the_longest_key_of_a_repository_wins() {
         let config = config(
             r#"{"auths": {
                 "registry.example": {"username": "host", "password": "x"},
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_and_password_are_read_however_their_base64_is_broken() {
+    fn a_user_and_password_are_read_with_any_base64_padding() {
         for auth in [
             "bWU6cGFzcw==",
             "bWU6cGFzcw",
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_its_secret() {
+    fn errors_do_not_contain_secrets() {
         let error = DockerConfig::parse(br#"{"auths": "s3cret"}"#)
             .err()
             .unwrap();

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use super::answer::{Answer, short};
 use super::dialer::place;
 use super::endpoint::Endpoint;
-use super::retry::{Attempts, Failure, PROGRESS};
+use super::retry::{Attempts, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
 use super::watch::Stalling;
 use super::{Need, Registry, call};
@@ -19,7 +19,7 @@ use crate::oci::{Digest, RepoName};
 use crate::registry::{Authorization, BlobStream, Error};
 
 /// So many bytes are thrown away to come to a range of a server that does not know ranges.
-const MAX_SKIP: u64 = 16 << 20;
+const MAX_SKIP_BYTES: u64 = 16 << 20;
 
 /// The bytes of a part of a blob, as they come.
 struct Download {
@@ -29,7 +29,7 @@ struct Download {
     repo: RepoName,
     digest: Digest,
     authorization: Authorization,
-    /// The next byte wanted, and the first one no more wanted.
+    /// The next byte wanted, and the end of the range.
     offset: u64,
     end: u64,
     /// The blob's length, where it is known.
@@ -49,7 +49,7 @@ struct Reading {
     exact: bool,
 }
 
-/// What `Content-Range` says (RFC 9110 § 14.4): first and last byte, whole length.
+/// The value of `Content-Range` (RFC 9110 § 14.4): first and last byte, whole length.
 fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes")?.trim_start().split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -70,10 +70,10 @@ impl Download {
             .ok_or_else(|| Error::Configuration("there is no endpoint".to_owned()))
     }
 
-    /// Waits for another attempt, goes on to the next endpoint, or gives up.
+    /// Waits for another attempt, continues with the next endpoint, or gives up.
     async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
         self.body = None;
-        if self.offset.saturating_sub(self.failed_at) >= PROGRESS {
+        if self.offset.saturating_sub(self.failed_at) >= MIN_PROGRESS_BYTES {
             self.attempts.reset();
         }
         self.failed_at = self.offset;
@@ -158,7 +158,7 @@ impl Download {
             let found = format!("{total} bytes");
             return Err(self.wrong_length(&answer.place, &found).into());
         }
-        // A shorter part is allowed: the rest is asked for when it ends.
+        // A shorter part is allowed: the rest is requested when it ends.
         let length_fits = answer.length().is_none_or(|length| {
             last.checked_sub(first).and_then(|n| n.checked_add(1)) == Some(length)
         });
@@ -178,7 +178,7 @@ impl Download {
         })
     }
 
-    /// The whole blob, asked for or not.
+    /// The whole blob, requested or not.
     fn complete(&self, answer: Answer, asked: bool) -> Result<Reading, Failure> {
         check_encoding(&answer)?;
         if let Some(length) = answer.length() {
@@ -195,7 +195,7 @@ impl Download {
         let most = if self.size.is_some() {
             u64::MAX
         } else {
-            MAX_SKIP
+            MAX_SKIP_BYTES
         };
         if !asked && self.offset > most {
             let place = answer.place.clone();
@@ -306,7 +306,7 @@ impl Registry {
         authorization: &Authorization,
     ) -> Result<BlobStream, Error> {
         let mut download = self.download(repo, digest, 0..size, Some(size), authorization)?;
-        // What is not there is said at once, not in the stream.
+        // A missing blob is an error at once, not in the stream.
         download.open().await?;
         let stream = try_unfold(download, |mut download| async move {
             let bytes = download.next().await?;
@@ -382,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_ranges_are_read_and_impossible_ones_are_not() {
+    fn valid_content_ranges_are_parsed() {
         assert_eq!(content_range("bytes 0-9/10"), Some((0, 9, Some(10))));
         assert_eq!(content_range("bytes 5-5/*"), Some((5, 5, None)));
         for bad in [

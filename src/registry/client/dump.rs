@@ -1,4 +1,4 @@
-//! What goes over the wire, for people who look for a fault: heads only, and of headers only
+//! Dumps requests and responses for debugging: heads only, and of headers only
 //! those that hold no secret.
 
 use std::fmt::Write as _;

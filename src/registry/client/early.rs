@@ -1,7 +1,7 @@
-//! Connections on which the answer is read although the request can no longer be written.
+//! Connections whose response is read although the request can no longer be written.
 //!
 //! A server may answer a request before its body has come, and close the connection: the writing
-//! fails then, while the answer is there to be read. It says more than the failure does.
+//! fails then, while the response can be read, which has the cause.
 
 use std::io;
 use std::pin::Pin;
@@ -42,7 +42,7 @@ impl<T> Readable<T> {
     }
 
     /// The result of a write, or nothing if the other side has closed the connection.
-    fn settle<R>(
+    fn write_result<R>(
         &mut self,
         context: &Context<'_>,
         result: Poll<io::Result<R>>,
@@ -50,7 +50,7 @@ impl<T> Readable<T> {
         match result {
             Poll::Ready(Err(error)) if is_closed(&error) => {
                 self.cut = Some(error);
-                // The reading goes on, and ends: with the answer, or as the connection did.
+                // Reading continues until the response or the end of the connection.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -91,7 +91,7 @@ impl<T: Read + Unpin> Read for Readable<T> {
         this.is_over = true;
         context.waker().wake_by_ref();
         match &this.cut {
-            // What the writing said is the cause.
+            // The error of the write is the cause.
             Some(cut) if !this.has_read => {
                 Poll::Ready(Err(io::Error::new(cut.kind(), cut.to_string())))
             }
@@ -111,7 +111,7 @@ impl<T: Write + Unpin> Write for Readable<T> {
             return this.stopped(cut).map(Err);
         }
         let result = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.settle(context, result)
+        this.write_result(context, result)
     }
 
     fn poll_write_vectored(
@@ -124,7 +124,7 @@ impl<T: Write + Unpin> Write for Readable<T> {
             return this.stopped(cut).map(Err);
         }
         let result = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.settle(context, result)
+        this.write_result(context, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -137,7 +137,7 @@ impl<T: Write + Unpin> Write for Readable<T> {
             return this.stopped(cut).map(Err);
         }
         let result = Pin::new(&mut this.stream).poll_flush(context);
-        this.settle(context, result)
+        this.write_result(context, result)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::answer::Answer;
 use super::auth::{Auth, Presented};
-use super::credentials::Keeper;
+use super::credentials::CredentialProvider;
 use super::dial::is_loopback;
 use super::dialer::{Dialer, Outgoing, same_origin};
 use super::grant::Greeting;
@@ -111,7 +111,7 @@ impl Endpoint {
             base.port()
                 .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
         };
-        let keeper = Keeper::new(credentials, &known_as, timeouts.helper);
+        let keeper = CredentialProvider::new(credentials, &known_as, timeouts.helper);
         let headers = entry.headers.clone();
         Ok(Self {
             dialer: Dialer::new(base.clone(), &tls, &config.dial, timeouts, headers)?,

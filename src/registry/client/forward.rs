@@ -1,4 +1,4 @@
-//! Requests passed through: streamed both ways, changed in nothing but what is ours.
+//! Forwards requests: streamed both ways, changed only where the proxy has to.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::scope::Scopes;
 use super::{Need, Registry};
 use crate::registry::{Authorization, Body, Error, ForwardOptions, Redirects, body};
 
-/// What is between two neighbours only (RFC 9110 § 7.6.1, and what was before it).
+/// Hop-by-hop headers (RFC 9110 § 7.6.1, and what was before it).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -39,7 +39,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // Who names these would change what the message means.
+        // A `Connection` header that names these would change the meaning of the message.
         .filter(|name| {
             !matches!(
                 *name,
@@ -280,7 +280,7 @@ fn respond(answer: Answer) -> Response<Body> {
     response.headers_mut().clone_from(answer.response.headers());
     drop_hop_by_hop(response.headers_mut());
     if !answer.at_home {
-        // Whoever met it would show the registry's password to somebody else.
+        // The client would send the registry's password to another server.
         response.headers_mut().remove(header::WWW_AUTHENTICATE);
     }
     if let Some(location) = at_its_host(&answer) {

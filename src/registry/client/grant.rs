@@ -3,11 +3,11 @@
 //! The registry says by a challenge what it wants; its token server is asked with the client's
 //! password, under the same rules as with our own. Nothing of it is kept but the challenge.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
 use url::Url;
 
 use super::answer::Answer;
@@ -52,13 +52,13 @@ pub(super) struct Greeting(Mutex<Option<(Instant, Known)>>);
 
 impl Greeting {
     fn remembered(&self) -> Option<Known> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         let (since, known) = kept.as_ref()?;
         (since.elapsed() < REMEMBERED).then(|| known.clone())
     }
 
     fn remember(&self, known: &Known) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         *kept = Some((Instant::now(), known.clone()));
     }
 }

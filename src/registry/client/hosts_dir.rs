@@ -11,7 +11,7 @@ use url::Url;
 use crate::oci::reference;
 use crate::registry::{ClientIdentity, Error};
 
-/// What a host may be asked for.
+/// What a host may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Capabilities {
     /// Content by digest.
@@ -60,7 +60,7 @@ impl HostEntry {
     }
 }
 
-/// What the first directory that has the host says; the registry itself comes last.
+/// The hosts of the first directory that has the registry; the registry itself comes last.
 pub(super) fn find(directories: &[PathBuf], host: &str) -> Result<Option<Vec<HostEntry>>, Error> {
     let own = names(host);
     // containerd's `_default` is for hosts without a directory of their own.
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_come_in_their_order_and_the_registry_last() {
+    fn mirrors_are_in_order_before_the_registry() {
         let entries = parse(
             r#"
             server = "https://registry-1.docker.io"
@@ -381,13 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_server_leads_to_the_registry_itself() {
+    fn a_file_without_server_means_the_registry_itself() {
         let entries = parse("ca = ['x.crt', '/y.crt']").unwrap();
         assert!(entries[0].base.is_none() && entries[0].roots.len() == 2);
     }
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn an_invalid_file_is_an_error_that_names_the_key() {
         for (text, part) in [
             ("sever = 'x'", "sever"),
             ("server = 1", "server"),

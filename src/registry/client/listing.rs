@@ -1,7 +1,9 @@
-//! Who changes which list of referrers: one at a time each list, and all lists at once.
+//! Locks for lists of referrers: each list is changed by one request at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::oci::RepoName;
 
@@ -14,7 +16,7 @@ pub(super) struct Listings(Mutex<HashMap<(RepoName, String), Weak<Lock>>>);
 impl Listings {
     /// The lock of the list under a tag, held while it is read, changed and written.
     pub(super) fn of(&self, repo: &RepoName, tag: String) -> Arc<Lock> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         known.retain(|_, lock| lock.strong_count() > 0);
         let entry = known.entry((repo.clone(), tag)).or_default();
         entry.upgrade().unwrap_or_else(|| {
@@ -30,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_list_has_its_lock_for_as_long_as_somebody_holds_it() {
+    fn each_list_has_its_lock_while_it_is_held() {
         let listings = Listings::default();
         let of = |repo: &str, tag: &str| listings.of(&repo.parse().unwrap(), tag.to_owned());
         let first = of("a", "x");
@@ -40,6 +42,6 @@ mod tests {
         drop(first);
         drop(of("c", "x"));
         let _last = of("d", "x");
-        assert_eq!(listings.0.lock().unwrap().len(), 1);
+        assert_eq!(listings.0.lock().len(), 1);
     }
 }

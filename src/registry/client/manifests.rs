@@ -47,7 +47,7 @@ fn stated_digest(answer: &Answer) -> Option<Digest> {
     answer.header(DOCKER_CONTENT_DIGEST)?.parse().ok()
 }
 
-/// Whether a failed `HEAD` is not the last word: there are registries, and servers before them,
+/// Whether a failed `HEAD` is to be followed by a `GET`: there are registries, and servers before them,
 /// that answer a `GET` where they refuse a `HEAD`, and only a `GET` has the reason in words.
 fn is_doubtful(answer: &Answer) -> bool {
     match answer.status() {
@@ -114,7 +114,7 @@ impl Endpoint {
             }
             Selector::Tag(_) => Digest::of(&bytes),
         };
-        // What is stated is believed by nobody here, but if it is wrong, something is.
+        // The stated digest is not used, but if it is wrong, the answer is.
         if let Some(stated) = stated {
             let computed = digest_like(&stated, &bytes)?;
             if computed != stated {
@@ -128,7 +128,7 @@ impl Endpoint {
         })
     }
 
-    /// `None` if the answer does not say enough, and is to be asked for by `GET`.
+    /// `None` if the answer is not sufficient, and a `GET` is needed.
     async fn probe_manifest(
         &self,
         repo: &RepoName,
@@ -250,7 +250,7 @@ impl Registry {
         .await
     }
 
-    /// The manifest as the endpoint has it that is written to.
+    /// The manifest at the endpoint that is written to.
     pub(in crate::registry) async fn written_manifest(
         &self,
         repo: &RepoName,

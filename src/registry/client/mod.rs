@@ -27,6 +27,7 @@ mod forward;
 mod grant;
 mod hosts_dir;
 mod listing;
+mod login;
 mod manifests;
 mod payload;
 mod referrers;
@@ -45,9 +46,10 @@ pub use scope::needed as needed_scopes;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+use parking_lot::RwLock;
 
 use self::endpoint::{Call, Endpoint};
 use self::listing::Listings;
@@ -119,8 +121,7 @@ impl Registry {
     }
 
     fn all_endpoints(&self) -> Endpoints {
-        let endpoints = self.0.endpoints.read();
-        Arc::clone(&endpoints.unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.endpoints.read())
     }
 
     /// Speaks to its endpoints as `fresh` does from now on: with the same certificates,
@@ -130,9 +131,7 @@ impl Registry {
         if self.host() != fresh.host() {
             return false;
         }
-        let new = fresh.all_endpoints();
-        let endpoints = self.0.endpoints.write();
-        *endpoints.unwrap_or_else(PoisonError::into_inner) = new;
+        *self.0.endpoints.write() = fresh.all_endpoints();
         true
     }
 

@@ -11,9 +11,9 @@ use futures_util::stream::try_unfold;
 use crate::registry::{BlobSource, Body, Error, body};
 
 /// Bytes that are sent at a time.
-const CHUNK: usize = 128 << 10;
+const CHUNK_BYTES: usize = 128 << 10;
 /// Bytes that are read at a time.
-const PIECE: usize = 1 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 /// What a request carries.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl FilePart {
             let lost = |_| Error::Configuration("the reading of a file was stopped".to_owned());
             self = read.await.map_err(lost)??;
         }
-        let chunk = self.piece.split_to(CHUNK.min(self.piece.len()));
+        let chunk = self.piece.split_to(CHUNK_BYTES.min(self.piece.len()));
         Ok(Some((chunk, self)))
     }
 
@@ -109,7 +109,7 @@ impl FilePart {
             Some(file) => file,
             None => File::open(&self.path).map_err(failed)?,
         };
-        let wanted = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
+        let wanted = usize::try_from(self.left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
         let mut piece = BytesMut::zeroed(wanted);
         let mut filled = 0;
         while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_what_it_has() {
+    fn adding_to_a_list_keeps_its_entries() {
         let digest = Digest::of(b"x");
         let entry = json!({"mediaType": OCI_MANIFEST, "digest": digest.as_str(), "size": 1});
         let before = br#"{"schemaVersion":2,"x":1,"manifests":null}"#;

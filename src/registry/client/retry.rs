@@ -1,4 +1,4 @@
-//! What is worth another attempt, and when.
+//! Which failures are retried, and when.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::registry::{Error, RetryPolicy};
 
 /// So many bytes between two failures count as progress: attempts are counted anew.
-pub(super) const PROGRESS: u64 = 64 << 10;
+pub(super) const MIN_PROGRESS_BYTES: u64 = 64 << 10;
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Attempts {
         Self { policy, failed: 0 }
     }
 
-    /// One attempt only: somebody else is asked next.
+    /// One attempt only: another endpoint is next.
     pub(super) fn once(policy: RetryPolicy) -> Self {
         Self::new(RetryPolicy {
             attempts: 1,
@@ -111,7 +111,7 @@ impl Attempts {
         Ok(())
     }
 
-    // Spread over the upper half, so that many who failed together do not return together.
+    // Random in the upper half, so that many that failed together do not retry together.
     fn own_wait(&self) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(16);
         let full = self
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn waits_double_up_to_the_maximum() {
         let mut attempts = Attempts::new(RetryPolicy::default());
         for (failed, most) in [(1, 200), (2, 400), (3, 800), (9, 8000), (u32::MAX, 8000)] {
             attempts.failed = failed;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_will_not_change_is_not_tried_again() {
+    async fn permanent_failures_are_not_retried() {
         let mut attempts = Attempts::new(RetryPolicy::default());
         let failure = Failure::from(Error::Configuration("no".to_owned()));
         assert!(attempts.pause(failure).await.is_err());

@@ -17,7 +17,7 @@ use crate::oci::{RepoName, Tag};
 use crate::registry::{Authorization, Error};
 
 /// Longest page, in bytes. Some registries send all tags in one.
-const MAX_PAGE: usize = 32 << 20;
+const MAX_PAGE_BYTES: usize = 32 << 20;
 /// Most pages of one list.
 const MAX_PAGES: usize = 10_000;
 /// Most tags of one repository.
@@ -83,7 +83,7 @@ impl Endpoint {
         let call = call(Method::GET, url, headers, Scopes::pull(repo), authorization);
         let answer = self.call(&call).await?.expect(&[StatusCode::OK]).await?;
         let next = next_page(&answer)?;
-        Ok((answer.document(MAX_PAGE).await?, next))
+        Ok((answer.document(MAX_PAGE_BYTES).await?, next))
     }
 
     async fn tags(
@@ -136,7 +136,7 @@ fn read(page: &[u8]) -> Result<Vec<Tag>, String> {
     for text in texts {
         match text.parse() {
             Ok(tag) => tags.push(tag),
-            // It could not be asked for.
+            // It could not be requested.
             Err(error) => tracing::warn!(%error, "passed over in a list of tags"),
         }
     }

@@ -1,4 +1,4 @@
-//! TLS settings made into what rustls takes.
+//! Converts the TLS settings to those of rustls.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -112,7 +112,7 @@ fn unusable(path: &Path, why: &str) -> Error {
     Error::Configuration(format!("{}: {why}", path.display()))
 }
 
-/// Takes any certificate; signatures are still verified, so that the peer has its key.
+/// Accepts any certificate; signatures are still verified, so that the peer has its key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

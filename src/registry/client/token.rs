@@ -10,8 +10,8 @@ use moka::future::Cache;
 use serde::Deserialize;
 use url::Url;
 
-use super::credentials::Login;
 use super::dialer::{Dialer, Outgoing, place};
+use super::login::Login;
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
 use super::scope::Scopes;

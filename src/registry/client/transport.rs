@@ -25,7 +25,7 @@ use crate::registry::{Body, BoxError, Error, Timeouts};
 /// Most connections to a host that are kept for the next request.
 const MAX_IDLE: usize = 256;
 
-/// What is wrong with a server that answers a TLS handshake with something else.
+/// The error of a server that answers a TLS handshake with something else.
 const NO_TLS: &str = "the server does not speak TLS; where plain HTTP is meant, write http:// \
                       before the host";
 
@@ -127,7 +127,7 @@ fn explain(place: &str, error: &hyper_util::client::legacy::Error) -> Failure {
             after: *after,
         });
     }
-    // A failure of the request's own body says more than the connection's.
+    // An error of the request's body is the cause of the connection's.
     if let Some(own) = cause::<Error>(error) {
         return Failure::from(own.clone());
     }

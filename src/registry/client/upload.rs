@@ -9,7 +9,7 @@ use super::answer::{Answer, short};
 use super::dialer::{Outgoing, location, place};
 use super::endpoint::{Call, Endpoint};
 use super::payload::Payload;
-use super::retry::{Again, Failure, PROGRESS};
+use super::retry::{Again, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
 use super::{Registry, repeated};
 use crate::oci::{Digest, RepoName};
@@ -38,7 +38,7 @@ struct Session {
     offset: u64,
     /// The least length of a chunk that is not the last.
     least: u64,
-    /// Whether it must be asked how far it is.
+    /// Whether its offset must be requested.
     doubtful: bool,
 }
 
@@ -81,7 +81,7 @@ fn received(answer: &Answer) -> Result<u64, Error> {
     }
 }
 
-/// Whether the upstream no longer knows of a session, or of where it was.
+/// Whether the upstream has lost a session, or its offset.
 fn is_lost(status: StatusCode) -> bool {
     matches!(
         status,
@@ -136,7 +136,7 @@ impl Upload<'_> {
         match size {
             Ok(size) => Ok(size == self.size),
             Err(failure) if failure.error.is_not_found() => Ok(false),
-            // Not every upstream answers HEAD; the upload will show what is wrong.
+            // Not every upstream answers HEAD; the upload fails if something is wrong.
             Err(Failure {
                 error: Error::Upstream { .. } | Error::Invalid { .. },
                 again: Again::Never,
@@ -313,7 +313,7 @@ impl Upload<'_> {
         })
     }
 
-    /// Tells the upstream that no more will come; whether it hears does not matter.
+    /// Cancels the upload; errors are ignored.
     async fn cancel(&self, location: Url) {
         let cancelled = self
             .call(
@@ -362,7 +362,7 @@ impl Registry {
                 return Ok(Pushed::Uploaded);
             };
             let offset = upload.session.as_ref().map_or(0, |session| session.offset);
-            if offset.saturating_sub(upload.failed_at) >= PROGRESS {
+            if offset.saturating_sub(upload.failed_at) >= MIN_PROGRESS_BYTES {
                 attempts.reset();
             }
             upload.failed_at = offset;
@@ -415,7 +415,7 @@ impl Registry {
                     answer.drain().await;
                     Ok(None)
                 }
-                // It began an upload instead, which nobody will go on with.
+                // It started an upload instead, which is not continued.
                 StatusCode::ACCEPTED => {
                     let session = location(&answer)?;
                     answer.drain().await;

@@ -1,24 +1,25 @@
-//! Bodies that are watched: whether they move, and how long they stand still.
+//! Tracks the progress of bodies, and limits how long they stall.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::registry::{Body, BoxError, Error, Timeouts};
 
-/// How far the sending of a request is.
+/// The progress of sending a request.
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<State>,
-    /// A step further, which may bring the deadline nearer.
+    /// Notified of each change of the state, which may bring the deadline nearer.
     step: Notify,
 }
 
@@ -26,9 +27,9 @@ pub(super) struct Progress {
 enum State {
     /// There is no connection yet.
     Waiting(Instant),
-    /// The body is on its way; something last moved then.
+    /// The body is being sent; its last progress was then.
     Sending(Instant),
-    /// All is sent.
+    /// All is sent since then.
     Sent(Instant),
 }
 
@@ -40,8 +41,8 @@ impl Progress {
         })
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     fn set(&self, state: State) {
@@ -51,12 +52,12 @@ impl Progress {
         }
     }
 
-    /// Waits until the sending is a step further.
+    /// Waits until the state changes.
     pub(super) async fn stepped(&self) {
         self.step.notified().await;
     }
 
-    /// Until when what must happen.
+    /// The deadline, what must happen until then, and its time limit.
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Instant, &'static str, Duration) {
         let state = *self.state();
         let (since, what, after) = match state {
@@ -72,13 +73,13 @@ impl Progress {
     }
 }
 
-/// The instant after a limit; one beyond the clock's range is none.
+/// The instant after a limit; if that is beyond the clock's range, far in the future.
 fn later(since: Instant, limit: Duration) -> Instant {
     let never = Duration::from_hours(30 * 365 * 24);
     since.checked_add(limit).unwrap_or(since + never)
 }
 
-/// A request's body that tells its progress.
+/// A request's body that records its progress.
 pub(super) struct Watched {
     inner: Body,
     progress: Arc<Progress>,

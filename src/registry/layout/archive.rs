@@ -1,4 +1,4 @@
-//! A layout in an uncompressed tar file, read where it lies. Everything here blocks.
+//! A layout in an uncompressed tar file, read in place. Everything here blocks.
 //!
 //! The file's headers are walked once; blobs are then ranges of the file. Only what a layout
 //! is made of is remembered, and nothing in the file can make that more than the file is.
@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tar::{EntryType, Header};
 
 use super::directory::{INDEX, MARK, check_mark};
@@ -69,11 +70,11 @@ impl Archive {
         &self.path
     }
 
-    /// What is in the file now.
+    /// The members of the file.
     pub(super) fn contents(&self) -> Result<Arc<Contents>, Error> {
         let metadata =
             std::fs::metadata(&self.path).map_err(|cause| Error::io(&self.path, &cause))?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if !known.0.still(&Stamp::of(&metadata)) {
             *known = Contents::read(&self.path)?;
         }

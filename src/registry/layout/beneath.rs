@@ -1,4 +1,4 @@
-//! Opening files of a layout without being led out of it, unless its owner asks for that.
+//! Opens files of a layout without following links out of it, unless that is allowed.
 
 use std::fs::File;
 use std::io;

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::beneath::{self, Links};
@@ -24,10 +25,10 @@ pub(super) const INDEX: &str = "index.json";
 pub(super) const MARK_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Most bytes of an `oci-layout` that are read.
-const MAX_MARK: u64 = 64 << 10;
-/// How often an `index.json` that someone may be writing in place is read.
-const ATTEMPTS: u32 = 5;
-const BUFFER: usize = 1 << 20;
+const MAX_MARK_BYTES: u64 = 64 << 10;
+/// How often an `index.json` is read that another program may be writing in place.
+const MAX_READ_ATTEMPTS: u32 = 5;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// A layout in a directory.
 #[derive(Debug)]
@@ -70,7 +71,8 @@ impl Directory {
             check_empty(root)?;
             fs::create_dir_all(root.join("blobs").join("sha256"))
                 .map_err(|cause| Error::io(root, &cause))?;
-            // The mark comes last: who sees it finds the rest. Two may do this at once.
+            // `oci-layout` is written last, so that a layout that has it is complete. Two processes
+            // may do this at once.
             for (name, text) in [(INDEX, index::empty()), (MARK, MARK_TEXT.into())] {
                 let path = root.join(name);
                 let mut file = temp::create(root)?;
@@ -115,7 +117,7 @@ impl Directory {
             match self.read_index(&path)? {
                 Ok(index) => return Ok(index),
                 // Some tools write it in place.
-                Err(_) if attempt < ATTEMPTS => {
+                Err(_) if attempt < MAX_READ_ATTEMPTS => {
                     std::thread::sleep(Duration::from_millis(10) * attempt);
                     attempt += 1;
                 }
@@ -126,7 +128,7 @@ impl Directory {
 
     fn read_index(&self, path: &Path) -> Result<Result<Arc<Index>, String>, Error> {
         let failed = |cause: io::Error| Error::io(path, &cause);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let file = beneath::open(&self.root, Path::new(INDEX), self.links).map_err(failed)?;
         let file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
@@ -190,7 +192,7 @@ impl Directory {
         Ok(Pushed::Uploaded)
     }
 
-    /// Lists a manifest. Whoever else does so at the same time waits.
+    /// Lists a manifest. Concurrent calls wait.
     pub(super) fn list(&self, entry: &NewEntry) -> Result<(), Error> {
         let _lock = self.lock()?;
         let path = self.root.join(INDEX);
@@ -207,7 +209,7 @@ impl Directory {
         Ok(())
     }
 
-    /// A lock on the mark, which nobody has a reason to replace, unlike the index.
+    /// A lock on `oci-layout`, which is never replaced, unlike the index.
     fn lock(&self) -> Result<File, Error> {
         let path = self.root.join(MARK);
         let failed = |cause: io::Error| Error::io(&path, &cause);
@@ -229,14 +231,14 @@ pub(super) fn blob_path(digest: &Digest) -> PathBuf {
     ["blobs", digest.algorithm(), digest.hex()].iter().collect()
 }
 
-/// Sees that `oci-layout` says what is known here.
+/// Checks that `oci-layout` has a version that is supported.
 pub(super) fn check_mark(mark: &Section) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Mark {
         #[serde(rename = "imageLayoutVersion")]
         version: String,
     }
-    let bytes = mark.read_whole(MAX_MARK)?;
+    let bytes = mark.read_whole(MAX_MARK_BYTES)?;
     let place = mark.path().display().to_string();
     let mark: Mark = serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(&place, format!("{MARK}: {error}")))?;
@@ -279,7 +281,7 @@ fn copy(
     let failed = |cause: io::Error| Error::io(source, &cause);
     let file = File::open(source).map_err(failed)?;
     let mut file = file.take(size.saturating_add(1));
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut total = 0;
     loop {
         let count = match file.read(&mut buffer) {

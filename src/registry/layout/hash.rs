@@ -1,4 +1,4 @@
-//! Digests of what goes through a layout, by the algorithm that is asked for.
+//! Computes digests of data while it is copied, by the wanted algorithm.
 
 use std::fmt::Write as _;
 
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_algorithms_give_their_known_digests() {
+    fn both_algorithms_compute_known_digests() {
         let empty = Digest::of(b"");
         assert_eq!(Hash::of(&empty, b""), empty.as_str());
         let long: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();

@@ -30,7 +30,7 @@ pub(super) struct Entry {
     /// In bytes; some tools leave it out.
     pub(super) size: Option<u64>,
     names: Vec<Name>,
-    /// It carries no name at all, not even one that cannot be asked for.
+    /// It has no name at all, not even an invalid one.
     is_unnamed: bool,
     /// It is listed as an artifact of some type.
     is_artifact: bool,
@@ -110,7 +110,7 @@ impl Index {
             .then_some(first)
     }
 
-    /// What is listed of the manifest with this digest.
+    /// The entry of the manifest with this digest.
     pub(super) fn by_digest(&self, digest: &Digest) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.digest == *digest)
     }
@@ -131,7 +131,7 @@ impl Index {
 impl Entry {
     fn fits<'a>(&'a self, repo: &'a RepoName) -> impl Iterator<Item = (Fit, &'a Tag)> {
         // Where there is a full name, the tag beside it is of that repository only; all
-        // tags can be asked for in the layout's own.
+        // tags can be requested in the layout's own.
         let has_full = self
             .names
             .iter()
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_name_comes_before_a_plain_tag() {
+    fn a_full_name_wins_over_a_plain_tag() {
         let index = index(&[
             entry("plain", &named("latest")),
             entry("hosted", &named("r.io/demo:latest")),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn containerds_name_says_whose_tag_it_is() {
+    fn containerds_name_has_the_repository_of_a_tag() {
         let both = |repo: &str| {
             format!(r#"{{"{REF_NAME}":"1","{CONTAINERD_NAME}":"docker.io/library/{repo}:1"}}"#)
         };
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_manifest_without_a_name_is_the_latest() {
+    fn a_single_manifest_without_a_name_is_latest() {
         let alone = index(&[entry("x", "null"), entry("y", &named("1"))]);
         assert_eq!(found(&alone, "any", "latest"), Some(Digest::of(b"x")));
         let two = index(&[entry("x", "{}"), entry("y", "{}")]);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn editing_keeps_what_it_does_not_know() {
+    fn editing_keeps_unknown_fields() {
         let text = format!(
             r#"{{"schemaVersion":2,"x-more":[1],"manifests":[{},{}]}}"#,
             entry("old", &named("demo:1")),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_index_is_an_error_and_a_bad_entry_is_none() {
+    fn an_invalid_index_is_an_error_and_an_invalid_entry_is_ignored() {
         for bad in ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"manifests":[]"#] {
             assert!(Index::parse(bad.as_bytes()).is_err(), "{bad}");
         }

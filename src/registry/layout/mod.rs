@@ -1,13 +1,13 @@
 //! An OCI image layout, in a directory or a tar file, that answers as a registry does.
 //! Source: OCI image-spec `image-layout.md`.
 //!
-//! | file | what it knows |
+//! | file | subject |
 //! |---|---|
 //! | `naming`, `index` | which repositories and tags `index.json` stands for; editing it |
 //! | `directory`, `beneath`, `stamp`, `temp` | a layout in a directory |
 //! | `archive`, `new_archive` | a layout in a tar file, read and made |
 //! | `section`, `hash` | bytes of blobs |
-//! | `referrers` | what is attached to a manifest |
+//! | `referrers` | the referrers of a manifest |
 //! | `serve`, `range` | `GET` and `HEAD` of the `/v2/` surface |
 //!
 //! A layout has no rights: whoever may ask may have all of it. What others put into it is

@@ -1,6 +1,6 @@
 //! Which repositories and tags the names in a layout stand for.
 //!
-//! A layout knows one text a manifest, `org.opencontainers.image.ref.name` (OCI image-spec
+//! A layout has one name for a manifest, `org.opencontainers.image.ref.name` (OCI image-spec
 //! `annotations.md`), and tools write three things into it: a tag, `repo:tag`, or a whole
 //! reference with its host. containerd and Docker write the tag and keep the whole reference
 //! in `io.containerd.image.name`. A registry's client asks by repository and tag, so:
@@ -8,11 +8,11 @@
 //! - `repo:tag` is found in that repository;
 //! - `host/repo:tag` is found in `repo` and in `host/repo`; Docker Hub's
 //!   `docker.io/library/demo:tag` also in `demo`;
-//! - a plain tag says nothing of a repository, so it is found in every one, where no full
-//!   name is; it is listed under [`LAYOUT_REPO`](crate::oci::reference::LAYOUT_REPO);
+//! - a plain tag has no repository, so it is found in every one, where no full
+//!   name is; it is listed under [`LAYOUT_REPO`](crate::oci::name::LAYOUT_REPO);
 //! - the one manifest without any name is the tag `latest`: what copying to `oci:DIR` makes.
 //!
-//! Adding a manifest never hides another, unless it takes its very name.
+//! Adding a manifest never hides another, unless it has the same name.
 
 use crate::oci::reference::DOCKER_HUB;
 use crate::oci::{RegistryReference, RepoName, Tag};
@@ -26,7 +26,7 @@ pub(super) enum Name {
     Full { repos: Vec<RepoName>, tag: Tag },
 }
 
-/// How well a name fits what is asked for; the smallest wins.
+/// How well a name matches the request; the smallest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     /// Repository and tag, to the letter.
@@ -58,7 +58,7 @@ impl Name {
         (!repos.is_empty()).then_some(Self::Full { repos, tag })
     }
 
-    /// What is written into a layout for this repository and tag.
+    /// The name in a layout for this repository and tag.
     pub(super) fn text(repo: &RepoName, tag: &Tag) -> String {
         if *repo == RepoName::layout() {
             tag.to_string()
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_no_client_can_ask_for_is_no_name() {
+    fn a_text_that_is_no_reference_is_no_name() {
         for text in [
             "",
             "a/b",
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_found_again() {
+    fn a_written_name_is_found() {
         for repo in ["layout", "demo", "a/b", "r.io/a"] {
             let (repo, tag): (RepoName, Tag) = (repo.parse().unwrap(), "1".parse().unwrap());
             let name = Name::parse(&Name::text(&repo, &tag)).unwrap();

@@ -20,13 +20,13 @@ use crate::registry::Error;
 pub(super) struct NewArchive {
     path: PathBuf,
     layout: Directory,
-    // Dropped in this order: who finds the directory unlocked may remove it.
+    // Dropped in this order: the directory may be removed once it is unlocked.
     _gathered: TempDir,
     _lock: File,
 }
 
 impl NewArchive {
-    /// An archive that will be at `path`, in place of what is there.
+    /// An archive that will replace what is at `path`.
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
         let failed = |cause: io::Error| Error::io(path, &cause);
         let name = path.file_name().ok_or_else(|| {
@@ -64,7 +64,7 @@ impl NewArchive {
         &self.layout
     }
 
-    /// Packs the archive and gives it its name.
+    /// Packs the archive and renames it to its name.
     pub(super) fn finish(&self) -> Result<(), Error> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         let temp = temp::create(parent)?;
@@ -133,7 +133,7 @@ fn is_ours(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(temp::PREFIX)
 }
 
-/// A directory to gather in, and a lock that tells others that its maker lives.
+/// A directory for the parts, and a lock on it, so that other processes do not remove it.
 fn gathering(parent: &Path) -> Result<(TempDir, File), Error> {
     let failed = |cause: io::Error| Error::io(parent, &cause);
     loop {

@@ -1,4 +1,4 @@
-//! A single byte range, as a client asks for it (RFC 9110 § 14).
+//! A single byte range of a request (RFC 9110 § 14).
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    /// Reads the header's value. Several ranges, other units and what is no range at all
-    /// are ignored, as the standard has it.
+    /// Parses the header's value. Several ranges, other units and invalid ranges are ignored, as the
+    /// standard says.
     pub(super) fn parse(value: &str, len: u64) -> Self {
         let Some((unit, ranges)) = value.split_once('=') else {
             return Self::Whole;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_cut_to_what_is_there() {
+    fn ranges_are_cut_to_the_length() {
         for (value, part) in [
             ("bytes=0-0", 0..1),
             ("bytes=2-", 2..10),
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_behind_the_end_cannot_be_had() {
+    fn a_range_beyond_the_end_is_not_satisfiable() {
         for value in ["bytes=10-", "bytes=10-11", "bytes=-0"] {
             assert_eq!(Asked::parse(value, 10), Asked::Unsatisfiable, "{value}");
         }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_range_is_ignored() {
+    fn other_headers_than_a_single_range_are_ignored() {
         for value in [
             "",
             "bytes",

@@ -14,7 +14,7 @@ use crate::registry::config::MAX_MANIFEST;
 /// Most manifests that are looked at.
 const MAX_MANIFESTS: usize = 100_000;
 
-/// What a list of referrers says of a manifest (OCI distribution-spec § Listing Referrers).
+/// The entry for a manifest in a list of referrers (OCI distribution-spec § Listing Referrers).
 #[derive(Deserialize)]
 struct Document {
     #[serde(rename = "mediaType")]

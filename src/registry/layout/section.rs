@@ -80,7 +80,7 @@ impl Section {
         self.read(&(0..self.len))
     }
 
-    /// A range of it, read as it is asked for, on threads that may block.
+    /// A range of it, read on demand, on threads that may block.
     pub(super) fn stream(
         self,
         range: Range<u64>,

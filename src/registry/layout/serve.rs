@@ -24,7 +24,7 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 type Answer = Result<Response<Body>, Error>;
 
-/// What a path asks for.
+/// The endpoint of the API that a path names.
 enum Route {
     Base,
     Catalog,

@@ -1,4 +1,4 @@
-//! Noticing that a file was changed by someone else.
+//! Detects that a file was changed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

@@ -14,7 +14,7 @@ pub(super) const PREFIX: &str = ".overlaybd-proxy-";
 
 /// A file in the making, in the directory where it will be; removed when dropped.
 ///
-/// It carries a shared lock while it is open, which tells others that its maker lives.
+/// It has a shared lock while it is open, so that other processes do not remove it.
 pub(super) fn create(directory: &Path) -> Result<NamedTempFile, Error> {
     let failed = |cause: io::Error| Error::io(directory, &cause);
     loop {
@@ -32,7 +32,7 @@ pub(super) fn create(directory: &Path) -> Result<NamedTempFile, Error> {
     }
 }
 
-/// Gives it its name, in place of what has it, when all of it is on the disk.
+/// Syncs it and renames it to its name, replacing what has it.
 pub(super) fn place(temp: NamedTempFile, path: &Path) -> Result<(), Error> {
     temp.as_file()
         .sync_all()
@@ -41,7 +41,7 @@ pub(super) fn place(temp: NamedTempFile, path: &Path) -> Result<(), Error> {
     sync_parent(path)
 }
 
-/// Gives it its name, unless something has it.
+/// Renames it to its name, unless that exists.
 pub(super) fn place_new(temp: NamedTempFile, path: &Path) -> Result<(), Error> {
     let placed = temp
         .as_file()
@@ -70,7 +70,7 @@ pub(super) fn remove_leftovers(directory: &Path) {
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
             && entry.file_type().is_ok_and(|kind| kind.is_file());
-        // Whoever still writes it holds a lock.
+        // A process that still writes it holds a lock.
         if is_ours
             && let Ok(file) = File::open(entry.path())
             && file.try_lock().is_ok()

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use moka::future::Cache;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::convert::jobs::Claims;
+use crate::convert::lock::KeyedLock;
 use crate::server::config::Limits;
 use crate::server::files::Watched;
 use crate::server::limits::slots::{Full, Slots};
@@ -41,7 +42,7 @@ pub(in crate::server) struct Users {
     slots: Slots,
     /// Of each client one is checked at a time, so that none keeps the others waiting for more
     /// than that one.
-    clients: Claims<IpAddr>,
+    clients: KeyedLock<IpAddr>,
     checks: Arc<Semaphore>,
 }
 
@@ -64,14 +65,14 @@ impl Users {
                 .build(),
             secret: rand::random(),
             slots: Slots::new(limits.logins, limits.address_share),
-            clients: Claims::default(),
+            clients: KeyedLock::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
         })
     }
 
     /// Reads the file again if it changed. A file that cannot be used changes nothing.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock();
         if watched.have_changed() {
             drop(watched);
             self.reload();
@@ -83,7 +84,7 @@ impl Users {
         match read(&self.path) {
             Ok(table) => {
                 tracing::info!(file = %self.path.display(), users = table.len(), "read the users again");
-                *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+                *self.table.write() = Arc::new(table);
             }
             Err(error) => tracing::error!(%error, "the users stay as they were"),
         }
@@ -101,7 +102,7 @@ impl Users {
         let Some((user, password)) = authorization.and_then(basic) else {
             return Ok(false);
         };
-        let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
+        let table = Arc::clone(&self.table.read());
         // An unknown user takes as long as a wrong password.
         let (hash, is_known) = match table.get(&user) {
             Some(hash) => (hash, true),
@@ -115,7 +116,7 @@ impl Users {
             return Ok(is_right);
         }
         let place = self.slots.take(client)?;
-        let claim = self.clients.claim(client).await;
+        let claim = self.clients.lock(client).await;
         // Whoever came with the same pair before may have had it checked meanwhile.
         if let Some(is_right) = self.remembered(&key, is_known) {
             return Ok(is_right);

@@ -65,7 +65,7 @@ impl Preparations {
         let converter = self.converter.clone();
         let work = async move {
             let _permit = permit;
-            match converter.known(&source, &digest).await {
+            match converter.lookup(&source, &digest).await {
                 Ok(Some(_)) => return,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "what is known of the image cannot be told"),

@@ -63,7 +63,7 @@ async fn push(
     tag: &Tag,
     digest: &Digest,
 ) -> Result<TagOutcome, ConvertError> {
-    let image = match converter.known(source, digest).await? {
+    let image = match converter.lookup(source, digest).await? {
         Some(image) => image,
         None => converter.convert(source, digest, None).await?,
     };

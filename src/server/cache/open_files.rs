@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::oci::Digest;
 use crate::server::http::buffers::Buffers;
@@ -82,7 +84,7 @@ impl OpenFiles {
     /// The blob, if its file is open.
     pub fn get(&self, digest: &Digest) -> Option<Arc<OpenBlob>> {
         let now = Instant::now();
-        let mut shard = lock(self.shard(digest));
+        let mut shard = self.shard(digest).lock();
         let open = shard.get_mut(digest).filter(|open| !open.is_stale(now))?;
         open.used = now;
         Some(Arc::clone(&open.blob))
@@ -127,7 +129,7 @@ impl OpenFiles {
         };
         let mut gone = Vec::new();
         {
-            let mut shard = lock(self.shard(&digest));
+            let mut shard = self.shard(&digest).lock();
             if shard.len() >= self.most {
                 let oldest = shard.iter().min_by_key(|(_, open)| open.used);
                 let oldest = oldest.map(|(digest, _)| digest.clone());
@@ -135,7 +137,9 @@ impl OpenFiles {
             }
             gone.extend(shard.insert(digest, open));
         }
-        lock(&self.leaving).extend(gone.into_iter().map(|open| open.blob));
+        self.leaving
+            .lock()
+            .extend(gone.into_iter().map(|open| open.blob));
         blob
     }
 
@@ -143,7 +147,7 @@ impl OpenFiles {
     fn take(&self, is_taken: impl Fn(&Open) -> bool) -> Vec<Arc<OpenBlob>> {
         let mut taken = Vec::new();
         for shard in &self.shards {
-            let mut shard = lock(shard);
+            let mut shard = shard.lock();
             let open = shard.extract_if(|_, open| is_taken(open));
             taken.extend(open.map(|(_, open)| open.blob));
         }
@@ -157,7 +161,7 @@ impl OpenFiles {
         let mut changed = Vec::new();
         for shard in &self.shards {
             let open: Vec<_> = {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 shard.values().map(|open| Arc::clone(&open.blob)).collect()
             };
             changed.extend(open.into_iter().filter(|blob| !blob.file.look_again()));
@@ -167,7 +171,7 @@ impl OpenFiles {
         let stale = self.take(|open| open.is_stale(now) || has_changed(&open.blob));
         drop(changed);
         let unread: Vec<_> = {
-            let mut leaving = lock(&self.leaving);
+            let mut leaving = self.leaving.lock();
             leaving.extend(stale);
             let unread = leaving.extract_if(.., |blob| Arc::strong_count(blob) == 1);
             unread.collect()
@@ -175,10 +179,6 @@ impl OpenFiles {
         // Closing writes the time of use: not under a lock.
         drop(unread);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does what blocks on the disk where it may.
@@ -224,12 +224,12 @@ mod tests {
             open_files
                 .shards
                 .iter()
-                .map(|s| lock(s).len())
+                .map(|s| s.lock().len())
                 .sum::<usize>()
         };
         assert_eq!(count(&open_files), 1);
         for shard in &open_files.shards {
-            for open in lock(shard).values_mut() {
+            for open in shard.lock().values_mut() {
                 open.used = Instant::now().checked_sub(IDLE * 2).unwrap();
             }
         }
@@ -275,6 +275,11 @@ mod tests {
             drop(blobs.put_bytes(&digest, &bytes).unwrap());
             assert!(open_files.open(&digest).await.unwrap().is_some());
         }
-        assert!(open_files.shards.iter().all(|shard| lock(shard).len() <= 3));
+        assert!(
+            open_files
+                .shards
+                .iter()
+                .all(|shard| shard.lock().len() <= 3)
+        );
     }
 }

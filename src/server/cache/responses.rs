@@ -5,12 +5,13 @@
 //! these credentials does, and never for other ones.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
 use http::header::HOST;
 use http::{HeaderMap, Uri};
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 
 use crate::oci::Digest;
@@ -79,7 +80,7 @@ impl ResponseCache {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<CachedResponse>>> {
         let place = usize::from(key[0]) % SHARDS;
-        lock(&self.shards[place])
+        self.shards[place].lock()
     }
 
     /// The answer to a question, if it holds.
@@ -109,13 +110,9 @@ impl ResponseCache {
     pub fn forget_stale(&self) {
         let now = Instant::now();
         for shard in &self.shards {
-            lock(shard).retain(|_, cached| cached.until > now);
+            shard.lock().retain(|_, cached| cached.until > now);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -171,7 +168,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(30));
         assert!(answers.get(&[1; 32]).is_none());
         answers.forget_stale();
-        assert!(answers.shards.iter().all(|shard| lock(shard).is_empty()));
+        assert!(answers.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[test]
@@ -182,6 +179,6 @@ mod tests {
             key[8..16].copy_from_slice(&n.to_le_bytes());
             answers.keep(key, warm(Duration::from_mins(1)));
         }
-        assert!(lock(&answers.shards[0]).len() <= MAX_RESPONSES_PER_SHARD);
+        assert!(answers.shards[0].lock().len() <= MAX_RESPONSES_PER_SHARD);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::convert::{Held, Source, StoredManifest};
+use crate::convert::{PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::server::access::permission;
@@ -157,11 +157,16 @@ impl RequestContext<'_> {
     ///
     /// # Errors
     /// [`Waited::TooLong`], or why there is no such image.
-    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<Held, Waited> {
+    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<PinnedImage, Waited> {
         let state = self.state;
         let started = Instant::now();
         let from = self.source(repo);
-        let conversion = Box::pin(state.converted.converter.convert_held(&from, source, None));
+        let conversion = Box::pin(
+            state
+                .converted
+                .converter
+                .convert_pinned(&from, source, None),
+        );
         let held = self.hold.conversion(conversion);
         let waited = self.slot.wait(&state.limits.conversions, held).await;
         let result = waited.map_err(|full| {

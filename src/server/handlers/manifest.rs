@@ -62,7 +62,7 @@ pub(in crate::server) async fn by_tag(
     };
     let source = context.source(repo);
     let converter = &state.converted.converter;
-    let known = Box::pin(converter.known(&source, &head.digest));
+    let known = Box::pin(converter.lookup(&source, &head.digest));
     let known = context.hold.question(known);
     let Ok(known) = context.aside(known).await? else {
         return too_long(context, repo, Some(&head.digest)).await;

@@ -1,8 +1,9 @@
 //! Buffers that are used again: what is read from files goes through them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// The sizes that there are, in bytes.
 const SIZES: [usize; 3] = [8 << 10, 64 << 10, LARGEST];
@@ -33,7 +34,7 @@ impl Buffers {
         let open_files = SIZES.iter().position(|size| length <= *size);
         let open_files = open_files.unwrap_or(SIZES.len() - 1);
         let used = self.shelves.get(open_files).and_then(|open_files| {
-            let mut open_files = open_files.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open_files = open_files.lock();
             open_files.pop()
         });
         let size = SIZES.get(open_files).copied().unwrap_or(length);
@@ -71,7 +72,7 @@ impl Drop for Buffer {
         let Some(open_files) = self.home.shelves.get(self.open_files) else {
             return;
         };
-        let mut open_files = open_files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open_files = open_files.lock();
         if open_files.len() * bytes.len() < KEPT {
             open_files.push(bytes);
         }
@@ -102,6 +103,6 @@ mod tests {
         let buffers = Buffers::default();
         let taken: Vec<Buffer> = (0..100).map(|_| buffers.take(LARGEST)).collect();
         drop(taken);
-        assert_eq!(buffers.shelves[2].lock().unwrap().len(), KEPT / LARGEST);
+        assert_eq!(buffers.shelves[2].lock().len(), KEPT / LARGEST);
     }
 }

@@ -1,8 +1,9 @@
 //! TLS in front: certificate and key, read again when the files change.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, RwLock};
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
@@ -43,13 +44,13 @@ impl Tls {
 
     /// For the next connection.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read();
         TlsAcceptor::from(Arc::clone(&current))
     }
 
     /// Reads the files again if they changed. Files that cannot be used change nothing.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock();
         if watched.have_changed() {
             drop(watched);
             self.reload();
@@ -64,7 +65,7 @@ impl Tls {
                     certificate = %self.config.certificate.display(),
                     "read the certificate and key again"
                 );
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                *self.current.write() = config;
             }
             Err(error) => tracing::error!(%error, "certificate and key stay as they were"),
         }

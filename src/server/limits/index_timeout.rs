@@ -4,9 +4,9 @@
 //! question has a moment; when the database was silent for so long, only one question in a while
 //! tries again, and all others do without.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::store::IndexError;
@@ -56,7 +56,7 @@ impl IndexTimeout {
     /// in a while.
     fn may_ask(&self) -> bool {
         let now = Instant::now();
-        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut again = self.again.lock();
         match *again {
             None => true,
             Some(at) if at > now => false,
@@ -68,7 +68,7 @@ impl IndexTimeout {
     }
 
     fn set(&self, to: Option<Instant>) -> Option<Instant> {
-        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut again = self.again.lock();
         std::mem::replace(&mut *again, to)
     }
 }

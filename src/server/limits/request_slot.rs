@@ -4,7 +4,8 @@
 //! counted apart, and never keeps those out whose answer is there.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::server::config::Limits;
 use crate::server::limits::slots::{Full, Slot, Slots};
@@ -82,7 +83,7 @@ impl RequestSlot {
     }
 
     fn set(&self, place: Option<Slot>) {
-        let mut own = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.place.lock();
         let before = std::mem::replace(&mut *own, place);
         drop(own);
         drop(before);

@@ -1,76 +1,155 @@
-//! Directories that survive a power cut, and files that may vanish.
+//! The state of the blob directory: paths, last uses, and what is known of its files.
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
 
-use crate::store::BlobError;
+use parking_lot::Mutex;
 
-/// Makes a directory, and those above it, for this user only; durable when it returns.
-pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => {
-            return Err(BlobError::io("using", path)(
-                io::ErrorKind::NotADirectory.into(),
-            ));
+use super::counters::Counters;
+use super::filesystem::{create_directory, disk_space};
+use super::pins::Pins;
+use super::shards::Shards;
+use super::stamp::Stamp;
+use super::verified::{Change, VerifiedFiles};
+use crate::oci::Digest;
+use crate::store::error::BlobError;
+
+const LAYOUT: &str = "overlaybd-proxy data directory, layout 1\n";
+
+/// The blob directory, as this process uses it.
+#[derive(Debug)]
+pub(super) struct BlobDirectory {
+    pub(super) data_dir: PathBuf,
+    pub(super) blobs: PathBuf,
+    /// The directory of damaged files.
+    pub(super) damaged: PathBuf,
+    pub(super) cache_size: Option<u64>,
+    pub(super) keep: Duration,
+    /// How late a use may be recorded on the file.
+    pub(super) grain: Duration,
+    /// The last uses by this process; the files' times of modification are up to `grain` behind.
+    pub(super) uses: Mutex<HashMap<Digest, SystemTime>>,
+    pub(super) verified: VerifiedFiles,
+    pub(super) counters: Counters,
+    pub(super) shards: Mutex<Shards>,
+    pub(super) pins: Pins,
+    /// Blobs that were evicted since the start.
+    pub(super) evicted: AtomicU64,
+    /// Bytes that are reserved.
+    pub(super) reserved: Mutex<u64>,
+}
+
+impl BlobDirectory {
+    pub(super) fn open(
+        data_dir: &Path,
+        cache_size: Option<u64>,
+        keep: Duration,
+    ) -> Result<Self, BlobError> {
+        let path = data_dir.join("layout");
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(BlobError::io("opening", &path));
+        let mut file = match opened {
+            // A disk that cannot be written can be read, and its files locked.
+            Err(error) if error.is_no_space() => File::open(&path).map_err(|_| error)?,
+            other => other?,
+        };
+        file.lock().map_err(BlobError::io("locking", &path))?;
+        let checked = check_layout(&mut file, &path);
+        file.unlock().map_err(BlobError::io("unlocking", &path))?;
+        checked?;
+        let blobs = data_dir.join("blobs");
+        for algorithm in ["sha256", "sha512"] {
+            create_directory(&blobs.join(algorithm))?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(BlobError::io("examining", path)(error)),
+        let damaged = data_dir.join("damaged");
+        match create_directory(&damaged) {
+            Err(error) if !error.is_no_space() => return Err(error),
+            _ => {}
+        }
+        let grain = match keep {
+            Duration::ZERO => Duration::from_secs(1),
+            _ => (keep / 16).min(Duration::from_mins(1)),
+        };
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            blobs,
+            damaged,
+            cache_size,
+            keep,
+            grain,
+            uses: Mutex::new(HashMap::new()),
+            verified: VerifiedFiles::new(),
+            counters: Counters::default(),
+            shards: Mutex::new(Shards::new(file)),
+            pins: Pins::new(data_dir.join("pins")),
+            evicted: AtomicU64::new(0),
+            reserved: Mutex::new(0),
+        })
     }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        create_directory(parent)?;
+
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let shard = hex.get(..2).unwrap_or_default();
+        self.blobs.join(digest.algorithm()).join(shard).join(hex)
     }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        // Another process was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(BlobError::io("creating", path)(error)),
+
+    /// Records a use: in memory at once, on the file if its time is `grain` old.
+    pub(super) fn record_use(&self, digest: &Digest, file: &File, metadata: Option<&Metadata>) {
+        let now = SystemTime::now();
+        self.uses.lock().insert(digest.clone(), now);
+        let change = |metadata| self.verified.change(digest, &Stamp::of(metadata));
+        if metadata.map(change) == Some(Change::Written) {
+            // The time says so, and has to until the file is opened again.
+            return;
+        }
+        // A time in the future comes from a wrong clock.
+        let recorded = metadata.and_then(|metadata| metadata.modified().ok());
+        let age = recorded.and_then(|recorded| now.duration_since(recorded).ok());
+        if age.is_some_and(|age| age < self.grain) {
+            return;
+        }
+        match file.set_modified(now).and_then(|()| file.metadata()) {
+            Ok(metadata) => self.verified.touched(digest, &Stamp::of(&metadata)),
+            Err(error) => {
+                tracing::debug!(%digest, %error, "the last use could not be recorded");
+            }
+        }
     }
-    sync_directory(parent.unwrap_or(Path::new(".")))
+
+    pub(super) fn bytes_free(&self) -> Result<u64, BlobError> {
+        Ok(disk_space(&self.data_dir)?.free)
+    }
 }
 
-/// What a file system has, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct DiskSpace {
-    pub(in crate::store) size: u64,
-    /// What it would still take from this process.
-    pub(in crate::store) free: u64,
-}
-
-/// The space of the file system that holds `path`.
-pub(in crate::store) fn disk_space(path: &Path) -> Result<DiskSpace, BlobError> {
-    let stat = nix::sys::statvfs::statvfs(path)
-        .map_err(|error| BlobError::io("asking for the space of", path)(error.into()))?;
-    // All are u64 here, u32 elsewhere.
-    #[allow(clippy::useless_conversion)]
-    let (blocks, free, unit) = (
-        u64::from(stat.blocks()),
-        u64::from(stat.blocks_available()),
-        u64::from(stat.fragment_size()),
-    );
-    Ok(DiskSpace {
-        size: blocks.saturating_mul(unit),
-        free: free.saturating_mul(unit),
-    })
-}
-
-pub(super) fn sync_directory(path: &Path) -> Result<(), BlobError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(BlobError::io("syncing", path))
-}
-
-/// Whether `path` still names `file`: it may have been removed before its lock was got.
-pub(in crate::store) fn is_linked(file: &File, path: &Path) -> Result<bool, BlobError> {
-    let ours = file.metadata().map_err(BlobError::io("examining", path))?;
-    match fs::symlink_metadata(path) {
-        Ok(named) => Ok(named.ino() == ours.ino() && named.dev() == ours.dev()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(BlobError::io("examining", path)(error)),
+fn check_layout(file: &mut File, path: &Path) -> Result<(), BlobError> {
+    let mut found = String::new();
+    file.take(1024)
+        .read_to_string(&mut found)
+        .map_err(BlobError::io("reading", path))?;
+    if found.is_empty() || (LAYOUT.starts_with(&found) && found != LAYOUT) {
+        // New, or its first process died in the middle of this.
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.write_all(LAYOUT.as_bytes()))
+            .and_then(|()| file.sync_all())
+            .map_err(BlobError::io("writing", path))
+    } else if found == LAYOUT {
+        Ok(())
+    } else {
+        Err(BlobError::Layout {
+            path: path.to_owned(),
+            found: found.trim_end().to_owned(),
+            known: LAYOUT.trim_end(),
+        })
     }
 }

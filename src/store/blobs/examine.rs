@@ -1,4 +1,4 @@
-//! Looking through all blobs without using them: no pin, no last use.
+//! Lists and verifies all blobs without using them: no pin, no last use.
 
 use std::fs;
 use std::io;
@@ -7,43 +7,44 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::damage::{Aside, Damage};
-use super::shelf::Shelf;
+use super::directory::BlobDirectory;
+use super::entry::{PathEntry, open_entry};
 use super::stamp::Stamp;
-use super::verify::{Finding, Place, open_place};
+use super::verify::ReadOutcome;
 use crate::oci::Digest;
-use crate::store::BlobError;
+use crate::store::error::BlobError;
 
-/// What is in a blob's place, whatever it is.
+/// What is at the path of a blob, whatever it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobEntry {
     /// The digest that its name says.
     pub digest: Digest,
     /// Bytes of the file; 0 for what is no file.
     pub size: u64,
-    /// The last use that is written down.
+    /// The last use that is recorded on the file.
     pub(super) last_use: Option<SystemTime>,
 }
 
-/// What an examination came to.
+/// The outcome of an examination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Examined {
     /// The file has the bytes that its digest names.
     Sound,
-    /// It has not, or cannot be read; where it went, if it was to go.
+    /// It has other bytes, or cannot be read.
     Damaged {
         /// What is wrong with it.
         damage: Damage,
-        /// Where it went.
+        /// Where it was moved, if it was to be moved.
         aside: Option<Aside>,
     },
     /// It was evicted or replaced meanwhile.
     Gone,
-    /// It was given up before its end.
+    /// It was stopped before its end.
     Stopped,
 }
 
-impl Shelf {
-    /// Everything that has a digest for its name.
+impl BlobDirectory {
+    /// Everything with a digest as its name.
     pub(super) fn entries(&self) -> Result<Vec<BlobEntry>, BlobError> {
         let mut entries = Vec::new();
         for algorithm in ["sha256", "sha512"] {
@@ -57,7 +58,7 @@ impl Shelf {
                     let Some(digest) = digest else {
                         continue;
                     };
-                    // Where blobs are not looked for nothing is served from.
+                    // Not the path of the blob.
                     if self.path(&digest) != path {
                         continue;
                     }
@@ -80,8 +81,8 @@ impl Shelf {
         Ok(entries)
     }
 
-    /// Reads a blob's file and compares it with the digest; a damaged one is taken away if
-    /// `is_moving`. `go_on` is told of the bytes of each chunk, and may end it.
+    /// Reads a blob's file and compares it with the digest; a damaged one is set aside if
+    /// `is_moving`. `go_on` is called with the number of bytes of each chunk, and may stop it.
     pub(super) fn examine(
         &self,
         digest: &Digest,
@@ -90,13 +91,13 @@ impl Shelf {
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<Examined, BlobError> {
         let path = self.path(digest);
-        let (damage, stamp) = match open_place(&path)? {
-            Place::Empty => return Ok(Examined::Gone),
-            Place::Unusable(damage, stamp) => (damage, stamp),
-            Place::File(file, metadata) => {
-                // No lock is held on it: an eviction is not held up, and seen below.
+        let (damage, stamp) = match open_entry(&path)? {
+            PathEntry::Missing => return Ok(Examined::Gone),
+            PathEntry::Unusable(damage, stamp) => (damage, stamp),
+            PathEntry::File(file, metadata) => {
+                // It is not locked: an eviction is not delayed, and detected below.
                 let stamp = Stamp::of(&metadata);
-                // What is read once must not push out of memory what is read often.
+                // What is read once must not replace in the page cache what is read often.
                 let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::NoReuse);
                 let (mut is_stopped, mut is_gone) = (false, false);
                 let finding = self.read_through(digest, &file, &stamp, chunk, |bytes| {
@@ -106,14 +107,16 @@ impl Shelf {
                 });
                 match finding {
                     _ if is_gone => return Ok(Examined::Gone),
-                    Finding::Sound if !is_in_place(&path, &stamp) => return Ok(Examined::Gone),
-                    Finding::Sound => {
-                        self.known.verified(digest, stamp);
+                    ReadOutcome::Sound if !is_same_file(&path, &stamp) => {
+                        return Ok(Examined::Gone);
+                    }
+                    ReadOutcome::Sound => {
+                        self.verified.record(digest, stamp);
                         return Ok(Examined::Sound);
                     }
-                    Finding::Damaged(damage) => (damage, stamp),
-                    Finding::Unfinished if is_stopped => return Ok(Examined::Stopped),
-                    Finding::Unfinished => return Ok(Examined::Gone),
+                    ReadOutcome::Damaged(damage) => (damage, stamp),
+                    ReadOutcome::Unfinished if is_stopped => return Ok(Examined::Stopped),
+                    ReadOutcome::Unfinished => return Ok(Examined::Gone),
                 }
             }
         };
@@ -130,11 +133,11 @@ impl Shelf {
     }
 }
 
-fn is_in_place(path: &Path, stamp: &Stamp) -> bool {
+fn is_same_file(path: &Path, stamp: &Stamp) -> bool {
     fs::symlink_metadata(path).is_ok_and(|named| Stamp::of(&named).is_same_file(stamp))
 }
 
-/// What is in a directory.
+/// The paths of the entries of a directory.
 fn children(directory: &Path) -> Result<Vec<PathBuf>, BlobError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,

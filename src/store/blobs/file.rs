@@ -1,4 +1,4 @@
-//! A blob that is being read.
+//! A blob that is open for reading.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::damage::Damage;
-use super::known::{Change, Flag};
-use super::pins::BlobPin;
-use super::shelf::Shelf;
+use super::directory::BlobDirectory;
+use super::pin::BlobPin;
 use super::stamp::Stamp;
+use super::verified::{Change, SuspectFlag};
 use crate::oci::Digest;
-use crate::store::BlobError;
+use crate::store::error::BlobError;
 
 /// A whole blob, open for reading and pinned: no process evicts it while this, or a clone of
 /// its file, is open.
@@ -21,26 +21,26 @@ pub struct BlobFile {
     file: File,
     size: u64,
     digest: Digest,
-    flag: Flag,
-    shelf: Arc<Shelf>,
+    flag: SuspectFlag,
+    directory: Arc<BlobDirectory>,
 }
 
 impl BlobFile {
-    /// A pinned file whose bytes are known to be the blob's.
+    /// A locked file that was verified.
     pub(super) fn new(
-        shelf: &Arc<Shelf>,
+        directory: &Arc<BlobDirectory>,
         digest: Digest,
         file: File,
         metadata: &Metadata,
-        flag: Flag,
+        flag: SuspectFlag,
     ) -> Self {
-        shelf.used(&digest, &file, Some(metadata));
+        directory.record_use(&digest, &file, Some(metadata));
         Self {
             size: metadata.len(),
             file,
             digest,
             flag,
-            shelf: Arc::clone(shelf),
+            directory: Arc::clone(directory),
         }
     }
 
@@ -59,38 +59,37 @@ impl BlobFile {
         &self.file
     }
 
-    /// Pins the blob for as long as the answer is there, without its file.
+    /// Pins the blob, without keeping its file open.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn pin(&self) -> Result<BlobPin, BlobError> {
-        BlobPin::new(&self.shelf, &self.digest)
+        BlobPin::new(&self.directory, &self.digest)
     }
 
-    /// Whether the file was found damaged, or suspected of it, after it was opened: it must not
-    /// be used any more, and opening it again tells. Costs nothing to ask.
+    /// Whether the file was found or suspected to be damaged after it was opened: it must not be
+    /// used any more, but opened again, which verifies it. Cheap.
     pub fn is_suspect(&self) -> bool {
         self.flag.is_set()
     }
 
-    /// Has the file verified again before it is opened the next time: something was wrong with
-    /// it.
+    /// Marks the file as suspect: it is verified again before it is opened the next time.
     pub fn suspect(&self) {
         self.flag.set();
         if let Ok(metadata) = self.file.metadata() {
             let stamp = Stamp::of(&metadata);
-            self.shelf.known.suspect(&self.digest, &stamp);
+            self.directory.verified.suspect(&self.digest, &stamp);
         }
     }
 
-    /// Whether the file is still the blob's, as far as its times and its place tell. One that was
+    /// Whether the file is still the blob's, as far as its times and its path show. One that was
     /// written to is suspect from then on.
     pub fn look_again(&self) -> bool {
         let Ok(metadata) = self.file.metadata() else {
             return false;
         };
         let stamp = Stamp::of(&metadata);
-        match self.shelf.known.change(&self.digest, &stamp) {
+        match self.directory.verified.change(&self.digest, &stamp) {
             Change::None => true,
             Change::Written => {
                 self.suspect();
@@ -104,9 +103,9 @@ impl BlobFile {
         }
     }
 
-    /// Where it is. It stays there while this is open, unless it proves to be damaged.
+    /// Its path. It stays there while this is open, unless it is found damaged.
     pub fn path(&self) -> PathBuf {
-        self.shelf.path(&self.digest)
+        self.directory.path(&self.digest)
     }
 
     /// Fills `buf` from byte `offset`.
@@ -117,11 +116,11 @@ impl BlobFile {
         self.file.read_exact_at(buf, offset)
     }
 
-    /// All of a small blob, compared with its digest once more; `None` if it was damaged, and
-    /// taken away for that.
+    /// All of a small blob, compared with its digest once more; `None` if it is damaged, and was
+    /// set aside.
     ///
     /// # Errors
-    /// When a damaged file cannot be taken away.
+    /// When a damaged file cannot be set aside.
     pub fn read_all(&self) -> Result<Option<Vec<u8>>, BlobError> {
         let path = self.path();
         let too_large = |_| BlobError::io("reading", &path)(io::ErrorKind::FileTooLarge.into());
@@ -138,7 +137,7 @@ impl BlobFile {
         };
         let metadata = self.file.metadata();
         let stamp = Stamp::of(&metadata.map_err(BlobError::io("examining", &path))?);
-        self.shelf.set_aside(&self.digest, &stamp, &damage)?;
+        self.directory.set_aside(&self.digest, &stamp, &damage)?;
         Ok(None)
     }
 }
@@ -150,6 +149,7 @@ impl Drop for BlobFile {
         }
         // `keep` counts from the end of the last use.
         let metadata = self.file.metadata().ok();
-        self.shelf.used(&self.digest, &self.file, metadata.as_ref());
+        self.directory
+            .record_use(&self.digest, &self.file, metadata.as_ref());
     }
 }

@@ -1,23 +1,21 @@
-//! Blobs that must stay, without an open file for each.
+//! Pins blobs, so that they are not evicted, without an open file for each.
 //!
 //! A pin is a shared lock on one byte of `DATA/pins`, at an offset that the digest decides: one
 //! descriptor is enough for all of them, other processes see them, and they end with the process.
 //! They are open file description locks (`fcntl(2)`), which is why a process's own are counted
-//! here. A pin is taken while the blob's file is open and locked, and whoever evicts a blob holds
-//! the exclusive lock of its file: so the two do not miss each other.
+//! here. A blob is pinned while its file is open and locked, and evicted under the exclusive lock of
+//! its file: so an eviction does not miss a pin.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use nix::fcntl::{FcntlArg, fcntl};
+use parking_lot::Mutex;
 
-use super::shelf::{Shelf, lock};
 use crate::oci::Digest;
-use crate::store::BlobError;
+use crate::store::error::BlobError;
 
 /// The pins of this process.
 #[derive(Debug)]
@@ -28,34 +26,24 @@ pub(super) struct Pins {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The file with a byte for each blob; not there where the disk does not take it.
+    /// The file with a byte for each blob; `None` if it cannot be created.
     file: Option<File>,
     /// How often each byte is pinned by this process.
     counts: HashMap<i64, usize>,
 }
 
-/// A blob that no process evicts until the last clone of this is dropped.
-#[derive(Debug, Clone)]
-pub struct BlobPin(#[allow(dead_code)] Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    shelf: Arc<Shelf>,
-    digest: Digest,
-}
-
-/// A lock of one byte. Its place is of 60 bits, so that it is no negative offset.
-fn of_byte(kind: libc::c_int, place: i64) -> Option<libc::flock> {
+/// A lock of one byte. Its offset has 60 bits, so that it is not negative.
+fn byte_lock(kind: libc::c_int, offset: i64) -> Option<libc::flock> {
     Some(libc::flock {
         l_type: libc::c_short::try_from(kind).ok()?,
         l_whence: libc::c_short::try_from(libc::SEEK_SET).ok()?,
-        l_start: place,
+        l_start: offset,
         l_len: 1,
         l_pid: 0,
     })
 }
 
-fn place_of(digest: &Digest) -> i64 {
+fn offset_of(digest: &Digest) -> i64 {
     let head = digest.hex().get(..15).unwrap_or_default();
     i64::from_str_radix(head, 16).unwrap_or_default()
 }
@@ -68,10 +56,10 @@ impl Pins {
         }
     }
 
-    fn hold(&self, digest: &Digest) -> Result<(), BlobError> {
-        let place = place_of(digest);
-        let mut state = lock(&self.state);
-        if let Some(count) = state.counts.get_mut(&place) {
+    pub(super) fn pin(&self, digest: &Digest) -> Result<(), BlobError> {
+        let offset = offset_of(digest);
+        let mut state = self.state.lock();
+        if let Some(count) = state.counts.get_mut(&offset) {
             *count += 1;
             return Ok(());
         }
@@ -85,80 +73,61 @@ impl Pins {
                 .open(&self.path);
             match opened.map_err(BlobError::io("opening", &self.path)) {
                 Ok(file) => state.file = Some(file),
-                // Nobody removes anything from a disk that cannot be written, and on a full one
-                // this process at least knows.
+                // Nothing is removed from a read-only disk, and on a full one the pin holds at
+                // least within this process.
                 Err(error) if error.is_no_space() => {}
                 Err(error) => return Err(error),
             }
         }
-        if let (Some(file), Some(lock)) = (&state.file, of_byte(libc::F_RDLCK, place)) {
+        if let (Some(file), Some(lock)) = (&state.file, byte_lock(libc::F_RDLCK, offset)) {
             fcntl(file, FcntlArg::F_OFD_SETLK(&lock))
                 .map_err(|error| BlobError::io("locking", &self.path)(error.into()))?;
         }
-        state.counts.insert(place, 1);
+        state.counts.insert(offset, 1);
         Ok(())
     }
 
-    fn release(&self, digest: &Digest) {
-        let place = place_of(digest);
-        let mut state = lock(&self.state);
-        let Some(count) = state.counts.get_mut(&place) else {
+    pub(super) fn unpin(&self, digest: &Digest) {
+        let offset = offset_of(digest);
+        let mut state = self.state.lock();
+        let Some(count) = state.counts.get_mut(&offset) else {
             return;
         };
         *count -= 1;
         if *count > 0 {
             return;
         }
-        state.counts.remove(&place);
-        if let (Some(file), Some(lock)) = (&state.file, of_byte(libc::F_UNLCK, place))
+        state.counts.remove(&offset);
+        if let (Some(file), Some(lock)) = (&state.file, byte_lock(libc::F_UNLCK, offset))
             && let Err(error) = fcntl(file, FcntlArg::F_OFD_SETLK(&lock))
         {
             tracing::warn!(%digest, %error, "a blob stays pinned until this process ends");
         }
     }
 
-    /// Whether any process has pinned a blob, or another one of the same place.
-    pub(super) fn has(&self, digest: &Digest) -> bool {
-        let place = place_of(digest);
-        let state = lock(&self.state);
-        if state.counts.contains_key(&place) {
+    /// Whether any process has pinned a blob, or another one with the same offset.
+    pub(super) fn is_pinned(&self, digest: &Digest) -> bool {
+        let offset = offset_of(digest);
+        let state = self.state.lock();
+        if state.counts.contains_key(&offset) {
             return true;
         }
         if let Some(file) = &state.file {
-            return is_locked(file, place);
+            return is_locked(file, offset);
         }
         // This process has pinned nothing yet; others may have.
         match File::open(&self.path) {
-            Ok(file) => is_locked(&file, place),
+            Ok(file) => is_locked(&file, offset),
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         }
     }
 }
 
-/// Whether another process has a lock on a byte; also if it cannot be told.
-fn is_locked(file: &File, place: i64) -> bool {
-    let Some(mut lock) = of_byte(libc::F_WRLCK, place) else {
+/// Whether another process has a lock on a byte; true if that cannot be determined.
+fn is_locked(file: &File, offset: i64) -> bool {
+    let Some(mut lock) = byte_lock(libc::F_WRLCK, offset) else {
         return true;
     };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
-    asked.is_err() || libc::c_int::from(lock.l_type) != libc::F_UNLCK
-}
-
-impl BlobPin {
-    /// Pins a blob whose file is open, and locked for that.
-    pub(super) fn new(shelf: &Arc<Shelf>, digest: &Digest) -> Result<Self, BlobError> {
-        shelf.pins.hold(digest)?;
-        Ok(Self(Arc::new(Held {
-            shelf: Arc::clone(shelf),
-            digest: digest.clone(),
-        })))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // `keep` counts from here.
-        lock(&self.shelf.uses).insert(self.digest.clone(), SystemTime::now());
-        self.shelf.pins.release(&self.digest);
-    }
+    let read = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    read.is_err() || libc::c_int::from(lock.l_type) != libc::F_UNLCK
 }

@@ -1,8 +1,8 @@
-//! The scrubber reads all blobs again, over and over, at a bounded rate: damage is found before
-//! someone asks for what is damaged.
+//! The scrubber verifies all blobs again and again, at a bounded rate, so that damage is found
+//! before a damaged blob is requested.
 //!
-//! One process of those that share a data directory does it, as long as it holds the lock of
-//! `DATA/scrub`. Whatever was not verified for the longest time comes first.
+//! Of the processes that share a data directory, the one that holds the lock of `DATA/scrub` does
+//! it. Blobs that were not verified for the longest time come first.
 
 use std::cmp::Reverse;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -10,25 +10,27 @@ use std::io::{Read as _, Seek as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::{Condvar, Mutex};
+
+use super::directory::BlobDirectory;
 use super::examine::{BlobEntry, Examined};
-use super::shelf::{Shelf, lock};
 use crate::oci::Digest;
-use crate::store::BlobError;
+use crate::store::error::BlobError;
 
-/// What reading a small file counts for at least: it costs the disk a search.
-const LEAST: u64 = 32 << 10;
-const LARGEST_CHUNK: u64 = 1 << 20;
-const SMALLEST_CHUNK: u64 = 4 << 10;
-/// A round takes no less: a small cache need not be read all the time.
-const ROUND: Duration = Duration::from_secs(5);
-/// How long to wait when another process scrubs, or when the disk refuses.
-const PAUSE: Duration = Duration::from_secs(30);
+/// The least that reading a file counts for: it costs the disk a seek.
+const MIN_COST_BYTES: u64 = 32 << 10;
+const MAX_CHUNK_BYTES: u64 = 1 << 20;
+const MIN_CHUNK_BYTES: u64 = 4 << 10;
+/// A round takes at least this long: a small cache need not be read all the time.
+const MIN_ROUND: Duration = Duration::from_secs(5);
+/// The time between attempts when another process scrubs, or after an error of the disk.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A scrubber at work, until dropped.
+/// A running scrubber, until dropped.
 #[derive(Debug)]
 pub struct Scrubber(Arc<Stop>);
 
@@ -40,35 +42,33 @@ struct Stop {
 
 impl Drop for Scrubber {
     fn drop(&mut self) {
-        *lock(&self.0.is_asked) = true;
+        *self.0.is_asked.lock() = true;
         self.0.asked.notify_all();
     }
 }
 
 impl Stop {
-    /// Waits, and says whether the scrubber is to end.
+    /// Waits; returns whether the scrubber is to stop.
     fn wait(&self, time: Duration) -> bool {
-        let asked = lock(&self.is_asked);
-        let waited = self
-            .asked
-            .wait_timeout_while(asked, time, |is_asked| !*is_asked);
-        let (asked, _): (MutexGuard<'_, bool>, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *asked
+        let mut is_asked = self.is_asked.lock();
+        self.asked
+            .wait_while_for(&mut is_asked, |is_asked| !*is_asked, time);
+        *is_asked
     }
 }
 
-/// What a round came to.
+/// The outcome of a round.
 enum Round {
-    /// All was read.
+    /// All blobs were read.
     Complete,
-    /// Something was damaged and could not be taken away.
+    /// A damaged blob could not be set aside.
     Incomplete,
     Stopped,
 }
 
 /// The state of one process's scrubber.
 struct Scrub {
-    shelf: Arc<Shelf>,
+    directory: Arc<BlobDirectory>,
     /// Bytes a second.
     rate: NonZeroU64,
     stop: Arc<Stop>,
@@ -76,12 +76,15 @@ struct Scrub {
     next: Instant,
 }
 
-/// Starts to scrub at so many bytes a second.
-pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, BlobError> {
+/// Starts a scrubber of so many bytes a second.
+pub(super) fn start(
+    directory: Arc<BlobDirectory>,
+    rate: NonZeroU64,
+) -> Result<Scrubber, BlobError> {
     let stop = Arc::new(Stop::default());
-    let path = shelf.data_dir.join("scrub");
+    let path = directory.data_dir.join("scrub");
     let mut scrub = Scrub {
-        shelf,
+        directory,
         rate,
         stop: Arc::clone(&stop),
         next: Instant::now(),
@@ -97,7 +100,7 @@ pub(super) fn start(shelf: Arc<Shelf>, rate: NonZeroU64) -> Result<Scrubber, Blo
     Ok(Scrubber(stop))
 }
 
-/// The file with the scrubber's lock; for reading alone where it cannot be written.
+/// The file with the scrubber's lock; read-only if it cannot be written.
 fn open(path: &Path) -> Result<File, BlobError> {
     let opened = OpenOptions::new()
         .read(true)
@@ -132,7 +135,7 @@ impl Scrub {
                 }
                 Err(error) => tracing::warn!(%error, "the scrubber waits for its file"),
             }
-            if self.stop.wait(PAUSE) {
+            if self.stop.wait(RETRY_INTERVAL) {
                 return;
             }
         };
@@ -141,13 +144,13 @@ impl Scrub {
             let pause = match self.round() {
                 Ok(Round::Complete) => {
                     self.write_last_round(path);
-                    ROUND.saturating_sub(begun.elapsed())
+                    MIN_ROUND.saturating_sub(begun.elapsed())
                 }
-                Ok(Round::Incomplete) => PAUSE,
+                Ok(Round::Incomplete) => RETRY_INTERVAL,
                 Ok(Round::Stopped) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the scrubber cannot go on now");
-                    PAUSE
+                    RETRY_INTERVAL
                 }
             };
             if self.stop.wait(pause) {
@@ -156,50 +159,54 @@ impl Scrub {
         }
     }
 
-    /// Reads all that was not verified since the round began.
+    /// Reads all blobs that were not verified since the round began.
     fn round(&mut self) -> Result<Round, BlobError> {
-        let shelf = Arc::clone(&self.shelf);
-        let begun = shelf.known.now();
-        let entries = shelf.entries()?;
+        let directory = Arc::clone(&self.directory);
+        let begun = directory.verified.now();
+        let entries = directory.entries()?;
         let there = entries.iter().map(|entry| &entry.digest).collect();
-        shelf.known.retain(&there, begun);
-        let mut came_to = Round::Complete;
-        for digest in ordered(entries, |digest| shelf.known.verified_at(digest)) {
-            if shelf.known.verified_at(&digest) >= Some(begun) {
+        directory.verified.retain(&there, begun);
+        let mut outcome = Round::Complete;
+        for digest in ordered(entries, |digest| directory.verified.verified_at(digest)) {
+            if directory.verified.verified_at(&digest) >= Some(begun) {
                 continue;
             }
-            let before = shelf.counters.read().scrubbed_bytes;
+            let before = directory.counters.read().scrubbed_bytes;
             match self.scrub(&digest) {
                 Ok(Examined::Stopped) => return Ok(Round::Stopped),
-                Ok(Examined::Sound | Examined::Damaged { .. }) => shelf.counters.scrubbed(),
+                Ok(Examined::Sound | Examined::Damaged { .. }) => directory.counters.scrubbed(),
                 Ok(Examined::Gone) => {}
                 Err(error) => {
                     tracing::warn!(%digest, %error, "a blob cannot be scrubbed");
-                    came_to = Round::Incomplete;
+                    outcome = Round::Incomplete;
                 }
             }
-            let read = shelf.counters.read().scrubbed_bytes.saturating_sub(before);
-            if !self.paced(LEAST.saturating_sub(read)) {
+            let read = directory
+                .counters
+                .read()
+                .scrubbed_bytes
+                .saturating_sub(before);
+            if !self.paced(MIN_COST_BYTES.saturating_sub(read)) {
                 return Ok(Round::Stopped);
             }
         }
-        Ok(came_to)
+        Ok(outcome)
     }
 
     fn scrub(&mut self, digest: &Digest) -> Result<Examined, BlobError> {
-        let shelf = Arc::clone(&self.shelf);
-        let eighth = (self.rate.get() / 8).clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
+        let directory = Arc::clone(&self.directory);
+        let eighth = (self.rate.get() / 8).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
         let chunk = usize::try_from(eighth).unwrap_or(4096);
-        shelf.examine(digest, true, chunk, |read| {
-            shelf.counters.scrubbed_bytes(read);
+        directory.examine(digest, true, chunk, |read| {
+            directory.counters.scrubbed_bytes(read);
             self.paced(read)
         })
     }
 
-    /// Waits until so many more bytes keep within the rate; whether to go on.
+    /// Waits until so many more bytes are within the rate; returns whether to continue.
     fn paced(&mut self, bytes: u64) -> bool {
         let now = Instant::now();
-        // Time that the disk took is not made up for.
+        // Time that the disk took is not caught up on.
         let next = self.next.max(now).checked_add(cost(bytes, self.rate));
         self.next = next.unwrap_or(now);
         !self.stop.wait(self.next - now)
@@ -213,26 +220,26 @@ impl Scrub {
         if read.is_ok()
             && let Ok(seconds) = text.trim().parse()
         {
-            self.shelf.counters.last_round(seconds);
+            self.directory.counters.last_round(seconds);
         }
     }
 
     fn write_last_round(&self, path: &Path) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.map_or(0, |since| since.as_secs());
-        self.shelf.counters.round_ended();
-        self.shelf.counters.last_round(seconds);
-        // The file with the lock may be open for reading alone.
+        self.directory.counters.round_ended();
+        self.directory.counters.last_round(seconds);
+        // The file with the lock may be open read-only.
         let file = OpenOptions::new().write(true).open(path);
         let written =
             file.and_then(|file| file.write_all_at(format!("{seconds:<20}\n").as_bytes(), 0));
         match written.map_err(BlobError::io("writing", path)) {
             Ok(()) => {}
             Err(error) if error.is_no_space() => {
-                tracing::debug!(%error, "the end of the scrubber's round is not written down");
+                tracing::debug!(%error, "the end of the scrubber's round is not recorded");
             }
             Err(error) => {
-                tracing::warn!(%error, "the end of the scrubber's round cannot be written down");
+                tracing::warn!(%error, "the end of the scrubber's round cannot be recorded");
             }
         }
     }
@@ -244,7 +251,7 @@ fn cost(bytes: u64, rate: NonZeroU64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// Those never verified first, of them those that were used last; then by verification.
+/// Never verified ones first, of these the last used first; then by the time of verification.
 fn ordered(
     mut entries: Vec<BlobEntry>,
     verified_at: impl Fn(&Digest) -> Option<Duration>,
@@ -264,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_take_the_longer_the_lower_the_rate_is() {
+    fn the_cost_of_bytes_is_their_time_at_the_rate() {
         let rate = |rate| NonZeroU64::new(rate).unwrap();
         assert_eq!(cost(8 << 20, rate(8 << 20)), Duration::from_secs(1));
         assert_eq!(cost(0, rate(1)), Duration::ZERO);
@@ -273,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_verified_for_the_longest_time_comes_first() {
+    fn blobs_not_verified_for_the_longest_time_come_first() {
         let entry = |name: &[u8], used: u64| BlobEntry {
             digest: Digest::of(name),
             size: 0,

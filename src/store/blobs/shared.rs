@@ -1,26 +1,18 @@
 //! Blobs that are read now and then for a long time, such as the lower layers of a chain: their
 //! files are opened when they are read, and a bounded number of them stays open.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex};
-
-use nix::sys::resource::{Resource, getrlimit};
+use std::sync::Arc;
 
 use super::file::BlobFile;
-use super::pins::BlobPin;
-use super::shelf::lock;
-use super::{BlobStore, off_task};
+use super::pin::BlobPin;
+use super::store::{BlobStore, off_task};
 use crate::oci::Digest;
-use crate::store::{BlobError, Shortage};
+use crate::store::error::BlobError;
+use crate::store::shortage::Shortage;
 
-/// Most files that stay open, however many this process may open.
-const MOST: u64 = 256;
-/// What part of the files that this process may open these are.
-const SHARE: u64 = 8;
-
-/// A blob that stays where it is and can be read whenever, and is open only while it is read
-/// often. Cheap to clone.
+/// A pinned blob that can be read at any time; its file is open only while it is read often. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct SharedBlob(Arc<Inner>);
 
@@ -32,75 +24,26 @@ struct Inner {
     pin: BlobPin,
 }
 
-/// The files that are open for [`SharedBlob`]s.
-#[derive(Debug, Default)]
-pub(super) struct Files(Mutex<Open>);
-
-#[derive(Debug, Default)]
-struct Open {
-    files: HashMap<Digest, (Arc<BlobFile>, u64)>,
-    /// Counts uses: what has the lowest number was not used for the longest time.
-    uses: u64,
-}
-
-impl Files {
-    fn get(&self, digest: &Digest) -> Option<Arc<BlobFile>> {
-        let mut open = lock(&self.0);
-        open.uses += 1;
-        let now = open.uses;
-        let (file, used) = open.files.get_mut(digest)?;
-        // Opening it again tells what is wrong with it.
-        if file.is_suspect() {
-            return None;
-        }
-        *used = now;
-        Some(Arc::clone(file))
+impl BlobStore {
+    /// Keeps a blob for reading now and then: pinned, and open only while it is read often.
+    ///
+    /// # Errors
+    /// When the disk refuses to pin it.
+    pub fn share(&self, file: BlobFile) -> Result<SharedBlob, BlobError> {
+        SharedBlob::new(self.clone(), file)
     }
-
-    /// Keeps a file open; gives what is to be closed for it, where no lock is held.
-    fn put(&self, file: &Arc<BlobFile>) -> Vec<Arc<BlobFile>> {
-        let most = most();
-        let mut open = lock(&self.0);
-        open.uses += 1;
-        let entry = (Arc::clone(file), open.uses);
-        let replaced = open.files.insert(file.digest().clone(), entry);
-        let mut closed: Vec<_> = replaced.into_iter().map(|(file, _)| file).collect();
-        while open.files.len() > most {
-            let oldest = open.files.iter().min_by_key(|(_, (_, used))| *used);
-            let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) else {
-                break;
-            };
-            closed.extend(open.files.remove(&oldest).map(|(file, _)| file));
-        }
-        closed
-    }
-
-    fn take(&self, digest: &Digest) -> Option<Arc<BlobFile>> {
-        lock(&self.0).files.remove(digest).map(|(file, _)| file)
-    }
-
-    fn take_all(&self) -> Vec<Arc<BlobFile>> {
-        let files = std::mem::take(&mut lock(&self.0).files);
-        files.into_values().map(|(file, _)| file).collect()
-    }
-}
-
-/// Most files that stay open: the limit may have been raised or lowered since it was asked for.
-fn most() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(MOST, |(soft, _)| soft);
-    usize::try_from((limit / SHARE).clamp(8, MOST)).unwrap_or(8)
 }
 
 impl SharedBlob {
     /// Shares a blob whose file is open.
-    pub(super) fn new(blobs: BlobStore, file: BlobFile) -> Result<Self, BlobError> {
+    fn new(blobs: BlobStore, file: BlobFile) -> Result<Self, BlobError> {
         let shared = Inner {
             digest: file.digest().clone(),
             size: file.size(),
             pin: file.pin()?,
             blobs,
         };
-        drop(shared.blobs.files.put(&Arc::new(file)));
+        drop(shared.blobs.open_files.put(&Arc::new(file)));
         Ok(Self(Arc::new(shared)))
     }
 
@@ -114,7 +57,7 @@ impl SharedBlob {
         self.0.size
     }
 
-    /// What keeps it in the store, for whoever needs only that.
+    /// The pin that keeps it in the store.
     pub fn pin(&self) -> BlobPin {
         self.0.pin.clone()
     }
@@ -132,31 +75,31 @@ impl SharedBlob {
 
     fn file(&self) -> Result<Arc<BlobFile>, BlobError> {
         let Inner { blobs, digest, .. } = &*self.0;
-        if let Some(file) = blobs.files.get(digest) {
+        if let Some(file) = blobs.open_files.get(digest) {
             return Ok(file);
         }
         let opened = match blobs.open(digest) {
             Err(error) if Shortage::among(&error) == Some(Shortage::Files) => {
-                drop(blobs.files.take_all());
+                drop(blobs.open_files.take_all());
                 blobs.open(digest)?
             }
             opened => opened?,
         };
         let Some(file) = opened else {
-            let cause = "its file was damaged or removed; it is made again when it is asked for";
+            let cause = "its file was damaged or removed; it is made again when it is requested";
             let path = blobs.path(digest);
             return Err(BlobError::io("reading", &path)(io::Error::other(cause)));
         };
         let file = Arc::new(file);
-        drop(blobs.files.put(&file));
+        drop(blobs.open_files.put(&file));
         Ok(file)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Whoever else shares the blob opens it again.
-        if let Some(file) = self.blobs.files.take(&self.digest) {
+        // Other shared instances of the blob open it again.
+        if let Some(file) = self.blobs.open_files.take(&self.digest) {
             off_task(file);
         }
     }

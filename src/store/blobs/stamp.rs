@@ -1,12 +1,12 @@
-//! What tells one state of a file from another without reading it.
+//! The state of a file as its metadata shows it, without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
-/// What a file looked like.
+/// The state of a file.
 ///
-/// The time of modification is set by whoever uses a blob, and setting it changes the time of
+/// The time of modification is set at each use of a blob, and setting it changes the time of
 /// change. Writing to a file sets both to the same instant, so that equal times say that its
 /// bytes were written, and by which change. Damage below the file system leaves no trace here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_is_seen_and_a_noted_use_is_not() {
+    fn a_write_changes_the_stamp_and_a_recorded_use_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let mut file = File::create(&path).unwrap();

@@ -1,22 +1,22 @@
-//! Blobs in the making.
+//! Temporary files of blobs that are being written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::is_linked;
-use crate::store::BlobError;
+use super::filesystem::is_linked;
+use crate::store::error::BlobError;
 
-/// A blob in the making; removed when dropped before it was committed.
+/// The temporary file of a blob that is being written; removed when dropped before the commit.
 ///
-/// The file carries a shared lock for as long as it, or a clone of it, is open: that tells
-/// other processes that its maker lives.
+/// The file has a shared lock for as long as it, or a clone of it, is open: so other processes do
+/// not remove it.
 #[derive(Debug)]
 pub struct TempBlob {
     file: File,
     path: PathBuf,
-    is_placed: bool,
+    is_persisted: bool,
 }
 
 impl TempBlob {
@@ -36,19 +36,19 @@ impl TempBlob {
             };
             file.lock_shared()
                 .map_err(BlobError::io("locking", &path))?;
-            // Between the two a starting process may have taken it for a leftover.
+            // Between the two a starting process may have removed it as a leftover.
             if is_linked(&file, &path)? {
                 return Ok(Self {
                     file,
                     path,
-                    is_placed: false,
+                    is_persisted: false,
                 });
             }
         }
     }
 
-    /// The file, open for reading and writing. A clone of it (`try_clone`) may be given away;
-    /// all writing must have ended before the commit.
+    /// The file, open for reading and writing. It may be cloned (`try_clone`); all writing must
+    /// have ended before the commit.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -58,25 +58,25 @@ impl TempBlob {
         &self.path
     }
 
-    pub(super) fn placed(&mut self) {
-        self.is_placed = true;
+    pub(super) fn set_persisted(&mut self) {
+        self.is_persisted = true;
     }
 }
 
 impl Drop for TempBlob {
     fn drop(&mut self) {
-        if !self.is_placed {
+        if !self.is_persisted {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes the files whose makers are gone.
+/// Removes the files of processes that ended.
 pub(super) fn remove_leftovers(directory: &Path) -> Result<(), BlobError> {
     let entries = fs::read_dir(directory).map_err(BlobError::io("listing", directory))?;
     for entry in entries {
         let path = entry.map_err(BlobError::io("listing", directory))?.path();
-        // Whatever cannot be opened or is no plain file was not made here.
+        // What cannot be opened or is no regular file is not one of these.
         let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
         let Some(file) = is_file.then(|| File::open(&path).ok()).flatten() else {
             continue;
@@ -86,7 +86,7 @@ pub(super) fn remove_leftovers(directory: &Path) -> Result<(), BlobError> {
                 Ok(()) => tracing::info!(path = %path.display(), "removed a leftover"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => match BlobError::io("removing", &path)(error) {
-                    // A disk that cannot be written now: whoever starts next removes it.
+                    // The disk cannot be written now: the next process to start removes it.
                     error if error.is_no_space() => tracing::warn!(%error, "a leftover stays"),
                     error => return Err(error),
                 },

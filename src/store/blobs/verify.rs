@@ -1,92 +1,42 @@
-//! A blob's file is opened only after all of its bytes were seen to be the ones that its digest
-//! names: once after a start, and again when the file was replaced or written to.
+//! Verifies a blob's file before it is opened: all of its bytes against its digest, once after the
+//! start of the process, and again when the file was replaced or written to.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::damage::{Aside, Damage};
+use super::directory::BlobDirectory;
+use super::entry::{PathEntry, open_entry};
 use super::file::BlobFile;
-use super::shelf::Shelf;
 use super::stamp::Stamp;
 use crate::oci::{Digest, Hasher};
-use crate::store::BlobError;
+use crate::store::error::BlobError;
 
-/// Bytes read at once: what a verification takes of memory.
-pub(super) const CHUNK: usize = 1 << 20;
-/// How often a file is looked up that is replaced whenever it was opened.
-const ATTEMPTS: usize = 16;
+/// Bytes that are read at a time: the memory of one verification.
+pub(super) const VERIFY_CHUNK_BYTES: usize = 1 << 20;
+/// How often a file is opened that is replaced each time.
+const MAX_OPEN_ATTEMPTS: usize = 16;
 
-/// What one look at a blob's place finds.
-pub(super) enum Looked {
+/// What a lookup of a blob finds, without reading it.
+pub(super) enum Lookup {
     Absent,
     /// A file that was verified.
     Sound(BlobFile),
-    /// Something that was not.
+    /// Something that was not verified.
     Unverified,
 }
 
-/// What is in a blob's place.
-pub(super) enum Place {
-    Empty,
-    File(File, Metadata),
-    /// What cannot be a blob.
-    Unusable(Damage, Stamp),
-}
-
-/// What reading a file comes to.
-pub(super) enum Finding {
+/// The outcome of reading a file.
+pub(super) enum ReadOutcome {
     Sound,
     Damaged(Damage),
-    /// It was not read to its end, or written to meanwhile.
+    /// It was not read to its end, or was written to meanwhile.
     Unfinished,
 }
 
-/// Opens what is at `path`, if it is a file; nothing else can hold this up.
-pub(super) fn open_place(path: &Path) -> Result<Place, BlobError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
-    let error = match opened {
-        Ok(file) => {
-            let metadata = file.metadata().map_err(BlobError::io("examining", path))?;
-            if metadata.is_file() {
-                return Ok(Place::File(file, metadata));
-            }
-            let damage = Damage::not_a_file(metadata.file_type());
-            return Ok(Place::Unusable(damage, Stamp::of(&metadata)));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Empty),
-        Err(error) => error,
-    };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.is_file() => {
-            let damage = Damage::not_a_file(metadata.file_type());
-            Ok(Place::Unusable(damage, Stamp::of(&metadata)))
-        }
-        Ok(metadata) if is_of_the_file(&error) => {
-            let damage = Damage::Unreadable(error.to_string());
-            Ok(Place::Unusable(damage, Stamp::of(&metadata)))
-        }
-        Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(Place::Empty),
-        Ok(_) | Err(_) => Err(BlobError::io("opening", path)(error)),
-    }
-}
-
-/// Whether an error is about this file, and not about what this process may use.
-fn is_of_the_file(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EACCES | libc::EPERM | libc::EIO | libc::EBADMSG | libc::EUCLEAN | libc::ENODATA
-        )
-    )
-}
-
-/// Hashes a file from its beginning; `None` when `go_on` ended it.
+/// Hashes a file from its beginning; `None` if `go_on` stopped it.
 fn digest_of(
     file: &File,
     kind: &Digest,
@@ -112,13 +62,13 @@ fn digest_of(
     }
 }
 
-impl Shelf {
-    /// Opens and pins what is in a blob's place.
-    pub(super) fn pin(&self, digest: &Digest) -> Result<Place, BlobError> {
+impl BlobDirectory {
+    /// Opens what is at a blob's path; a file is locked against eviction.
+    pub(super) fn open_locked(&self, digest: &Digest) -> Result<PathEntry, BlobError> {
         let path = self.path(digest);
-        for _ in 0..ATTEMPTS {
-            let (file, opened) = match open_place(&path)? {
-                Place::File(file, metadata) => (file, metadata),
+        for _ in 0..MAX_OPEN_ATTEMPTS {
+            let (file, opened) = match open_entry(&path)? {
+                PathEntry::File(file, metadata) => (file, metadata),
                 other => return Ok(other),
             };
             file.lock_shared()
@@ -126,10 +76,12 @@ impl Shelf {
             // It may have been evicted or replaced between the two.
             match fs::symlink_metadata(&path) {
                 Ok(named) if Stamp::of(&named).is_same_file(&Stamp::of(&opened)) => {
-                    return Ok(Place::File(file, named));
+                    return Ok(PathEntry::File(file, named));
                 }
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Empty),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(PathEntry::Missing);
+                }
                 Err(error) => return Err(BlobError::io("examining", &path)(error)),
             }
         }
@@ -137,45 +89,49 @@ impl Shelf {
         Err(BlobError::io("opening", &path)(io::Error::other(cause)))
     }
 
-    /// Opens a blob if that needs no reading.
-    pub(super) fn look(self: &Arc<Self>, digest: &Digest) -> Result<Looked, BlobError> {
-        Ok(match self.pin(digest)? {
-            Place::Empty => Looked::Absent,
-            Place::File(file, metadata) => match self.known.sound(digest, &Stamp::of(&metadata)) {
-                Some(flag) => {
-                    Looked::Sound(BlobFile::new(self, digest.clone(), file, &metadata, flag))
+    /// Opens a blob if its file was verified before.
+    pub(super) fn lookup(self: &Arc<Self>, digest: &Digest) -> Result<Lookup, BlobError> {
+        Ok(match self.open_locked(digest)? {
+            PathEntry::Missing => Lookup::Absent,
+            PathEntry::File(file, metadata) => {
+                match self.verified.flag(digest, &Stamp::of(&metadata)) {
+                    Some(flag) => {
+                        Lookup::Sound(BlobFile::new(self, digest.clone(), file, &metadata, flag))
+                    }
+                    None => Lookup::Unverified,
                 }
-                None => Looked::Unverified,
-            },
-            Place::Unusable(..) => Looked::Unverified,
+            }
+            PathEntry::Unusable(..) => Lookup::Unverified,
         })
     }
 
-    /// Opens a blob, reading all of it first unless it is known to be sound. What is damaged goes
-    /// away: then there is none.
+    /// Opens a blob, verifying all of it first unless that was done before. A damaged file is set
+    /// aside: then there is none.
     pub(super) fn open_verified(
         self: &Arc<Self>,
         digest: &Digest,
     ) -> Result<Option<BlobFile>, BlobError> {
-        for _ in 0..ATTEMPTS {
-            let (damage, stamp) = match self.pin(digest)? {
-                Place::Empty => return Ok(None),
-                Place::Unusable(damage, stamp) => (damage, stamp),
-                Place::File(file, metadata) => {
+        for _ in 0..MAX_OPEN_ATTEMPTS {
+            let (damage, stamp) = match self.open_locked(digest)? {
+                PathEntry::Missing => return Ok(None),
+                PathEntry::Unusable(damage, stamp) => (damage, stamp),
+                PathEntry::File(file, metadata) => {
                     let stamp = Stamp::of(&metadata);
-                    let known = self.known.sound(digest, &stamp);
+                    let known = self.verified.flag(digest, &stamp);
                     let finding = match known {
-                        Some(_) => Finding::Sound,
-                        None => self.read_through(digest, &file, &stamp, CHUNK, |_| true),
+                        Some(_) => ReadOutcome::Sound,
+                        None => {
+                            self.read_through(digest, &file, &stamp, VERIFY_CHUNK_BYTES, |_| true)
+                        }
                     };
                     match finding {
-                        Finding::Sound => {
-                            let flag = known.unwrap_or_else(|| self.known.verified(digest, stamp));
+                        ReadOutcome::Sound => {
+                            let flag = known.unwrap_or_else(|| self.verified.record(digest, stamp));
                             let blob = BlobFile::new(self, digest.clone(), file, &metadata, flag);
                             return Ok(Some(blob));
                         }
-                        Finding::Damaged(damage) => (damage, stamp),
-                        Finding::Unfinished => continue,
+                        ReadOutcome::Damaged(damage) => (damage, stamp),
+                        ReadOutcome::Unfinished => continue,
                     }
                 }
             };
@@ -189,8 +145,8 @@ impl Shelf {
         ))
     }
 
-    /// Reads a file to its end and compares it with its blob's digest. `go_on` is told of the
-    /// bytes of each chunk, and may end it.
+    /// Reads a file to its end and compares it with its blob's digest. `go_on` is called with the
+    /// number of bytes of each chunk, and may stop it.
     pub(super) fn read_through(
         &self,
         digest: &Digest,
@@ -198,40 +154,40 @@ impl Shelf {
         stamp: &Stamp,
         chunk: usize,
         go_on: impl FnMut(u64) -> bool,
-    ) -> Finding {
-        if let Some(expected) = self.known.size(digest)
+    ) -> ReadOutcome {
+        if let Some(expected) = self.verified.size(digest)
             && expected != stamp.size
         {
-            return Finding::Damaged(Damage::Size {
+            return ReadOutcome::Damaged(Damage::Size {
                 expected,
                 found: stamp.size,
             });
         }
         let found = match digest_of(file, digest, chunk, go_on) {
             Ok(Some(found)) => found,
-            Ok(None) => return Finding::Unfinished,
-            Err(error) => return Finding::Damaged(Damage::Unreadable(error.to_string())),
+            Ok(None) => return ReadOutcome::Unfinished,
+            Err(error) => return ReadOutcome::Damaged(Damage::Unreadable(error.to_string())),
         };
         self.counters.verified(stamp.size);
         match file.metadata() {
             Ok(after) if !Stamp::of(&after).was_written_since(stamp) => {}
-            Ok(_) => return Finding::Unfinished,
-            Err(error) => return Finding::Damaged(Damage::Unreadable(error.to_string())),
+            Ok(_) => return ReadOutcome::Unfinished,
+            Err(error) => return ReadOutcome::Damaged(Damage::Unreadable(error.to_string())),
         }
         if found == *digest {
-            Finding::Sound
+            ReadOutcome::Sound
         } else {
-            Finding::Damaged(Damage::Digest { found })
+            ReadOutcome::Damaged(Damage::Digest { found })
         }
     }
 
-    /// Takes a damaged file away from its blob's place.
+    /// Moves a damaged file away from its blob's path.
     pub(super) fn set_aside(
         &self,
         digest: &Digest,
         stamp: &Stamp,
         damage: &Damage,
     ) -> Result<Aside, BlobError> {
-        self.hold()?.set_aside(digest, stamp, damage)
+        self.lock()?.set_aside(digest, stamp, damage)
     }
 }

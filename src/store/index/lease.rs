@@ -1,4 +1,4 @@
-//! Leases: who is making a chain right now, across processes and replicas.
+//! Leases: one process among all replicas converts a chain at a time.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ pub struct Lease {
     pub(super) token: String,
 }
 
-/// What came of trying to acquire a lease.
+/// The outcome of an attempt to acquire a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acquired {
-    /// It is the caller's.
+    /// The caller has it.
     Mine(Lease),
-    /// It is another's.
+    /// Another holder has it.
     Held {
-        /// Whose.
+        /// The holder.
         holder: String,
-        /// How long it lasts without another heartbeat; zero when it ran out just now.
+        /// How long it lasts without another heartbeat; zero if it just expired.
         remaining: Duration,
     },
 }
@@ -46,7 +46,7 @@ impl Lease {
             loop {
                 sleep(ttl / 3).await;
                 let asked_at = Instant::now();
-                // Whatever the answer, the lease has run out when it comes later.
+                // If the answer comes later, the lease has expired.
                 match timeout_at(last_good + ttl, beats.heartbeat(&lease, ttl)).await {
                     Ok(Ok(true)) => last_good = asked_at,
                     Ok(Ok(false)) => {
@@ -76,7 +76,7 @@ impl Lease {
     }
 }
 
-/// Keeps a lease alive until released or dropped. Dropped without release, the lease runs out.
+/// Keeps a lease alive until released or dropped. If dropped without release, the lease expires.
 #[derive(Debug)]
 pub struct LeaseKeeper {
     lease: Lease,
@@ -86,8 +86,8 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Whether the lease is, or may be, another's by now. What is being made stays correct (the
-    /// bytes are the same whoever makes them); it may be made twice.
+    /// Whether another holder has the lease by now, or may have it. The work stays correct, since
+    /// the bytes are the same; it may be done twice.
     pub fn is_lost(&self) -> bool {
         *self.is_lost.borrow()
     }
@@ -100,7 +100,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Gives the lease back; a failure to do so is logged, and the lease runs out by itself.
+    /// Releases the lease; a failure is logged, and the lease expires.
     pub async fn release(self) {
         self.task.abort();
         if let Err(error) = self.index.release(&self.lease).await {

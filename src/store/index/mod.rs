@@ -1,89 +1,29 @@
-//! The index: which converted blob belongs to which chain, image and repository, and who
-//! is making one right now.
+//! The index: which converted blob belongs to which chain, image and repository, and the leases of
+//! the processes that are converting one.
 //!
 //! The tables `overlaybd_layers` and `overlaybd_manifests` are the reference converter's and
-//! are shared with it; what this program knows beyond them is in tables of its own, whose
-//! names begin with `overlaybd_proxy_`. Both databases behave alike.
+//! are shared with it; this program's own tables have names that begin with `overlaybd_proxy_`. Both
+//! databases behave alike.
 
 mod lease;
 mod mysql;
+mod rows;
 mod schema;
 mod shared;
 mod sqlite;
+mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use lease::{Acquired, Lease, LeaseKeeper};
 pub use mysql::{Dsn, MysqlConfig, Tls};
+pub use rows::{LayerRow, MAX_ELSEWHERE, ManifestKey, ManifestRow, Origin};
 pub use shared::SharedLayer;
 
-use super::IndexError;
+use super::error::IndexError;
 use crate::oci::{ChainId, DiffId, Digest, RepoName};
-
-/// Whose a row is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// This program wrote it, with these settings and format version.
-    Ours {
-        /// The text given to [`Index::put_built`] or [`Index::put_built_manifest`].
-        variant: String,
-    },
-    /// Another tool wrote it.
-    Foreign,
-}
-
-/// The converted blob of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerRow {
-    /// The converted blob.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whose the row is.
-    pub origin: Origin,
-}
-
-/// What a row of `overlaybd_manifests` is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestKey {
-    /// The registry's host name, as in the image's name.
-    pub host: String,
-    /// The repository.
-    pub repo: RepoName,
-    /// The source manifest.
-    pub source: Digest,
-    /// The converted manifest's media type.
-    pub media_type: String,
-}
-
-/// A converted manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestRow {
-    /// The converted manifest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whose the row is.
-    pub origin: Origin,
-}
-
-impl LayerRow {
-    /// Whether this program made it with these settings.
-    pub fn is_variant(&self, variant: &str) -> bool {
-        matches!(&self.origin, Origin::Ours { variant: made_with } if made_with == variant)
-    }
-}
-
-impl ManifestRow {
-    /// Whether this program made it with these settings.
-    pub fn is_variant(&self, variant: &str) -> bool {
-        matches!(&self.origin, Origin::Ours { variant: made_with } if made_with == variant)
-    }
-}
-
-/// Most rows of other repositories that one lookup gives.
-pub const MAX_ELSEWHERE: usize = 64;
+use values::{check, check_key, milliseconds, signed};
 
 /// The index. Cheap to clone; the clones share one connection or pool.
 #[derive(Debug, Clone)]
@@ -120,7 +60,7 @@ impl Index {
         mysql::MysqlIndex::open(config).await.map(Self::Mysql)
     }
 
-    /// Asks the database whether it is there.
+    /// Checks whether the database answers.
     ///
     /// # Errors
     /// [`IndexError::Unavailable`] when it is not.
@@ -128,24 +68,24 @@ impl Index {
         either!(self, index => index.ping())
     }
 
-    /// Why nothing can be recorded, if nothing can: the disk with the file is full or read-only.
-    /// What was recorded is read all the same.
+    /// Why the index cannot be written, if it cannot: the disk with the file is full or read-only.
+    /// It can be read all the same.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn read_only(&self) -> Result<Option<String>, IndexError> {
         match self {
             Self::Sqlite(index) => index.read_only().await,
-            // Its disk is another's, and its errors tell.
+            // Its errors say so.
             Self::Mysql(_) => Ok(None),
         }
     }
 
-    /// The row of a chain in one repository. A row whose digest or size is no digest or size
-    /// cannot be used by anyone: it is logged and passed over.
+    /// The row of a chain in one repository. A row with an invalid digest or size is logged and
+    /// ignored.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_layer(
         &self,
         host: &str,
@@ -160,7 +100,7 @@ impl Index {
     /// `variant` first, then by name; at most [`MAX_ELSEWHERE`].
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_layer_elsewhere(
         &self,
         host: &str,
@@ -176,7 +116,7 @@ impl Index {
     /// at most [`MAX_ELSEWHERE`].
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_other_layers(
         &self,
         host: &str,
@@ -187,11 +127,11 @@ impl Index {
         either!(self, index => index.find_other_layers(host, chain.0.as_str(), digest.as_str()))
     }
 
-    /// The blob that this program made of a chain with these settings, wherever that was: the
-    /// bytes depend on nothing else.
+    /// The blob that this program made of a chain with these settings, for any repository: the bytes
+    /// depend on nothing else.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_built(
         &self,
         chain: &ChainId,
@@ -205,7 +145,7 @@ impl Index {
     /// by now. A blob that was recorded with the same settings before is replaced.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn put_built(
         &self,
         chain: &ChainId,
@@ -218,13 +158,13 @@ impl Index {
         either!(self, index => index.put_built(chain.0.as_str(), variant, digest.as_str(), size))
     }
 
-    /// Adds a layer's row to the table that is shared with the reference converter, which
-    /// builds on what it finds there without a look into the blob. So a row is added only where
-    /// there is none, and only where the row of the chain below names the blob that this one was
-    /// built on. The registry must have the blob. Says whether the row is there now.
+    /// Adds a layer's row to the table that is shared with the reference converter, which builds on
+    /// the blob of a row without reading it. So a row is added only where there is none, and only
+    /// where the row of the chain below names the blob that this one was built on. The registry
+    /// must have the blob. Returns whether the row is there now.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn share_layer(
         &self,
         host: &str,
@@ -236,8 +176,8 @@ impl Index {
         either!(self, index => index.share_layer(&row))
     }
 
-    /// Lets a row of the shared table that this program wrote, and that still names `old`, name
-    /// another blob with the same content. Says whether there was one.
+    /// Changes a row of the shared table that this program wrote, and that still names `old`, to
+    /// another blob with the same content. Returns whether there was one.
     ///
     /// # Errors
     /// As [`share_layer`](Self::share_layer).
@@ -253,27 +193,27 @@ impl Index {
         either!(self, index => index.replace_shared_layer(&row, old.as_str()))
     }
 
-    /// What a compressed source layer was seen to inflate to, if it ever was.
+    /// The diff id of a compressed source layer, if it was verified before.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_diff_id(&self, layer: &Digest) -> Result<Option<DiffId>, IndexError> {
         either!(self, index => index.find_diff_id(layer.as_str()))
     }
 
-    /// Records what a compressed source layer inflates to; both digests were verified.
+    /// Records the diff id of a compressed source layer; both digests were verified.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn put_diff_id(&self, layer: &Digest, diff_id: &DiffId) -> Result<(), IndexError> {
         either!(self, index => index.put_diff_id(layer.as_str(), diff_id.0.as_str()))
     }
 
-    /// Deletes a row whose blob is gone or does not fit; only if it still names `digest`.
-    /// Says whether there was one.
+    /// Deletes a row whose blob is gone or does not fit, if it still names `digest`. Returns
+    /// whether there was one.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn delete_layer(
         &self,
         host: &str,
@@ -287,11 +227,11 @@ impl Index {
         ))
     }
 
-    /// The converted manifest of a source manifest in one repository. Unusable rows are
-    /// passed over as in [`find_layer`](Self::find_layer).
+    /// The converted manifest of a source manifest in one repository. Invalid rows are ignored as in
+    /// [`find_layer`](Self::find_layer).
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_manifest(
         &self,
         key: &ManifestKey,
@@ -300,11 +240,11 @@ impl Index {
         either!(self, index => index.find_manifest(key))
     }
 
-    /// The manifest that this program made of a source manifest with these settings, wherever
-    /// that was, with its media type.
+    /// The manifest that this program made of a source manifest with these settings, for any
+    /// repository, with its media type.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn find_built_manifest(
         &self,
         source: &Digest,
@@ -317,7 +257,7 @@ impl Index {
     /// Records a converted manifest, in this program's own tables; it must be durable by now.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn put_built_manifest(
         &self,
         source: &Digest,
@@ -338,7 +278,7 @@ impl Index {
     /// there is one. The registry must have the manifest.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn share_manifest(
         &self,
         key: &ManifestKey,
@@ -350,8 +290,8 @@ impl Index {
         either!(self, index => index.share_manifest(key, digest.as_str(), size))
     }
 
-    /// Lets a row of the shared table that this program wrote, and that still names `old`, name
-    /// another manifest. Says whether there was one.
+    /// Changes a row of the shared table that this program wrote, and that still names `old`, to
+    /// another manifest. Returns whether there was one.
     ///
     /// # Errors
     /// As [`share_manifest`](Self::share_manifest).
@@ -369,11 +309,11 @@ impl Index {
         ))
     }
 
-    /// Deletes a row whose manifest is gone or does not fit; only if it still names `digest`.
-    /// Says whether there was one.
+    /// Deletes a row whose manifest is gone or does not fit, if it still names `digest`. Returns
+    /// whether there was one.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn delete_manifest(
         &self,
         key: &ManifestKey,
@@ -383,11 +323,11 @@ impl Index {
         either!(self, index => index.delete_manifest(key, digest.as_str()))
     }
 
-    /// Records that these converted blobs, manifests and configs belong to what `source`
-    /// became in a repository: whoever may pull the source there may have them.
+    /// Records that these converted blobs, manifests and configs belong to the conversion of
+    /// `source` in a repository: clients that may pull the source may pull them.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn link(
         &self,
         host: &str,
@@ -403,11 +343,11 @@ impl Index {
         either!(self, index => index.link(host, repo.as_str(), source.as_str(), &blobs))
     }
 
-    /// The source manifests through which a converted blob belongs to a repository; none
-    /// when it does not. In the digests' order, at most [`MAX_ELSEWHERE`].
+    /// The source manifests of a repository whose conversions a blob belongs to, sorted; at most
+    /// [`MAX_ELSEWHERE`].
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn sources(
         &self,
         host: &str,
@@ -418,10 +358,10 @@ impl Index {
         either!(self, index => index.sources(host, repo.as_str(), blob.as_str()))
     }
 
-    /// Whether `blob` was recorded as a part of what `source` became in a repository.
+    /// Whether `blob` was recorded as a part of the conversion of `source` in a repository.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn is_linked(
         &self,
         host: &str,
@@ -438,7 +378,7 @@ impl Index {
     /// Records that a repository of a registry has a layer or manifest that was pushed there.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn put_pushed(
         &self,
         host: &str,
@@ -453,7 +393,7 @@ impl Index {
     /// there.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn is_pushed(
         &self,
         host: &str,
@@ -468,7 +408,7 @@ impl Index {
     /// [`MAX_ELSEWHERE`]. It may be gone from there.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn pushed_repos(
         &self,
         host: &str,
@@ -478,10 +418,10 @@ impl Index {
         either!(self, index => index.pushed_repos(host, blob.as_str()))
     }
 
-    /// Forgets what a source manifest became in a repository.
+    /// Deletes the links of a source manifest in a repository.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn unlink(
         &self,
         host: &str,
@@ -492,12 +432,12 @@ impl Index {
         either!(self, index => index.unlink(host, repo.as_str(), source.as_str()))
     }
 
-    /// Tries to become the only one to make `name`, for `ttl` by the database's clock or until
-    /// released. A lease that ran out is taken over. A second call by the same holder is
-    /// another taker.
+    /// Tries to acquire the lease of `name`, for `ttl` by the database's clock or until it is
+    /// released. An expired lease is taken over. A second call by the same holder competes with
+    /// the first.
     ///
     /// # Errors
-    /// When a value does not fit or the database gives no answer.
+    /// When a value does not fit or the database does not answer.
     pub async fn acquire(
         &self,
         name: &str,
@@ -523,40 +463,39 @@ impl Index {
         })
     }
 
-    /// Makes a lease last `ttl` from now. `false` when it is another's by now: whoever held it
-    /// must stop.
+    /// Extends a lease to `ttl` from now. `false` if another holder has it by now.
     ///
     /// # Errors
-    /// When the database gives no answer; the lease may then run out.
+    /// When the database does not answer; the lease may then expire.
     pub async fn heartbeat(&self, lease: &Lease, ttl: Duration) -> Result<bool, IndexError> {
         either!(self, index => index.heartbeat(&lease.name, &lease.token, milliseconds(ttl)))
     }
 
-    /// Gives a lease back. `false` when it was another's by then.
+    /// Releases a lease. `false` if another holder had it.
     ///
     /// # Errors
-    /// When the database gives no answer; the lease then runs out by itself.
+    /// When the database does not answer; the lease then expires.
     pub async fn release(&self, lease: &Lease) -> Result<bool, IndexError> {
         either!(self, index => index.release(&lease.name, &lease.token))
     }
 
-    /// Frees the leases of a holder that is known to be dead, and says how many.
+    /// Releases all leases of a holder that has ended; returns their number.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn release_all(&self, holder: &str) -> Result<u64, IndexError> {
         check("holder", holder)?;
         // From "holder/" up to and without "holder0": '0' follows '/' in ASCII.
         either!(self, index => index.release_range(&format!("{holder}/"), &format!("{holder}0")))
     }
 
-    /// Forgets the rows of this program's own tables about blobs that are gone, as `is_there`
-    /// tells, and that were pushed nowhere: nobody can use them. Says how many there were.
+    /// Deletes the rows of this program's own tables about blobs that are gone, by `is_there`, and
+    /// that were not pushed: they are of no use. Returns their number.
     ///
-    /// Replicas that share a server do not share their blobs: there nothing is forgotten.
+    /// Replicas that share a server do not share their blobs: there nothing is deleted.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// When the database does not answer.
     pub async fn sweep<F>(&self, is_there: F) -> Result<u64, IndexError>
     where
         F: Fn(&Digest) -> bool + Clone + Send + 'static,
@@ -567,59 +506,11 @@ impl Index {
         }
     }
 
-    /// Ends the connections in good order.
+    /// Closes the connections.
     pub async fn close(self) {
         match self {
             Self::Sqlite(_) => {}
             Self::Mysql(index) => index.close().await,
         }
     }
-}
-
-fn milliseconds(ttl: Duration) -> i64 {
-    // A day is beyond any lease that should be.
-    i64::try_from(ttl.as_millis())
-        .unwrap_or(i64::MAX)
-        .min(86_400_000)
-}
-
-/// The tables hold 255 characters of one to three bytes; what is ASCII fits any of them.
-fn check(what: &'static str, value: &str) -> Result<(), IndexError> {
-    if value.len() <= 255 && value.is_ascii() && !value.is_empty() {
-        Ok(())
-    } else {
-        Err(IndexError::Value {
-            what,
-            value: value.chars().take(80).collect(),
-        })
-    }
-}
-
-fn check_key(key: &ManifestKey) -> Result<(), IndexError> {
-    check("host", &key.host)?;
-    check("media type", &key.media_type)
-}
-
-fn signed(size: u64) -> Result<i64, IndexError> {
-    i64::try_from(size).map_err(|_| IndexError::Value {
-        what: "size",
-        value: size.to_string(),
-    })
-}
-
-/// A digest and size as a table has them, if they are a digest and a size.
-fn parse_target(table: &str, digest: Option<&str>, size: Option<i64>) -> Option<(Digest, u64)> {
-    let parsed = digest.and_then(|text| text.parse::<Digest>().ok());
-    let bytes = size.and_then(|size| u64::try_from(size).ok());
-    if let (Some(digest), Some(bytes)) = (parsed, bytes) {
-        return Some((digest, bytes));
-    }
-    let digest: String = digest.unwrap_or("NULL").chars().take(80).collect();
-    tracing::warn!(
-        table,
-        digest,
-        ?size,
-        "a row is unusable: no digest or no size; passed over"
-    );
-    None
 }

@@ -1,7 +1,8 @@
 //! Rows for the tables that are shared with the reference converter.
 
-use super::{IndexError, signed};
+use super::values::signed;
 use crate::oci::{ChainId, Digest, RepoName};
+use crate::store::error::IndexError;
 
 /// A layer for the shared table.
 #[derive(Debug, Clone, Copy)]

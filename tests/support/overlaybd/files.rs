@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::Digest as _;
 
@@ -28,20 +28,16 @@ fn digest(blob: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(blob).into()
 }
 
-fn lock(digests: &Digests) -> std::sync::MutexGuard<'_, BTreeSet<[u8; 32]>> {
-    digests.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Says that a test makes this blob with rules broken, so that it may lie where others are
 /// looked at.
 pub fn is_damaged_on_purpose(blob: &[u8]) {
-    lock(&DAMAGED).insert(digest(blob));
+    DAMAGED.lock().insert(digest(blob));
 }
 
 /// Fails if bytes that come from anywhere are a layer that breaks a rule.
 #[track_caller]
 pub fn assert_if_layer(name: impl std::fmt::Display, bytes: &[u8]) -> Option<Layer> {
-    let is_looked_at = is_layer(bytes) && !lock(&DAMAGED).contains(&digest(bytes));
+    let is_looked_at = is_layer(bytes) && !DAMAGED.lock().contains(&digest(bytes));
     is_looked_at.then(|| assert_blob(name, bytes))
 }
 
@@ -49,7 +45,7 @@ pub fn assert_if_layer(name: impl std::fmt::Display, bytes: &[u8]) -> Option<Lay
 #[track_caller]
 pub fn assert_blob(name: impl std::fmt::Display, blob: &[u8]) -> Layer {
     let digest = digest(blob);
-    let known = lock(&GOOD).contains(&digest);
+    let known = GOOD.lock().contains(&digest);
     let layer = if known {
         Layer::open(blob)
     } else {
@@ -57,7 +53,7 @@ pub fn assert_blob(name: impl std::fmt::Display, blob: &[u8]) -> Layer {
     };
     match layer {
         Ok(layer) => {
-            lock(&GOOD).insert(digest);
+            GOOD.lock().insert(digest);
             layer
         }
         Err(violation) => panic!("overlaybd would refuse {name}: {violation}"),

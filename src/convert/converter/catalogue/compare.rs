@@ -1,15 +1,16 @@
-//! Whether two blobs of a layer hold the same: then either can be what others were built on.
+//! Compares the disks of two blobs of a layer: if they are the same, layers that were built on one
+//! are right on the other.
 
 use std::io;
 use std::sync::Arc;
 
-use super::super::super::layer::LayerBlob;
+use crate::convert::layer::LayerBlob;
 use crate::format::blob::Stack;
 use crate::format::block::BlockDevice as _;
 
-const SECTOR: u64 = 512;
-/// Bytes that are compared at once.
-const PART: u64 = 1 << 20;
+const SECTOR_BYTES: u64 = 512;
+/// Bytes that are compared at a time.
+const PART_BYTES: u64 = 1 << 20;
 
 /// Whether both map the same sectors to the same content, however that is stored.
 ///
@@ -31,9 +32,9 @@ pub(super) fn is_same(one: &Arc<LayerBlob>, other: &Arc<LayerBlob>) -> io::Resul
     let (one, other) = (alone(one)?, alone(other)?);
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for (offset, length, _) in sectors.into_iter().filter(|(.., zeroed)| !zeroed) {
-        let (mut at, end) = (offset * SECTOR, (offset + length) * SECTOR);
+        let (mut at, end) = (offset * SECTOR_BYTES, (offset + length) * SECTOR_BYTES);
         while at < end {
-            let part = usize::try_from(PART.min(end - at)).map_err(io::Error::other)?;
+            let part = usize::try_from(PART_BYTES.min(end - at)).map_err(io::Error::other)?;
             for (disk, into) in [(&one, &mut a), (&other, &mut b)] {
                 into.resize(part, 0);
                 disk.read_at(at, into)?;

@@ -1,20 +1,20 @@
-//! Whether a blob is the one that a chain needs, by its own word.
+//! Whether a blob is the one that a chain needs, by what its headers say.
 
 use std::sync::Arc;
 
-use super::super::super::layer::{LayerBlob, Settings};
-use super::super::super::tag::{UserTag, layer_uuid};
-use super::{Base, Wanted};
+use super::layer::{Base, Wanted};
+use crate::convert::layer::{LayerBlob, Settings};
+use crate::convert::tag::{UserTag, layer_uuid};
 use crate::format::blob::{BlockSize, Stack};
 use crate::format::ext4::Filesystem;
 use crate::oci::Digest;
 
-/// What a table says of who made a blob.
+/// Which tool made a blob, by the table that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MadeBy {
     /// This program, with the settings in force.
     Us,
-    /// Whoever wrote the row.
+    /// Any tool that writes to the table.
     Anyone,
 }
 
@@ -45,15 +45,15 @@ pub(super) enum Misfit {
 }
 
 impl Misfit {
-    /// Whether this is how things should be, and nothing to tell anybody.
-    pub(super) fn is_usual(&self) -> bool {
+    /// Whether this is expected with these settings, and not worth a warning.
+    pub(super) fn is_expected(&self) -> bool {
         matches!(self, Self::NotTrusted)
     }
 }
 
-/// Compares what a blob says of itself with what is wanted; gives what the chain stands on if
-/// the blob is taken.
-pub(super) fn fit(
+/// Compares the headers of a blob with what is wanted; returns the base of the chain that the
+/// blob completes.
+pub(super) fn check_fit(
     blob: &LayerBlob,
     digest: &Digest,
     wanted: &Wanted<'_>,
@@ -71,7 +71,7 @@ pub(super) fn fit(
         if !trusts_foreign {
             return Err(Misfit::NotTrusted);
         }
-        foreign(blob, wanted)?;
+        check_foreign(blob, wanted)?;
         return Ok(Base::Foreign(digest.clone()));
     };
     let expected = layer_uuid(&wanted.step.chain_id);
@@ -88,22 +88,22 @@ pub(super) fn fit(
     if !tag.fits(wanted.parent()) {
         return Err(Misfit::Tag);
     }
-    if !is_compressed_so(blob, settings) {
+    if !has_compression(blob, settings) {
         return Err(Misfit::Settings);
     }
     Ok(wanted.base())
 }
 
-fn is_compressed_so(blob: &LayerBlob, settings: &Settings) -> bool {
+fn has_compression(blob: &LayerBlob, settings: &Settings) -> bool {
     let (zfile, asked) = (blob.zfile(), settings.block_size);
     // Where incompressible data does not fit in 64 KiB, the writer takes 32.
     let is_narrowed = asked == BlockSize::KIB_64 && zfile.block_size == BlockSize::KIB_32;
     zfile.algorithm == settings.algorithm && (zfile.block_size == asked || is_narrowed)
 }
 
-/// What can be seen of a blob that another tool made. Its uuid is the chain's where the
-/// reference's converter made it, and missing where other tools did.
-fn foreign(blob: &LayerBlob, wanted: &Wanted<'_>) -> Result<(), Misfit> {
+/// Checks a blob that another tool made. Its uuid is the chain's if the reference converter made
+/// it, and missing if other tools did.
+fn check_foreign(blob: &LayerBlob, wanted: &Wanted<'_>) -> Result<(), Misfit> {
     let is_missing = |uuid: &str| uuid.chars().all(|digit| matches!(digit, '0' | '-'));
     let differs =
         |found: &str, expected: &str| !is_missing(found) && !found.eq_ignore_ascii_case(expected);
@@ -127,14 +127,14 @@ fn foreign(blob: &LayerBlob, wanted: &Wanted<'_>) -> Result<(), Misfit> {
     Ok(())
 }
 
-/// Sees that a bottom blob of another tool brings a filesystem of its own.
-pub(super) fn has_filesystem(blob: Arc<LayerBlob>) -> Result<(), Misfit> {
-    let look = || -> Result<(), String> {
+/// Checks that a bottom blob of another tool holds a whole filesystem.
+pub(super) fn check_filesystem(blob: Arc<LayerBlob>) -> Result<(), Misfit> {
+    let check = || -> Result<(), String> {
         let stack = Stack::new(vec![blob]).map_err(|error| error.to_string())?;
         let mut filesystem = Filesystem::open(stack).map_err(|error| error.to_string())?;
         filesystem
             .check_is_whole()
             .map_err(|error| error.to_string())
     };
-    look().map_err(Misfit::NoFilesystem)
+    check().map_err(Misfit::NoFilesystem)
 }

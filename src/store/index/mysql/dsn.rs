@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 /// Where the server is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use mysql_async::Value;
 
+use super::super::rows::{LayerRow, MAX_ELSEWHERE, Origin};
 use super::super::shared::LayerValues;
-use super::super::{LayerRow, MAX_ELSEWHERE, Origin};
 use super::{MysqlIndex, Row, target, text};
 use crate::oci::{DiffId, Digest, RepoName};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl MysqlIndex {
     /// What this program made of a chain: pairs of variant and digest.

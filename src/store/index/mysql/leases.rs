@@ -1,17 +1,17 @@
-//! Who makes what right now.
+//! The rows of leases.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{MysqlIndex, integer, text};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 /// Now, in milliseconds since 1970, whatever the session's time zone.
 const NOW: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)";
 
 impl MysqlIndex {
-    /// The holder after the attempt, and for how many milliseconds.
+    /// The holder after the attempt, and the remaining milliseconds.
     pub(in crate::store::index) async fn acquire(
         &self,
         name: &str,
@@ -55,7 +55,7 @@ impl MysqlIndex {
                 let remaining = integer(row, 1).and_then(|left| u64::try_from(left).ok());
                 return Ok((text(row, 0).unwrap_or_default(), remaining.unwrap_or(0)));
             }
-            // Its holder gave it back in between.
+            // Its holder released it in between.
             if started.elapsed() > Duration::from_secs(5) {
                 return Ok((String::new(), 0));
             }

@@ -2,10 +2,10 @@
 
 use mysql_async::Value;
 
-use super::super::MAX_ELSEWHERE;
+use super::super::rows::MAX_ELSEWHERE;
 use super::{MysqlIndex, text};
 use crate::oci::{Digest, RepoName};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl MysqlIndex {
     pub(in crate::store::index) async fn link(

@@ -2,9 +2,9 @@
 
 use mysql_async::Value;
 
-use super::super::{ManifestKey, ManifestRow, Origin};
+use super::super::rows::{ManifestKey, ManifestRow, Origin};
 use super::{MysqlIndex, target, text};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl MysqlIndex {
     pub(in crate::store::index) async fn find_manifest(

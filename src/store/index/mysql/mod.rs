@@ -1,8 +1,8 @@
 //! The index on a `MySQL` or `MariaDB` server, shared by replicas.
 //!
-//! There are no transactions: each statement is whole by itself and may be repeated, so a lost
-//! connection or a deadlock is answered by doing it again. What this program knows of a row
-//! is written before the row.
+//! There are no transactions: each statement is atomic and may be repeated, so it is retried after a
+//! lost connection or a deadlock. This program's own row about a blob is written before the shared
+//! one.
 
 mod authentication;
 mod dsn;
@@ -20,18 +20,18 @@ use mysql_async::{Params, Value};
 
 pub use dsn::{Dsn, Tls};
 
-use super::parse_target;
+use super::rows::parse_target;
 use super::schema::TABLES;
 use crate::oci::Digest;
-use crate::store::IndexError;
-use pool::{Server, WRITE_PATIENCE};
+use crate::store::error::IndexError;
+use pool::{Server, WRITE_RETRY_FOR};
 
 /// How to reach the server.
 #[derive(Clone, Debug)]
 pub struct MysqlConfig {
     /// Where and how.
     pub dsn: Dsn,
-    /// Whether to make the tables that are missing.
+    /// Whether to create missing tables.
     pub create_tables: bool,
     /// PEM files with the roots that `tls=custom` trusts.
     pub tls_roots: Vec<PathBuf>,
@@ -43,7 +43,7 @@ pub struct MysqlIndex {
     server: Arc<Server>,
 }
 
-const NO_PATIENCE: Duration = Duration::ZERO;
+const NO_RETRY: Duration = Duration::ZERO;
 
 type Row = Vec<Option<Value>>;
 
@@ -108,13 +108,13 @@ impl MysqlIndex {
     ) -> Result<Vec<Row>, IndexError> {
         let done = self
             .server
-            .run(what, sql, Params::from(params), NO_PATIENCE)
+            .run(what, sql, Params::from(params), NO_RETRY)
             .await?;
         Ok(done.rows)
     }
 
-    /// Reads what a [`write`](Self::write) came to: a server that goes away between the two is
-    /// waited for, as it would have been for the write.
+    /// Reads the outcome of a [`write`](Self::write): while the server is away, it is retried as a
+    /// write is.
     async fn read_back(
         &self,
         what: &'static str,
@@ -123,12 +123,12 @@ impl MysqlIndex {
     ) -> Result<Vec<Row>, IndexError> {
         let done = self
             .server
-            .run(what, sql, Params::from(params), WRITE_PATIENCE)
+            .run(what, sql, Params::from(params), WRITE_RETRY_FOR)
             .await?;
         Ok(done.rows)
     }
 
-    /// Does a statement that must not be lost, and gives the rows that it matched.
+    /// Executes a statement that must not be lost; returns the number of rows that it matched.
     async fn write(
         &self,
         what: &'static str,
@@ -137,12 +137,12 @@ impl MysqlIndex {
     ) -> Result<u64, IndexError> {
         let done = self
             .server
-            .run(what, sql, Params::from(params), WRITE_PATIENCE)
+            .run(what, sql, Params::from(params), WRITE_RETRY_FOR)
             .await?;
         Ok(done.matched)
     }
 
-    /// As [`write`](Self::write), but later would be too late.
+    /// As [`write`](Self::write), but not retried while the server is away.
     async fn write_now(
         &self,
         what: &'static str,
@@ -151,7 +151,7 @@ impl MysqlIndex {
     ) -> Result<u64, IndexError> {
         let done = self
             .server
-            .run(what, sql, Params::from(params), NO_PATIENCE)
+            .run(what, sql, Params::from(params), NO_RETRY)
             .await?;
         Ok(done.matched)
     }

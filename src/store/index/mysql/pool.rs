@@ -1,4 +1,4 @@
-//! The connections to a `MySQL` server: timeouts, repetition, and which error is which.
+//! The connections to a `MySQL` server: timeouts, retries, and the classes of errors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::authentication::{connect, explain};
 use super::dsn::{Address, Dsn, Tls};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
-/// How long a row that cost a conversion waits for its server to come back.
-pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long writes are retried while the server is away: a row stands for a conversion.
+pub(super) const WRITE_RETRY_FOR: Duration = Duration::from_secs(30);
 
-const CONNECTIONS: usize = 10;
+const MAX_CONNECTIONS: usize = 10;
 
-/// A restarted server leaves every pooled connection dead, and each may be met once.
-const ATTEMPTS: u32 = 16;
+/// After a restart of the server every pooled connection fails once.
+const MAX_ATTEMPTS: u32 = 16;
 
 pub(super) struct Server {
     name: String,
@@ -30,23 +30,23 @@ pub(super) struct Server {
     read_timeout: Duration,
 }
 
-/// What a statement did.
+/// The result of a statement.
 pub(super) struct Done {
     pub(super) rows: Vec<Vec<Option<Value>>>,
     /// Rows that a `WHERE` matched, changed or not.
     pub(super) matched: u64,
 }
 
-/// What an error calls for.
+/// How an error is handled.
 #[derive(Debug, PartialEq, Eq)]
-enum Remedy {
-    /// Nothing that happened there counts: again at once, over another connection.
+enum Handling {
+    /// The connection was lost: retry at once over another one.
     Reconnect,
-    /// Another transaction was in the way: again after a moment.
+    /// Another transaction conflicted: retry after a short time.
     Again,
-    /// The server cannot at present.
+    /// The server is not available now.
     Later,
-    /// The same would fail again.
+    /// A retry would fail the same way.
     Never,
 }
 
@@ -67,10 +67,10 @@ impl Server {
                 tracing::warn!(index = %server, "the server has no TLS: the connection is plain");
                 server.pool = Pool::new(options(dsn, Tls::Off, roots).await?);
             }
-            Ok(Err(error)) if remedy(&error) == Remedy::Never => {
+            Ok(Err(error)) if handling(&error) == Handling::Never => {
                 return Err(server.refused("connect", &error));
             }
-            // A server that is just starting gets its chance in what follows.
+            // A server that is just starting is retried below.
             _ => {}
         }
         Ok(server)
@@ -91,20 +91,20 @@ impl Server {
         }
     }
 
-    /// Does a statement that may be repeated. Where the server cannot be reached, it is waited
-    /// for as long as `patience`.
+    /// Executes a statement that may be repeated. While the server cannot be reached, it is retried
+    /// for `retry_for`.
     pub(super) async fn run(
         &self,
         what: &'static str,
         sql: &str,
         params: Params,
-        patience: Duration,
+        retry_for: Duration,
     ) -> Result<Done, IndexError> {
         let started = Instant::now();
         let mut waited = false;
         loop {
             match self.attempt(what, sql, &params).await {
-                Err(IndexError::Unavailable { reason, .. }) if started.elapsed() < patience => {
+                Err(IndexError::Unavailable { reason, .. }) if started.elapsed() < retry_for => {
                     if !waited {
                         waited = true;
                         tracing::warn!(index = %self, what, reason, "the index is away: waiting");
@@ -142,14 +142,14 @@ impl Server {
                 }
             };
             drop(connection);
-            match remedy(&error) {
-                Remedy::Never => return Err(self.refused(what, &error)),
-                Remedy::Later => return Err(self.unavailable(explain(&error))),
-                _ if attempt >= ATTEMPTS => return Err(self.unavailable(explain(&error))),
-                Remedy::Reconnect => {
+            match handling(&error) {
+                Handling::Never => return Err(self.refused(what, &error)),
+                Handling::Later => return Err(self.unavailable(explain(&error))),
+                _ if attempt >= MAX_ATTEMPTS => return Err(self.unavailable(explain(&error))),
+                Handling::Reconnect => {
                     tracing::debug!(index = %self, what, %error, "lost a connection");
                 }
-                Remedy::Again => {
+                Handling::Again => {
                     tracing::debug!(index = %self, what, %error, "again");
                     let most = 10u64 << attempt.min(6);
                     sleep(Duration::from_millis(rand::random_range(1..=most))).await;
@@ -164,10 +164,10 @@ impl Server {
             attempt += 1;
             match timeout(self.connect_timeout, connect(&self.pool)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) if remedy(&error) == Remedy::Never => {
+                Ok(Err(error)) if handling(&error) == Handling::Never => {
                     return Err(self.refused(what, &error));
                 }
-                // A second look: a server that restarts refuses for a moment only.
+                // A server that restarts refuses connections only for a moment.
                 Ok(Err(_)) if attempt < 3 => sleep(Duration::from_millis(100)).await,
                 Ok(Err(error)) => return Err(self.unavailable(explain(&error))),
                 Err(_) => {
@@ -178,7 +178,7 @@ impl Server {
         }
     }
 
-    /// Whether a statement could be done; if not, the number of the table's mistake.
+    /// Executes a statement; returns the error number if a table or column is missing.
     pub(super) async fn probe(&self, sql: &str) -> Result<Option<u16>, IndexError> {
         let mut connection = self.connection("check the tables").await?;
         match timeout(self.read_timeout, connection.query_drop(sql)).await {
@@ -187,8 +187,8 @@ impl Server {
             Ok(Err(Error::Server(error))) if matches!(error.code, 1146 | 1054) => {
                 Ok(Some(error.code))
             }
-            Ok(Err(error)) => match remedy(&error) {
-                Remedy::Never => Err(self.refused("check the tables", &error)),
+            Ok(Err(error)) => match handling(&error) {
+                Handling::Never => Err(self.refused("check the tables", &error)),
                 _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
@@ -201,8 +201,8 @@ impl Server {
         match timeout(self.read_timeout, connection.query_drop(sql)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Error::Server(error))) if error.code == 1050 => Ok(()),
-            Ok(Err(error)) => match remedy(&error) {
-                Remedy::Never => Err(self.refused("create a table", &error)),
+            Ok(Err(error)) => match handling(&error) {
+                Handling::Never => Err(self.refused("create a table", &error)),
                 _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),
@@ -230,7 +230,7 @@ async fn execute(connection: &mut Conn, sql: &str, params: Params) -> Result<Don
 
 async fn options(dsn: &Dsn, tls: Tls, roots: &[PathBuf]) -> Result<Opts, IndexError> {
     let pool = PoolOpts::default()
-        .with_constraints(PoolConstraints::new(0, CONNECTIONS).unwrap_or_default())
+        .with_constraints(PoolConstraints::new(0, MAX_CONNECTIONS).unwrap_or_default())
         .with_inactive_connection_ttl(Duration::from_mins(5))
         // Nothing here changes a session after its beginning.
         .with_reset_connection(false);
@@ -296,15 +296,15 @@ async fn with_system_roots() -> Result<SslOpts, IndexError> {
         .with_root_certs(roots))
 }
 
-/// Which error is which; numbers as in the servers' "Error Code" references.
-fn remedy(error: &Error) -> Remedy {
+/// How to handle an error; numbers as in the servers' "Error Code" references.
+fn handling(error: &Error) -> Handling {
     match error {
-        Error::Io(mysql_async::IoError::Tls(_)) | Error::Url(_) => Remedy::Never,
+        Error::Io(mysql_async::IoError::Tls(_)) | Error::Url(_) => Handling::Never,
         // What TLS says of a certificate arrives as this.
         Error::Io(mysql_async::IoError::Io(error))
             if error.kind() == std::io::ErrorKind::InvalidData =>
         {
-            Remedy::Never
+            Handling::Never
         }
         Error::Io(_)
         | Error::Driver(
@@ -312,20 +312,20 @@ fn remedy(error: &Error) -> Remedy {
             | DriverError::PoolDisconnected
             | DriverError::PacketOutOfOrder
             | DriverError::UnexpectedPacket { .. },
-        ) => Remedy::Reconnect,
-        Error::Driver(_) | Error::Other(_) => Remedy::Never,
+        ) => Handling::Reconnect,
+        Error::Driver(_) | Error::Other(_) => Handling::Never,
         Error::Server(error) => match error.code {
             // Shutdown in progress, connection killed, network errors, unknown statement.
             1053 | 1077 | 1079 | 1152 | 1154 | 1158..=1161 | 1184 | 1243 | 1927 | 3169 => {
-                Remedy::Reconnect
+                Handling::Reconnect
             }
             // Record changed, lock wait timeout, deadlock, table changed, re-prepare.
-            1020 | 1205 | 1213 | 1412 | 1615 | 3572 => Remedy::Again,
+            1020 | 1205 | 1213 | 1412 | 1615 | 3572 => Handling::Again,
             // Too many connections, out of memory or disk, read-only, interrupted, timed out,
             // not the cluster's primary component.
             1021 | 1037 | 1038 | 1040 | 1041 | 1047 | 1114 | 1129 | 1203 | 1226 | 1290 | 1317
-            | 1792 | 1836 | 1969 | 3024 => Remedy::Later,
-            _ => Remedy::Never,
+            | 1792 | 1836 | 1969 | 3024 => Handling::Later,
+            _ => Handling::Never,
         },
     }
 }

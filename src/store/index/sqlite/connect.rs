@@ -1,4 +1,4 @@
-//! The file, opened: as usual, or for reading alone where nothing can be written.
+//! Opens the file: for writing, or read-only where it cannot be written.
 
 use std::path::Path;
 use std::thread;
@@ -9,15 +9,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::super::schema::{ADDED, TABLES};
 
-/// How long a statement waits for another process's.
+/// How long a statement waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts to open a file that another process is making.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The time between attempts to open a file that another process is creating.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The layout of this program's own tables, in `PRAGMA user_version`.
 const LAYOUT: i64 = 1;
 
-/// What stands for itself in the path of a URI.
+/// Characters that are escaped in the path of a URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'.')
@@ -44,7 +44,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Opened> {
                 connection,
                 read_only: Some(error.to_string()),
             }),
-            // The first error is the one to mend.
+            // The first error is the cause.
             Err(_) => Err(error),
         },
         Err(error) => Err(error),
@@ -55,11 +55,11 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Opened> {
 pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     let begun = Instant::now();
     loop {
-        // Whoever turns the file to write-ahead logging, or recovers it, makes others fail at
-        // once, whatever they are ready to wait.
+        // While a process turns the file to write-ahead logging, or recovers it, others fail at
+        // once, whatever their busy timeout is.
         match connect(path) {
             Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => {
-                thread::sleep(PAUSE);
+                thread::sleep(RETRY_INTERVAL);
             }
             result => return result,
         }
@@ -85,7 +85,7 @@ fn may_be_readable(error: &rusqlite::Error) -> bool {
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
-    // SQLite opens what cannot be written for reading, without a word.
+    // SQLite opens a file that cannot be written read-only, without an error.
     if connection.is_readonly("main")? {
         return Err(rusqlite::Error::SqliteFailure(
             rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
@@ -97,7 +97,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
     // is nothing beside the conversion that it stands for.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Where nothing is to be made, nothing is written.
+    // If all tables are there, nothing is written.
     if !has_tables(&connection, &[ADDED])? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let layout = layout(&transaction)?;
@@ -138,18 +138,18 @@ fn has_tables(connection: &Connection, more: &[&str]) -> rusqlite::Result<bool> 
 /// Opens a file that cannot be written, or beside which no file can be made.
 pub(super) fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let usual = Connection::open_with_flags(path, flags).and_then(looked_into);
+    let usual = Connection::open_with_flags(path, flags).and_then(with_tables);
     usual.or_else(|_| {
-        // The files beside it are not there and cannot be made: nobody else has it open. What a
+        // The files beside it are not there and cannot be made: no other process has it open. What a
         // process that was killed left in the log is not seen; a cache may be lost.
         let name = percent_encode(path.as_os_str().as_encoded_bytes(), PATH);
         let uri = format!("file:{name}?immutable=1");
-        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).and_then(looked_into)
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).and_then(with_tables)
     })
 }
 
 /// A connection through which the tables can be read.
-fn looked_into(connection: Connection) -> rusqlite::Result<Connection> {
+fn with_tables(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if has_tables(&connection, &[])? {
         Ok(connection)

@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::super::rows::{LayerRow, MAX_ELSEWHERE, Origin};
 use super::super::shared::LayerValues;
-use super::super::{LayerRow, MAX_ELSEWHERE, Origin};
 use super::{Found, SqliteIndex, origin, target, text};
 use crate::oci::{DiffId, Digest, RepoName};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl SqliteIndex {
     pub(in crate::store::index) async fn find_layer(

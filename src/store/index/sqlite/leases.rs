@@ -1,14 +1,14 @@
-//! Who makes what right now.
+//! The rows of leases.
 
 use rusqlite::params;
 
 use super::SqliteIndex;
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 impl SqliteIndex {
-    /// The holder after the attempt, and for how many milliseconds.
+    /// The holder after the attempt, and the remaining milliseconds.
     pub(in crate::store::index) async fn acquire(
         &self,
         name: &str,

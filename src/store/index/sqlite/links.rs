@@ -2,10 +2,10 @@
 
 use rusqlite::params;
 
-use super::super::MAX_ELSEWHERE;
+use super::super::rows::MAX_ELSEWHERE;
 use super::{SqliteIndex, text};
 use crate::oci::{Digest, RepoName};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl SqliteIndex {
     pub(in crate::store::index) async fn link(

@@ -2,9 +2,9 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::{ManifestKey, ManifestRow, Origin};
+use super::super::rows::{ManifestKey, ManifestRow, Origin};
 use super::{SqliteIndex, origin, target};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
 impl SqliteIndex {
     pub(in crate::store::index) async fn find_manifest(

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
 
-use super::{Origin, parse_target};
+use super::rows::{Origin, parse_target};
 use crate::oci::Digest;
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 use worker::{ReadOnly, Worker};
 
 /// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.

@@ -1,15 +1,15 @@
-//! Rows whose blob is gone, forgotten.
+//! Deletes rows whose blob is gone.
 
 use rusqlite::{Transaction, params};
 
 use super::SqliteIndex;
 use crate::oci::Digest;
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
-/// Rows looked at in one transaction: others wait for that.
-const PAGE: usize = 256;
-/// A lease that ran out so long ago, in milliseconds, is nobody's any more.
-const DEAD: i64 = 86_400_000;
+/// Rows of one transaction: other writers wait for that.
+const PAGE_ROWS: usize = 256;
+/// Leases that expired this many milliseconds ago are deleted.
+const EXPIRED_LEASE_MS: i64 = 86_400_000;
 
 /// A table of this program's own with a blob in each row, keyed by two texts.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +35,12 @@ const TABLES: [Table; 2] = [
 type Key = (String, String);
 
 impl SqliteIndex {
-    /// Forgets what was made of chains and manifests, where that is neither in the store, as
-    /// `is_there` tells, nor was pushed: such a row is of no use to anybody, and what it names is
-    /// recorded when it is made again. Says how many rows went.
+    /// Deletes the rows of blobs that are neither in the store, by `is_there`, nor were pushed: such
+    /// a row is of no use, and is written again when the blob is made again. Returns the number of
+    /// rows.
     ///
-    /// `is_there` is asked while nothing is written. A row is written when its blob is there, so
-    /// none is lost.
+    /// `is_there` is called while nothing is written. A row is written after its blob, so no row of
+    /// a blob that is there is deleted.
     pub(in crate::store::index) async fn sweep<F>(&self, is_there: F) -> Result<u64, IndexError>
     where
         F: Fn(&Digest) -> bool + Clone + Send + 'static,
@@ -60,7 +60,7 @@ impl SqliteIndex {
             db.execute(
                 "DELETE FROM overlaybd_proxy_leases \
                  WHERE expires_at < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?1",
-                params![DEAD],
+                params![EXPIRED_LEASE_MS],
             )
         })
         .await?;
@@ -68,7 +68,7 @@ impl SqliteIndex {
     }
 }
 
-/// Looks at the rows behind `after`; gives how many went, and where to go on.
+/// Checks the rows after `after`; returns how many were deleted, and where to continue.
 fn sweep_page(
     db: &Transaction<'_>,
     table: Table,
@@ -88,20 +88,24 @@ fn sweep_page(
              ORDER BY {first}, {second} LIMIT ?3"
         ))?
         .query_map(
-            params![after.0, after.1, i64::try_from(PAGE).unwrap_or(i64::MAX)],
+            params![
+                after.0,
+                after.1,
+                i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX)
+            ],
             |row| {
                 let key: Key = (row.get(0)?, row.get(1)?);
                 Ok((key, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
             },
         )?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let next = (rows.len() == PAGE).then(|| rows.last().map(|(key, ..)| key.clone()));
+    let next = (rows.len() == PAGE_ROWS).then(|| rows.last().map(|(key, ..)| key.clone()));
     let mut forgotten = 0;
     let mut delete = db.prepare_cached(&format!(
         "DELETE FROM {name} WHERE {first} = ?1 AND {second} = ?2"
     ))?;
     for ((one, other), digest, is_pushed) in rows {
-        // What is no digest is of no use either.
+        // An invalid digest is of no use either.
         let is_used = is_pushed || digest.parse().is_ok_and(|digest| is_there(&digest));
         if !is_used {
             delete.execute(params![one, other])?;

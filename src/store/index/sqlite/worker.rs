@@ -1,22 +1,23 @@
-//! The threads that hold the file: `SQLite` waits, which no task may.
+//! The threads that use the file: `SQLite` blocks, which a task must not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::connect::{Opened, open, open_readable, open_writable};
-use crate::store::IndexError;
+use crate::store::error::IndexError;
 
-/// How often it is tried whether a file can be written again.
-const RETRY: Duration = Duration::from_secs(1);
+/// The time between attempts to write a file again that could not be written.
+const WRITE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Does a job. Its panic is an error of that job alone.
+/// Runs a job. A panic fails only that job.
 fn guarded(job: Job, connection: &mut Connection) {
     let _ = catch_unwind(AssertUnwindSafe(|| job(connection)));
 }
@@ -41,17 +42,17 @@ struct Readable {
 
 impl ReadOnly {
     fn lock(&self) -> MutexGuard<'_, Option<Readable>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Why the file cannot be written, if it cannot.
     pub(super) fn cause(&self) -> Option<String> {
-        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let cause = self.cause.lock();
         cause.clone()
     }
 
     fn set_cause(&self, cause: Option<String>) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        *self.cause.lock() = cause;
     }
 
     /// A connection of a thread's own, unless the file is open for reading alone.
@@ -84,7 +85,7 @@ impl ReadOnly {
     fn recover(&self, path: &Path) -> Option<Connection> {
         let mut state = self.lock();
         if let Some(readable) = &mut *state {
-            if readable.tried.elapsed() < RETRY {
+            if readable.tried.elapsed() < WRITE_CHECK_INTERVAL {
                 return None;
             }
             readable.connection = None;
@@ -153,7 +154,7 @@ impl Worker {
                     {
                         guarded(job, connection);
                     }
-                    // Or nobody does it, which is told as that.
+                    // Else the job is dropped, which its caller gets as an error.
                 }
             })
             .map_err(|error| unavailable(format!("no thread for it: {error}")))?;
@@ -164,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Does a job when those before it are done. `what` is what it tries to do, for errors.
+    /// Runs a job after those before it. `what` is what it tries to do, for errors.
     pub(super) async fn run<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>
     where
         T: Send + 'static,
@@ -177,7 +178,7 @@ impl Worker {
         };
         self.jobs
             .send(Box::new(move |connection| {
-                // The asker may be gone; the statement is done all the same.
+                // The caller may be gone; the statement is executed all the same.
                 let _ = answer.send(job(connection));
             }))
             .map_err(|_| gone())?;

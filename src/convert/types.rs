@@ -1,19 +1,20 @@
-//! What a converter is told, what it tells, and what comes out of it.
+//! The types of a conversion: its settings, its source, its events and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::image::ImageStyle;
-use super::super::layer::{Progress, Settings};
+use super::image::ImageStyle;
+use super::input::Progress;
+use super::layer::Settings;
 use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName};
 use crate::registry::{Authorization, Upstream};
 
 /// How images are converted.
 #[derive(Debug, Clone)]
 pub struct ConverterConfig {
-    /// What decides the blobs' bytes, and the threads that compress.
+    /// The settings of the blobs, and the number of threads that compress.
     pub settings: Settings,
     /// The platforms of an index that are converted.
     pub platforms: Platforms,
@@ -23,16 +24,16 @@ pub struct ConverterConfig {
     pub style: ImageStyle,
     /// Most layers that are converted at one time.
     pub conversions: usize,
-    /// Bytes of memory that conversions may take together.
+    /// Most bytes of memory that all conversions take together.
     pub memory: u64,
-    /// How long the conversion of one image may take, once it has begun.
+    /// How long the conversion of one image may take, once it is admitted.
     pub timeout: Duration,
     /// Most images that are converted or wait for it.
     pub max_queue: usize,
-    /// Whether blobs that other tools made are used where the index names them, although
-    /// nothing proves that they fit each other.
+    /// Whether blobs that other tools made are used where the index names them, although it is
+    /// not proved that they fit each other.
     pub trust_foreign_layers: bool,
-    /// How long a dead replica's work is waited for.
+    /// How long the lease of a replica lasts without a heartbeat.
     pub lease_ttl: Duration,
     /// Where finished images are pushed to, if anywhere.
     pub push: Option<PushTarget>,
@@ -79,14 +80,14 @@ pub enum Others {
     Copy,
 }
 
-/// Where an image is, and with whose rights it is read.
+/// Where an image is, and with which credentials it is read.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The registry or layout.
     pub upstream: Upstream,
     /// The repository in it.
     pub repo: RepoName,
-    /// Whose credentials it is read with.
+    /// The credentials.
     pub authorization: Authorization,
 }
 
@@ -101,12 +102,12 @@ pub struct StoredManifest {
     pub bytes: Bytes,
 }
 
-/// A converted image: everything that it names is in the store (or was, and can be rebuilt).
+/// A converted image. Its blobs are in the store, or were and can be rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedImage {
     /// Digest of the source manifest or index.
     pub source: Digest,
-    /// What is served in its place.
+    /// The converted manifest or index.
     pub root: StoredManifest,
     /// The converted image manifests: the root itself, or the index's entries that were
     /// converted, in order.
@@ -120,7 +121,7 @@ pub struct ConvertedImage {
 }
 
 impl ConvertedImage {
-    /// An image of which nothing but the root is known.
+    /// An image whose root was not converted.
     pub(super) fn unchanged(source: &Digest, root: StoredManifest) -> Self {
         Self {
             source: source.clone(),
@@ -150,17 +151,17 @@ pub struct ConvertedManifest {
     pub has_foreign_layers: bool,
 }
 
-/// What happens during a conversion; layers are named by their place from the bottom.
+/// An event of a conversion. Layers are named by their chain-ids.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The work on one image manifest begins.
+    /// The conversion of one image manifest starts.
     Planned {
         /// The platform, where an index names one.
         platform: Option<Platform>,
         /// The source layers, bottom first.
         layers: Vec<PlannedLayer>,
     },
-    /// A layer is being converted, or waits its turn.
+    /// A layer is being converted, or fetched ahead.
     Progress {
         /// Its chain.
         chain: ChainId,
@@ -173,7 +174,7 @@ pub enum Event {
         chain: ChainId,
         /// Size of the converted blob in bytes.
         size: u64,
-        /// Whether it was converted now, or found.
+        /// Whether it was converted now, or before.
         outcome: Outcome,
     },
 }
@@ -189,7 +190,7 @@ pub struct PlannedLayer {
     pub size: u64,
 }
 
-/// How a layer came to be there.
+/// When a layer was converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was converted now.
@@ -198,5 +199,5 @@ pub enum Outcome {
     Found,
 }
 
-/// Told of what happens; must be quick.
+/// Called with each event; must be quick.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;

@@ -1,33 +1,35 @@
-//! The processes that use a data directory: each holds the lock of a file with its name.
+//! Locks of the data directory: each process that uses it holds a lock file with a name of its own,
+//! so that the leases of processes that ended can be freed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::BlobError;
 use super::blobs::{create_directory, is_linked};
+use super::error::BlobError;
 
-/// A living process.
+/// The lock file of this process.
 #[derive(Debug)]
-pub(super) struct Owner {
+pub(super) struct DirectoryLock {
     name: String,
-    /// Its file, unless the disk does not take it: its leases then have to run out by themselves.
+    /// The locked file; `None` if it cannot be created: its leases then have to expire.
     file: Option<(PathBuf, File)>,
 }
 
-/// A process that is gone; its file is locked, so that only one successor cleans up after it.
-pub(super) struct DeadOwner {
+/// The lock file of a process that ended; locked, so that only one process cleans up after it.
+pub(super) struct StaleLock {
     name: String,
     path: PathBuf,
     _locked: File,
 }
 
-impl Owner {
-    pub(super) fn register(data_dir: &Path) -> Result<Self, BlobError> {
-        match Self::with_file(&data_dir.join("owners")) {
+impl DirectoryLock {
+    /// Creates and locks a file with a new name.
+    pub(super) fn acquire(data_dir: &Path) -> Result<Self, BlobError> {
+        match Self::create(&data_dir.join("owners")) {
             Err(error) if error.is_no_space() => {
-                tracing::warn!(%error, "this process cannot be noted down");
+                tracing::warn!(%error, "the lock file of this process cannot be created");
                 let name = new_name();
                 Ok(Self { name, file: None })
             }
@@ -35,7 +37,7 @@ impl Owner {
         }
     }
 
-    fn with_file(directory: &Path) -> Result<Self, BlobError> {
+    fn create(directory: &Path) -> Result<Self, BlobError> {
         create_directory(directory)?;
         loop {
             let name = new_name();
@@ -46,7 +48,7 @@ impl Owner {
                 .mode(0o600)
                 .open(&path)
                 .map_err(BlobError::io("creating", &path))?;
-            // Shared is enough: a successor asks for the exclusive lock.
+            // Shared is enough: another process tries the exclusive lock.
             file.lock_shared()
                 .map_err(BlobError::io("locking", &path))?;
             if is_linked(&file, &path)? {
@@ -60,13 +62,13 @@ impl Owner {
         &self.name
     }
 
-    /// The processes whose files nobody holds any more.
-    pub(super) fn dead(data_dir: &Path) -> Result<Vec<DeadOwner>, BlobError> {
+    /// The lock files that no process holds.
+    pub(super) fn stale(data_dir: &Path) -> Result<Vec<StaleLock>, BlobError> {
         let directory = data_dir.join("owners");
-        let mut dead = Vec::new();
+        let mut stale = Vec::new();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(dead),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(stale),
             Err(error) => return Err(BlobError::io("listing", &directory)(error)),
         };
         for entry in entries {
@@ -79,20 +81,20 @@ impl Owner {
                 continue;
             };
             if file.try_lock().is_ok() && is_linked(&file, &path)? {
-                dead.push(DeadOwner {
+                stale.push(StaleLock {
                     name,
                     path,
                     _locked: file,
                 });
             }
         }
-        Ok(dead)
+        Ok(stale)
     }
 }
 
-impl Drop for Owner {
+impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // A clean end released its leases; one that did not leaves them to expire.
+        // The leases were released, or expire.
         if let Some((path, _)) = &self.file {
             let _ = fs::remove_file(path);
         }
@@ -104,12 +106,12 @@ fn new_name() -> String {
     format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }
 
-impl DeadOwner {
+impl StaleLock {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn forget(self) {
+    pub(super) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a dead process's file stays");
         }

@@ -1,20 +1,21 @@
-//! Which files were verified: by a commit of this process, or by reading them after its start.
+//! Which files were verified: when this process committed them, or by reading them after its start.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::shelf::lock;
+use parking_lot::{Mutex, MutexGuard};
+
 use super::stamp::Stamp;
 use crate::oci::Digest;
 
-/// Whether a file was found or suspected to be damaged after it was opened: shared by all who
+/// Whether a file was found or suspected to be damaged after it was opened; shared by all that
 /// have it open.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Flag(Arc<AtomicBool>);
+pub(super) struct SuspectFlag(Arc<AtomicBool>);
 
-impl Flag {
+impl SuspectFlag {
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -24,7 +25,7 @@ impl Flag {
     }
 }
 
-/// What became of a file since it was verified.
+/// How a file changed since it was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     None,
@@ -36,23 +37,23 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 struct Record {
-    /// The file as it was when all of its bytes had been seen.
+    /// The state of the file when it was verified.
     stamp: Stamp,
-    /// When that was, since the start.
+    /// When that was, as time since the start.
     verified: Duration,
-    /// Whether that is not believed any more; the size still is.
+    /// Whether the file has to be verified again; its size stays as it was verified.
     is_doubted: bool,
-    flag: Flag,
+    flag: SuspectFlag,
 }
 
 /// The verified files, by digest.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct VerifiedFiles {
     started: Instant,
     records: Mutex<HashMap<Digest, Record>>,
 }
 
-impl Known {
+impl VerifiedFiles {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -61,16 +62,16 @@ impl Known {
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<Digest, Record>> {
-        lock(&self.records)
+        self.records.lock()
     }
 
-    /// The time since the start, as verifications are dated.
+    /// The time since the start.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// The flag of a file that was verified and not written to since.
-    pub(super) fn sound(&self, digest: &Digest, stamp: &Stamp) -> Option<Flag> {
+    pub(super) fn flag(&self, digest: &Digest, stamp: &Stamp) -> Option<SuspectFlag> {
         let records = self.records();
         let record = records.get(digest)?;
         let is_sound = !record.is_doubted
@@ -84,22 +85,22 @@ impl Known {
         self.records().get(digest).map(|record| record.stamp.size)
     }
 
-    /// When a blob was last verified, since the start.
+    /// When a blob was last verified, as time since the start.
     pub(super) fn verified_at(&self, digest: &Digest) -> Option<Duration> {
         let records = self.records();
         let record = records.get(digest).filter(|record| !record.is_doubted);
         record.map(|record| record.verified)
     }
 
-    /// Notes that a file has the bytes that its digest names.
-    pub(super) fn verified(&self, digest: &Digest, stamp: Stamp) -> Flag {
+    /// Records that a file has the bytes that its digest names.
+    pub(super) fn record(&self, digest: &Digest, stamp: Stamp) -> SuspectFlag {
         let verified = self.now();
         let mut records = self.records();
         let flag = match records.get(digest) {
             Some(before) if before.stamp.is_same_file(&stamp) && !before.flag.is_set() => {
                 before.flag.clone()
             }
-            _ => Flag::default(),
+            _ => SuspectFlag::default(),
         };
         let record = Record {
             stamp,
@@ -111,7 +112,7 @@ impl Known {
         flag
     }
 
-    /// What became of a file since it was verified.
+    /// How a file changed since it was verified.
     pub(super) fn change(&self, digest: &Digest, stamp: &Stamp) -> Change {
         match self.records().get(digest) {
             Some(record) if *stamp == record.stamp => Change::None,
@@ -124,7 +125,7 @@ impl Known {
         }
     }
 
-    /// Notes that this process changed a file's times: where they are coarse, that looks as if
+    /// Records that this process changed a file's times: where they are coarse, that looks as if
     /// it had been written to.
     pub(super) fn touched(&self, digest: &Digest, stamp: &Stamp) {
         if let Some(record) = self.records().get_mut(digest)
@@ -135,7 +136,7 @@ impl Known {
         }
     }
 
-    /// Tells all who have the file open that it is suspect: it counts as not verified.
+    /// Marks a file as suspect for all that have it open: it counts as not verified.
     pub(super) fn suspect(&self, digest: &Digest, stamp: &Stamp) {
         if let Some(record) = self.records().get_mut(digest)
             && record.stamp.is_same_file(stamp)
@@ -145,7 +146,7 @@ impl Known {
         }
     }
 
-    /// Has a blob count as not verified; those who have its file open go on.
+    /// Makes a blob count as not verified; those that have its file open continue.
     pub(super) fn doubt(&self, digest: &Digest) {
         if let Some(record) = self.records().get_mut(digest) {
             record.is_doubted = true;

@@ -1,12 +1,15 @@
-//! The entries of an index: what each of them is, and what becomes of it.
+//! Converts an index: decides for each entry what it is, and converts those that are wanted.
 
 use std::collections::HashSet;
 
-use super::super::image::{self as documents, Document, IndexEntry};
-use super::super::plan::PlanError;
-use super::image::{Halt, Work, broken, is_overlaybd, not_image, parse, subject_of};
-use super::types::{ConvertedManifest, Others, Platforms, StoredManifest};
-use super::{ConvertError, Converter};
+use super::super::errors::{document_error, not_image};
+use super::document::subject_of;
+use super::job::{Halt, ImageJob};
+use super::source::{parse_manifest, source_config, source_manifest};
+use crate::convert::error::ConvertError;
+use crate::convert::image::{self as documents, Document, IndexEntry, is_overlaybd};
+use crate::convert::plan::PlanError;
+use crate::convert::types::{ConvertedManifest, Others, Platforms, StoredManifest};
 use crate::oci::media_type::essence;
 use crate::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestKind, Platform};
 use crate::registry::RawManifest;
@@ -14,11 +17,11 @@ use crate::registry::RawManifest;
 /// Most entries of an index, those of the indexes in it included.
 const MAX_ENTRIES: usize = 256;
 /// Most bytes of an index's converted manifests together.
-const MAX_BYTES: usize = 32 << 20;
+const MAX_MANIFEST_BYTES: usize = 32 << 20;
 /// Indexes in indexes are followed this far.
 const MAX_DEPTH: usize = 4;
 
-/// What came of an index.
+/// The entries of an index, sorted by what was decided.
 #[derive(Default)]
 pub(super) struct Entries {
     /// The images that were converted.
@@ -27,25 +30,25 @@ pub(super) struct Entries {
     pub(super) kept: Vec<Descriptor>,
     /// Converted indexes in the index, those within others first.
     pub(super) indexes: Vec<StoredManifest>,
-    /// Whether an image that is wanted was not there: another time it may be.
+    /// Whether the upstream did not have an image that is wanted.
     pub(super) is_partial: bool,
-    /// What the index has, for errors.
+    /// The platforms that the index has, for errors.
     available: Vec<String>,
     /// Whether anything in it is, or may be, for Linux.
     has_linux: bool,
-    /// Entries that were looked at.
+    /// Number of entries, those of nested indexes included.
     count: usize,
     /// Bytes of the converted documents.
     bytes: usize,
 }
 
-/// What an entry turns out to be.
+/// What an entry is.
 // There is one at a time.
 #[allow(clippy::large_enum_variant)]
-enum Kind {
+enum EntryKind {
     /// An image to convert.
     Image(Box<(RawManifest, crate::oci::ImageManifest)>),
-    /// An overlaybd image as it is.
+    /// An overlaybd image.
     Already,
     /// An index.
     Index(RawManifest, Index),
@@ -55,17 +58,16 @@ enum Kind {
     Missing,
 }
 
-impl Converter {
+impl ImageJob<'_> {
     /// Converts the entries of an index that are wanted.
-    pub(super) async fn index(
+    pub(super) async fn convert_index(
         &self,
-        work: &Work<'_>,
         raw: &RawManifest,
         index: &Index,
     ) -> Result<(Document, Entries), Halt> {
         let mut entries = Entries::default();
         let made = self
-            .index_within(work, raw, index, None, 0, &mut entries)
+            .convert_entries(raw, index, None, 0, &mut entries)
             .await?;
         if let Some(made) = made {
             return Ok((made, entries));
@@ -79,7 +81,7 @@ impl Converter {
         }
         Err(Halt::Failed(ConvertError::NoPlatform {
             index: raw.digest.clone(),
-            wanted: match &self.inner.config.platforms {
+            wanted: match &self.context.config.platforms {
                 Platforms::All => "any platform that can be converted".to_owned(),
                 Platforms::Some(wanted) => joined(wanted.iter().map(ToString::to_string)),
             },
@@ -87,11 +89,10 @@ impl Converter {
         }))
     }
 
-    /// The converted index; `None` if there is nothing in it that is wanted. `inherited` is the
-    /// platform that the index itself is listed with.
-    async fn index_within(
+    /// The converted index; `None` if no entry of it is wanted. `inherited` is the platform that
+    /// the index itself is listed with.
+    async fn convert_entries(
         &self,
-        work: &Work<'_>,
         raw: &RawManifest,
         index: &Index,
         inherited: Option<&Platform>,
@@ -102,111 +103,111 @@ impl Converter {
         if entries.count > MAX_ENTRIES {
             let count = entries.count;
             let cause = format!("has {count} entries, more than the {MAX_ENTRIES} that are taken");
-            return Err(broken("index", &raw.digest, cause).into());
+            return Err(document_error("index", &raw.digest, cause).into());
         }
-        let mut fates = Vec::with_capacity(index.manifests.len());
+        let mut decisions = Vec::with_capacity(index.manifests.len());
         let mut is_any_wanted = false;
-        // An image that is there once for each compression is one image here.
+        // Entries for the same image in different compressions become one.
         let mut made: HashSet<(Digest, Option<Platform>)> = HashSet::new();
         for entry in &index.manifests {
             if entry.is_attestation() {
                 tracing::info!(index = %raw.digest, attestation = %entry.digest,
                     "dropped an attestation: it is of the source's layers");
-                fates.push(IndexEntry::Drop);
+                decisions.push(IndexEntry::Drop);
                 continue;
             }
             let platform = entry.platform.as_ref().or(inherited);
-            let place = (depth, platform);
-            match self.entry(work, entry, place, entries).await? {
-                Fate::Replace(document) => {
+            let nesting = (depth, platform);
+            match self.convert_entry(entry, nesting, entries).await? {
+                Decision::Replace(document) => {
                     is_any_wanted = true;
                     entries.bytes = entries.bytes.saturating_add(document.bytes.len());
-                    if entries.bytes > MAX_BYTES {
-                        let cause = format!("has manifests of over {MAX_BYTES} bytes");
-                        return Err(broken("index", &raw.digest, cause).into());
+                    if entries.bytes > MAX_MANIFEST_BYTES {
+                        let cause = format!("has manifests of over {MAX_MANIFEST_BYTES} bytes");
+                        return Err(document_error("index", &raw.digest, cause).into());
                     }
                     let key = (document.digest.clone(), entry.platform.clone());
-                    fates.push(if made.insert(key) {
+                    decisions.push(if made.insert(key) {
                         IndexEntry::Replace(document)
                     } else {
                         IndexEntry::Drop
                     });
                 }
-                Fate::Already => {
+                Decision::Already => {
                     is_any_wanted = true;
                     entries.kept.push(entry.clone());
-                    fates.push(IndexEntry::Keep);
+                    decisions.push(IndexEntry::Keep);
                 }
-                Fate::Leave => match self.inner.config.others {
+                Decision::Leave => match self.context.config.others {
                     Others::Stay | Others::Copy => {
                         entries.kept.push(entry.clone());
-                        fates.push(IndexEntry::Keep);
+                        decisions.push(IndexEntry::Keep);
                     }
-                    Others::LeaveOut => fates.push(IndexEntry::Drop),
+                    Others::LeaveOut => decisions.push(IndexEntry::Drop),
                 },
             }
         }
         if !is_any_wanted {
             return Ok(None);
         }
-        let style = &self.inner.config.style;
-        // Only what is pulled by name says what it was made of.
+        let style = &self.context.config.style;
+        // Only what is pulled by name has a subject.
         let subject = (depth == 0).then(|| subject_of(raw));
-        let made = documents::index(&raw.bytes, &raw.media_type, &fates, style, subject.as_ref())
-            .map_err(|error| broken("index", &raw.digest, error))?;
+        let made = documents::index(
+            &raw.bytes,
+            &raw.media_type,
+            &decisions,
+            style,
+            subject.as_ref(),
+        )
+        .map_err(|error| document_error("index", &raw.digest, error))?;
         Ok(Some(made))
     }
 
-    /// What becomes of an entry of an index.
-    async fn entry(
+    /// Converts an entry of an index if it is wanted.
+    async fn convert_entry(
         &self,
-        work: &Work<'_>,
         entry: &Descriptor,
         (depth, platform): (usize, Option<&Platform>),
         entries: &mut Entries,
-    ) -> Result<Fate, Halt> {
-        entries.available.push(name_of(platform));
+    ) -> Result<Decision, Halt> {
+        entries.available.push(platform_name(platform));
         entries.has_linux |= platform.is_some_and(|platform| platform.os == "linux");
         if platform.is_some_and(|platform| !self.wants(platform)) {
-            return Ok(Fate::Leave);
+            return Ok(Decision::Leave);
         }
-        match self.kind(work, entry, platform, entries).await? {
-            Kind::Already => Ok(Fate::Already),
-            Kind::Other(reason) => {
+        match self.entry_kind(entry, platform, entries).await? {
+            EntryKind::Already => Ok(Decision::Already),
+            EntryKind::Other(reason) => {
                 tracing::warn!(entry = %entry.digest, reason, "an entry of an index is left as it is");
-                Ok(Fate::Leave)
+                Ok(Decision::Leave)
             }
-            Kind::Missing => {
-                tracing::warn!(entry = %entry.digest, platform = name_of(platform),
+            EntryKind::Missing => {
+                tracing::warn!(entry = %entry.digest, platform = platform_name(platform),
                     "the upstream does not have this entry of an index: it is left as it is");
                 entries.is_partial = true;
-                Ok(Fate::Leave)
+                Ok(Decision::Leave)
             }
-            Kind::Index(raw, _) if depth + 1 >= MAX_DEPTH => {
+            EntryKind::Index(raw, _) if depth + 1 >= MAX_DEPTH => {
                 let cause = format!("is nested more than {MAX_DEPTH} deep");
-                Err(broken("index", &raw.digest, cause).into())
+                Err(document_error("index", &raw.digest, cause).into())
             }
-            Kind::Index(raw, index) => {
+            EntryKind::Index(raw, index) => {
                 // As deep as `MAX_DEPTH`.
-                let within = self.index_within(work, &raw, &index, platform, depth + 1, entries);
+                let within = self.convert_entries(&raw, &index, platform, depth + 1, entries);
                 let Some(document) = Box::pin(within).await? else {
-                    return Ok(Fate::Leave);
+                    return Ok(Decision::Leave);
                 };
                 let stored = self
-                    .keep(
-                        work,
-                        &document.bytes,
-                        &document.media_type,
-                        &document.digest,
-                    )
+                    .store_document(&document.bytes, &document.media_type, &document.digest)
                     .await?;
                 entries.indexes.push(stored);
-                Ok(Fate::Replace(document))
+                Ok(Decision::Replace(document))
             }
-            Kind::Image(image) => {
+            EntryKind::Image(image) => {
                 let (raw, parsed) = *image;
                 let platform = platform.cloned();
-                let one = match self.manifest(work, &raw, &parsed, platform).await {
+                let one = match self.convert_manifest(&raw, &parsed, platform).await {
                     Ok(one) => one,
                     Err(Halt::Failed(
                         ConvertError::NotLinux { .. }
@@ -217,7 +218,7 @@ impl Converter {
                     )) => {
                         tracing::warn!(entry = %entry.digest,
                             "an entry of an index is no Linux root filesystem: it is left as it is");
-                        return Ok(Fate::Leave);
+                        return Ok(Decision::Leave);
                     }
                     Err(halt) => return Err(halt),
                 };
@@ -226,83 +227,87 @@ impl Converter {
                     media_type: one.manifest.media_type.clone(),
                     digest: one.manifest.digest.clone(),
                 };
-                let known = |known: &ConvertedManifest| known.manifest.digest == document.digest;
-                if !entries.manifests.iter().any(known) {
+                let is_same = |other: &ConvertedManifest| other.manifest.digest == document.digest;
+                if !entries.manifests.iter().any(is_same) {
                     entries.manifests.push(one);
                 }
-                Ok(Fate::Replace(document))
+                Ok(Decision::Replace(document))
             }
         }
     }
 
-    /// Looks what an entry is.
-    async fn kind(
+    /// Fetches an entry, and says what it is.
+    async fn entry_kind(
         &self,
-        work: &Work<'_>,
         entry: &Descriptor,
         platform: Option<&Platform>,
         entries: &mut Entries,
-    ) -> Result<Kind, ConvertError> {
+    ) -> Result<EntryKind, ConvertError> {
         let stated = essence(&entry.media_type);
         let is_vague = matches!(stated.as_str(), "" | "application/json");
         if !is_vague && ManifestKind::from_media_type(&stated).is_none() {
-            return Ok(Kind::Other(format!("it is {stated}, which is no image")));
+            return Ok(EntryKind::Other(format!(
+                "it is {stated}, which is no image"
+            )));
         }
-        let raw = match self.source_manifest(work.source, &entry.digest).await {
+        let raw = match source_manifest(self.source, &entry.digest).await {
             Ok(raw) => raw,
             Err(ConvertError::Upstream(error)) if error.is_not_found() => {
                 return Ok(match platform {
-                    Some(_) => Kind::Missing,
-                    None => Kind::Other("the upstream does not have it".to_owned()),
+                    Some(_) => EntryKind::Missing,
+                    None => EntryKind::Other("the upstream does not have it".to_owned()),
                 });
             }
             Err(error) => return Err(error),
         };
-        let parsed = match parse(&raw) {
-            Ok(Manifest::Index(index)) => return Ok(Kind::Index(raw, index)),
+        let parsed = match parse_manifest(&raw) {
+            Ok(Manifest::Index(index)) => return Ok(EntryKind::Index(raw, index)),
             Ok(Manifest::Image(parsed)) => parsed,
-            Err(error) => return Ok(Kind::Other(error.to_string())),
+            Err(error) => return Ok(EntryKind::Other(error.to_string())),
         };
         if is_overlaybd(&parsed) {
-            return Ok(Kind::Already);
+            return Ok(EntryKind::Already);
         }
         if !parsed.is_image() {
             let kind = &parsed.config.media_type;
-            return Ok(Kind::Other(format!("it is an artifact of {kind}")));
+            return Ok(EntryKind::Other(format!("it is an artifact of {kind}")));
         }
         if platform.is_none() {
-            let config = self.config(work.source, &parsed.config).await?;
+            let config = source_config(self.source, &parsed.config).await?;
             let platform = ImageConfig::parse(&config).ok().and_then(|c| c.platform);
             let platform = platform.as_ref();
             entries.has_linux |= platform.is_some_and(|platform| platform.os == "linux");
             if !platform.is_some_and(|platform| self.wants(platform)) {
-                return Ok(Kind::Other(format!("it is for {}", name_of(platform))));
+                return Ok(EntryKind::Other(format!(
+                    "it is for {}",
+                    platform_name(platform)
+                )));
             }
         }
-        Ok(Kind::Image(Box::new((raw, parsed))))
+        Ok(EntryKind::Image(Box::new((raw, parsed))))
     }
 
-    /// Whether images of this platform are converted. Other systems' layers are no Linux root
-    /// filesystems.
-    pub(super) fn wants(&self, platform: &Platform) -> bool {
+    /// Whether images of this platform are converted. Layers for other operating systems are no
+    /// Linux root filesystems.
+    fn wants(&self, platform: &Platform) -> bool {
         platform.os == "linux"
-            && match &self.inner.config.platforms {
+            && match &self.context.config.platforms {
                 Platforms::All => true,
                 Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
             }
     }
 }
 
-/// What becomes of an entry.
-enum Fate {
+/// What is done with an entry.
+enum Decision {
     Replace(Document),
-    /// It is what it would become.
+    /// It is an overlaybd image already.
     Already,
-    /// It is not for this converter.
+    /// It is not converted.
     Leave,
 }
 
-fn name_of(platform: Option<&Platform>) -> String {
+fn platform_name(platform: Option<&Platform>) -> String {
     platform.map_or_else(
         || "an image of no named platform".into(),
         ToString::to_string,

@@ -1,0 +1,115 @@
+//! Fetches and inflates the layers of a chain, ahead of those that are being applied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::errors::layer_error;
+use super::super::fetch::{Failure, fetch};
+use super::super::status::add;
+use super::state::{Chain, Fetched};
+use crate::convert::error::ConvertError;
+use crate::convert::input::{LayerInput, OnProgress, Progress};
+use crate::convert::memory::MemoryPermit;
+use crate::convert::plan::Step;
+use crate::convert::stream::{Expected, Replay, prepare, replay, working_set};
+use crate::convert::types::Event;
+use crate::convert::window::{self, Windows};
+
+/// The most memory that the filesystem of a chain takes while layers are applied to it: its
+/// cache of blocks, and what is being compressed.
+const MAX_FILESYSTEM_BYTES: u64 = 96 << 20;
+/// The least that it takes.
+const MIN_FILESYSTEM_BYTES: u64 = 8 << 20;
+
+impl Chain<'_> {
+    /// Bytes of memory that applying the layers from `position` on takes.
+    pub(super) fn working_set(&self, position: usize) -> u64 {
+        let layers = self.job.steps.iter().skip(position);
+        let sizes = layers.clone().map(|step| step.layer.size);
+        let compressed = sizes.fold(0, u64::saturating_add);
+        let filesystem = MIN_FILESYSTEM_BYTES.saturating_add(compressed.saturating_mul(4));
+        let largest = layers.map(needed).max().unwrap_or(0);
+        let filesystem = filesystem.min(MAX_FILESYSTEM_BYTES);
+        filesystem
+            .saturating_add(largest)
+            .saturating_add(self.window)
+    }
+
+    /// Starts to fetch and inflate a layer, or to read the tar of an equal one again.
+    pub(super) fn prepare(
+        &mut self,
+        step: &Step,
+        position: usize,
+        memory: Option<MemoryPermit>,
+    ) -> Result<Fetched, ConvertError> {
+        let context = Arc::clone(self.job.context);
+        if let Some(tar) = self.repeats.tar(step) {
+            let replayed = replay(Replay {
+                tar,
+                size: step.layer.size,
+                expected: Expected {
+                    diff_id: step.diff_id.clone(),
+                    chain: step.chain_id.clone(),
+                    parent: step.parent.clone(),
+                },
+                on_progress: self.on_progress(step, |_| {}),
+            });
+            return Ok(Fetched {
+                inflating: replayed.map_err(|cause| layer_error(step, cause))?,
+                failure: Failure::none(),
+                memory,
+            });
+        }
+        let (chunks, failure) = fetch(self.job.source, &step.layer.digest, step.layer.size);
+        let mut permitted = window::likely(&step.layer.media_type);
+        if memory.is_none() {
+            // The chain's memory, which the window is a part of.
+            permitted = permitted.max(self.window);
+        }
+        let input = LayerInput {
+            chunks,
+            digest: step.layer.digest.clone(),
+            size: step.layer.size,
+            diff_id: step.diff_id.clone(),
+            chain_id: step.chain_id.clone(),
+            parent_chain_id: step.parent.clone(),
+            copy: self.repeats.copy(step, position, context.store.blobs()),
+            windows: Windows::within(permitted, context.memory.clone()),
+        };
+        let limit = context.config.settings.max_layer_size;
+        let counted = AtomicU64::new(0);
+        let on_progress = self.on_progress(step, move |progress| {
+            let before = counted.swap(progress.compressed, Ordering::Relaxed);
+            let more = progress.compressed.saturating_sub(before);
+            add(&context.counters.source_bytes, more);
+        });
+        let inflating =
+            prepare(input, limit, on_progress).map_err(|cause| layer_error(step, cause))?;
+        Ok(Fetched {
+            inflating,
+            failure,
+            memory,
+        })
+    }
+
+    /// Calls `count`, then the observer, with how far a layer has come.
+    fn on_progress(
+        &self,
+        step: &Step,
+        count: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> OnProgress {
+        let (observer, chain) = (self.job.observer.cloned(), step.chain_id.clone());
+        Arc::new(move |progress: Progress| {
+            count(progress);
+            if let Some(observer) = &observer {
+                let chain = chain.clone();
+                observer(Event::Progress { chain, progress });
+            }
+        })
+    }
+}
+
+/// Bytes of memory that a layer takes until it is applied.
+pub(super) fn needed(step: &Step) -> u64 {
+    working_set(step.layer.size, &step.layer.media_type)
+}

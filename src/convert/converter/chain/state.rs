@@ -1,0 +1,131 @@
+//! The chain of one image while it is converted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::super::catalogue::{Base, Layer};
+use super::super::context::Context;
+use super::super::deadline::Deadline;
+use super::super::destination::Destination;
+use super::super::fetch::Failure;
+use super::super::threads::{blocking, on_thread};
+use super::repeats::Repeats;
+use crate::convert::error::ConvertError;
+use crate::convert::layer::ChainBuilder;
+use crate::convert::memory::MemoryPermit;
+use crate::convert::plan::Step;
+use crate::convert::stream::Inflating;
+use crate::convert::types::{Event, Observer, Source};
+use crate::oci::Digest;
+
+/// The layers to convert, and for what.
+pub(in super::super) struct ChainJob<'a> {
+    pub(in super::super) context: &'a Arc<Context>,
+    pub(in super::super) source: &'a Source,
+    pub(in super::super) destination: &'a Destination,
+    /// The layers, bottom first.
+    pub(in super::super) steps: &'a [Step],
+    pub(in super::super) observer: Option<&'a Observer>,
+    /// When the conversion is given up.
+    pub(in super::super) deadline: Deadline,
+}
+
+impl ChainJob<'_> {
+    pub(super) fn notify(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = self.observer {
+            observer(event());
+        }
+    }
+}
+
+/// The state of a chain.
+pub(super) struct Chain<'a> {
+    pub(super) job: ChainJob<'a>,
+    /// The lowest layers, which are done.
+    pub(super) layers: Vec<Layer>,
+    /// The layer above them, if it is applied and its blob is being sealed.
+    pub(super) sealing: Option<JoinHandle<Result<Layer, ConvertError>>>,
+    /// The filesystem, if it is in memory.
+    pub(super) builder: Option<ChainBuilder>,
+    /// The memory of the filesystem, and of the layer that is being applied.
+    pub(super) memory: Option<MemoryPermit>,
+    /// Bytes of the largest zstd window for which a layer turned out to lack memory.
+    pub(super) window: u64,
+    /// The layers above, as far as they are being fetched.
+    pub(super) ahead: VecDeque<Fetched>,
+    /// The layers that the image has more than once.
+    pub(super) repeats: Repeats,
+}
+
+/// A layer that is being fetched.
+pub(super) struct Fetched {
+    pub(super) inflating: Inflating,
+    pub(super) failure: Failure,
+    /// The memory that it takes, unless the chain's memory covers it.
+    pub(super) memory: Option<MemoryPermit>,
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(job: ChainJob<'a>) -> Self {
+        Self {
+            layers: Vec::with_capacity(job.steps.len()),
+            sealing: None,
+            builder: None,
+            memory: None,
+            window: 0,
+            ahead: VecDeque::new(),
+            repeats: Repeats::of(job.steps),
+            job,
+        }
+    }
+
+    /// The digest of the topmost layer that is done.
+    pub(super) fn parent(&self) -> Option<&Digest> {
+        self.layers.last().map(|layer| &layer.digest)
+    }
+
+    /// The base of the layers that are done. A layer that is being sealed has the same.
+    pub(super) fn base(&self) -> Base {
+        self.layers
+            .last()
+            .map_or(Base::Own, |layer| layer.base.clone())
+    }
+
+    /// Waits for the layer whose blob is being sealed.
+    pub(super) async fn wait_for_seal(&mut self) -> Result<(), ConvertError> {
+        if let Some(sealing) = self.sealing.take() {
+            let layer = sealing.await.map_err(|_| ConvertError::Interrupted)?;
+            self.layers.push(layer?);
+        }
+        Ok(())
+    }
+
+    /// Drops the filesystem and the layers that were fetched ahead. That waits for threads.
+    ///
+    /// To be called before waiting for others that convert the same layer: they may be waiting
+    /// for that memory.
+    pub(super) async fn release_memory(&mut self) -> Result<(), ConvertError> {
+        let (builder, ahead) = (self.builder.take(), std::mem::take(&mut self.ahead));
+        let memory = self.memory.take();
+        if builder.is_none() && ahead.is_empty() {
+            return Ok(());
+        }
+        on_thread("release", move || {
+            drop((builder, ahead, memory));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops the tars of repeated layers, which are files.
+    pub(super) async fn release_repeats(&mut self) -> Result<(), ConvertError> {
+        let repeats = std::mem::replace(&mut self.repeats, Repeats::of(&[]));
+        blocking(move || {
+            drop(repeats);
+            Ok(())
+        })
+        .await
+    }
+}

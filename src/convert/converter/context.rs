@@ -1,0 +1,69 @@
+//! What all jobs of a converter share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::super::error::ConvertError;
+use super::super::layer::CompressPool;
+use super::super::lock::KeyedLock;
+use super::super::memory::MemoryBudget;
+use super::super::types::{ConverterConfig, Source};
+use super::destination::Destination;
+use super::permits::LayerPermits;
+use super::status::Counters;
+use super::variant;
+use crate::store::Store;
+
+/// Most layers that are sealed at one time: each is a thread, an open file and a temporary one.
+const MAX_SEALERS: usize = 16;
+
+/// The store, the settings, and what bounds the work.
+pub(super) struct Context {
+    pub(super) store: Store,
+    pub(super) config: ConverterConfig,
+    pub(super) pool: CompressPool,
+    /// The settings that decide the bytes of a layer, as the index names them.
+    pub(super) layer_variant: String,
+    /// The settings that decide the bytes of a manifest, as the index names them.
+    pub(super) image_variant: String,
+    /// Locked by name: a chain while it is converted, a source layer while it is verified.
+    pub(super) locks: KeyedLock<String>,
+    pub(super) memory: MemoryBudget,
+    pub(super) layer_permits: LayerPermits,
+    /// Permits to seal a layer: to hash, sync and push its blob.
+    pub(super) seal_permits: Arc<Semaphore>,
+    pub(super) counters: Counters,
+}
+
+impl Context {
+    /// # Errors
+    /// [`ConvertError::Threads`] when the system refuses the threads that compress.
+    pub(super) fn new(store: Store, config: ConverterConfig) -> Result<Self, ConvertError> {
+        let layer_variant = variant::of_layers(&config.settings);
+        let pool = CompressPool::new(config.settings.threads)
+            .map_err(|error| ConvertError::Threads(error.to_string()))?;
+        Ok(Self {
+            pool,
+            image_variant: variant::of_images(&layer_variant, &config),
+            layer_variant,
+            locks: KeyedLock::default(),
+            memory: MemoryBudget::new(config.memory),
+            layer_permits: LayerPermits::new(config.conversions),
+            seal_permits: Arc::new(Semaphore::new(max_sealers(&config))),
+            counters: Counters::default(),
+            store,
+            config,
+        })
+    }
+
+    /// Where the parts of an image from `source` belong.
+    pub(super) fn destination(&self, source: &Source) -> Destination {
+        Destination::new(source, self.config.push.as_ref())
+    }
+}
+
+/// Most layers that are sealed at one time.
+pub(super) fn max_sealers(config: &ConverterConfig) -> usize {
+    config.conversions.saturating_mul(2).clamp(4, MAX_SEALERS)
+}

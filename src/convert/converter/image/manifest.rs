@@ -1,0 +1,128 @@
+//! Converts one image manifest.
+
+use super::super::admission::BIG_IMAGE_BYTES;
+use super::super::catalogue::{Base, Layer, share};
+use super::super::chain::{ChainJob, convert_chain};
+use super::super::errors::{document_error, not_image};
+use super::document::{converted_manifest, subject_of};
+use super::job::{Halt, ImageJob, MAX_SMALL_DOCUMENT};
+use super::source::{source_config, source_layers};
+use crate::convert::error::ConvertError;
+use crate::convert::image::{self as documents, LayerBlob};
+use crate::convert::plan::{Step, steps};
+use crate::convert::types::{ConvertedManifest, Event, PlannedLayer};
+use crate::oci::{ImageConfig, ImageManifest, Manifest, Platform};
+use crate::registry::RawManifest;
+
+impl ImageJob<'_> {
+    /// Converts one image manifest.
+    pub(super) async fn convert_manifest(
+        &self,
+        raw: &RawManifest,
+        parsed: &ImageManifest,
+        platform: Option<Platform>,
+    ) -> Result<ConvertedManifest, Halt> {
+        let layers = source_layers(self.source, parsed).await?;
+        let bytes = layers.iter().map(|layer| layer.size);
+        if bytes.fold(0, u64::saturating_add) >= BIG_IMAGE_BYTES && !self.slot.admits_big() {
+            return Err(Halt::Big);
+        }
+        if !parsed.is_image() {
+            let kind = format!("an artifact of {}", parsed.config.media_type);
+            return Err(not_image(raw, kind).into());
+        }
+        let config = source_config(self.source, &parsed.config).await?;
+        let image_config = {
+            let _memory = self.document_memory(config.len()).await;
+            ImageConfig::parse(&config)
+                .map_err(|error| document_error("image config", &parsed.config.digest, error))?
+        };
+        // The image's config decides, not the platform that an index gives.
+        if let Some(platform) = image_config
+            .platform
+            .as_ref()
+            .filter(|platform| platform.os != "linux")
+        {
+            return Err(Halt::Failed(ConvertError::NotLinux {
+                manifest: raw.digest.clone(),
+                platform: platform.clone(),
+            }));
+        }
+        // A job that waits for layers keeps no large documents.
+        let config = (config.len() <= MAX_SMALL_DOCUMENT).then_some(config);
+        let steps: Vec<Step> =
+            steps(layers, &image_config.diff_ids).map_err(|cause| ConvertError::Plan {
+                manifest: raw.digest.clone(),
+                cause,
+            })?;
+        if let Some(observer) = self.observer {
+            observer(Event::Planned {
+                platform: platform.clone().or(image_config.platform),
+                layers: steps.iter().map(planned).collect(),
+            });
+        }
+        let chain = ChainJob {
+            context: self.context,
+            source: self.source,
+            destination: &self.destination,
+            steps: &steps,
+            observer: self.observer,
+            deadline: self.deadline,
+        };
+        let layers = convert_chain(chain).await?;
+        if self.destination.is_pushed {
+            share(self.context, &self.destination, &steps, &layers).await?;
+        }
+        let is_foreign = layers.iter().any(|layer| layer.base != Base::Own);
+        let mut blobs = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let Layer {
+                digest, size, pin, ..
+            } = layer;
+            blobs.push(LayerBlob { digest, size });
+            self.pins.extend(pin);
+        }
+        let style = &self.context.config.style;
+        let config = match config {
+            Some(config) => config,
+            None => source_config(self.source, &parsed.config).await?,
+        };
+        let memory = self.document_memory(config.len()).await;
+        let config = documents::config(&config, &parsed.config.media_type, &blobs, style)
+            .map_err(|error| document_error("image config", &parsed.config.digest, error))?;
+        let subject = subject_of(raw);
+        let made = documents::manifest(
+            &raw.bytes,
+            parsed.kind.media_type(),
+            &config,
+            &blobs,
+            style,
+            Some(&subject),
+        )
+        .map_err(|error| document_error("manifest", &raw.digest, error))?;
+        drop(memory);
+        self.store_document(&config.bytes, &config.media_type, &config.digest)
+            .await?;
+        let stored = self
+            .store_document(&made.bytes, &made.media_type, &made.digest)
+            .await?;
+        let parsed = match Manifest::parse(&stored.media_type, &stored.bytes) {
+            Ok(Manifest::Image(parsed)) => parsed,
+            Ok(Manifest::Index(_)) => {
+                return Err(document_error("manifest", &raw.digest, "is an index").into());
+            }
+            Err(error) => return Err(document_error("manifest", &raw.digest, error).into()),
+        };
+        let mut one = converted_manifest(&raw.digest, platform, stored, parsed);
+        one.has_foreign_layers = is_foreign;
+        Ok(one)
+    }
+}
+
+fn planned(step: &Step) -> PlannedLayer {
+    PlannedLayer {
+        chain: step.chain_id.clone(),
+        digest: step.layer.digest.clone(),
+        size: step.layer.size,
+    }
+}

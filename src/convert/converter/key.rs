@@ -1,0 +1,22 @@
+//! Which image a job converts.
+
+use super::super::types::Source;
+use crate::oci::{Digest, RepoName};
+
+/// A source manifest or index in its repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ImageKey {
+    pub(super) host: String,
+    pub(super) repo: RepoName,
+    pub(super) source: Digest,
+}
+
+impl ImageKey {
+    pub(super) fn of(source: &Source, manifest: &Digest) -> Self {
+        Self {
+            host: source.upstream.host().to_owned(),
+            repo: source.repo.clone(),
+            source: manifest.clone(),
+        }
+    }
+}

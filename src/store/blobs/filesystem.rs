@@ -1,0 +1,76 @@
+//! Helpers for directories and files: durable creation, free space, identity.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+
+use crate::store::error::BlobError;
+
+/// Creates a directory and its parents, for this user only; durable when it returns.
+pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => {
+            return Err(BlobError::io("using", path)(
+                io::ErrorKind::NotADirectory.into(),
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(BlobError::io("examining", path)(error)),
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_directory(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(BlobError::io("creating", path)(error)),
+    }
+    sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// The space of a file system, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct DiskSpace {
+    pub(in crate::store) size: u64,
+    /// Bytes that this process may still write.
+    pub(in crate::store) free: u64,
+}
+
+/// The space of the file system that holds `path`.
+pub(in crate::store) fn disk_space(path: &Path) -> Result<DiskSpace, BlobError> {
+    let stat = nix::sys::statvfs::statvfs(path)
+        .map_err(|error| BlobError::io("asking for the space of", path)(error.into()))?;
+    // All are u64 here, u32 elsewhere.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, free, unit) = (
+        u64::from(stat.blocks()),
+        u64::from(stat.blocks_available()),
+        u64::from(stat.fragment_size()),
+    );
+    Ok(DiskSpace {
+        size: blocks.saturating_mul(unit),
+        free: free.saturating_mul(unit),
+    })
+}
+
+pub(super) fn sync_directory(path: &Path) -> Result<(), BlobError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(BlobError::io("syncing", path))
+}
+
+/// Whether `path` still names `file`: it may have been removed before it was locked.
+pub(in crate::store) fn is_linked(file: &File, path: &Path) -> Result<bool, BlobError> {
+    let ours = file.metadata().map_err(BlobError::io("examining", path))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok(named.ino() == ours.ino() && named.dev() == ours.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(BlobError::io("examining", path)(error)),
+    }
+}

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
+use super::keys::keys;
 use super::options::LogOptions;
-use super::sources::keys;
 use super::{ConfigErrors, ServeOptions, Sources, decorate, origins};
 
 /// The settings that a command line comes to, shown, or its mistakes.

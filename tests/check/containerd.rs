@@ -25,10 +25,10 @@ impl Containerd {
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \
              \"io.containerd.internal.v1.tracing\"]\n\
              [grpc]\n  address = {:?}\n[ttrpc]\n  address = {:?}\n",
-            at("root"),
-            at("state"),
-            at("socket"),
-            at("ttrpc")
+            text(&at("root")),
+            text(&at("state")),
+            text(&at("socket")),
+            text(&at("ttrpc"))
         );
         fs::write(at("config.toml"), config).unwrap();
         let log = File::create(at("log")).unwrap();

@@ -97,7 +97,7 @@ fn cases() -> Vec<Shape> {
     let mut stacks: Vec<Shape> = Vec::new();
     for file in files {
         let mut bytes = fs::read(&file).unwrap();
-        if text(&file).ends_with(".gz") {
+        if file.extension().is_some_and(|extension| extension == "gz") {
             let mut tar = Vec::new();
             let mut gzip = flate2::read::GzDecoder::new(bytes.as_slice());
             std::io::Read::read_to_end(&mut gzip, &mut tar).unwrap();

@@ -159,7 +159,7 @@ fn a_repositorys_challenge_leads_to_a_token_for_it() {
     assert_eq!(parameter(&answer, "scope").unwrap(), "registry:catalog:*");
     let realm = parameter(&answer, "realm").unwrap();
     bearer(&ask(&realm, "x", &["registry:catalog:*"], Some(BOB)));
-    let asked = place.tokens.asked.lock().unwrap().last().unwrap().clone();
+    let asked = place.tokens.asked.lock().last().unwrap().clone();
     assert!(
         asked.1.contains("scope=registry%3Acatalog%3A*"),
         "{asked:?}"
@@ -177,7 +177,7 @@ fn a_token_server_is_asked_with_its_own_names() {
     let (realm, service) = ping(&place.proxy);
     let scope = ["repository:token/team/app:pull,push"];
     bearer(&ask(&realm, &service, &scope, Some(BOB)));
-    let asked = place.tokens.asked.lock().unwrap().clone();
+    let asked = place.tokens.asked.lock().clone();
     let [(method, query, has_login)] = asked.as_slice() else {
         panic!("{asked:?}");
     };
@@ -199,7 +199,7 @@ fn a_login_is_checked_where_there_is_one_upstream_it_can_be_for() {
     let (realm, service) = ping(&place.proxy);
     let token = bearer(&ask(&realm, &service, &[], Some("carl:whatever")));
     assert_eq!(get(&place.proxy, "", &token).status, 200);
-    assert!(place.tokens.asked.lock().unwrap().is_empty());
+    assert!(place.tokens.asked.lock().is_empty());
     let answer = get(&place.proxy, "token/team/app/manifests/1", &token);
     assert_eq!(
         parameter(&answer, "error").as_deref(),

@@ -122,6 +122,8 @@ impl Tar {
         Self::default()
     }
 
+    // Callers build an entry in place.
+    #[allow(clippy::needless_pass_by_value)]
     pub fn entry(mut self, entry: Entry<'_>) -> Self {
         let mut records: Vec<u8> = Vec::new();
         if entry.name.len() > 100 || !entry.name.is_ascii() {

@@ -360,7 +360,11 @@ fn a_tar_whose_numbers_lie_is_refused() {
         ("size-text", pax("size", "many").finish(), "size"),
         ("size-more", pax("size", "1000000").finish(), "liar"),
         ("mtime-text", pax("mtime", "yesterday").finish(), "mtime"),
-        ("uid-2-32", pax("uid", "4294967296").finish(), "uid"),
+        (
+            "uid-2-63",
+            pax("uid", "9223372036854775808").finish(),
+            "uid",
+        ),
         ("record-long", records(b"99 path=x\n").finish(), "PAX"),
         ("record-short", records(b"3 path=x\n").finish(), "PAX"),
         ("record-zero", records(b"0 path=x\n").finish(), "PAX"),

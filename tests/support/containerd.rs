@@ -131,9 +131,17 @@ impl Containerd {
         run(Command::new("sh")
             .arg("-c")
             .arg(String::from_utf8(shown.stdout).unwrap()));
-        let tree = Tree::of(&mount);
-        unmount(&mount);
-        Ok(tree)
+        let mounted = Mounted(mount);
+        Ok(Tree::of(&mounted.0))
+    }
+}
+
+/// Unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.0);
     }
 }
 

@@ -211,9 +211,9 @@ fn each_option_reaches_the_setting_that_it_names() {
         ("hold", "3s".into(), vec![], "hold: 3s".into()),
         (
             "hosts-dir",
-            "/h".into(),
+            "/".into(),
             vec![],
-            r#"hosts_dirs: ["/h"]"#.into(),
+            r#"hosts_dirs: ["/"]"#.into(),
         ),
         (
             "htpasswd",

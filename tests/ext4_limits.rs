@@ -510,7 +510,7 @@ fn attributes_of_any_size_that_fits_are_stored() {
         (vec![pair("user.a", 70_000)], "longer"),
         (vec![pair("user.", 1)], "name"),
         (vec![pair(&format!("user.{}", "n".repeat(251)), 1)], "name"),
-        (vec![pair("com.apple.a", 1)], "begins"),
+        (vec![pair("com.apple.a", 1)], "prefix"),
         (vec![pair("user.a", 1), pair("user.a", 2)], "twice"),
         (vec![pair("system.posix_acl_access", 12)], "POSIX ACL"),
     ] {

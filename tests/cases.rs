@@ -202,7 +202,7 @@ fn named(owner: u16, group: u16, mask: u16, others: u16) -> Vec<u8> {
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
 const CAPABILITY: &str = "security.capability";
-/// cap_net_raw+ep, as ping has it.
+/// `cap_net_raw+ep`, as ping has it.
 const NET_RAW: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 fn file(name: &str) -> Entry<'_> {

@@ -128,7 +128,6 @@ impl<R: Read> TarReader<R> {
                 b'V' => {
                     self.set_data(size_of(header.size()?)?);
                     self.skip_data()?;
-                    continue;
                 }
                 _ => return self.entry(&header, extensions).map(Some),
             }

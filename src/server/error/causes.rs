@@ -208,7 +208,10 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
+    use http::header::RETRY_AFTER;
+
     use super::*;
+    use crate::oci::Digest;
 
     fn place() -> String {
         "HEAD https://a.example/v2/x/manifests/y".to_owned()

@@ -191,7 +191,9 @@ mod tests {
 
     fn open(file: BlobFile) -> Arc<OpenBlob> {
         Arc::new(OpenBlob {
-            content_headers: crate::server::label::ContentHeaders::new(file.digest()),
+            content_headers: crate::server::http::content_headers::ContentHeaders::new(
+                file.digest(),
+            ),
             file,
         })
     }

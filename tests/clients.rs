@@ -133,6 +133,75 @@ fn skopeo_pulls_and_pushes_and_is_told_who_it_does_not_trust() {
     assert!(!refused.status.success());
 }
 
+/// Gives a converted image that only the proxy has another tag, in the same repository and in
+/// another one; its blobs are at the registry afterwards.
+#[test]
+fn a_converted_image_is_tagged_and_copied_through_the_proxy() {
+    if !have(&["skopeo"]) {
+        return;
+    }
+    let Some(place) = Place::new() else { return };
+    let certificates = place.path("certificates");
+    let converted = format!("docker://{}/app:1_obd", place.host);
+    for (repo, tag) in [("app", "tagged"), ("copied", "1")] {
+        let to = format!("docker://{}/{repo}:{tag}", place.host);
+        run(command("skopeo")
+            .args(["--insecure-policy", "copy", "--preserve-digests"])
+            .args(["--src-cert-dir", &certificates])
+            .args(["--dest-cert-dir", &certificates])
+            .args([&converted, &to]));
+        let manifest = place.in_registry(repo, tag);
+        let layer = &manifest["layers"][0];
+        let mark = "containerd.io/snapshot/overlaybd/blob-digest";
+        assert_eq!(layer["annotations"][mark], layer["digest"], "{manifest}");
+        for part in [layer, &manifest["config"]] {
+            let digest = part["digest"].as_str().unwrap();
+            let url = format!("{}/v2/{repo}/blobs/{digest}", place.registry.url());
+            let answer = support::http::get(&url);
+            assert_eq!(answer.status, 200, "{repo}: {digest}");
+            assert_eq!(Some(answer.body.len() as u64), part["size"].as_u64());
+        }
+    }
+}
+
+/// An index that the proxy alone has: each converted image in it is given to the registry first.
+#[test]
+fn a_converted_index_is_tagged_through_the_proxy() {
+    let Some(place) = Place::new() else { return };
+    let data = place.directory.path().join("plain-http");
+    let proxy = Proxy::start(&place.registry.url(), &data, &["--platform", "linux/amd64"]);
+    let plain = place.in_registry("app", "1");
+    let media_type = plain["mediaType"].as_str().unwrap();
+    let bytes = support::http::get(&format!("{}/v2/app/manifests/1", place.registry.url())).body;
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": media_type,
+            "digest": support::sha256(&bytes),
+            "size": bytes.len(),
+            "platform": { "os": "linux", "architecture": "amd64" },
+        }],
+    });
+    let put = |tag: &str, base: &str, bytes: &[u8]| {
+        let kind = [("content-type", "application/vnd.oci.image.index.v1+json")];
+        let url = format!("{base}/v2/app/manifests/{tag}");
+        support::http::send("PUT", &url, &kind, bytes)
+    };
+    let pushed = put("all", &place.registry.url(), index.to_string().as_bytes());
+    assert_eq!(pushed.status, 201, "{pushed:?}");
+    let converted = proxy.get("app/manifests/all_obd");
+    assert_eq!(converted.status, 200, "{converted:?}");
+    let tagged = put("all-tagged", proxy.url(), &converted.body);
+    assert_eq!(tagged.status, 201, "{tagged:?}");
+    let index = place.in_registry("app", "all-tagged");
+    let child = index["manifests"][0]["digest"].as_str().unwrap();
+    let child = place.in_registry("app", child);
+    let layer = child["layers"][0]["digest"].as_str().unwrap();
+    let url = format!("{}/v2/app/blobs/{layer}", place.registry.url());
+    assert_eq!(support::http::get(&url).status, 200);
+}
+
 /// podman and buildah share their libraries and their options.
 fn storage(place: &Place, program: &str) -> std::process::Command {
     let mut client = command(program);

@@ -23,6 +23,7 @@ use crate::server::error::ApiError;
 use crate::server::handlers::blob;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
+use crate::server::handlers::push;
 use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::{ActiveRequest, Activity};
@@ -244,7 +245,7 @@ impl Dispatcher {
             state: &self.0,
             chosen,
             parts,
-            body,
+            body: Some(body),
             authorization,
             slot,
             hold,
@@ -299,6 +300,9 @@ impl Dispatcher {
                 Selector::Digest(digest) => manifest::by_digest(context, &repo, &digest).await,
             },
             Route::Blob { repo, digest } if is_read => blob::serve(context, &repo, &digest).await,
+            Route::Manifest { repo, .. } if context.parts.method == Method::PUT => {
+                push::manifest(context, &repo).await
+            }
             _ => forward::pass(context).await,
         }
     }

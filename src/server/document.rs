@@ -25,6 +25,12 @@ impl Document {
         }
     }
 
+    /// Its media type and its bytes.
+    pub fn content(&self) -> (String, Bytes) {
+        let media_type = self.media_type.to_str().unwrap_or_default();
+        (media_type.to_owned(), self.bytes.clone())
+    }
+
     /// Its bytes' number.
     pub fn size(&self) -> usize {
         self.bytes.len()

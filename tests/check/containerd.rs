@@ -24,6 +24,8 @@ impl Containerd {
             "version = 2\nroot = {:?}\nstate = {:?}\n\
              disabled_plugins = [\"io.containerd.grpc.v1.cri\", \
              \"io.containerd.internal.v1.tracing\"]\n\
+             [plugins.\"io.containerd.gc.v1.scheduler\"]\n\
+             startup_delay = \"24h\"\nschedule_delay = \"24h\"\n\
              [grpc]\n  address = {:?}\n[ttrpc]\n  address = {:?}\n",
             text(&at("root")),
             text(&at("state")),

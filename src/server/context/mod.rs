@@ -23,7 +23,8 @@ pub(in crate::server) struct RequestContext<'a> {
     pub state: &'a Arc<AppState>,
     pub chosen: Chosen<'a>,
     pub parts: request::Parts,
-    pub body: Incoming,
+    /// Taken by whoever reads it.
+    pub body: Option<Incoming>,
     /// With whose credentials the upstream is asked.
     pub authorization: Authorization,
     /// Its place among the others.

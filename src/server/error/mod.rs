@@ -206,6 +206,16 @@ impl ApiError {
         )
     }
 
+    /// The client's own body breaks off, or is not as long as it was said to be.
+    pub fn incomplete_body(error: &crate::registry::body::ReadError) -> Self {
+        tracing::debug!(%error, "a request's body cannot be read");
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "MANIFEST_INVALID",
+            "the request's body did not come to its end",
+        )
+    }
+
     /// Another hold: the client asks again, at the same address.
     pub fn wait(address: &str) -> Self {
         let failure = Self::new(

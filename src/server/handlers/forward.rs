@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -53,12 +54,14 @@ pub(in crate::server) async fn pass_to(
         ..
     } = context;
     let stall = state.config.limits.stall;
-    let incoming = Stalling::new(body, stall);
-    let has_stalled = incoming.has_stalled();
-    let body = match parts.method {
+    let incoming = body.map(|body| Stalling::new(body, stall));
+    let has_stalled = incoming.as_ref().map(Stalling::has_stalled);
+    let body = match incoming {
         // Nothing is sent along with these, whatever the client says.
-        Method::GET | Method::HEAD => body::empty(),
-        _ => incoming.boxed_unsync(),
+        Some(incoming) if !matches!(parts.method, Method::GET | Method::HEAD) => {
+            incoming.boxed_unsync()
+        }
+        _ => body::empty(),
     };
     let is_own = state.is_own();
     let request = outgoing(parts, body, target, is_own)?;
@@ -70,10 +73,31 @@ pub(in crate::server) async fn pass_to(
         slots: state.limits.upstreams.get(chosen.place),
     };
     let answer = send(state, to, request).await;
-    if answer.is_err() && has_stalled.load(Ordering::Relaxed) {
+    if answer.is_err() && has_stalled.is_some_and(|it| it.load(Ordering::Relaxed)) {
         return Err(ApiError::stalled(stall));
     }
     answer
+}
+
+/// As [`pass`], with a body that was read.
+///
+/// # Errors
+/// When there is no answer.
+pub(in crate::server) async fn pass_bytes(
+    context: RequestContext<'_>,
+    bytes: Bytes,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let target = context.chosen.target();
+    let is_own = context.state.is_own();
+    let request = outgoing(context.parts, body::full(bytes), &target, is_own)?;
+    let to = To {
+        upstream: context.chosen.upstream,
+        mount: &context.chosen.mount,
+        is_own,
+        slot: context.slot,
+        slots: context.state.limits.upstreams.get(context.chosen.place),
+    };
+    send(context.state, to, request).await
 }
 
 /// As [`pass_to`] for a read that is the proxy's own: to an upstream that the client did not

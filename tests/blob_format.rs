@@ -352,7 +352,13 @@ fn an_index_that_a_blob_only_claims_takes_no_memory() {
         (1 << 40, 1 << 50, 1 << 60, 0, "the limit is"),
         (1 << 28, 512, 1 << 60, 0, "too early"),
         (1 << 28, 5 << 28, 1 << 60, 0, "too early"),
-        (1 << 28, 1 << 40, (1 << 40) + (1 << 29), 0, "beyond the end of the file"),
+        (
+            1 << 28,
+            1 << 40,
+            (1 << 40) + (1 << 29),
+            0,
+            "beyond the end of the file",
+        ),
         (1 << 28, 1 << 40, 1 << 60, 0, "a stored size of 0"),
         (1 << 28, 6 << 28, 1 << 60, 4, "a stored size of 67372036"),
     ] {

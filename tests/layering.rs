@@ -57,7 +57,17 @@ const MODULES: [(&str, &[&str]); 4] = [
             "codec", "raw", "layout", "error", "refusal", "offsets", "pool", "reader", "writer",
         ],
     ),
-    ("blob", &["wrapping", "layer", "stack", "export", "writer"]),
+    (
+        "blob",
+        &[
+            "tar_header",
+            "wrapping",
+            "layer",
+            "stack",
+            "export",
+            "writer",
+        ],
+    ),
 ];
 
 /// A type of which another module may have an `impl` too: the module above it that makes one.

@@ -1,4 +1,4 @@
-//! CRC-32C as `ZFile` and ext4 want it: the bare register, without inversions.
+//! CRC-32C as `ZFile` and ext4 use it: the register, without inversions.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -8,10 +8,9 @@ use crc_fast::{CrcAlgorithm, Digest};
 pub fn crc32c(init: u32, data: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(init));
     digest.update(data);
-    // The library gives 32 significant bits, inverted as iSCSI wants them.
-    #[allow(clippy::cast_possible_truncation)]
-    let finished = digest.finalize() as u32;
-    !finished
+    // The library returns 32 significant bits, inverted as iSCSI has them.
+    let [a, b, c, d, ..] = digest.finalize().to_le_bytes();
+    !u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -27,7 +26,7 @@ mod tests {
     }
 
     #[test]
-    fn the_register_is_the_one_of_the_bitwise_definition() {
+    fn the_register_equals_that_of_the_bitwise_definition() {
         let data: Vec<u8> = (0..5000_u32).map(|n| (n * 7 % 251) as u8).collect();
         for init in [0, 100_007, !0] {
             for len in [0, 1, 7, 8, 63, 512, 4096, 5000] {

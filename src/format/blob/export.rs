@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use super::stack::Stack;
 use crate::format::block::{BlockDevice, SECTOR};
 
-/// Writes the disk of `stack` to `file`, which is made of the disk's size and gets holes
-/// where no layer has data. `progress` is told of each piece's bytes.
+/// Writes the disk of `stack` to `file`, which gets the disk's size, and holes
+/// where no layer has data. `progress` is called with the number of bytes of each piece.
 ///
 /// # Errors
 /// When a blob cannot be read or the file not be written.

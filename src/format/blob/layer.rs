@@ -24,15 +24,15 @@ pub enum BlobError {
     /// The LSMT.
     #[error(transparent)]
     Lsmt(#[from] LsmtError),
-    /// It can be read, and overlaybd still refuses it.
-    #[error("overlaybd refuses this layer: {0}")]
+    /// It can be read here, and overlaybd rejects it.
+    #[error("overlaybd rejects this layer: {0}")]
     Refused(#[from] Refusal),
 }
 
 /// Why overlaybd cannot use a layer that this program can read.
 ///
 /// Such layers exist: overlaybd's own tools write blocks that its reader cannot read, and
-/// version 1 of this program's blobs had mappings that make a node refuse the whole image.
+/// version 1 of this program's blobs had mappings for which a node rejects the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// overlaybd does not open the image.
@@ -79,8 +79,8 @@ impl LayerBlob {
         }
     }
 
-    /// Opens a blob as [`open`](Self::open) does, also one that overlaybd refuses. To look
-    /// into: [`refusals`](Self::refusals) says what is wrong with it.
+    /// Opens a blob as [`open`](Self::open) does, also one that overlaybd rejects. For
+    /// inspection: [`refusals`](Self::refusals) says what is wrong with it.
     ///
     /// # Errors
     /// When it cannot be read or is not a whole overlaybd blob.
@@ -94,7 +94,7 @@ impl LayerBlob {
         })
     }
 
-    /// Why overlaybd refuses the layer, one of each kind; nothing for one from
+    /// Why overlaybd rejects the layer, one of each kind; nothing for one from
     /// [`open`](Self::open).
     pub fn refusals(&self) -> Vec<Refusal> {
         let zeros = self.layer.misplaced_zeros().map(Refusal::Zeros);

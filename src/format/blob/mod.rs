@@ -3,6 +3,7 @@
 mod export;
 mod layer;
 mod stack;
+mod tar_header;
 mod wrapping;
 mod writer;
 

@@ -2,13 +2,29 @@
 
 use std::io;
 
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::tar_header::{BLOCK, FILE, PAX, TarHeader};
+use crate::format::assert_layout::assert_layout;
 use crate::format::block::{BlockDevice, SharedDevice, check_range};
 
 /// Where the `ZFile` begins behind a pax header.
 pub(super) const START: u64 = 1536;
-const BLOCK: usize = 512;
+/// The name of the `ZFile` in the tar.
 const NAME: &[u8] = b"overlaybd.commit";
-const VERSION: &[u8] = b"00";
+/// The name of the pax header.
+const PAX_NAME: &[u8] = b"overlaybd.pax";
+
+/// What stands before a `ZFile`.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Front {
+    pax: TarHeader,
+    records: [u8; BLOCK],
+    file: TarHeader,
+}
+
+assert_layout!(Front, 1536, { pax: 0, records: 512, file: 1024 });
 
 /// A part of a disk as a disk.
 pub(super) struct Part {
@@ -31,13 +47,14 @@ impl BlockDevice for Part {
 /// Finds the `ZFile` in a blob: behind a pax header, behind a plain header, or bare. An error
 /// that is text says what is wrong.
 pub(super) fn find(device: SharedDevice) -> io::Result<Result<Part, String>> {
-    let mut head = [0; 3 * BLOCK];
-    let len = device.size().min(head.len() as u64);
+    let mut front = Front::new_zeroed();
+    let bytes = front.as_mut_bytes();
+    let len = device.size().min(bytes.len() as u64);
     let len = usize::try_from(len).unwrap_or(0);
-    device.read_at(0, &mut head[..len])?;
+    device.read_at(0, &mut bytes[..len])?;
     let whole = device.size();
     Ok(
-        place(&head, whole).and_then(|(start, size)| match check_range(whole, start, size) {
+        locate(&front, whole).and_then(|(start, size)| match check_range(whole, start, size) {
             Ok(()) => Ok(Part {
                 device,
                 start,
@@ -50,64 +67,22 @@ pub(super) fn find(device: SharedDevice) -> io::Result<Result<Part, String>> {
     )
 }
 
-fn place(head: &[u8; 3 * BLOCK], whole: u64) -> Result<(u64, u64), String> {
-    if head.starts_with(b"ZFile\0") {
+/// Where the `ZFile` begins, and how long it is.
+fn locate(front: &Front, whole: u64) -> Result<(u64, u64), String> {
+    if front.as_bytes().starts_with(b"ZFile\0") {
         return Ok((0, whole));
     }
-    let first = &head[..BLOCK];
-    checked(first)?;
-    if first[156] != b'x' {
-        return Ok((BLOCK as u64, octal(&first[124..136])?));
+    front.pax.check()?;
+    let len = front.pax.size()?;
+    if front.pax.kind != PAX {
+        return Ok((BLOCK as u64, len));
     }
-    let len = octal(&first[124..136])?;
     let records = usize::try_from(len)
         .ok()
-        .filter(|len| *len <= BLOCK)
-        .map(|len| &head[BLOCK..BLOCK + len])
+        .and_then(|len| front.records.get(..len))
         .ok_or_else(|| format!("its pax header of {len} bytes is longer than a block"))?;
-    checked(&head[2 * BLOCK..])?;
+    front.file.check()?;
     Ok((START, pax_size(records)?))
-}
-
-fn checked(header: &[u8]) -> Result<(), String> {
-    if &header[257..262] != b"ustar" {
-        return Err("it does not begin with a tar header".into());
-    }
-    // overlaybd does not look into another kind of tar.
-    if &header[263..265] != VERSION {
-        let version = header[263..265].escape_ascii();
-        return Err(format!(
-            "a tar header's version is \"{version}\", not \"00\""
-        ));
-    }
-    let stored = octal(&header[148..156])?;
-    let computed = checksum(header);
-    if stored == computed {
-        Ok(())
-    } else {
-        Err(format!(
-            "a tar header's checksum is {stored}, its bytes have {computed}"
-        ))
-    }
-}
-
-fn checksum(header: &[u8]) -> u64 {
-    let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
-    let field: u64 = header[148..156].iter().map(|byte| u64::from(*byte)).sum();
-    // The field itself counts as spaces.
-    sum - field + 8 * 32
-}
-
-fn octal(field: &[u8]) -> Result<u64, String> {
-    let text: String = field
-        .iter()
-        .map(|byte| char::from(*byte))
-        .filter(|c| *c != '\0' && *c != ' ')
-        .collect();
-    if text.is_empty() {
-        return Ok(0);
-    }
-    u64::from_str_radix(&text, 8).map_err(|_| format!("{text:?} in a tar header is not a number"))
 }
 
 fn pax_size(mut records: &[u8]) -> Result<u64, String> {
@@ -134,24 +109,6 @@ fn pax_size(mut records: &[u8]) -> Result<u64, String> {
     Err("its pax header has no size".into())
 }
 
-fn header(name: &[u8], kind: u8, size: u64) -> [u8; BLOCK] {
-    let mut bytes = [0; BLOCK];
-    bytes[..name.len()].copy_from_slice(name);
-    bytes[100..107].copy_from_slice(b"0000644");
-    bytes[108..115].copy_from_slice(b"0000000");
-    bytes[116..123].copy_from_slice(b"0000000");
-    bytes[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
-    bytes[136..147].copy_from_slice(b"00000000000");
-    bytes[156] = kind;
-    bytes[257..263].copy_from_slice(b"ustar\0");
-    bytes[263..265].copy_from_slice(VERSION);
-    bytes[265..269].copy_from_slice(b"root");
-    bytes[297..301].copy_from_slice(b"root");
-    let sum = checksum(&bytes);
-    bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    bytes
-}
-
 /// What stands before a `ZFile` of `size` bytes.
 pub(super) fn front(size: u64) -> Vec<u8> {
     let mut len = 0;
@@ -163,12 +120,14 @@ pub(super) fn front(size: u64) -> Vec<u8> {
         }
         len = record.len();
     };
-    let mut bytes = Vec::with_capacity(3 * BLOCK);
-    bytes.extend_from_slice(&header(b"overlaybd.pax", b'x', record.len() as u64));
-    bytes.extend_from_slice(record.as_bytes());
-    bytes.resize(2 * BLOCK, 0);
-    bytes.extend_from_slice(&header(NAME, b'0', 0));
-    bytes
+    let mut records = [0; BLOCK];
+    records[..len].copy_from_slice(record.as_bytes());
+    let front = Front {
+        pax: TarHeader::new(PAX_NAME, PAX, len as u64),
+        records,
+        file: TarHeader::new(NAME, FILE, 0),
+    };
+    front.as_bytes().to_vec()
 }
 
 /// Bytes of zeros that stand behind a `ZFile` of `size` bytes: padding and two blocks.
@@ -180,28 +139,30 @@ pub(super) fn back(size: u64) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_front_of_a_reference_blob_says_where_its_zfile_is() {
-        let blob = include_bytes!("../../../tests/golden/lz4-4/0.obd");
-        let head: &[u8; 3 * BLOCK] = blob.first_chunk().unwrap();
-        assert_eq!(place(head, blob.len() as u64), Ok((START, 193_391)));
+    fn parse(bytes: &[u8]) -> &Front {
+        Front::ref_from_prefix(bytes).unwrap().0
     }
 
     #[test]
-    fn what_is_written_in_front_reads_back_whatever_the_size() {
+    fn the_front_of_a_reference_blob_says_where_its_zfile_is() {
+        let blob = include_bytes!("../../../tests/golden/lz4-4/0.obd");
+        let found = locate(parse(blob), blob.len() as u64);
+        assert_eq!(found, Ok((START, 193_391)));
+    }
+
+    #[test]
+    fn a_front_reads_back_whatever_the_size() {
         for size in [0, 1, 9, 99, 8u64.pow(11) - 1, 8u64.pow(11), u64::MAX] {
-            let head: [u8; 3 * BLOCK] = front(size).try_into().unwrap();
-            assert_eq!(place(&head, 0), Ok((START, size)));
+            assert_eq!(locate(parse(&front(size)), 0), Ok((START, size)));
         }
     }
 
     #[test]
-    fn a_damaged_front_is_told() {
-        let good: [u8; 3 * BLOCK] = front(1234).try_into().unwrap();
+    fn a_damaged_front_is_an_error() {
         for at in [0, 124, 156, 257, 264, BLOCK, BLOCK + 4, 2 * BLOCK + 1] {
-            let mut bad = good;
+            let mut bad = front(1234);
             bad[at] ^= 0x40;
-            assert!(place(&bad, 0).is_err(), "byte {at}");
+            assert!(locate(parse(&bad), 0).is_err(), "byte {at}");
         }
     }
 }

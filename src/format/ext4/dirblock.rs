@@ -147,9 +147,9 @@ pub(super) fn used(block: &[u8]) -> impl Iterator<Item = Result<Slot<'_>>> {
 
 /// The entry with this name.
 pub(super) fn find<'a>(block: &'a [u8], name: &[u8]) -> Result<Option<Slot<'a>>> {
-    for slot in used(block) {
+    for slot in slots(block) {
         let slot = slot?;
-        if slot.entry.name == name {
+        if slot.entry.ino != 0 && slot.entry.name == name {
             return Ok(Some(slot));
         }
     }

@@ -284,8 +284,8 @@ impl InitialContent for InitialBitmaps {
 
 impl<D: BlockDeviceMut> Filesystem<D> {
     /// Makes a filesystem on all of `device`, with nothing in it but the root directory:
-    /// 0755, of root, from 1970. What the device holds is made zero where the filesystem
-    /// relies on it; the rest reaches it with the first flush.
+    /// 0755, of root, from 1970. The tables are zeroed on the device at once; all else is
+    /// written with the first flush.
     ///
     /// # Errors
     /// When the device is too small or too large, or fails.

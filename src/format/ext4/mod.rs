@@ -2,7 +2,7 @@
 //!
 //! Metadata stays in memory until [`Filesystem::flush`], which writes the blocks that
 //! changed, in the disk's order, and no others. File data never passes through: the engine
-//! says where it goes, and whoever has it writes it there.
+//! says where it goes, and the caller writes it there.
 //!
 //! What is on the disk after a flush depends on what was there before and on the calls since,
 //! and on nothing else: no clock, no random numbers, and nothing that only memory knows.

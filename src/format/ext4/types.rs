@@ -1,4 +1,4 @@
-//! What the engine takes and gives.
+//! Arguments and results of the engine.
 
 /// An inode's number.
 pub type Ino = u32;

@@ -7,7 +7,7 @@ use super::raw::{RawHeader, RawMapping, SPACE, USED};
 
 /// The first sector behind the header.
 pub(crate) const FIRST_SECTOR: u64 = 8;
-/// The `moffset` of every zeroed mapping. No data is there, and overlaybd still refuses a layer
+/// The `moffset` of every zeroed mapping. It leads to no data, and overlaybd rejects a layer
 /// whose zeroed mappings point before its data (`lsmt/index.cpp`, `verify_mapping_moffset`).
 pub(crate) const ZEROED_MOFFSET: u64 = FIRST_SECTOR;
 /// Most entries that readers load (overlaybd `lsmt/file.cpp`).
@@ -160,7 +160,7 @@ impl Mapping {
         self.offset + self.length
     }
 
-    /// What an entry says; `None` for padding, which only the offset tells, as for readers.
+    /// What an entry says; `None` for padding, which its offset alone marks.
     pub(crate) fn decode(raw: &RawMapping) -> Option<Self> {
         let (low, high) = (raw.offset_and_length.get(), raw.target.get());
         let (offset, length) = (low & INVALID_OFFSET, low >> OFFSET_BITS);

@@ -126,7 +126,7 @@ pub(super) struct Compressor {
     zstd: Option<zstd_safe::CCtx<'static>>,
 }
 
-/// The library refused; with buffers of the right size it has no reason to.
+/// The library failed, which it does not with buffers of the right size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("compressing a block failed: {0}")]
 pub(super) struct CompressError(String);
@@ -182,7 +182,7 @@ impl Compressor {
     }
 }
 
-/// Decompresses a block that must become exactly `target`. Says whether it did.
+/// Decompresses a block into `target`; returns whether it filled it exactly.
 pub(super) fn decompress(algorithm: Algorithm, stored: &[u8], target: &mut [u8]) -> bool {
     let len = match algorithm {
         Algorithm::Lz4 => lz4_flex::block::decompress_into(stored, target).ok(),
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_comes_back_whatever_it_holds() {
+    fn a_compressed_block_decompresses_to_itself() {
         let mut compressor = Compressor::new();
         let zeros = vec![0; 65536];
         let noise: Vec<u8> = (0..65536_u32)

@@ -37,7 +37,7 @@ pub enum LayoutError {
         /// Of the bytes.
         computed: u32,
     },
-    /// A field that makes no sense.
+    /// A field that is out of range.
     #[error("its {field} is {value}, which is out of range")]
     Range {
         /// The field.

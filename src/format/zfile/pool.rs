@@ -54,7 +54,7 @@ impl CompressPool {
     /// A pool of `threads` threads, at least one.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When a thread cannot be started.
     pub fn new(threads: usize) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));

@@ -38,6 +38,7 @@ fn too_short() -> Error {
 }
 
 /// The structure at byte `offset`.
+#[inline]
 pub(super) fn get<T>(bytes: &[u8], offset: usize) -> Result<&T>
 where
     T: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -48,6 +49,7 @@ where
 }
 
 /// The structure at byte `offset`, to be changed.
+#[inline]
 pub(super) fn get_mut<T>(bytes: &mut [u8], offset: usize) -> Result<&mut T>
 where
     T: FromBytes + IntoBytes + KnownLayout + Unaligned,
@@ -58,6 +60,7 @@ where
 }
 
 /// `count` structures from byte `offset` on.
+#[inline]
 pub(super) fn get_slice<T>(bytes: &[u8], offset: usize, count: usize) -> Result<&[T]>
 where
     T: FromBytes + Immutable + Unaligned,
@@ -69,6 +72,7 @@ where
 }
 
 /// `count` structures from byte `offset` on, to be changed.
+#[inline]
 pub(super) fn get_slice_mut<T>(bytes: &mut [u8], offset: usize, count: usize) -> Result<&mut [T]>
 where
     T: FromBytes + IntoBytes + Unaligned,

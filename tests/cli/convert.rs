@@ -319,6 +319,7 @@ fn places_that_are_none_are_told_before_anything_is_done() {
     );
     assert!(error.contains("cannot be reached"), "{error}");
     assert!(!error.contains("layers, "), "{error}");
-    let error = bad(4, &["convert", &demo.source("2"), "oci:never:1"]);
+    let never = format!("oci:{}:1", demo.path("never"));
+    let error = bad(4, &["convert", &demo.source("2"), &never]);
     assert!(error.contains("no such tag; there is 1"), "{error}");
 }

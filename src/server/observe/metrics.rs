@@ -40,7 +40,7 @@ struct ResultLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    context: &'static str,
+    call: &'static str,
     result: &'static str,
 }
 
@@ -347,14 +347,12 @@ impl Metrics {
     }
 
     /// An upstream was asked.
-    pub fn call(&self, context: &'static str, is_ok: bool, took: Duration) {
+    pub fn call(&self, call: &'static str, is_ok: bool, took: Duration) {
         let result = if is_ok { "ok" } else { "error" };
-        self.calls
-            .get_or_create(&CallLabels { context, result })
-            .inc();
+        self.calls.get_or_create(&CallLabels { call, result }).inc();
         let durations = self
             .call_durations
-            .get_or_create(&RouteLabels { route: context });
+            .get_or_create(&RouteLabels { route: call });
         durations.observe(took.as_secs_f64());
     }
 

@@ -49,7 +49,7 @@ pub enum Endpoint {
     /// `/v2/<name>/blobs/upload/<reference>` at ghcr.io.
     Upload,
     /// `/v2/<name>/tags/list`.
-    PushedTags,
+    Tags,
     /// `/v2/<name>/referrers/<digest>`.
     Referrers,
     /// `/v2/_catalog`, which is Docker's.
@@ -68,7 +68,7 @@ pub enum Kind {
     /// An upload.
     Upload,
     /// The tags of a repository.
-    PushedTags,
+    Tags,
     /// The repositories.
     Catalog,
     /// The referrers of a manifest.
@@ -88,7 +88,7 @@ impl Kind {
         Self::Manifest,
         Self::Blob,
         Self::Upload,
-        Self::PushedTags,
+        Self::Tags,
         Self::Catalog,
         Self::Referrers,
         Self::Token,
@@ -103,7 +103,7 @@ impl Kind {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
             Self::Upload => "upload",
-            Self::PushedTags => "tags",
+            Self::Tags => "tags",
             Self::Catalog => "catalog",
             Self::Referrers => "referrers",
             Self::Token => "token",
@@ -119,7 +119,7 @@ impl Endpoint {
             Self::Manifest => Kind::Manifest,
             Self::Blob => Kind::Blob,
             Self::Uploads | Self::Upload => Kind::Upload,
-            Self::PushedTags => Kind::PushedTags,
+            Self::Tags => Kind::Tags,
             Self::Referrers => Kind::Referrers,
             Self::Catalog => Kind::Catalog,
         }
@@ -157,7 +157,7 @@ impl Route {
         match words.as_slice() {
             [""] => Self::Ping,
             ["_catalog"] => Self::Endpoint(Endpoint::Catalog),
-            [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::PushedTags),
+            [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::Tags),
             [name @ .., "referrers", digest] => {
                 endpoint(name, is_digest(digest), Endpoint::Referrers)
             }
@@ -300,7 +300,7 @@ mod tests {
             ("/v2", Kind::Ping),
             ("/v2/", Kind::Ping),
             ("/v2/_catalog", Kind::Catalog),
-            ("/v2/a/b/tags/list", Kind::PushedTags),
+            ("/v2/a/b/tags/list", Kind::Tags),
             ("/v2/a/referrers/sha256:00", Kind::Referrers),
             ("/v2/a/blobs/uploads/", Kind::Upload),
             ("/v2/a/blobs/uploads", Kind::Upload),

@@ -3,6 +3,8 @@
 mod store_support;
 mod support;
 
+use futures_util::future::join_all;
+use overlaybd_proxy::store::{Index, MysqlConfig};
 use store_support::{Database, Server};
 use support::image::Image;
 use support::proxy::{Proxy, program};
@@ -60,6 +62,39 @@ fn an_ed25519_account_keeps_the_index() {
             "{wrong}: {text}"
         );
     }
+}
+
+/// The client library signs a shortened text once in 256 logins, and the server refuses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_password_of_an_ed25519_account_is_believed_every_time() {
+    let prepared = tokio::task::spawn_blocking(|| {
+        let database = Database::new(Server::shared()?);
+        database.execute("INSTALL SONAME 'auth_ed25519'");
+        database
+            .execute("CREATE USER often@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('word')");
+        database.execute("GRANT ALL ON *.* TO often@'127.0.0.1'");
+        Some(database)
+    });
+    let Some(database) = prepared.await.unwrap() else {
+        return;
+    };
+    let dsn = dsn_of(&database, "often:word");
+    let log_in = |create_tables| {
+        let config = MysqlConfig {
+            dsn: dsn.parse().unwrap(),
+            create_tables,
+            tls_roots: Vec::new(),
+        };
+        async move { Index::mysql(config).await.unwrap().close().await }
+    };
+    log_in(true).await;
+    for _ in 0..80 {
+        join_all((0..10).map(|_| log_in(false))).await;
+    }
+    // Its server is stopped in a way that blocks.
+    tokio::task::spawn_blocking(move || drop(database))
+        .await
+        .unwrap();
 }
 
 #[test]

@@ -23,6 +23,11 @@ const MAX_CONNECTIONS: usize = 10;
 /// After a restart of the server every pooled connection fails once.
 const MAX_ATTEMPTS: u32 = 16;
 
+/// How often a login is tried before its refusal is believed. The client library cuts a zero off
+/// the end of what `ed25519` accounts have to sign (`AuthSwitchRequest::plugin_data` of
+/// `mysql_common` 0.37.3), so the right password is refused once in 256 logins.
+const LOGINS: u32 = 3;
+
 pub(super) struct Server {
     name: String,
     pool: Pool,
@@ -59,7 +64,13 @@ impl Server {
             connect_timeout: dsn.connect_timeout,
             read_timeout: dsn.read_timeout,
         };
-        let first = timeout(dsn.connect_timeout, connect(&server.pool)).await;
+        let mut first = timeout(dsn.connect_timeout, connect(&server.pool)).await;
+        for _ in 1..LOGINS {
+            if !matches!(&first, Ok(Err(error)) if is_login_refused(error)) {
+                break;
+            }
+            first = timeout(dsn.connect_timeout, connect(&server.pool)).await;
+        }
         match first {
             Ok(Err(Error::Driver(DriverError::NoClientSslFlagFromServer)))
                 if dsn.tls == Tls::Preferred =>
@@ -164,6 +175,7 @@ impl Server {
             attempt += 1;
             match timeout(self.connect_timeout, connect(&self.pool)).await {
                 Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) if is_login_refused(&error) && attempt < LOGINS => {}
                 Ok(Err(error)) if handling(&error) == Handling::Never => {
                     return Err(self.refused(what, &error));
                 }
@@ -294,6 +306,11 @@ async fn with_system_roots() -> Result<SslOpts, IndexError> {
     Ok(SslOpts::default()
         .with_disable_built_in_roots(!roots.is_empty())
         .with_root_certs(roots))
+}
+
+/// Whether the server refused user and password (`ER_ACCESS_DENIED_ERROR`).
+fn is_login_refused(error: &Error) -> bool {
+    matches!(error, Error::Server(error) if error.code == 1045)
 }
 
 /// How to handle an error; numbers as in the servers' "Error Code" references.

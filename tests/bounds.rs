@@ -242,3 +242,33 @@ fn a_layer_is_verified_while_its_image_has_used_up_the_memory() {
     assert_eq!(second.status, 200, "{second:?}\n{}", proxy.log());
     assert_eq!(second.json()["layers"], first["layers"]);
 }
+
+#[test]
+fn manifests_that_are_pushed_take_little_memory_however_many_do_not_end() {
+    use std::io::Write as _;
+    const LENGTH: usize = 4 << 20;
+    // An upstream that takes connections and reads nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&url, data.path(), &[]);
+    let head = format!(
+        "PUT /v2/app/manifests/1 HTTP/1.1\r\nHost: {}\r\nContent-Length: {LENGTH}\r\n\
+         Content-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n",
+        proxy.host()
+    );
+    let before = proxy.peak_mib();
+    let open: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(proxy.host()).unwrap();
+            let wait = Duration::from_millis(100);
+            stream.set_write_timeout(Some(wait)).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            // Those that are passed on stop when nobody reads them.
+            let _ = stream.write_all(&vec![b' '; LENGTH - 1]);
+            stream
+        })
+        .collect();
+    let taken = proxy.peak_mib() - before;
+    assert!(taken < 250, "{taken} MiB for {} manifests", open.len());
+}

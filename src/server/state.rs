@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::sync::Semaphore;
+
 use crate::convert::Converter;
 use crate::server::ServerError;
 use crate::server::access::permission::Permissions;
@@ -17,6 +19,9 @@ use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
 use crate::server::observe::metrics::Metrics;
 use crate::server::upstreams::Upstreams;
+
+/// Bytes of pushed manifests that are read at one time. Beyond that they are passed on unread.
+const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
 /// All that requests are answered from.
 pub(in crate::server) struct AppState {
@@ -33,6 +38,8 @@ pub(in crate::server) struct AppState {
     pub is_draining: AtomicBool,
     pub connections: Slots,
     pub limits: RequestLimits,
+    /// Bytes of pushed manifests that may be in memory.
+    pub manifest_bytes: Semaphore,
 }
 
 impl AppState {
@@ -64,6 +71,7 @@ impl AppState {
             users,
             prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),
             tags,
+            manifest_bytes: Semaphore::new(MAX_MANIFEST_BYTES),
             converted: Conversions::new(converter),
             responses: ResponseCache::new(),
             metrics: Arc::new(Metrics::new()),

@@ -12,7 +12,6 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response};
 
 use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector};
-use crate::registry::config::MAX_MANIFEST;
 use crate::registry::{BlobSource, body};
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Found};
@@ -20,6 +19,8 @@ use crate::server::error::ApiError;
 use crate::server::handlers::forward;
 use crate::server::http::body::{ResponseBody, Stalling};
 
+/// Longest manifest that is looked into, in bytes: longer ones are refused by registries anyway.
+const MAX_MANIFEST: usize = 4 << 20;
 /// Most parts of one manifest, with all manifests that it names, that are looked up.
 const MAX_PARTS: usize = 4096;
 
@@ -31,14 +32,13 @@ pub(in crate::server) async fn manifest(
     mut context: RequestContext<'_>,
     repo: &RepoName,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let incoming = match context.body.take() {
-        Some(incoming) if has_manifest_length(&context.parts.headers) => incoming,
-        other => {
-            context.body = other;
-            return forward::pass(context).await;
-        }
+    let state = context.state;
+    let permit = manifest_length(&context.parts.headers)
+        .and_then(|length| state.manifest_bytes.try_acquire_many(length).ok());
+    let (Some(_permit), Some(incoming)) = (permit, context.body.take()) else {
+        return forward::pass(context).await;
     };
-    let stall = context.state.config.limits.stall;
+    let stall = state.config.limits.stall;
     let incoming = Stalling::new(incoming, stall);
     let has_stalled = incoming.has_stalled();
     let bytes = body::read(incoming, MAX_MANIFEST).await.map_err(|error| {
@@ -56,11 +56,12 @@ pub(in crate::server) async fn manifest(
     forward::pass_bytes(context, bytes).await
 }
 
-/// Whether a body has a length, and one that a manifest may have.
-fn has_manifest_length(headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_some_and(|length| length <= MAX_MANIFEST)
+/// The length of a body, if it has one that a manifest may have.
+fn manifest_length(headers: &HeaderMap) -> Option<u32> {
+    let length: usize = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    u32::try_from(length)
+        .ok()
+        .filter(|_| length <= MAX_MANIFEST)
 }
 
 fn blobs_of(manifest: &Manifest) -> Vec<&Descriptor> {
@@ -89,9 +90,21 @@ async fn supply(
     Ok(())
 }
 
-/// Whether a part is looked up: not twice, and not more than [`MAX_PARTS`].
-fn is_new(seen: &mut HashSet<Digest>, digest: &Digest) -> bool {
-    seen.len() < MAX_PARTS && seen.insert(digest.clone())
+/// The source of a part that is a converted image's and that this client may have. No part is
+/// looked up twice, and not more than [`MAX_PARTS`] are.
+async fn source_of(
+    context: &RequestContext<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+    seen: &mut HashSet<Digest>,
+) -> Result<Option<Digest>, ApiError> {
+    if seen.len() >= MAX_PARTS || !seen.insert(digest.clone()) {
+        return Ok(None);
+    }
+    Ok(match context.belongs(repo, digest).await? {
+        Belongs::Here { source, .. } => Some(source),
+        Belongs::Upstream | Belongs::Undecided(_) => None,
+    })
 }
 
 /// Pushes a converted image manifest with its blobs. An index in an index is not followed.
@@ -101,10 +114,7 @@ async fn supply_manifest(
     digest: &Digest,
     seen: &mut HashSet<Digest>,
 ) -> Result<(), ApiError> {
-    if !is_new(seen, digest) {
-        return Ok(());
-    }
-    let Belongs::Here { source, .. } = context.belongs(repo, digest).await? else {
+    let Some(source) = source_of(context, repo, digest, seen).await? else {
         return Ok(());
     };
     let document = context.document(repo, digest, &source).await?;
@@ -130,10 +140,7 @@ async fn supply_blob(
     digest: &Digest,
     seen: &mut HashSet<Digest>,
 ) -> Result<(), ApiError> {
-    if !is_new(seen, digest) {
-        return Ok(());
-    }
-    let Belongs::Here { source, .. } = context.belongs(repo, digest).await? else {
+    let Some(source) = source_of(context, repo, digest, seen).await? else {
         return Ok(());
     };
     // What was pushed is at an upstream already: if not at this one, that is told by it.

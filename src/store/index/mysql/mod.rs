@@ -106,11 +106,19 @@ impl MysqlIndex {
         sql: &str,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, IndexError> {
-        let done = self
-            .server
-            .run(what, sql, Params::from(params), NO_RETRY)
-            .await?;
+        let done = self.run(what, sql, params, NO_RETRY).await?;
         Ok(done.rows)
+    }
+
+    async fn run(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+        retry_for: Duration,
+    ) -> Result<pool::Done, IndexError> {
+        let params = Params::from(params);
+        self.server.run(what, sql, params, retry_for).await
     }
 
     /// Reads the outcome of a [`write`](Self::write): while the server is away, it is retried as a
@@ -121,10 +129,7 @@ impl MysqlIndex {
         sql: &str,
         params: Vec<Value>,
     ) -> Result<Vec<Row>, IndexError> {
-        let done = self
-            .server
-            .run(what, sql, Params::from(params), WRITE_RETRY_FOR)
-            .await?;
+        let done = self.run(what, sql, params, WRITE_RETRY_FOR).await?;
         Ok(done.rows)
     }
 
@@ -135,10 +140,7 @@ impl MysqlIndex {
         sql: &str,
         params: Vec<Value>,
     ) -> Result<u64, IndexError> {
-        let done = self
-            .server
-            .run(what, sql, Params::from(params), WRITE_RETRY_FOR)
-            .await?;
+        let done = self.run(what, sql, params, WRITE_RETRY_FOR).await?;
         Ok(done.matched)
     }
 
@@ -149,10 +151,7 @@ impl MysqlIndex {
         sql: &str,
         params: Vec<Value>,
     ) -> Result<u64, IndexError> {
-        let done = self
-            .server
-            .run(what, sql, Params::from(params), NO_RETRY)
-            .await?;
+        let done = self.run(what, sql, params, NO_RETRY).await?;
         Ok(done.matched)
     }
 

@@ -25,8 +25,8 @@ while [ $# -gt 0 ]; do
 done
 binary=${OVERLAYBD_PROXY_BINARY-}
 if [ -z "$binary" ]; then
-    cargo build --release --locked --quiet
-    binary=target/release/overlaybd-proxy
+    cargo build --profile dist --locked --quiet
+    binary=target/dist/overlaybd-proxy
 fi
 
 scratch=$(mktemp -d)

@@ -15,8 +15,8 @@ for tool in nginx wrk curl docker-registry skopeo; do
         exit 1
     }
 done
-cargo build --release --locked --quiet
-proxy=${CARGO_TARGET_DIR:-target}/release/overlaybd-proxy
+cargo build --profile dist --locked --quiet
+proxy=${CARGO_TARGET_DIR:-target}/dist/overlaybd-proxy
 
 scratch=$(mktemp -d)
 pids=()

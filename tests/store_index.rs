@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
+use overlaybd_proxy::oci::{ChainId, DiffId, Digest, RepoName};
 use overlaybd_proxy::store::{
     Acquired, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin, SharedLayer,
 };
@@ -645,4 +645,34 @@ async fn a_file_that_is_no_index_is_an_error_that_says_what_to_do() {
     raw.pragma_update(None, "user_version", 99).unwrap();
     let error = Index::sqlite(path).await.unwrap_err();
     assert!(error.to_string().contains("later version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_migrated_and_keeps_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.sqlite");
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    let (layer, diff) = (digest("layer"), DiffId(digest("tar")));
+    index.put_diff_id(&layer, &diff).await.unwrap();
+    index.close().await;
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("DROP INDEX overlaybd_proxy_pushed_by_blob; PRAGMA user_version = 1;")
+        .unwrap();
+    drop(raw);
+
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    assert_eq!(index.find_diff_id(&layer).await.unwrap(), Some(diff));
+    index.close().await;
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let version: i64 = raw
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    let indexes: i64 = raw
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name = 'overlaybd_proxy_pushed_by_blob'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!((version, indexes), (2, 1));
 }

@@ -71,6 +71,32 @@ async fn missing_tables_are_an_error_with_the_statements_that_make_them() {
 }
 
 #[tokio::test]
+async fn tables_without_a_version_get_one_and_those_of_a_later_version_are_refused() {
+    let Some(server) = shared().await else { return };
+    let database = server.database().await;
+    let dsn = server.dsn(&database);
+    open(&dsn, true).await.unwrap().close().await;
+    server
+        .execute(&database, "DROP TABLE overlaybd_proxy_schema")
+        .await;
+    open(&dsn, false).await.unwrap().close().await;
+    open(&dsn, true).await.unwrap().close().await;
+    // Adds a row only if version 2 has been recorded.
+    server
+        .execute(
+            &database,
+            "INSERT INTO overlaybd_proxy_schema SELECT 99 FROM overlaybd_proxy_schema \
+             WHERE version = 2",
+        )
+        .await;
+    let error = open(&dsn, true).await.unwrap_err().to_string();
+    assert!(
+        error.contains("version 99") && error.contains("later version"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn several_replicas_may_create_the_tables_at_once() {
     let Some(server) = shared().await else { return };
     let dsn = server.dsn(&server.database().await);

@@ -1,7 +1,7 @@
 //! The main job in one sitting, with no network and nothing around:
 //!
 //! ```text
-//! cargo run --release --example quickstart
+//! cargo run --example quickstart
 //! ```
 //!
 //! makes a small image, starts a registry of it and the proxy before that, pulls the image

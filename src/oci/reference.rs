@@ -48,6 +48,22 @@ impl Scheme {
 }
 
 /// An image in a registry, a layout directory or an archive.
+///
+/// ```
+/// use overlaybd_proxy::oci::ImageReference;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ImageReference::Registry(image) = "redis:7".parse()? else {
+///     return Err("no image in a registry".into());
+/// };
+/// assert_eq!(image.host, "docker.io");
+/// assert_eq!(image.repo.to_string(), "library/redis");
+/// assert_eq!(image.tag.map(|tag| tag.to_string()), Some("7".to_owned()));
+///
+/// assert!(matches!("oci:images:7".parse()?, ImageReference::Layout(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageReference {
     /// In a registry.

@@ -14,6 +14,34 @@ use super::{
 use crate::oci::{Descriptor, Digest, ImageReference, RepoName, Selector, Tag};
 
 /// Where images come from or go to. Cheap to clone; clones share connections and tokens.
+///
+/// A blob that goes into an OCI image layout:
+///
+/// ```
+/// use bytes::Bytes;
+/// use overlaybd_proxy::oci::Digest;
+/// use overlaybd_proxy::registry::{Authorization, BlobSource, Pushed, Upstream};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path().join("layout");
+/// let layout = Upstream::create_layout(&directory)?;
+/// let repo = "team/app".parse()?;
+/// let data = Bytes::from_static(b"data");
+/// let (digest, source) = (Digest::of(&data), BlobSource::Bytes(data));
+/// let pushed = layout
+///     .push_blob(&repo, &digest, 4, &source, &Authorization::Own)
+///     .await?;
+/// assert_eq!(pushed, Pushed::Uploaded);
+/// let size = layout
+///     .blob_size(&repo, &digest, &Authorization::Own)
+///     .await?;
+/// assert_eq!(size, 4);
+/// layout.finish().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub enum Upstream {
     /// A registry, over HTTP.

@@ -150,6 +150,14 @@ pub enum IndexError {
         /// What makes it right.
         statement: String,
     },
+    /// Tables that a later version of this program made or changed.
+    #[error("the index ({index}): {problem}; run that version, or use another database")]
+    LaterVersion {
+        /// Which index.
+        index: String,
+        /// Their version, and the one that is known.
+        problem: String,
+    },
     /// A value that the tables cannot hold.
     #[error("{what} {value:?} does not fit the index: up to 255 ASCII characters are expected")]
     Value {

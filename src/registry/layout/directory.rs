@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci_spec::image::OciLayout;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
 use super::beneath::{self, Links};
 use super::hash::Hash;
@@ -233,22 +233,15 @@ pub(super) fn blob_path(digest: &Digest) -> PathBuf {
 
 /// Checks that `oci-layout` has a version that is supported.
 pub(super) fn check_mark(mark: &Section) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Mark {
-        #[serde(rename = "imageLayoutVersion")]
-        version: String,
-    }
     let bytes = mark.read_whole(MAX_MARK_BYTES)?;
     let place = mark.path().display().to_string();
-    let mark: Mark = serde_json::from_slice(&bytes)
+    let mark: OciLayout = serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(&place, format!("{MARK}: {error}")))?;
-    if mark.version.starts_with("1.") {
+    let version = mark.image_layout_version();
+    if version.starts_with("1.") {
         Ok(())
     } else {
-        let detail = format!(
-            "{MARK}: a layout of version {:?}; 1.0.0 is known",
-            mark.version
-        );
+        let detail = format!("{MARK}: a layout of version {version:?}; 1.0.0 is known");
         Err(Error::invalid(&place, detail))
     }
 }

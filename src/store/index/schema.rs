@@ -1,4 +1,45 @@
-//! The tables, in both dialects.
+//! The tables, in both dialects, and the version of them.
+
+/// The version of this program's own tables. `SQLite` keeps it in `PRAGMA user_version`, `MySQL`
+/// in the table [`VERSION_TABLE`].
+pub(super) const VERSION: i64 = 2;
+
+/// How tables of the version before become those of version `to`. Tables that did not exist
+/// before are not named here: [`TABLES`] that are missing are always made.
+pub(super) struct Migration {
+    pub(super) to: i64,
+    /// Each can be repeated: replicas may start at the same time.
+    pub(super) mysql: &'static [&'static str],
+    pub(super) sqlite: &'static str,
+}
+
+/// In ascending order; the last one leads to [`VERSION`].
+pub(super) const MIGRATIONS: [Migration; 1] = [Migration {
+    to: VERSION,
+    mysql: &[],
+    sqlite: "CREATE INDEX IF NOT EXISTS overlaybd_proxy_pushed_by_blob
+  ON overlaybd_proxy_pushed (blob_digest);",
+}];
+
+/// The migrations that tables of `version` lack.
+pub(super) fn migrations_after(version: i64) -> impl Iterator<Item = &'static Migration> {
+    MIGRATIONS.iter().filter(move |step| step.to > version)
+}
+
+/// What the index says of tables that a later version of this program made.
+pub(super) fn later_version(version: i64) -> String {
+    format!(
+        "its tables have version {version}, made by a later version of overlaybd-proxy; \
+         this one knows {VERSION}"
+    )
+}
+
+/// Where a `MySQL` server keeps the versions that its tables have had.
+pub(super) const VERSION_TABLE: &str = "\
+CREATE TABLE `overlaybd_proxy_schema` (
+  `version` bigint NOT NULL COMMENT 'the highest one is in force',
+  PRIMARY KEY (`version`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;";
 
 /// A table, and how it is made.
 pub(super) struct Table {
@@ -8,9 +49,6 @@ pub(super) struct Table {
     pub(super) mysql: &'static str,
     pub(super) sqlite: &'static str,
 }
-
-/// An index that earlier versions did not make.
-pub(super) const ADDED: &str = "overlaybd_proxy_pushed_by_blob";
 
 /// The reference converter's two tables, to the letter, and six of this program's own.
 ///

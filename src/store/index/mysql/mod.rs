@@ -11,6 +11,7 @@ mod leases;
 mod links;
 mod manifests;
 mod pool;
+mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,11 +61,13 @@ impl MysqlIndex {
         let index = Self {
             server: Arc::new(server),
         };
-        index.check_tables(config.create_tables).await?;
+        let are_new = index.check_tables(config.create_tables).await?;
+        index.check_version(config.create_tables, are_new).await?;
         Ok(index)
     }
 
-    async fn check_tables(&self, create: bool) -> Result<(), IndexError> {
+    /// Creates missing tables, if it may; returns whether all were missing.
+    async fn check_tables(&self, create: bool) -> Result<bool, IndexError> {
         let mut missing = Vec::new();
         for table in &TABLES {
             let columns = table.columns.join("`, `");
@@ -82,7 +85,7 @@ impl MysqlIndex {
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let names: Vec<_> = missing.iter().map(|table| table.name).collect();
         let statements: Vec<_> = missing.iter().map(|table| table.mysql).collect();
@@ -94,10 +97,10 @@ impl MysqlIndex {
             });
         }
         for statement in statements {
-            self.server.create(statement.trim_end_matches(';')).await?;
+            self.server.define(statement.trim_end_matches(';')).await?;
         }
         tracing::info!(index = %self.server, tables = ?names, "created tables");
-        Ok(())
+        Ok(missing.len() == TABLES.len())
     }
 
     async fn select(

@@ -207,14 +207,15 @@ impl Server {
         }
     }
 
-    /// Creates a table, unless another replica was faster.
-    pub(super) async fn create(&self, sql: &str) -> Result<(), IndexError> {
-        let mut connection = self.connection("create a table").await?;
+    /// Creates or changes a table, unless another replica was faster: the table, the column or the
+    /// key is there already.
+    pub(super) async fn define(&self, sql: &str) -> Result<(), IndexError> {
+        let mut connection = self.connection("define a table").await?;
         match timeout(self.read_timeout, connection.query_drop(sql)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Error::Server(error))) if error.code == 1050 => Ok(()),
+            Ok(Err(Error::Server(error))) if matches!(error.code, 1050 | 1060 | 1061) => Ok(()),
             Ok(Err(error)) => match handling(&error) {
-                Handling::Never => Err(self.refused("create a table", &error)),
+                Handling::Never => Err(self.refused("define a table", &error)),
                 _ => Err(self.unavailable(explain(&error))),
             },
             Err(_) => Err(self.unavailable(format!("no answer within {:?}", self.read_timeout))),

@@ -7,15 +7,12 @@ use std::time::{Duration, Instant};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::super::schema::{ADDED, TABLES};
+use super::super::schema::{TABLES, VERSION, later_version, migrations_after};
 
 /// How long a statement waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between attempts to open a file that another process is creating.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-
-/// The layout of this program's own tables, in `PRAGMA user_version`.
-const LAYOUT: i64 = 1;
 
 /// Characters that are escaped in the path of a URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
@@ -97,42 +94,39 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
     // is nothing beside the conversion that it stands for.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // If all tables are there, nothing is written.
-    if !has_tables(&connection, &[ADDED])? {
+    // If all is there, nothing is written.
+    if version(&connection)? != VERSION || !has_tables(&connection)? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let layout = layout(&transaction)?;
-        if layout > LAYOUT {
+        let found = version(&transaction)?;
+        if found > VERSION {
             return Err(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISMATCH),
-                Some(format!(
-                    "it has layout {layout}, written by a later version; this one knows {LAYOUT}"
-                )),
+                Some(later_version(found)),
             ));
         }
         for table in &TABLES {
             transaction.execute_batch(table.sqlite)?;
         }
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
+        for step in migrations_after(found) {
+            transaction.execute_batch(step.sqlite)?;
+        }
+        transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
     }
     Ok(connection)
 }
 
-fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Whether all tables are there, of this layout.
-fn has_tables(connection: &Connection, more: &[&str]) -> rusqlite::Result<bool> {
+/// Whether all tables are there.
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare("SELECT name FROM sqlite_schema")?;
     let names = statement.query_map([], |row| row.get(0))?;
     let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
-    let mut wanted = TABLES
-        .iter()
-        .map(|table| table.name)
-        .chain(more.iter().copied());
-    let has_all = wanted.all(|wanted| names.iter().any(|name| name == wanted));
-    Ok(has_all && layout(connection)? == LAYOUT)
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    Ok(TABLES.iter().all(|table| has(table.name)))
 }
 
 /// Opens a file that cannot be written, or beside which no file can be made.
@@ -151,7 +145,7 @@ pub(super) fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection through which the tables can be read.
 fn with_tables(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    if has_tables(&connection, &[])? {
+    if version(&connection)? <= VERSION && has_tables(&connection)? {
         Ok(connection)
     } else {
         Err(rusqlite::Error::QueryReturnedNoRows)

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::layout::{Mapping, ZEROED_MOFFSET};
+use super::warp::{OWN, REMOTE};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     length: u64,
     moffset: u64,
     zeroed: bool,
+    tag: u8,
 }
 
 impl Segment {
@@ -20,6 +22,16 @@ impl Segment {
             length: self.length - skip,
             moffset,
             ..self
+        }
+    }
+
+    fn at(self, offset: u64) -> Mapping {
+        Mapping {
+            offset,
+            length: self.length,
+            moffset: self.moffset,
+            zeroed: self.zeroed,
+            tag: self.tag,
         }
     }
 }
@@ -45,6 +57,20 @@ impl Segments {
                 length,
                 moffset,
                 zeroed: false,
+                tag: OWN,
+            },
+        );
+    }
+
+    /// Maps `length` sectors at `offset` to those at `moffset` of the target.
+    pub(crate) fn map_remote(&mut self, offset: u64, length: u64, moffset: u64) {
+        self.insert(
+            offset,
+            Segment {
+                length,
+                moffset,
+                zeroed: false,
+                tag: REMOTE,
             },
         );
     }
@@ -57,6 +83,7 @@ impl Segments {
                 length,
                 moffset: ZEROED_MOFFSET,
                 zeroed: true,
+                tag: OWN,
             },
         );
     }
@@ -68,7 +95,7 @@ impl Segments {
         self.remove(offset, segment.length);
         if let Some((start, below)) = self.0.range_mut(..offset).next_back()
             && start + below.length == offset
-            && below.zeroed == segment.zeroed
+            && (below.zeroed, below.tag) == (segment.zeroed, segment.tag)
             && (segment.zeroed || below.moffset + below.length == segment.moffset)
         {
             below.length += segment.length;
@@ -110,8 +137,22 @@ impl Segments {
             || self.0.range(offset..end).next().is_some()
     }
 
-    /// The sectors of a range piece by piece, each with what it is mapped to, if to anything.
+    /// The sectors of a range of a native layer piece by piece, each with what it is mapped to,
+    /// if to anything.
     pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Target>)> {
+        let target = |mapping: Mapping| match mapping.zeroed {
+            true => Target::Zeros,
+            false => Target::Data(mapping.moffset),
+        };
+        let parts = self.parts(range).into_iter();
+        parts
+            .map(|(part, mapping)| (part, mapping.map(target)))
+            .collect()
+    }
+
+    /// The sectors of a range part by part, each with the mapping of just these, if there is
+    /// one.
+    pub(crate) fn parts(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Mapping>)> {
         let mut pieces = Vec::new();
         let mut at = range.start;
         let below = self.0.range(..range.start).next_back();
@@ -123,11 +164,11 @@ impl Segments {
             if at < from {
                 pieces.push((at..from, None));
             }
-            let target = match segment.tail(from - start) {
-                tail if tail.zeroed => Target::Zeros,
-                tail => Target::Data(tail.moffset),
+            let mapping = Segment {
+                length: to - from,
+                ..segment.tail(from - start)
             };
-            pieces.push((from..to, Some(target)));
+            pieces.push((from..to, Some(mapping.at(from))));
             at = to;
         }
         if at < range.end {
@@ -138,13 +179,7 @@ impl Segments {
 
     /// The mappings in the disk's order.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
-        self.0.iter().map(|(offset, segment)| Mapping {
-            offset: *offset,
-            length: segment.length,
-            moffset: segment.moffset,
-            zeroed: segment.zeroed,
-            tag: 0,
-        })
+        self.0.iter().map(|(offset, segment)| segment.at(*offset))
     }
 }
 

@@ -188,41 +188,51 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a sector is mapped to: the tag, whether to zeros, and where.
+    type Mapped = Option<(u8, bool, u64)>;
+
+    fn of(mapping: Mapping, sector: u64) -> Mapped {
+        let skip = if mapping.zeroed {
+            0
+        } else {
+            sector - mapping.offset
+        };
+        Some((mapping.tag, mapping.zeroed, mapping.moffset + skip))
+    }
+
     proptest! {
         #[test]
         fn the_last_write_of_a_sector_wins(
-            writes in prop::collection::vec((0_u64..64, 1_u64..32, 0..3_u8), 0..40)
+            writes in prop::collection::vec((0_u64..64, 1_u64..32, 0..4_u8), 0..40)
         ) {
             let mut segments = Segments::default();
-            let mut model = vec![None; 96];
+            let mut model: Vec<Mapped> = vec![None; 96];
             let mut next = 8;
             for (offset, length, kind) in writes {
                 for n in 0..length {
                     let sector = usize::try_from(offset + n).unwrap();
                     model[sector] = match kind {
-                        0 => Some((false, next + n)),
-                        1 => Some((true, ZEROED_MOFFSET)),
+                        0 => Some((OWN, false, next + n)),
+                        1 => Some((OWN, true, ZEROED_MOFFSET)),
+                        2 => Some((REMOTE, false, next + n)),
                         _ => None,
                     };
                 }
                 match kind {
-                    0 => {
-                        segments.map(offset, length, next);
-                        next += length;
-                    }
+                    0 => segments.map(offset, length, next),
                     1 => segments.zero(offset, length),
+                    2 => segments.map_remote(offset, length, next),
                     _ => segments.remove(offset, length),
                 }
+                next += length;
             }
-            let mut read = vec![None; 96];
+            let mut read: Vec<Mapped> = vec![None; 96];
             let mut end = 0;
             for mapping in segments.mappings() {
                 prop_assert!(mapping.offset >= end && mapping.length > 0);
                 end = mapping.end();
-                for n in 0..mapping.length {
-                    let sector = usize::try_from(mapping.offset + n).unwrap();
-                    let moffset = mapping.moffset + if mapping.zeroed { 0 } else { n };
-                    read[sector] = Some((mapping.zeroed, moffset));
+                for sector in mapping.offset..mapping.end() {
+                    read[usize::try_from(sector).unwrap()] = of(mapping, sector);
                 }
             }
             prop_assert_eq!(&read, &model);
@@ -232,19 +242,41 @@ mod tests {
             }
             for range in [0..96, 10..70, 33..34] {
                 let mut next = range.start;
-                for (piece, target) in segments.pieces(range.clone()) {
-                    prop_assert_eq!(piece.start, next);
-                    next = piece.end;
-                    for sector in piece.clone() {
-                        let target = target.map(|target| match target {
-                            Target::Data(moffset) => (false, moffset + sector - piece.start),
-                            Target::Zeros => (true, ZEROED_MOFFSET),
-                        });
-                        prop_assert_eq!(target, model[usize::try_from(sector).unwrap()]);
+                let parts = segments.parts(range.clone());
+                prop_assert_eq!(parts.len(), segments.pieces(range.clone()).len());
+                for (part, mapping) in parts {
+                    prop_assert_eq!(part.start, next);
+                    next = part.end;
+                    for sector in part.clone() {
+                        let mapped = mapping.and_then(|mapping| of(mapping, sector));
+                        prop_assert_eq!(mapped, model[usize::try_from(sector).unwrap()]);
                     }
                 }
                 prop_assert_eq!(next, range.end);
             }
+        }
+
+        #[test]
+        fn pieces_say_where_the_parts_are(
+            writes in prop::collection::vec((0_u64..64, 1_u64..32, any::<bool>()), 0..20)
+        ) {
+            let mut segments = Segments::default();
+            for (n, (offset, length, zeros)) in writes.into_iter().enumerate() {
+                if zeros {
+                    segments.zero(offset, length);
+                } else {
+                    segments.map(offset, length, 100 * n as u64);
+                }
+            }
+            let parts = segments.parts(5..90).into_iter();
+            let parts = parts.map(|(range, mapping)| {
+                let target = mapping.map(|mapping| match mapping.zeroed {
+                    true => Target::Zeros,
+                    false => Target::Data(mapping.moffset),
+                });
+                (range, target)
+            });
+            prop_assert_eq!(parts.collect::<Vec<_>>(), segments.pieces(5..90));
         }
     }
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 /// other.
 const FORMAT: &[&[&str]] = &[
     &["assert_layout", "block", "crc"],
-    &["ext4", "lsmt", "tar", "zfile"],
+    &["ext4", "gzip_index", "lsmt", "tar", "zfile"],
     &["blob"],
 ];
 
 /// Their modules, the lowest first, and a layer each.
-const MODULES: [(&str, &[&str]); 4] = [
+const MODULES: [(&str, &[&str]); 5] = [
     (
         "ext4",
         &[
@@ -50,7 +50,17 @@ const MODULES: [(&str, &[&str]); 4] = [
             "mkfs",
         ],
     ),
-    ("lsmt", &["raw", "layout", "refusal", "segments", "layer"]),
+    (
+        "gzip_index",
+        &[
+            "raw", "layout", "error", "member", "resume", "inflater", "trial", "writer", "points",
+            "index", "target", "indexer",
+        ],
+    ),
+    (
+        "lsmt",
+        &["raw", "layout", "refusal", "warp", "segments", "layer"],
+    ),
     (
         "zfile",
         &[
@@ -66,6 +76,8 @@ const MODULES: [(&str, &[&str]); 4] = [
             "stack",
             "export",
             "writer",
+            "turbo_writer",
+            "turbo",
         ],
     ),
 ];

@@ -5,6 +5,7 @@ pub mod blob;
 pub mod block;
 pub mod crc;
 pub mod ext4;
+pub mod gzip_index;
 pub mod lsmt;
 pub mod tar;
 pub mod zfile;

@@ -94,6 +94,24 @@ impl LayerBlob {
         })
     }
 
+    /// Opens a TurboOCI layer: `meta` is its `ext4.fs.meta` or the like, `target` the tar of the
+    /// original layer.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_turbo(meta: SharedDevice, target: SharedDevice) -> Result<Self, BlobError> {
+        let zfile = wrapping::find(meta)?.map_err(BlobError::Wrapping)?;
+        let zfile = ZFileReader::open(std::sync::Arc::new(zfile))?;
+        let blob = Self {
+            geometry: *zfile.geometry(),
+            layer: lsmt::Layer::open_warp(zfile, target)?,
+        };
+        match blob.refusals().first() {
+            None => Ok(blob),
+            Some(refusal) => Err((*refusal).into()),
+        }
+    }
+
     /// Why overlaybd rejects the layer, one of each kind; nothing for one from
     /// [`open`](Self::open).
     pub fn refusals(&self) -> Vec<Refusal> {

@@ -7,7 +7,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::layout::{FIRST_SECTOR, Header, MAX_MAPPINGS, Mapping};
 use super::raw::{RawHeader, RawMapping, SPACE};
 use super::refusal::MisplacedZeros;
-use crate::format::block::{BlockDevice, SECTOR, check_range};
+use super::warp::{RemoteData, Source, normalise, warp_problem};
+use crate::format::block::{BlockDevice, SECTOR, SharedDevice, check_range};
 
 /// Errors of opening an LSMT.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub struct Layer<D> {
     device: D,
     header: Header,
     mappings: Vec<Mapping>,
+    /// Where a warp file's remote data is.
+    target: Option<RemoteData>,
 }
 
 impl<D: BlockDevice> Layer<D> {
@@ -40,6 +43,19 @@ impl<D: BlockDevice> Layer<D> {
     /// # Errors
     /// When it cannot be read or is not a sealed layer.
     pub fn open(device: D) -> Result<Self, LsmtError> {
+        Self::open_over(device, None)
+    }
+
+    /// Opens the warp file that all of `device` is: an LSMT of which the mappings' tags tell
+    /// whether the data is in it or in `target`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_warp(device: D, target: SharedDevice) -> Result<Self, LsmtError> {
+        Self::open_over(device, Some(RemoteData::new(target)))
+    }
+
+    fn open_over(device: D, target: Option<RemoteData>) -> Result<Self, LsmtError> {
         let size = device.size();
         let trailer = size
             .checked_sub(SPACE as u64)
@@ -50,11 +66,16 @@ impl<D: BlockDevice> Layer<D> {
         Header::check_header(&raw).map_err(LsmtError::Header)?;
         device.read_at(trailer, raw.as_mut_bytes())?;
         let header = Header::decode_trailer(&raw).map_err(LsmtError::Trailer)?;
-        let mappings = Self::read_index(&device, &header, trailer)?;
+        let mut mappings = Self::read_index(&device, &header, trailer)?;
+        if target.is_some() {
+            normalise(&mut mappings);
+        }
+        check(&mappings, &header, target.is_some()).map_err(LsmtError::Index)?;
         Ok(Self {
             device,
             header,
             mappings,
+            target,
         })
     }
 
@@ -79,16 +100,7 @@ impl<D: BlockDevice> Layer<D> {
         device.read_at(index_offset, &mut bytes)?;
         let raw = <[RawMapping]>::ref_from_bytes(&bytes)
             .map_err(|_| LsmtError::Index("it ends within an entry".into()))?;
-        let mut mappings = Vec::with_capacity(raw.len());
-        let mut below = 0;
-        for mapping in raw.iter().filter_map(Mapping::decode) {
-            if let Some(problem) = problem(&mapping, below, header) {
-                return Err(LsmtError::Index(format!("mapping {mapping} {problem}")));
-            }
-            below = mapping.end();
-            mappings.push(mapping);
-        }
-        Ok(mappings)
+        Ok(raw.iter().filter_map(Mapping::decode).collect())
     }
 
     /// What the trailer says.
@@ -106,9 +118,18 @@ impl<D: BlockDevice> Layer<D> {
         &self.mappings
     }
 
-    /// The mappings for which overlaybd does not open the layer, although this reader does.
+    /// The mappings for which overlaybd does not open the layer, although this reader does. Of
+    /// a warp file it opens all.
     pub fn misplaced_zeros(&self) -> Option<MisplacedZeros> {
-        MisplacedZeros::find(&self.mappings, self.header.index_offset)
+        match self.target {
+            None => MisplacedZeros::find(&self.mappings, self.header.index_offset),
+            Some(_) => None,
+        }
+    }
+
+    /// Where the content of a mapping of this layer is.
+    pub fn source(&self, mapping: &Mapping) -> Source {
+        Source::of(mapping, self.target.is_some())
     }
 
     /// The mappings that touch the sectors from `start` up to and without `end`.
@@ -123,18 +144,36 @@ impl<D: BlockDevice> Layer<D> {
 
     /// Reads the content of a mapping from byte `skip` of it.
     pub(crate) fn read(&self, mapping: &Mapping, skip: u64, buf: &mut [u8]) -> io::Result<()> {
-        if mapping.zeroed {
-            buf.fill(0);
-            return Ok(());
+        match (self.source(mapping), &self.target) {
+            (Source::Zeros, _) => {
+                buf.fill(0);
+                Ok(())
+            }
+            (Source::Remote(sector), Some(target)) => target.read_at(sector, skip, buf),
+            (Source::Data(sector) | Source::Remote(sector), _) => {
+                self.device.read_at(sector * SECTOR + skip, buf)
+            }
         }
-        self.device.read_at(mapping.moffset * SECTOR + skip, buf)
     }
+}
+
+/// What is wrong with the mappings of a layer, or of a warp file.
+fn check(mappings: &[Mapping], header: &Header, is_warp: bool) -> Result<(), String> {
+    let mut below = 0;
+    for mapping in mappings {
+        let found = if is_warp { warp_problem(mapping) } else { None };
+        if let Some(problem) = found.or_else(|| problem(mapping, below, header, is_warp)) {
+            return Err(format!("mapping {mapping} {problem}"));
+        }
+        below = mapping.end();
+    }
+    Ok(())
 }
 
 /// What is wrong with a mapping behind others that end at sector `below`. Where one to zeros
 /// points does not matter here: see [`MisplacedZeros`].
-fn problem(mapping: &Mapping, below: u64, header: &Header) -> Option<&'static str> {
-    let in_data = mapping.zeroed
+fn problem(mapping: &Mapping, below: u64, header: &Header, is_warp: bool) -> Option<&'static str> {
+    let in_data = !matches!(Source::of(mapping, is_warp), Source::Data(_))
         || mapping.moffset >= FIRST_SECTOR
             && mapping.moffset + mapping.length <= header.index_offset / SECTOR;
     if mapping.length == 0 {

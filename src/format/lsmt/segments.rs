@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::layout::{Mapping, ZEROED_MOFFSET};
+use super::warp::{OWN, REMOTE};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     length: u64,
     moffset: u64,
     zeroed: bool,
+    tag: u8,
 }
 
 impl Segment {
@@ -20,6 +22,16 @@ impl Segment {
             length: self.length - skip,
             moffset,
             ..self
+        }
+    }
+
+    fn at(self, offset: u64) -> Mapping {
+        Mapping {
+            offset,
+            length: self.length,
+            moffset: self.moffset,
+            zeroed: self.zeroed,
+            tag: self.tag,
         }
     }
 }
@@ -45,6 +57,20 @@ impl Segments {
                 length,
                 moffset,
                 zeroed: false,
+                tag: OWN,
+            },
+        );
+    }
+
+    /// Maps `length` sectors at `offset` to those at `moffset` of the target.
+    pub(crate) fn map_remote(&mut self, offset: u64, length: u64, moffset: u64) {
+        self.insert(
+            offset,
+            Segment {
+                length,
+                moffset,
+                zeroed: false,
+                tag: REMOTE,
             },
         );
     }
@@ -57,6 +83,7 @@ impl Segments {
                 length,
                 moffset: ZEROED_MOFFSET,
                 zeroed: true,
+                tag: OWN,
             },
         );
     }
@@ -68,7 +95,7 @@ impl Segments {
         self.remove(offset, segment.length);
         if let Some((start, below)) = self.0.range_mut(..offset).next_back()
             && start + below.length == offset
-            && below.zeroed == segment.zeroed
+            && (below.zeroed, below.tag) == (segment.zeroed, segment.tag)
             && (segment.zeroed || below.moffset + below.length == segment.moffset)
         {
             below.length += segment.length;
@@ -110,8 +137,22 @@ impl Segments {
             || self.0.range(offset..end).next().is_some()
     }
 
-    /// The sectors of a range piece by piece, each with what it is mapped to, if to anything.
+    /// The sectors of a range of a native layer piece by piece, each with what it is mapped to,
+    /// if to anything.
     pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Target>)> {
+        let target = |mapping: Mapping| match mapping.zeroed {
+            true => Target::Zeros,
+            false => Target::Data(mapping.moffset),
+        };
+        let parts = self.parts(range).into_iter();
+        parts
+            .map(|(part, mapping)| (part, mapping.map(target)))
+            .collect()
+    }
+
+    /// The sectors of a range part by part, each with the mapping of just these, if there is
+    /// one.
+    pub(crate) fn parts(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Mapping>)> {
         let mut pieces = Vec::new();
         let mut at = range.start;
         let below = self.0.range(..range.start).next_back();
@@ -123,11 +164,11 @@ impl Segments {
             if at < from {
                 pieces.push((at..from, None));
             }
-            let target = match segment.tail(from - start) {
-                tail if tail.zeroed => Target::Zeros,
-                tail => Target::Data(tail.moffset),
+            let mapping = Segment {
+                length: to - from,
+                ..segment.tail(from - start)
             };
-            pieces.push((from..to, Some(target)));
+            pieces.push((from..to, Some(mapping.at(from))));
             at = to;
         }
         if at < range.end {
@@ -138,13 +179,7 @@ impl Segments {
 
     /// The mappings in the disk's order.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
-        self.0.iter().map(|(offset, segment)| Mapping {
-            offset: *offset,
-            length: segment.length,
-            moffset: segment.moffset,
-            zeroed: segment.zeroed,
-            tag: 0,
-        })
+        self.0.iter().map(|(offset, segment)| segment.at(*offset))
     }
 }
 
@@ -153,41 +188,51 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a sector is mapped to: the tag, whether to zeros, and where.
+    type Mapped = Option<(u8, bool, u64)>;
+
+    fn of(mapping: Mapping, sector: u64) -> Mapped {
+        let skip = if mapping.zeroed {
+            0
+        } else {
+            sector - mapping.offset
+        };
+        Some((mapping.tag, mapping.zeroed, mapping.moffset + skip))
+    }
+
     proptest! {
         #[test]
         fn the_last_write_of_a_sector_wins(
-            writes in prop::collection::vec((0_u64..64, 1_u64..32, 0..3_u8), 0..40)
+            writes in prop::collection::vec((0_u64..64, 1_u64..32, 0..4_u8), 0..40)
         ) {
             let mut segments = Segments::default();
-            let mut model = vec![None; 96];
+            let mut model: Vec<Mapped> = vec![None; 96];
             let mut next = 8;
             for (offset, length, kind) in writes {
                 for n in 0..length {
                     let sector = usize::try_from(offset + n).unwrap();
                     model[sector] = match kind {
-                        0 => Some((false, next + n)),
-                        1 => Some((true, ZEROED_MOFFSET)),
+                        0 => Some((OWN, false, next + n)),
+                        1 => Some((OWN, true, ZEROED_MOFFSET)),
+                        2 => Some((REMOTE, false, next + n)),
                         _ => None,
                     };
                 }
                 match kind {
-                    0 => {
-                        segments.map(offset, length, next);
-                        next += length;
-                    }
+                    0 => segments.map(offset, length, next),
                     1 => segments.zero(offset, length),
+                    2 => segments.map_remote(offset, length, next),
                     _ => segments.remove(offset, length),
                 }
+                next += length;
             }
-            let mut read = vec![None; 96];
+            let mut read: Vec<Mapped> = vec![None; 96];
             let mut end = 0;
             for mapping in segments.mappings() {
                 prop_assert!(mapping.offset >= end && mapping.length > 0);
                 end = mapping.end();
-                for n in 0..mapping.length {
-                    let sector = usize::try_from(mapping.offset + n).unwrap();
-                    let moffset = mapping.moffset + if mapping.zeroed { 0 } else { n };
-                    read[sector] = Some((mapping.zeroed, moffset));
+                for sector in mapping.offset..mapping.end() {
+                    read[usize::try_from(sector).unwrap()] = of(mapping, sector);
                 }
             }
             prop_assert_eq!(&read, &model);
@@ -197,19 +242,41 @@ mod tests {
             }
             for range in [0..96, 10..70, 33..34] {
                 let mut next = range.start;
-                for (piece, target) in segments.pieces(range.clone()) {
-                    prop_assert_eq!(piece.start, next);
-                    next = piece.end;
-                    for sector in piece.clone() {
-                        let target = target.map(|target| match target {
-                            Target::Data(moffset) => (false, moffset + sector - piece.start),
-                            Target::Zeros => (true, ZEROED_MOFFSET),
-                        });
-                        prop_assert_eq!(target, model[usize::try_from(sector).unwrap()]);
+                let parts = segments.parts(range.clone());
+                prop_assert_eq!(parts.len(), segments.pieces(range.clone()).len());
+                for (part, mapping) in parts {
+                    prop_assert_eq!(part.start, next);
+                    next = part.end;
+                    for sector in part.clone() {
+                        let mapped = mapping.and_then(|mapping| of(mapping, sector));
+                        prop_assert_eq!(mapped, model[usize::try_from(sector).unwrap()]);
                     }
                 }
                 prop_assert_eq!(next, range.end);
             }
+        }
+
+        #[test]
+        fn pieces_say_where_the_parts_are(
+            writes in prop::collection::vec((0_u64..64, 1_u64..32, any::<bool>()), 0..20)
+        ) {
+            let mut segments = Segments::default();
+            for (n, (offset, length, zeros)) in writes.into_iter().enumerate() {
+                if zeros {
+                    segments.zero(offset, length);
+                } else {
+                    segments.map(offset, length, 100 * n as u64);
+                }
+            }
+            let parts = segments.parts(5..90).into_iter();
+            let parts = parts.map(|(range, mapping)| {
+                let target = mapping.map(|mapping| match mapping.zeroed {
+                    true => Target::Zeros,
+                    false => Target::Data(mapping.moffset),
+                });
+                (range, target)
+            });
+            prop_assert_eq!(parts.collect::<Vec<_>>(), segments.pieces(5..90));
         }
     }
 }

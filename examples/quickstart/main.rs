@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use overlaybd_proxy::convert::image::ImageStyle;
-use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, LayerBlob, Settings};
+use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, Format, LayerBlob, Settings};
 use overlaybd_proxy::convert::{Converter, ConverterConfig, Others, Platforms};
 use overlaybd_proxy::format::blob::Stack;
 use overlaybd_proxy::format::block::{FileDevice, ReadOnly};
@@ -101,6 +101,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
                 virtual_size: 64 << 30,
                 max_layer_size: 1 << 30,
                 threads: std::thread::available_parallelism()?.get(),
+                format: Format::Native,
             },
             others: Others::Stay,
             platforms: Platforms::Some(vec![Platform::host()]),
@@ -123,6 +124,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
             choice: UpstreamChoice::default(),
         }],
         suffix: "_obd".to_owned(),
+        turbo: None,
         prefer_upstream_tags: false,
         hold: Duration::from_secs(25),
         on_timeout: OnTimeout::Wait,

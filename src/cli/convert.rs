@@ -18,6 +18,7 @@ use crate::config::options::{
     ConversionOptions, Registries, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{ConfigErrors, Origin, Text};
+use crate::convert::layer::Format;
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
 use crate::oci::reference::index_host;
 use crate::oci::{ImageReference, ManifestKind, Platform, Selector};
@@ -37,6 +38,9 @@ Examples:
   All platforms, zstd in blocks of 16 KiB, without a registry:
     overlaybd-proxy convert --platform all --algorithm zstd --bs 16 \\
         oci-archive:redis.tar:7 oci-archive:redis_obd.tar:7
+
+  In TurboOCI form: small layers that point into the original ones:
+    overlaybd-proxy convert --turbo registry.example.com/redis:7 registry.example.com/redis:7_turbo
 
   As the reference's standalone converter is called:
     overlaybd-proxy convert -r registry.example.com/redis -i 7 -o 7_obd
@@ -63,6 +67,10 @@ pub struct ConvertArgs {
     /// Write manifest.json, config.json and index.json into --dir
     #[arg(long)]
     dump_manifest: bool,
+    /// Make a TurboOCI image: small layers that point into those of SRC, so it belongs into the
+    /// repository of SRC
+    #[arg(long)]
+    turbo: bool,
     /// Directory for temporary data and dumped manifests [default: the system's, and here]
     #[arg(short, long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -113,10 +121,17 @@ struct Plan {
 
 pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::choose(args.progress);
-    let plan = plan(&args, &context, &terminal)?;
     let shutdown = signals::shutdown().context("signals cannot be received")?;
+    let work = async {
+        let mut status = ExitStatus::Ok;
+        for is_turbo in args.standalone.forms(args.turbo) {
+            let plan = plan(&args, is_turbo, &context, &terminal)?;
+            status = convert(&args, plan, &terminal).await?;
+        }
+        Ok(status)
+    };
     tokio::select! {
-        done = convert(&args, plan, &terminal) => done,
+        done = work => done,
         signal = shutdown => {
             output::note(format_args!(
                 "{signal}: given up; what was finished in --data-dir stays"
@@ -126,8 +141,13 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
     }
 }
 
-fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::Result<Plan> {
-    let (source, destination) = images(args)?;
+fn plan(
+    args: &ConvertArgs,
+    is_turbo: bool,
+    context: &Context,
+    terminal: &Terminal,
+) -> anyhow::Result<Plan> {
+    let (source, destination) = images(args, is_turbo)?;
     let (mut sources, mut found) = context.personal();
     let errors = &mut found;
     let mut registry = sources.effective(&args.registry, errors);
@@ -175,6 +195,14 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     let is_elsewhere = destination
         .as_ref()
         .is_some_and(|destination| !is_same_repository(&source, destination));
+    let turbo = conversion.turbo(errors).filter(|_| is_turbo);
+    if is_turbo && is_elsewhere {
+        errors.add(
+            "turbo",
+            "nodes read the data of such an image in the layers of SRC, which must be in the same \
+             repository: name a tag there as DST",
+        );
+    }
     let converter = conversion.config(None, is_elsewhere, errors);
     let hosts = hosts_of_user(&source, destination.as_ref());
     let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, errors);
@@ -198,10 +226,14 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
         _ => Vec::new(),
     };
-    let converter = ConverterConfig {
+    let mut converter = ConverterConfig {
         push: destination.as_ref().and_then(Destination::target),
         ..converter
     };
+    if let Some(turbo) = turbo {
+        converter.settings.format = Format::Turbo(turbo);
+        converter.style.is_turbo = true;
+    }
     Ok(Plan {
         source,
         upstream,
@@ -217,8 +249,11 @@ fn combine<A, B, C>(a: Option<A>, b: Option<B>, c: Option<C>) -> Option<(A, B, C
     Some((a?, b?, c?))
 }
 
-fn images(args: &ConvertArgs) -> anyhow::Result<(ImageReference, Option<ImageReference>)> {
-    let (source, destination) = match args.standalone.images()? {
+fn images(
+    args: &ConvertArgs,
+    is_turbo: bool,
+) -> anyhow::Result<(ImageReference, Option<ImageReference>)> {
+    let (source, destination) = match args.standalone.images(is_turbo)? {
         Some(named) => named,
         None => (
             args.source.clone().unwrap_or_default(),

@@ -40,7 +40,9 @@ pub struct StandaloneOptions {
     disable_sparse: bool,
     #[arg(long, hide = true)]
     reserve: bool,
-    #[arg(long = "turboOCI", alias = "fastoci", hide = true)]
+    /// Tag of the result in TurboOCI form in --repository, besides or instead of --output-tag
+    #[arg(long = "turboOCI", value_name = "TAG", alias = "fastoci", hide_short_help = true)]
+    #[arg(requires = "repository", help_heading = STANDALONE)]
     turbo_oci: Option<String>,
     #[arg(long, hide = true)]
     verbose: bool,
@@ -50,7 +52,7 @@ const STANDALONE: &str = "In the form of the standalone converter";
 
 impl StandaloneOptions {
     /// The source and the destination that these name, if they do.
-    pub fn images(&self) -> anyhow::Result<Option<(String, Option<String>)>> {
+    pub fn images(&self, is_turbo: bool) -> anyhow::Result<Option<(String, Option<String>)>> {
         let Some(repository) = &self.repository else {
             return Ok(None);
         };
@@ -62,11 +64,21 @@ impl StandaloneOptions {
                     .context("the source is not named");
             }
         };
-        let destination = self.output_tag.as_ref();
+        let turbo = self.turbo_oci.as_ref().filter(|_| is_turbo);
+        let destination = turbo.or(self.output_tag.as_ref());
         Ok(Some((
             source,
             destination.map(|tag| format!("{repository}:{tag}")),
         )))
+    }
+
+    /// Whether each result that is asked for is a TurboOCI image; `turbo`: the only one is.
+    pub fn forms(&self, turbo: bool) -> Vec<bool> {
+        match (&self.turbo_oci, &self.output_tag) {
+            (Some(_), Some(_)) => vec![false, true],
+            (Some(_), None) => vec![true],
+            (None, _) => vec![turbo],
+        }
     }
 
     /// Whether temporary data stays.
@@ -93,9 +105,6 @@ impl StandaloneOptions {
                 "mkfs",
                 "the bottom layer always brings its filesystem: leave it out",
             );
-        }
-        if self.turbo_oci.is_some() {
-            errors.add("turboOCI", "this format is not supported: leave it out");
         }
         if self.disable_sparse {
             tracing::info!("--disable-sparse has no meaning here: no sparse file is used");

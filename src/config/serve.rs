@@ -97,7 +97,8 @@ impl ServeOptions {
         let suffix = self.push.suffix(&mut ConfigErrors::default());
         let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
         let converter = self.conversion.config(push, is_elsewhere, found);
-        let server = self.server.config(upstreams, suffix, limits, found);
+        let turbo = self.conversion.turbo(found);
+        let server = self.server.config(upstreams, suffix, turbo, limits, found);
         let config = (|| {
             Some(ServeConfig {
                 store: store?,

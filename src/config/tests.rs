@@ -153,6 +153,30 @@ fn each_option_reaches_the_setting_that_it_names() {
         ),
         ("max-queue", "77".into(), vec![], "max_queue: 77".into()),
         (
+            "turbo-suffix",
+            "_lazy".into(),
+            vec![],
+            r#"suffix: "_lazy""#.into(),
+        ),
+        (
+            "turbo-fallback",
+            "error".into(),
+            vec![],
+            "fallback: Error".into(),
+        ),
+        (
+            "turbo-inline",
+            "8KiB".into(),
+            vec![],
+            "max_stored_file: 8192".into(),
+        ),
+        (
+            "turbo-max-gap",
+            "2MiB".into(),
+            vec![],
+            "max_gap: 2097152".into(),
+        ),
+        (
             "memory",
             "300MiB".into(),
             vec![],

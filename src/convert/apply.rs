@@ -29,6 +29,7 @@ mod acl;
 mod attributes;
 mod data;
 mod links;
+mod mapped;
 mod names;
 mod resolve;
 mod whiteout;
@@ -241,7 +242,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             EntryKind::File => {
                 let ino = self.make(entry, parent, &name, &NodeKind::File, FileType::File)?;
                 let extents = self.filesystem.allocate(ino, entry.size, &entry.data)?;
-                self.write_data(entry, &extents, tar)?;
+                self.place_data(entry, &extents, tar)?;
             }
             EntryKind::Symlink(target) if target.is_empty() => return Err(Problem::EmptyTarget),
             EntryKind::Symlink(target) => {

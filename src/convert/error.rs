@@ -74,6 +74,9 @@ pub enum LayerError {
     /// The compressed data is damaged, truncated or of a foreign kind.
     #[error("the layer cannot be inflated: {0}")]
     Inflate(#[source] io::Error),
+    /// TurboOCI cannot carry the layer.
+    #[error("the layer cannot be read at any place, as TurboOCI needs: {0}")]
+    NoRandomAccess(#[source] NoRandomAccess),
     /// The tar is invalid, or contains what the filesystem does not support.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -120,6 +123,28 @@ pub enum LayerError {
     /// An earlier layer of this chain failed, so what is in memory is no chain.
     #[error("an earlier layer of this chain failed: start the chain again")]
     Broken,
+}
+
+/// Why a part of a layer's tar cannot be read without all that is before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRandomAccess {
+    /// zstd, for which there is no index.
+    #[error("it is compressed with zstd, and nodes have an index for gzip only")]
+    Zstd,
+    /// Several members, or what else the index's format does not know.
+    #[error("{0}")]
+    Gzip(String),
+    /// Blocks that are too long.
+    #[error(
+        "its longest deflate block has {gap} bytes of tar, more than the {limit} that one read may \
+         have to inflate in vain (--turbo-max-gap)"
+    )]
+    Gap {
+        /// Bytes of tar in the longest block.
+        gap: u64,
+        /// The most that was allowed.
+        limit: u64,
+    },
 }
 
 impl LayerError {
@@ -273,6 +298,21 @@ impl ConvertError {
         matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))
     }
 
+    /// Why the image cannot be a TurboOCI image, though it can be a native one.
+    #[must_use]
+    pub fn no_turbo(&self) -> Option<String> {
+        match self {
+            Self::Layer { layer, cause } => match &**cause {
+                LayerError::NoRandomAccess(cause) => Some(format!("layer {layer}: {cause}")),
+                LayerError::Writer(WriterError::TooManyMappings(count)) => Some(format!(
+                    "layer {layer}: its files take {count} mappings, more than readers take"
+                )),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The zstd window, in bytes, for which there was not enough memory at once; a job may wait for
     /// that much.
     pub(crate) fn window(&self) -> Option<u64> {
@@ -308,6 +348,7 @@ impl LayerError {
             | Self::TooLarge { .. }
             | Self::Window { .. }
             | Self::Inflate(_)
+            | Self::NoRandomAccess(_)
             | Self::Apply(_)
             | Self::Filesystem(_)
             | Self::Stack(_)

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::oci::{Descriptor, Digest, ImageManifest, json};
+use crate::oci::{Descriptor, DiffId, Digest, ImageManifest, json};
 
 /// Annotation: digest of the overlaybd blob.
 pub const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
@@ -23,6 +23,18 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.native.v1+
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// `artifactType` of a TurboOCI image that names its source as `subject`.
+pub const TURBO_ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.turbo.v1+json";
+/// Annotation: digest of the original layer that a TurboOCI layer points into.
+pub const TARGET_DIGEST: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
+/// Annotation: media type of that layer, which says what its bytes are.
+pub const TARGET_MEDIA_TYPE: &str =
+    "containerd.io/snapshot/overlaybd/turbo-oci/target-media-type";
+/// What [`BLOB_VERSION`] says of a TurboOCI layer.
+const TURBO_VERSION: &str = "0.1.0-turbo.ociv1";
+
+const OCI_GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const DOCKER_GZIP_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
@@ -77,10 +89,32 @@ impl Document {
 /// A converted layer, for its descriptor in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerBlob {
-    /// Digest of the blob, which is its diff id too: the blob is an uncompressed tar.
+    /// Digest of the blob. That of a native layer is its diff id too: an uncompressed tar.
     pub digest: Digest,
     /// Size of the blob in bytes.
     pub size: u64,
+    /// What else there is of a TurboOCI layer.
+    pub turbo: Option<TurboBlob>,
+}
+
+/// A TurboOCI layer, for its descriptor in the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurboBlob {
+    /// Digest of the tar in the blob, which is a `tar.gz`.
+    pub diff_id: DiffId,
+    /// Digest of the original layer, in which the data is.
+    pub target: Digest,
+    /// Whether that is gzip, by its bytes.
+    pub is_gzip: bool,
+}
+
+impl LayerBlob {
+    fn diff_id(&self) -> &str {
+        match &self.turbo {
+            Some(turbo) => turbo.diff_id.0.as_str(),
+            None => self.digest.as_str(),
+        }
+    }
 }
 
 /// How the converted image is described.
@@ -92,6 +126,8 @@ pub struct ImageStyle {
     pub referrer: bool,
     /// What [`BLOB_FS_TYPE`] says: `ext4`, or that with options for the mount.
     pub fs_type: Option<String>,
+    /// Whether it is a TurboOCI image.
+    pub is_turbo: bool,
 }
 
 /// The manifest that a referrer names as its subject.
@@ -154,7 +190,7 @@ pub fn config(
             field: "rootfs",
         })?;
     json::name_fields(rootfs, json::ROOT_FS);
-    let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
+    let digests: Vec<&str> = layers.iter().map(LayerBlob::diff_id).collect();
     rootfs.insert("diff_ids".into(), json!(digests));
     let media_type = if style.force_oci || style.referrer {
         OCI_CONFIG
@@ -187,21 +223,32 @@ pub fn manifest(
     fields.insert("schemaVersion".into(), json!(2));
     fields.insert("mediaType".into(), json!(media_type));
     fields.insert("config".into(), Value::Object(config.descriptor()));
-    let layer_type = if oci { OCI_LAYER } else { DOCKER_LAYER };
     let descriptors: Vec<Value> = layers
         .iter()
-        .map(|layer| descriptor(layer, layer_type, style))
+        .map(|layer| match &layer.turbo {
+            Some(turbo) => turbo_descriptor(layer, turbo, oci),
+            None => descriptor(layer, if oci { OCI_LAYER } else { DOCKER_LAYER }, style),
+        })
         .collect();
     fields.insert("layers".into(), Value::Array(descriptors));
-    set_subject(fields, subject.filter(|_| style.referrer));
+    set_subject(fields, subject.filter(|_| style.referrer), style);
     Document::new(&value, media_type)
 }
 
 /// Sets the `subject`, or removes it: one that the source has is not that of the converted image.
-fn set_subject(fields: &mut Map<String, Value>, subject: Option<&Subject>) {
+fn set_subject(
+    fields: &mut Map<String, Value>,
+    subject: Option<&Subject>,
+    style: &ImageStyle,
+) {
     fields.shift_remove("subject");
     let Some(subject) = subject else { return };
-    fields.insert("artifactType".into(), json!(ARTIFACT_TYPE));
+    let artifact_type = if style.is_turbo {
+        TURBO_ARTIFACT_TYPE
+    } else {
+        ARTIFACT_TYPE
+    };
+    fields.insert("artifactType".into(), json!(artifact_type));
     let descriptor = json!({
         "mediaType": subject.media_type,
         "digest": subject.digest.as_str(),
@@ -220,6 +267,27 @@ fn descriptor(layer: &LayerBlob, media_type: &str, style: &ImageStyle) -> Value 
             BLOB_SIZE: layer.size.to_string(),
             BLOB_VERSION: "0.1.0",
             BLOB_FS_TYPE: style.fs_type.as_deref().unwrap_or("ext4"),
+        },
+    })
+}
+
+fn turbo_descriptor(layer: &LayerBlob, turbo: &TurboBlob, oci: bool) -> Value {
+    let target_type = match (oci, turbo.is_gzip) {
+        (true, true) => OCI_GZIP_LAYER,
+        (true, false) => OCI_LAYER,
+        (false, true) => DOCKER_GZIP_LAYER,
+        (false, false) => DOCKER_LAYER,
+    };
+    json!({
+        "mediaType": if oci { OCI_GZIP_LAYER } else { DOCKER_GZIP_LAYER },
+        "digest": layer.digest.as_str(),
+        "size": layer.size,
+        "annotations": {
+            BLOB_DIGEST: layer.digest.as_str(),
+            BLOB_SIZE: layer.size.to_string(),
+            BLOB_VERSION: TURBO_VERSION,
+            TARGET_DIGEST: turbo.target.as_str(),
+            TARGET_MEDIA_TYPE: target_type,
         },
     })
 }
@@ -280,7 +348,7 @@ pub fn index(
     let media_type = if oci { OCI_INDEX } else { source_media_type };
     fields.insert("schemaVersion".into(), json!(2));
     fields.insert("mediaType".into(), json!(media_type));
-    set_subject(fields, subject.filter(|_| style.referrer));
+    set_subject(fields, subject.filter(|_| style.referrer), style);
     Document::new(&value, media_type)
 }
 
@@ -305,6 +373,7 @@ mod tests {
         vec![LayerBlob {
             digest: Digest::of(b"layer"),
             size: 5,
+            turbo: None,
         }]
     }
 

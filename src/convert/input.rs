@@ -1,5 +1,6 @@
 //! A source layer: its compressed bytes, and what the manifest and the config say of them.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -36,6 +37,16 @@ pub struct LayerInput {
     pub copy: Option<TarCopy>,
     /// The memory for its zstd windows.
     pub windows: Windows,
+    /// Set if the layer is converted to TurboOCI: nodes will read the tar in the compressed layer.
+    pub random_access: Option<RandomAccess>,
+}
+
+/// What it takes to read any part of a layer's tar in the compressed layer.
+pub struct RandomAccess {
+    /// An empty file, for the index of a gzip layer.
+    pub index: File,
+    /// Most bytes of tar between two places where reading can begin.
+    pub max_gap: u64,
 }
 
 /// How far a layer has come, in totals.

@@ -9,7 +9,7 @@
 //! [`ChainBuilder::add_layer`] is the right half, one layer after the other.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -18,12 +18,15 @@ use super::apply::{apply, implicit};
 use super::disk::Disk;
 use super::error::Fault;
 use super::tag::{UserTag, layer_uuid};
-use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack};
+use super::scratch::Scratch;
+use super::turbo::{NoTarget, pack};
+use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack, TurboWriter};
 use crate::format::block::{BlockDevice as _, FileDevice, MovableDevice, SharedDevice};
 use crate::format::ext4::{Filesystem, FormatOptions};
 use crate::format::tar::TarReader;
 use crate::oci::digest::Digest;
 
+pub use super::converted_layer::{ConvertedLayer, TurboLayer};
 pub use super::error::LayerError;
 pub use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
 pub use super::stream::{Inflating, prepare};
@@ -43,15 +46,46 @@ pub struct Settings {
     pub max_layer_size: u64,
     /// Threads that compress; never decides a byte.
     pub threads: usize,
+    /// What layers become.
+    pub format: Format,
 }
 
-/// A finished blob, in the file that was given to [`ChainBuilder::add_layer`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConvertedLayer {
-    /// Digest of the whole blob.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
+/// What layers are converted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Native layers: all of the filesystem, compressed anew.
+    Native,
+    /// TurboOCI layers: what the filesystem adds, and where in the original layer the data is.
+    Turbo(TurboSettings),
+}
+
+/// How TurboOCI layers are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TurboSettings {
+    /// Bytes up to which a file's data goes into the layer's metadata.
+    pub max_stored_file: u64,
+    /// Most bytes of tar that one read may have to inflate in vain.
+    pub max_gap: u64,
+}
+
+/// What a layer is converted to, and the files for it.
+pub enum LayerOutput {
+    /// A native layer, into an empty file open for reading and writing.
+    Native(File),
+    /// A TurboOCI layer.
+    Turbo(TurboOutput),
+}
+
+/// The files for a TurboOCI layer.
+pub struct TurboOutput {
+    /// An empty file for the blob.
+    pub blob: File,
+    /// An empty file for its metadata, of use until the layer is written.
+    pub meta: File,
+    /// Where the metadata of the whole chain is kept, for the layers above.
+    pub scratch: Arc<Scratch>,
+    /// Bytes up to which a file's data goes into the metadata.
+    pub max_stored_file: u64,
 }
 
 /// A layer whose blob is written, and is being synced and hashed.
@@ -68,19 +102,32 @@ pub struct Sealing {
 pub struct WrittenLayer {
     /// The layer.
     pub blob: Arc<LayerBlob>,
-    /// The device that it is read from.
-    device: Arc<MovableDevice>,
+    /// The device that a native layer is read from.
+    device: Option<Arc<MovableDevice>>,
 }
 
 impl WrittenLayer {
     /// Reads the layer from `device`, which has the same bytes, from now on. The file that it was
-    /// written to may then be closed.
+    /// written to may then be closed. A TurboOCI layer stays where it is.
     pub fn move_to(&self, device: SharedDevice) {
-        self.device.move_to(device);
+        if let Some(current) = &self.device {
+            current.move_to(device);
+        }
     }
 }
 
 impl Sealing {
+    fn new(
+        thread: JoinHandle<io::Result<ConvertedLayer>>,
+        blob: Arc<LayerBlob>,
+        device: Option<Arc<MovableDevice>>,
+    ) -> Self {
+        Self {
+            thread,
+            written: WrittenLayer { blob, device },
+        }
+    }
+
     /// The layer as it is read while it is being sealed.
     #[must_use]
     pub fn written(&self) -> WrittenLayer {
@@ -190,7 +237,7 @@ impl ChainBuilder {
         })
     }
 
-    /// Converts one layer into `out`, an empty file open for reading and writing.
+    /// Converts one layer into `out`.
     ///
     /// Compressed digest, size and diff id of the source are verified before this returns
     /// `Ok`; the next layer can then be added while this one's blob is being sealed. After an
@@ -199,9 +246,16 @@ impl ChainBuilder {
     ///
     /// # Errors
     /// The first cause of whatever went wrong.
-    pub fn add_layer(&mut self, layer: Inflating, out: File) -> Result<Sealing, LayerError> {
+    pub fn add_layer(
+        &mut self,
+        layer: Inflating,
+        out: LayerOutput,
+    ) -> Result<Sealing, LayerError> {
         let state = std::mem::replace(&mut self.state, State::Broken);
-        let (filesystem, sealing) = self.convert(state, layer, out)?;
+        let (filesystem, sealing) = match out {
+            LayerOutput::Native(out) => self.convert(state, layer, out)?,
+            LayerOutput::Turbo(out) => self.convert_turbo(state, layer, out)?,
+        };
         self.state = State::Open(filesystem);
         Ok(sealing)
     }
@@ -212,18 +266,7 @@ impl ChainBuilder {
         layer: Inflating,
         out: File,
     ) -> Result<(Box<Filesystem<Disk>>, Sealing), LayerError> {
-        let is_bottom = layer.input.parent.is_none();
-        if is_bottom != matches!(self.parent, Parent::None) {
-            return Err(LayerError::Misplaced { is_bottom });
-        }
-        let parent_uuid = layer.input.parent.as_ref().map(layer_uuid);
-        let spec = LayerSpec {
-            virtual_size: self.settings.virtual_size,
-            algorithm: self.settings.algorithm,
-            block_size: self.settings.block_size,
-            uuid: layer_uuid(&layer.input.chain),
-            parent_uuid: parent_uuid.unwrap_or_default(),
-        };
+        let spec = self.spec(&layer)?;
         let file = out.try_clone().map_err(LayerError::Output)?;
         let lower = Arc::clone(&self.lower);
         let writer =
@@ -242,25 +285,102 @@ impl ChainBuilder {
         let device = Arc::new(MovableDevice::new(Arc::new(device)));
         let shared: SharedDevice = Arc::<MovableDevice>::clone(&device);
         let blob = Arc::new(LayerBlob::open(shared)?);
+        self.push(&mut filesystem, &blob)?;
+        let sealing = self.seal(move || {
+            let FinishedBlob { digest, size, .. } = written.seal()?;
+            Ok(ConvertedLayer {
+                digest,
+                size,
+                turbo: None,
+            })
+        })?;
+        Ok((filesystem, Sealing::new(sealing, blob, Some(device))))
+    }
+
+    fn convert_turbo(
+        &mut self,
+        state: State,
+        layer: Inflating,
+        out: TurboOutput,
+    ) -> Result<(Box<Filesystem<Disk>>, Sealing), LayerError> {
+        let spec = LayerSpec {
+            algorithm: Algorithm::Lz4,
+            block_size: BlockSize::KIB_4,
+            ..self.spec(&layer)?
+        };
+        let meta = out.meta.try_clone().map_err(LayerError::Output)?;
+        let writer = TurboWriter::create(Arc::clone(&self.lower), meta, spec, &self.pool)
+            .map_err(LayerError::Output)?;
+        let disk = Disk::WritingTurbo {
+            writer: Box::new(writer),
+            max_stored_file: out.max_stored_file,
+        };
+        let mut filesystem = self.filesystem(state, disk)?;
+
+        let access = layer.access();
+        apply_layer(&mut filesystem, layer)?;
+        filesystem.flush()?;
+        let access = access.lock().take().ok_or(LayerError::Abandoned)?;
+
+        let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
+        let writer = disk.into_turbo_writer().ok_or(LayerError::Broken)?;
+        let tag = UserTag::of(self.parent.resolve()?);
+        let finished = writer.finish(&tag.to_string())?;
+        let meta = out
+            .scratch
+            .append(&mut (&out.meta).take(finished.size))
+            .map_err(LayerError::Output)?;
+        let blob = LayerBlob::open_turbo(Arc::clone(&meta), Arc::new(NoTarget))?;
+        let blob = Arc::new(blob);
+        self.push(&mut filesystem, &blob)?;
+        let sealing = self.seal(move || pack(&out.blob, &meta, access))?;
+        Ok((filesystem, Sealing::new(sealing, blob, None)))
+    }
+
+    /// What the next layer is, of native ones.
+    fn spec(&self, layer: &Inflating) -> Result<LayerSpec, LayerError> {
+        let is_bottom = layer.input.parent.is_none();
+        if is_bottom != matches!(self.parent, Parent::None) {
+            return Err(LayerError::Misplaced { is_bottom });
+        }
+        let parent_uuid = layer.input.parent.as_ref().map(layer_uuid);
+        Ok(LayerSpec {
+            virtual_size: self.settings.virtual_size,
+            algorithm: self.settings.algorithm,
+            block_size: self.settings.block_size,
+            uuid: layer_uuid(&layer.input.chain),
+            parent_uuid: parent_uuid.unwrap_or_default(),
+        })
+    }
+
+    /// Puts a written layer on top, for the layers above.
+    fn push(
+        &mut self,
+        filesystem: &mut Filesystem<Disk>,
+        blob: &Arc<LayerBlob>,
+    ) -> Result<(), LayerError> {
         let mut lower = Stack::clone(&self.lower);
-        lower.push(Arc::clone(&blob))?;
+        lower.push(Arc::clone(blob))?;
         self.lower = Arc::new(lower);
         filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
+        Ok(())
+    }
 
+    /// Seals a layer's blob in a thread; the layer above is told its digest.
+    fn seal(
+        &mut self,
+        work: impl FnOnce() -> io::Result<ConvertedLayer> + Send + 'static,
+    ) -> Result<JoinHandle<io::Result<ConvertedLayer>>, LayerError> {
         let (sender, digest) = sync_channel(1);
         self.parent = Parent::Sealing(digest);
         let seal = thread::Builder::new().name("seal".to_owned());
         let sealing = seal.spawn(move || {
-            let FinishedBlob { digest, size, .. } = written.seal()?;
+            let sealed = work()?;
             // The chain may have ended with this layer.
-            let _ = sender.send(digest.clone());
-            Ok(ConvertedLayer { digest, size })
+            let _ = sender.send(sealed.digest.clone());
+            Ok(sealed)
         });
-        let sealing = Sealing {
-            thread: sealing.map_err(LayerError::Thread)?,
-            written: WrittenLayer { blob, device },
-        };
-        Ok((filesystem, sealing))
+        sealing.map_err(LayerError::Thread)
     }
 
     /// The chain's filesystem, on `disk`.

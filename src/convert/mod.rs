@@ -1,6 +1,7 @@
 //! Converts images to overlaybd. Knows nothing of serving them over HTTP.
 
 pub mod apply;
+mod converted_layer;
 pub mod converter;
 mod disk;
 mod error;
@@ -14,8 +15,10 @@ pub mod memory;
 pub mod plan;
 pub mod push;
 mod remote;
+pub mod scratch;
 mod stream;
 pub mod tag;
+mod turbo;
 pub mod types;
 mod window;
 

@@ -6,6 +6,7 @@
 //!                              └→ queue → reader of the tar
 //! ```
 
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write as _};
 use std::mem;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use std::thread::{self, JoinHandle};
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 
-use super::error::LayerError;
-use super::inflate::{HEAD, inflate_within};
-use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
+use super::error::{LayerError, NoRandomAccess};
+use super::inflate::{Compression, HEAD, inflate_within, sniff};
+use super::input::{Chunks, LayerInput, OnProgress, Progress, RandomAccess, TarCopy};
 use super::window::{self, Windows};
+use crate::format::gzip_index::{DEFAULT_SPAN, GzipError, GzipIndexer};
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
@@ -53,6 +55,16 @@ pub struct Inflating {
     inflater: Option<JoinHandle<Result<(), LayerError>>>,
     hasher: Option<JoinHandle<Digest>>,
     cancelled: Cancel,
+    access: Arc<Mutex<Option<TarAccess>>>,
+}
+
+/// How a layer's tar is read in the compressed layer.
+#[derive(Debug)]
+pub(super) enum TarAccess {
+    /// The layer is the tar.
+    Plain,
+    /// By this index of the gzip stream.
+    Gzip(File),
 }
 
 /// Cancels the work on a layer: its tar cannot be read any further.
@@ -117,7 +129,10 @@ pub fn prepare(
         parent_chain_id,
         copy,
         windows,
+        random_access,
     } = input;
+    let access = Arc::new(Mutex::new(None));
+    let known_access = Arc::clone(&access);
     let inflater = spawn("inflate", move || {
         let failure = Failure::default();
         let mut source = Source {
@@ -139,7 +154,11 @@ pub fn prepare(
             copy,
             windows,
         };
-        let result = run(&mut source, max_layer_size, queues);
+        let result = match random_access {
+            None => run(&mut source, max_layer_size, queues),
+            Some(wanted) => run_indexed(&mut source, max_layer_size, queues, wanted)
+                .map(|access| *known_access.lock() = Some(access)),
+        };
         let is_explained = failure.lock().is_some();
         if matches!(result, Err(LayerError::Inflate(_))) && !is_explained {
             // Reads to the end, to distinguish a transfer error from a layer that was pushed damaged.
@@ -160,6 +179,7 @@ pub fn prepare(
         inflater: Some(inflater),
         hasher: Some(hasher),
         cancelled,
+        access,
     })
 }
 
@@ -206,6 +226,7 @@ pub(super) fn replay(input: Replay) -> Result<Inflating, LayerError> {
         inflater: Some(reader),
         hasher: None,
         cancelled,
+        access: Arc::default(),
     })
 }
 
@@ -228,6 +249,12 @@ impl Inflating {
     /// The tar, to be read to its end.
     pub(super) fn tar(&mut self) -> Option<&mut TarStream> {
         self.tar.as_mut()
+    }
+
+    /// How the tar is read in the compressed layer, if that was wanted; known once
+    /// [`finish`](Self::finish) has succeeded.
+    pub(super) fn access(&self) -> Arc<Mutex<Option<TarAccess>>> {
+        Arc::clone(&self.access)
     }
 
     /// Waits for the threads; succeeds if the layer is what the manifest and the config say. What
@@ -436,30 +463,98 @@ enum Message {
 /// Inflates all of `source` into the queues.
 fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(), LayerError> {
     let head = head(source).map_err(LayerError::Inflate)?;
-    let on_progress = Arc::clone(&source.on_progress);
-    let taken = source.size;
+    let totals = Totals::of(source, max_layer_size);
     let failure = Arc::clone(&source.failure);
     let mut windows = mem::take(&mut queues.windows);
     let grant = move |window| windows.grant(window).map_err(|cause| fail(&failure, cause));
     let input = Read::chain(io::Cursor::new(head.clone()), source);
     let tar = inflate_within(&head, input, Box::new(grant));
     let mut tar = tar.map_err(LayerError::Inflate)?;
+    pump(&mut tar, &totals, &mut queues)
+}
+
+/// As [`run`], and sees how the tar can be read in the compressed layer.
+fn run_indexed(
+    source: &mut Source,
+    max_layer_size: u64,
+    mut queues: Queues,
+    wanted: RandomAccess,
+) -> Result<TarAccess, LayerError> {
+    let head = head(source).map_err(LayerError::Inflate)?;
+    let totals = Totals::of(source, max_layer_size);
+    let compression = sniff(&head).map_err(LayerError::Inflate)?;
+    let mut input = Read::chain(io::Cursor::new(head), &mut *source);
+    match compression {
+        Compression::None => {
+            pump(&mut input, &totals, &mut queues)?;
+            Ok(TarAccess::Plain)
+        }
+        Compression::Zstd => Err(LayerError::NoRandomAccess(NoRandomAccess::Zstd)),
+        Compression::Gzip => {
+            let index = io::BufWriter::new(wanted.index);
+            let indexer =
+                GzipIndexer::new(input, index, DEFAULT_SPAN).map_err(LayerError::Output)?;
+            let mut tar = indexer;
+            pump(&mut tar, &totals, &mut queues)?;
+            let indexed = tar.finish().map_err(|error| unindexed(error.into()))?;
+            if indexed.max_gap > wanted.max_gap {
+                return Err(LayerError::NoRandomAccess(NoRandomAccess::Gap {
+                    gap: indexed.max_gap,
+                    limit: wanted.max_gap,
+                }));
+            }
+            let file = indexed.file.into_inner();
+            let file = file.map_err(|error| LayerError::Output(error.into_error()))?;
+            Ok(TarAccess::Gzip(file))
+        }
+    }
+}
+
+/// The error of a gzip layer, which may be a good one of which no index can be made.
+fn unindexed(error: io::Error) -> LayerError {
+    match GzipError::of(&error) {
+        Some(cause) if cause.is_unsupported() => {
+            LayerError::NoRandomAccess(NoRandomAccess::Gzip(cause.to_string()))
+        }
+        _ => LayerError::Inflate(error),
+    }
+}
+
+/// What the tar of a layer is counted against, and who hears of it.
+struct Totals {
+    compressed: u64,
+    max_layer_size: u64,
+    on_progress: OnProgress,
+}
+
+impl Totals {
+    fn of(source: &Source, max_layer_size: u64) -> Self {
+        Self {
+            compressed: source.size,
+            max_layer_size,
+            on_progress: Arc::clone(&source.on_progress),
+        }
+    }
+}
+
+/// Reads all of `tar` into the queues.
+fn pump(tar: &mut dyn Read, totals: &Totals, queues: &mut Queues) -> Result<(), LayerError> {
     let mut total = 0u64;
     loop {
         let mut data = queues.pool.take();
         let mut filled = 0;
         while filled < data.len() {
             let space = data.get_mut(filled..).unwrap_or_default();
-            match tar.read(space).map_err(LayerError::Inflate)? {
+            match tar.read(space).map_err(unindexed)? {
                 0 => break,
                 count => filled += count,
             }
         }
         let ended = filled < data.len();
         total = total.saturating_add(filled as u64);
-        if total > max_layer_size {
+        if total > totals.max_layer_size {
             return Err(LayerError::TooLarge {
-                limit: max_layer_size,
+                limit: totals.max_layer_size,
             });
         }
         // Shortened for its readers; the capacity remains for the next use.
@@ -480,8 +575,8 @@ fn run(source: &mut Source, max_layer_size: u64, mut queues: Queues) -> Result<(
             }
         }
         if ended {
-            on_progress(Progress {
-                compressed: taken,
+            (totals.on_progress)(Progress {
+                compressed: totals.compressed,
                 inflated: total,
             });
             let sent = queues.to_tar.send(Message::End);

@@ -39,6 +39,22 @@ pub trait BlockDeviceMut: BlockDevice {
     /// As [`write_at`](Self::write_at).
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// The size in bytes up to which a file's data is written; that of larger files is mapped, by
+    /// [`map_target`](Self::map_target).
+    fn max_stored_file(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Makes `len` bytes at `offset` read as those at `target` of the tar that is being unpacked.
+    /// All three are multiples of 512 bytes.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and when the disk stores all data itself.
+    fn map_target(&mut self, offset: u64, len: u64, target: u64) -> io::Result<()> {
+        let text = format!("{len} bytes at {offset} cannot be mapped to byte {target} of a tar");
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
     /// Makes `len` bytes at `to` read as those at `from` do. All three are multiples of 512
     /// bytes, and the ranges do not overlap.
     ///

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::convert::layer::TurboSettings;
 use crate::registry::Upstream;
 
 /// Everything that the server can be told.
@@ -19,6 +20,8 @@ pub struct ServerConfig {
     pub upstreams: Vec<UpstreamEntry>,
     /// The end of a tag that asks for the converted image, such as `_obd`.
     pub suffix: String,
+    /// How TurboOCI images are served, if they are.
+    pub turbo: Option<TurboConfig>,
     /// Whether a tag of the upstream's own that ends like that is served before its plain tag is
     /// converted.
     pub prefer_upstream_tags: bool,
@@ -42,6 +45,28 @@ pub struct ServerConfig {
     pub convert_on_pull: Vec<Pattern>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// How TurboOCI images are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurboConfig {
+    /// The end of a tag that asks for one, such as `_turbo`.
+    pub suffix: String,
+    /// What it is where the format cannot carry the image.
+    pub fallback: TurboFallback,
+    /// How the layers are made.
+    pub settings: TurboSettings,
+}
+
+/// What a TurboOCI tag is where that format cannot carry the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurboFallback {
+    /// The native converted image.
+    Native,
+    /// The unconverted image.
+    Original,
+    /// An error.
+    Error,
 }
 
 /// A registry or layout behind the proxy, and which requests are for it.

@@ -35,7 +35,7 @@ mod upstreams;
 
 pub use config::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig,
-    UpstreamChoice, UpstreamEntry,
+    TurboConfig, TurboFallback, UpstreamChoice, UpstreamEntry,
 };
 pub use reload::Reloader;
 pub use route::{Endpoint, Kind, Route};

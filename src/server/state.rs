@@ -72,7 +72,10 @@ impl AppState {
             prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),
             tags,
             manifest_bytes: Semaphore::new(MAX_MANIFEST_BYTES),
-            converted: Conversions::new(converter),
+            converted: Conversions::new(
+                converter,
+                config.turbo.as_ref().map(|turbo| turbo.settings),
+            ),
             responses: ResponseCache::new(),
             metrics: Arc::new(Metrics::new()),
             is_draining: AtomicBool::new(false),

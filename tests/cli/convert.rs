@@ -143,7 +143,7 @@ fn what_cannot_be_converted_is_told_before_anything_is_done() {
         ),
         (
             vec!["convert", &source, &out, "--turboOCI", "x"],
-            "turboOCI",
+            "--repository",
         ),
         (vec!["convert", "-r", "r.io/x"], "--input-tag"),
         (vec!["convert", "-r", "r.io/x", "-i", "1"], "--output-tag"),

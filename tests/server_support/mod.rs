@@ -17,13 +17,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use overlaybd_proxy::convert::layer::Settings;
+use overlaybd_proxy::convert::layer::{Format, Settings, TurboSettings};
 use overlaybd_proxy::convert::{Converter, ConverterConfig, Others, Platforms, PushTarget};
 use overlaybd_proxy::format::zfile::{Algorithm, BlockSize};
 use overlaybd_proxy::oci::{Digest, RepoName};
 use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{
-    Access, Limits, OnTimeout, Server, ServerConfig, UpstreamChoice, UpstreamEntry,
+    Access, Limits, OnTimeout, Server, ServerConfig, TurboConfig, TurboFallback, UpstreamChoice,
+    UpstreamEntry,
 };
 use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 use tokio::net::TcpStream;
@@ -65,6 +66,14 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         tls: None,
         upstreams,
         suffix: "_obd".to_owned(),
+        turbo: Some(TurboConfig {
+            suffix: "_turbo".to_owned(),
+            fallback: TurboFallback::Native,
+            settings: TurboSettings {
+                max_stored_file: 4096,
+                max_gap: 4 << 20,
+            },
+        }),
         prefer_upstream_tags: false,
         hold: Duration::from_secs(20),
         on_timeout: OnTimeout::Wait,
@@ -104,6 +113,7 @@ pub fn converter_that_pushes(store: Store, push: Option<PushTarget>) -> Converte
             virtual_size: 64 << 30,
             max_layer_size: 1 << 30,
             threads: 2,
+            format: Format::Native,
         },
         platforms: Platforms::All,
         others: Others::Stay,

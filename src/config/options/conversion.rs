@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{required, switch};
 use crate::config::{ConfigErrors, FsType, Text, bytes, duration, gibibytes, number};
 use crate::convert::image::ImageStyle;
-use crate::convert::layer::Settings;
+use crate::convert::layer::{Format, Settings, TurboSettings};
 use crate::convert::{ConverterConfig, Others, Platforms, PushTarget};
 
 /// Whole blocks of the filesystem.
@@ -20,6 +20,8 @@ const MIN_DISK: u64 = 1 << 20;
 const MAX_DISK: u64 = 16 << 40;
 /// Less is taken by a single large layer.
 const MIN_MEMORY: u64 = 128 << 20;
+/// Larger files belong in the original layer.
+const MAX_TURBO_INLINE: u64 = 1 << 20;
 /// What "no limit" on conversions comes to.
 const MANY: usize = 4096;
 
@@ -61,6 +63,14 @@ pub struct ConversionOptions {
     /// How long the conversion of one image may take, once it has begun
     #[arg(long, value_name = "TIME")]
     pub conversion_timeout: Option<Text>,
+    /// TurboOCI: files of up to this size are stored in the layer's metadata, which saves a request
+    /// for each when it is read, and 32 bytes of index
+    #[arg(long, value_name = "SIZE")]
+    pub turbo_inline: Option<Text>,
+    /// TurboOCI: most bytes that one read may have to inflate in vain; images with longer deflate
+    /// blocks become what --turbo-fallback says
+    #[arg(long, value_name = "SIZE")]
+    pub turbo_max_gap: Option<Text>,
     /// Most images that are converted or wait for it; more are answered 429
     #[arg(long, value_name = "N")]
     pub max_queue: Option<Text>,
@@ -111,7 +121,25 @@ impl ConversionOptions {
         Platforms::Some(super::list(errors, "platform", &self.platform, str::parse))
     }
 
-    /// The converter's settings. `is_elsewhere`: converted images are put into another
+    /// How TurboOCI layers are made.
+    pub fn turbo(&self, errors: &mut ConfigErrors) -> Option<TurboSettings> {
+        let inline = required(errors, "turbo-inline", self.turbo_inline.as_ref(), |text| {
+            match bytes(text)? {
+                size if size > MAX_TURBO_INLINE => Err(format!(
+                    "{text:?} is too large: the format is for files that stay in the original \
+                     layer, so up to 1MiB is taken"
+                )),
+                size => Ok(size),
+            }
+        });
+        let max_gap = required(errors, "turbo-max-gap", self.turbo_max_gap.as_ref(), bytes);
+        Some(TurboSettings {
+            max_stored_file: inline?,
+            max_gap: max_gap?,
+        })
+    }
+
+    /// The converter's settings, for native layers. `is_elsewhere`: converted images are put into another
     /// repository than their sources'.
     pub fn config(
         &self,
@@ -189,6 +217,7 @@ impl ConversionOptions {
                 virtual_size: virtual_size?,
                 max_layer_size: max_layer_size?,
                 threads: threads?,
+                format: Format::Native,
             },
             platforms,
             others,
@@ -196,6 +225,7 @@ impl ConversionOptions {
                 force_oci,
                 referrer,
                 fs_type: fs_type?.annotation(),
+                is_turbo: false,
             },
             conversions: conversions?,
             memory: memory?,

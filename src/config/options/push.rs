@@ -73,20 +73,20 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
     Ok((None, Some(repo)))
 }
 
+/// The end of a tag.
+pub(super) fn tag_end(text: &str) -> Result<String, String> {
+    match format!("x{text}").parse::<Tag>() {
+        Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} cannot end a tag: up to 64 letters, digits and . _ - are expected"
+        )),
+    }
+}
+
 impl PushOptions {
     /// The suffix of converted images' tags.
     pub fn suffix(&self, errors: &mut ConfigErrors) -> Option<String> {
-        required(
-            errors,
-            "suffix",
-            self.suffix.as_ref(),
-            |text| match format!("x{text}").parse::<Tag>() {
-                Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
-                _ => Err(format!(
-                    "{text:?} cannot end a tag: up to 64 letters, digits and . _ - are expected"
-                )),
-            },
-        )
+        required(errors, "suffix", self.suffix.as_ref(), tag_end)
     }
 
     /// Where finished images are pushed to, if anywhere.

@@ -1,4 +1,4 @@
-//! File data onto the disk.
+//! File data onto the disk: written, or mapped to where it is in the tar.
 
 use std::io::Read;
 
@@ -6,8 +6,21 @@ use super::{Entry, FileExtent, Layer, Problem, SLICE, TarReader};
 use crate::format::block::BlockDeviceMut;
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
-    /// Streams the entry's data to its extents, which ascend; zeros where they hold more.
-    pub(super) fn write_data<R: Read>(
+    /// Puts the entry's data into its extents, which ascend; zeros where they hold more.
+    pub(super) fn place_data<R: Read>(
+        &mut self,
+        entry: &Entry,
+        extents: &[FileExtent],
+        tar: &mut TarReader<R>,
+    ) -> Result<(), Problem> {
+        if entry.size > self.filesystem.device_mut().max_stored_file() {
+            self.map_data(entry, extents, tar)
+        } else {
+            self.write_data(entry, extents, tar)
+        }
+    }
+
+    fn write_data<R: Read>(
         &mut self,
         entry: &Entry,
         extents: &[FileExtent],

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::super::error::ConvertError;
-use super::super::layer::CompressPool;
+use super::super::layer::{CompressPool, Format};
 use super::super::lock::KeyedLock;
 use super::super::memory::MemoryBudget;
+use super::super::plan::Step;
 use super::super::types::{ConverterConfig, Source};
 use super::destination::Destination;
 use super::permits::LayerPermits;
@@ -28,12 +29,12 @@ pub(super) struct Context {
     /// The settings that decide the bytes of a manifest, as the index names them.
     pub(super) image_variant: String,
     /// Locked by name: a chain while it is converted, a source layer while it is verified.
-    pub(super) locks: KeyedLock<String>,
+    pub(super) locks: Arc<KeyedLock<String>>,
     pub(super) memory: MemoryBudget,
-    pub(super) layer_permits: LayerPermits,
+    pub(super) layer_permits: Arc<LayerPermits>,
     /// Permits to seal a layer: to hash, sync and push its blob.
     pub(super) seal_permits: Arc<Semaphore>,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Context {
@@ -47,14 +48,47 @@ impl Context {
             pool,
             image_variant: variant::of_images(&layer_variant, &config),
             layer_variant,
-            locks: KeyedLock::default(),
+            locks: Arc::default(),
             memory: MemoryBudget::new(config.memory),
-            layer_permits: LayerPermits::new(config.conversions),
+            layer_permits: Arc::new(LayerPermits::new(config.conversions)),
             seal_permits: Arc::new(Semaphore::new(max_sealers(&config))),
-            counters: Counters::default(),
+            counters: Arc::default(),
             store,
             config,
         })
+    }
+
+    /// What decides the bytes of a step's layer on top of what this program made, as the index
+    /// names it.
+    pub(super) fn variant_of(&self, step: &Step) -> String {
+        match self.config.settings.format {
+            Format::Native => self.layer_variant.clone(),
+            Format::Turbo(_) => variant::of_turbo_layer(&self.layer_variant, &step.layer.digest),
+        }
+    }
+
+    /// The same for layers of another format: the two share what bounds the work.
+    pub(super) fn in_format(&self, format: Format) -> Self {
+        let mut config = self.config.clone();
+        config.settings.format = format;
+        config.style.is_turbo = format != Format::Native;
+        // Nodes read these images' data in the source's layers; nothing need be elsewhere.
+        if config.style.is_turbo {
+            config.push = None;
+        }
+        let layer_variant = variant::of_layers(&config.settings);
+        Self {
+            image_variant: variant::of_images(&layer_variant, &config),
+            layer_variant,
+            store: self.store.clone(),
+            pool: self.pool.clone(),
+            locks: Arc::clone(&self.locks),
+            memory: self.memory.clone(),
+            layer_permits: Arc::clone(&self.layer_permits),
+            seal_permits: Arc::clone(&self.seal_permits),
+            counters: Arc::clone(&self.counters),
+            config,
+        }
     }
 
     /// Where the parts of an image from `source` belong.

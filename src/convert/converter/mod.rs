@@ -36,6 +36,7 @@ use moka::future::Cache;
 
 use super::error::ConvertError;
 use super::jobs::Jobs;
+use super::layer::Format;
 use super::types::{ConvertedImage, ConverterConfig, Observer, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
@@ -66,10 +67,11 @@ const MAX_ATTEMPTS: usize = 3;
 #[derive(Clone)]
 pub struct Converter {
     inner: Arc<Inner>,
+    /// That of the format in which this clone converts.
+    context: Arc<Context>,
 }
 
 struct Inner {
-    context: Arc<Context>,
     jobs: Jobs<ImageKey, Result<PinnedImage, ConvertError>>,
     /// The clients' credentials that running jobs may continue with.
     renewals: Renewals,
@@ -94,8 +96,8 @@ impl Converter {
             })
             .build();
         Ok(Self {
+            context: Arc::new(Context::new(store, config)?),
             inner: Arc::new(Inner {
-                context: Arc::new(Context::new(store, config)?),
                 jobs: Jobs::default(),
                 renewals: Renewals::default(),
                 admission: Admission::new(images.min(MAX_IMAGES)),
@@ -104,16 +106,30 @@ impl Converter {
         })
     }
 
+    /// The same converter, for layers of another format.
+    #[must_use]
+    pub fn in_format(&self, format: Format) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(self.context.in_format(format)),
+        }
+    }
+
+    /// What layers are converted to.
+    pub fn format(&self) -> Format {
+        self.context.config.settings.format
+    }
+
     /// Where results are kept.
     pub fn store(&self) -> &Store {
-        &self.inner.context.store
+        &self.context.store
     }
 
     /// The registry and the repository that the parts of an image from `source` are pushed to,
     /// if they are pushed: blobs that are not in the store are there. To be read with the
     /// proxy's own credentials.
     pub fn pushed_to(&self, source: &Source) -> Option<(Upstream, RepoName)> {
-        let destination = self.inner.context.destination(source);
+        let destination = self.context.destination(source);
         destination
             .is_pushed
             .then_some((destination.upstream, destination.repo))
@@ -121,20 +137,20 @@ impl Converter {
 
     /// The registry that all images are pushed to, where it is not each one's own.
     pub fn push_registry(&self) -> Option<&Upstream> {
-        let push = self.inner.context.config.push.as_ref()?;
+        let push = self.context.config.push.as_ref()?;
         push.upstream.as_ref()
     }
 
     /// Whether layers that another tool converted are used, which are not in the store but in
     /// the registry of their source.
     pub fn trusts_foreign_layers(&self) -> bool {
-        self.inner.context.config.trust_foreign_layers
+        self.context.config.trust_foreign_layers
     }
 
     /// Whether converted images are pushed to a registry, so that a blob may be there that is
     /// not in the store.
     pub fn is_pushing(&self) -> bool {
-        self.inner.context.config.push.is_some()
+        self.context.config.push.is_some()
     }
 
     /// The image that a source manifest was converted to, if it is recorded and its manifests
@@ -147,17 +163,27 @@ impl Converter {
         source: &Source,
         manifest: &Digest,
     ) -> Result<Option<Arc<ConvertedImage>>, ConvertError> {
-        let key = ImageKey::of(source, manifest);
+        let key = ImageKey::of(source, manifest, self.format());
         if let Some(image) = self.inner.cache.get(&key).await {
             return Ok(Some(image));
         }
-        let context = &self.inner.context;
+        let context = &self.context;
         let Some(image) = image::load(context, source, manifest).await? else {
             return Ok(None);
         };
         let image = Arc::new(image);
         self.inner.cache.insert(key, Arc::clone(&image)).await;
         Ok(Some(image))
+    }
+
+    /// Whether an image was made of a source in this format, for any repository.
+    ///
+    /// # Errors
+    /// When the index does not answer.
+    pub async fn has_made(&self, manifest: &Digest) -> Result<bool, ConvertError> {
+        let index = self.context.store.index();
+        let variant = &self.context.image_variant;
+        Ok(index.find_built_manifest(manifest, variant).await?.is_some())
     }
 
     /// Converts a source manifest or index, or waits for the running job that does. Dropping the
@@ -187,8 +213,8 @@ impl Converter {
         manifest: &Digest,
         observer: Option<Observer>,
     ) -> Result<PinnedImage, ConvertError> {
-        let key = ImageKey::of(source, manifest);
-        let max_queue = self.inner.context.config.max_queue;
+        let key = ImageKey::of(source, manifest, self.format());
+        let max_queue = self.context.config.max_queue;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -226,7 +252,7 @@ impl Converter {
         observer: Option<Observer>,
         key: ImageKey,
     ) -> Result<PinnedImage, ConvertError> {
-        let context = &self.inner.context;
+        let context = &self.context;
         let mut class = Class::Unknown;
         loop {
             let slot = self.inner.admission.enter(class).await;
@@ -270,11 +296,11 @@ impl Converter {
         image: &ConvertedImage,
         tag: &Tag,
     ) -> Result<TagOutcome, ConvertError> {
-        push_tag(&self.inner.context, source, image, tag).await
+        push_tag(&self.context, source, image, tag).await
     }
 
     /// What was counted so far.
     pub fn status(&self) -> Status {
-        self.inner.context.counters.status()
+        self.context.counters.status()
     }
 }

@@ -1,7 +1,7 @@
 //! The settings that decide the bytes of layers and manifests, as the index names them: short
 //! ASCII text.
 
-use super::super::layer::Settings;
+use super::super::layer::{Format, Settings};
 use super::super::tag::FORMAT_VERSION;
 use super::super::types::{ConverterConfig, Others, Platforms};
 use crate::oci::Digest;
@@ -11,6 +11,9 @@ use crate::oci::Digest;
 /// few layers: whether a blob of an earlier version holds the same disk is then compared, blob by
 /// blob.
 const SAME_DISK_SINCE: u32 = 3;
+
+/// The version of what decides the bytes of TurboOCI layers, besides [`FORMAT_VERSION`].
+const TURBO_VERSION: u32 = 1;
 
 /// The disk of a blob that a row of the index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +26,24 @@ pub(super) enum Disk {
     Another,
 }
 
-/// What decides the bytes of a layer.
+/// What decides the bytes of a layer; of TurboOCI layers also the digest of the source's layer,
+/// see [`of_turbo_layer`].
 pub(super) fn of_layers(settings: &Settings) -> String {
+    if let Format::Turbo(turbo) = settings.format {
+        let (stored, size) = (turbo.max_stored_file, settings.virtual_size);
+        return format!("turbo v{TURBO_VERSION}.{FORMAT_VERSION} {stored} {size}");
+    }
     format!(
         "v{FORMAT_VERSION} {} {} {}",
         settings.algorithm,
         settings.block_size.bytes(),
         settings.virtual_size
     )
+}
+
+/// What decides the bytes of the TurboOCI layer that points into the source's `layer`.
+pub(super) fn of_turbo_layer(layers: &str, layer: &Digest) -> String {
+    format!("{layers} {layer}")
 }
 
 /// The disk of blobs that an earlier version recorded under `variant`, compared with that of blobs
@@ -99,6 +112,7 @@ mod tests {
             virtual_size: 1 << 30,
             max_layer_size: 1,
             threads: 1,
+            format: Format::Native,
         };
         for (variant, expected) in [
             ("v1 lz4 4096 1073741824", Disk::SameOrAnother),

@@ -26,6 +26,7 @@ fn input(layer: &[u8], tar: &[u8]) -> LayerInput {
         parent_chain_id: None,
         copy: None,
         windows: Windows::unlimited(),
+        random_access: None,
     }
 }
 

@@ -119,7 +119,7 @@ pub fn pack_turbo(parts: &TurboParts<'_>, out: impl Write) -> io::Result<PackedT
     let mut tar = tar::Builder::new(Hashing::new(gzip));
     let fs_meta = format!("{}{FS_META}", parts.filesystem);
     append(&mut tar, &fs_meta, parts.fs_meta)?;
-    append(&mut tar, IDENTIFIER, &Vec::new())?;
+    append(&mut tar, IDENTIFIER, &Vec::<u8>::new())?;
     if let Some(index) = parts.gzip_meta {
         append(&mut tar, GZIP_META, index)?;
     }
@@ -216,22 +216,24 @@ pub fn unpack_turbo(
                 "its files have more than {max_size} bytes"
             )));
         }
-        let taken = match &entry.path[..] {
-            path if path == name.as_bytes() => Some((&mut has_meta, &mut *fs_meta)),
-            path if path == GZIP_META.as_bytes() => Some((&mut is_gzip, &mut *gzip_meta)),
-            _ => None,
-        };
-        if let Some((seen, out)) = taken {
-            if std::mem::replace(seen, true) {
-                let path = entry.path.escape_ascii();
-                return Err(TurboError::Content(format!("it has two {path}")));
-            }
-            copy(&mut tar, &entry, out)?;
+        if entry.path == name.as_bytes() {
+            first(&mut has_meta, &name)?;
+            copy(&mut tar, &entry, fs_meta)?;
+        } else if entry.path == GZIP_META.as_bytes() {
+            first(&mut is_gzip, GZIP_META)?;
+            copy(&mut tar, &entry, gzip_meta)?;
         }
     }
     Err(TurboError::Content(format!(
         "it has more than {MAX_ENTRIES} entries"
     )))
+}
+
+fn first(seen: &mut bool, name: &str) -> Result<(), TurboError> {
+    match std::mem::replace(seen, true) {
+        false => Ok(()),
+        true => Err(TurboError::Content(format!("it has two {name}"))),
+    }
 }
 
 fn copy(

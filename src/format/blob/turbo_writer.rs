@@ -20,7 +20,7 @@ const MAX_COPY_BYTES: u64 = 256 << 10;
 
 /// A disk over a [`Stack`], whose writes make up the metadata of a TurboOCI layer: an
 /// `ext4.fs.meta`, which is a `ZFile` with a warp file. The file data is not written but mapped, by
-/// [`map_target`](Self::map_target).
+/// [`map_target`](BlockDeviceMut::map_target).
 ///
 /// What this layer wrote or mapped cannot be read back before it is finished.
 pub struct TurboWriter {
@@ -72,22 +72,6 @@ impl TurboWriter {
             spec,
             segments: Segments::default(),
         })
-    }
-
-    /// Makes `len` bytes at `offset` read as those at `target` of the original layer's tar. All
-    /// three are multiples of 512 bytes.
-    ///
-    /// # Errors
-    /// When the range reaches beyond the disk, or is not aligned.
-    pub fn map_target(&mut self, offset: u64, len: u64, target: u64) -> io::Result<()> {
-        check_write(self.spec.virtual_size, offset, len)?;
-        if !target.is_multiple_of(SECTOR) {
-            let text = format!("byte {target} of the tar does not begin a sector");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        self.segments
-            .map_remote(offset / SECTOR, len / SECTOR, target / SECTOR);
-        Ok(())
     }
 
     /// Writes index and trailers. `user_tag` goes into the LSMT's trailer.
@@ -203,6 +187,17 @@ impl BlockDeviceMut for TurboWriter {
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
         check_write(self.spec.virtual_size, offset, len)?;
         self.segments.remove(offset / SECTOR, len / SECTOR);
+        Ok(())
+    }
+
+    fn map_target(&mut self, offset: u64, len: u64, target: u64) -> io::Result<()> {
+        check_write(self.spec.virtual_size, offset, len)?;
+        if !target.is_multiple_of(SECTOR) {
+            let text = format!("byte {target} of the tar does not begin a sector");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.segments
+            .map_remote(offset / SECTOR, len / SECTOR, target / SECTOR);
         Ok(())
     }
 

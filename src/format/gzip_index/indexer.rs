@@ -10,7 +10,7 @@ use super::writer::GzipIndexWriter;
 /// Gives the tar in a gzip stream, as a [`Read`], and writes its index.
 ///
 /// Reading gives [`GzipError`]s inside of [`io::Error`]s; see [`GzipError::of`]. That more than
-/// one member follows is known behind the first one only. It holds up to 1 MiB and three spans.
+/// one member follows is known behind the first one only. It holds up to 5 MiB and six spans.
 ///
 /// ```
 /// use std::io::{Cursor, Read, Write};
@@ -46,7 +46,14 @@ pub struct GzipIndexer<R, W> {
     points: Points<W>,
     /// How much of the last step's output was given.
     given: usize,
-    ended: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Going,
+    Ended,
+    Failed,
 }
 
 /// An index, and what was seen of the layer that it is of. All sizes are in bytes.
@@ -77,7 +84,7 @@ impl<R: Read, W: Write + Seek> GzipIndexer<R, W> {
             inflater: BoundaryInflater::new(input),
             points: Points::new(GzipIndexWriter::new(file, span)?, span),
             given: 0,
-            ended: false,
+            state: State::Going,
         })
     }
 
@@ -86,7 +93,7 @@ impl<R: Read, W: Write + Seek> GzipIndexer<R, W> {
     /// # Errors
     /// As reading, and when the index cannot be written.
     pub fn finish(mut self) -> Result<Indexed<W>, GzipError> {
-        while !self.ended {
+        while self.state != State::Ended {
             self.step()?;
         }
         let compressed_size = self.inflater.compressed_size();
@@ -102,24 +109,38 @@ impl<R: Read, W: Write + Seek> GzipIndexer<R, W> {
         })
     }
 
+    /// Makes the next output. After an error there is no more.
     fn step(&mut self) -> Result<(), GzipError> {
+        if self.state == State::Failed {
+            let text = "the gzip layer could not be read before";
+            return Err(io::Error::other(text).into());
+        }
+        self.state = State::Failed;
         self.given = 0;
-        match self.inflater.step()? {
-            Some(step) => self.points.step(&step),
-            None => {
-                self.ended = true;
-                Ok(())
+        self.state = match self.inflater.step()? {
+            Some(step) => {
+                self.points.step(&step)?;
+                State::Going
             }
+            None => State::Ended,
+        };
+        Ok(())
+    }
+
+    fn left(&self) -> &[u8] {
+        match self.state {
+            State::Failed => &[],
+            State::Going | State::Ended => &self.inflater.output()[self.given..],
         }
     }
 }
 
 impl<R: Read, W: Write + Seek> Read for GzipIndexer<R, W> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while !self.ended && self.given == self.inflater.output().len() {
+        while self.state != State::Ended && self.left().is_empty() {
             self.step()?;
         }
-        let rest = &self.inflater.output()[self.given..];
+        let rest = self.left();
         let length = rest.len().min(buf.len());
         buf[..length].copy_from_slice(&rest[..length]);
         self.given += length;

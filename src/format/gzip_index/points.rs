@@ -26,7 +26,7 @@ impl Tail {
     }
 
     /// Bytes from `offset` of the stream on.
-    fn from(&self, offset: u64) -> &[u8] {
+    fn behind(&self, offset: u64) -> &[u8] {
         let skip = usize::try_from(offset.saturating_sub(self.passed)).unwrap_or(usize::MAX);
         self.bytes.get(skip..).unwrap_or_default()
     }
@@ -110,12 +110,12 @@ impl<W: Write + Seek> Points<W> {
         let mut window = Box::new([0; WINDOW]);
         let before = self
             .output
-            .from(block.uncompressed.saturating_sub(WINDOW as u64));
+            .behind(block.uncompressed.saturating_sub(WINDOW as u64));
         let length = usize::try_from(block.uncompressed)
             .unwrap_or(WINDOW)
             .min(WINDOW);
         window[WINDOW - length..].copy_from_slice(&before[..length]);
-        let shared = self.compressed.from(block.compressed - 1)[0];
+        let shared = self.compressed.behind(block.compressed - 1)[0];
         let whole = self
             .first
             .is_none_or(|first| first.compressed == block.compressed);

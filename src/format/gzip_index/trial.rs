@@ -40,17 +40,22 @@ pub(super) enum Place {
 
 impl Known<'_> {
     /// The parts from `at` on, if they are known.
-    fn from(&self, at: Boundary) -> Option<(&[u8], &[u8])> {
-        let tail = |bytes, end: u64, at: u64| -> Option<&[u8]> {
-            let bytes: &[u8] = bytes;
-            let length = usize::try_from(end.checked_sub(at)?).ok()?;
-            bytes.get(bytes.len().checked_sub(length)?..)
-        };
+    fn behind(&self, at: Boundary) -> Option<(&[u8], &[u8])> {
+        let Boundary {
+            uncompressed,
+            compressed,
+        } = self.end;
         Some((
-            tail(self.compressed, self.end.compressed, at.compressed)?,
-            tail(self.output, self.end.uncompressed, at.uncompressed)?,
+            tail(self.compressed, compressed.checked_sub(at.compressed)?)?,
+            tail(self.output, uncompressed.checked_sub(at.uncompressed)?)?,
         ))
     }
+}
+
+/// The last `length` bytes, if there are as many.
+fn tail(bytes: &[u8], length: u64) -> Option<&[u8]> {
+    let skip = bytes.len().checked_sub(usize::try_from(length).ok()?)?;
+    bytes.get(skip..)
 }
 
 impl Trial {
@@ -111,7 +116,7 @@ impl Candidate {
     /// Decodes to the end of what is known; whether it came to the same.
     fn reaches(&mut self, known: Known<'_>, place: Place) -> bool {
         loop {
-            let Some((compressed, expected)) = known.from(self.at) else {
+            let Some((compressed, expected)) = known.behind(self.at) else {
                 return false;
             };
             if place == Place::Inside && expected.is_empty() {

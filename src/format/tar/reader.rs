@@ -80,6 +80,28 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
+    /// Where in the tar the byte is that is read next.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Reads the padding behind the current entry's data, which was read to its end. Says whether
+    /// it is there and all zero, as it is from every known writer; no specification asks for it.
+    ///
+    /// # Errors
+    /// When the tar cannot be read.
+    pub fn read_padding(&mut self) -> Result<bool, TarError> {
+        if self.remaining > 0 {
+            return Ok(false);
+        }
+        let mut block = [0; BLOCK];
+        let padding = usize::try_from(std::mem::take(&mut self.padding)).unwrap_or_default();
+        let padding = &mut block[..padding];
+        let filled = self.fill(padding).map_err(|problem| self.error(problem))?;
+        Ok(filled == padding.len() && padding.iter().all(|byte| *byte == 0))
+    }
+
     /// An error in the data of the current entry, for a problem found by the caller.
     fn error(&self, problem: Problem) -> TarError {
         TarError {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use moka::future::Cache;
 
 use crate::convert::Converter;
+use crate::convert::layer::{Format, TurboSettings};
 use crate::oci::{Digest, RepoName};
 use crate::server::document::Document;
 use crate::server::limits::index_timeout::IndexTimeout;
@@ -17,12 +18,20 @@ const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 const DOCUMENTS_FOR: Duration = Duration::from_mins(10);
 /// How long a blob that was seen in a registry is taken to be there.
 const PUSHED_BLOBS_FOR: Duration = Duration::from_mins(1);
+/// How long an image is not tried again that cannot be a TurboOCI image. That does not change, but
+/// an upstream may have sent something else just then.
+const NOT_TURBO_FOR: Duration = Duration::from_hours(1);
 type RepoKey = (usize, RepoName, Digest);
 
 /// The converter, and what the store said lately. Everything remembered here is of the kind that does
 /// not change: none of it is a permission.
 pub(in crate::server) struct Conversions {
+    /// For native images.
     pub converter: Converter,
+    /// For TurboOCI images, if these are served.
+    pub turbo: Option<Converter>,
+    /// Why images cannot be TurboOCI images.
+    pub not_turbo: Cache<Digest, Arc<str>>,
     sources: Cache<RepoKey, Arc<[Digest]>>,
     pub documents: Cache<Digest, Arc<Document>>,
     /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
@@ -32,10 +41,15 @@ pub(in crate::server) struct Conversions {
 }
 
 impl Conversions {
-    pub fn new(converter: Converter) -> Self {
+    pub fn new(converter: Converter, turbo: Option<TurboSettings>) -> Self {
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
+            turbo: turbo.map(|settings| converter.in_format(Format::Turbo(settings))),
             converter,
+            not_turbo: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(NOT_TURBO_FOR)
+                .build(),
             sources: Cache::builder()
                 .max_capacity(MAX_DOCUMENT_BYTES)
                 .weigher(move |_, sources: &Arc<[Digest]>| weight(512 + 128 * sources.len()))

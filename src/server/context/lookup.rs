@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::convert::{PinnedImage, Source, StoredManifest};
+use crate::convert::{Converter, PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::server::access::permission;
@@ -157,16 +157,16 @@ impl RequestContext<'_> {
     ///
     /// # Errors
     /// [`Waited::TooLong`], or why there is no such image.
-    pub async fn wait(&self, repo: &RepoName, source: &Digest) -> Result<PinnedImage, Waited> {
+    pub async fn wait(
+        &self,
+        converter: &Converter,
+        repo: &RepoName,
+        source: &Digest,
+    ) -> Result<PinnedImage, Waited> {
         let state = self.state;
         let started = Instant::now();
         let from = self.source(repo);
-        let conversion = Box::pin(
-            state
-                .converted
-                .converter
-                .convert_pinned(&from, source, None),
-        );
+        let conversion = Box::pin(converter.convert_pinned(&from, source, None));
         let held = self.hold.conversion(conversion);
         let waited = self.slot.wait(&state.limits.conversions, held).await;
         let result = waited.map_err(|full| {
@@ -180,6 +180,9 @@ impl RequestContext<'_> {
         state.metrics.waited(outcome, started.elapsed());
         match result {
             Ok(Ok(held)) => Ok(held),
+            Ok(Err(error)) if error.no_turbo().is_some() => {
+                Err(Waited::NotTurbo(error.no_turbo().unwrap_or_default()))
+            }
             Ok(Err(error)) => {
                 let failure = Box::pin(self.unconverted(repo, source, &error));
                 Err(Waited::Failed(failure.await))
@@ -230,16 +233,23 @@ impl RequestContext<'_> {
             return Ok(Found::Upstream);
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
-        let held = match self.wait(repo, source).await {
-            Ok(held) => held,
-            Err(Waited::Failed(failure)) => return Err(failure),
-            Err(Waited::TooLong) => return Err(self.later()),
-        };
-        let made = open_files
-            .open(digest)
-            .await
-            .map_err(|e| ApiError::from(&e))?;
-        drop(held);
+        let mut made = None;
+        for converter in self.makers(source).await {
+            let held = match self.wait(converter, repo, source).await {
+                Ok(held) => held,
+                Err(Waited::NotTurbo(_)) => continue,
+                Err(Waited::Failed(failure)) => return Err(failure),
+                Err(Waited::TooLong) => return Err(self.later()),
+            };
+            made = open_files
+                .open(digest)
+                .await
+                .map_err(|e| ApiError::from(&e))?;
+            drop(held);
+            if made.is_some() {
+                break;
+            }
+        }
         match (made, pushed_to) {
             (Some(file), _) => Ok(Found::File(file)),
             (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),
@@ -251,6 +261,18 @@ impl RequestContext<'_> {
                 Err(ApiError::unknown_blob(digest))
             }
         }
+    }
+
+    /// The converters that may have made something of a source, the one first that is known to have
+    /// made an image of it.
+    async fn makers(&self, source: &Digest) -> Vec<&Converter> {
+        let converted = &self.state.converted;
+        let mut makers = vec![&converted.converter];
+        if let Some(turbo) = &converted.turbo {
+            let has_made = turbo.has_made(source).await.unwrap_or(false);
+            makers.insert(usize::from(!has_made), turbo);
+        }
+        makers
     }
 
     /// Whether a blob is a layer that another tool made and that is used as it is: it is then
@@ -367,6 +389,8 @@ pub(in crate::server) enum Waited {
     TooLong,
     /// There will be none.
     Failed(ApiError),
+    /// There will be no TurboOCI image, for this reason; there may be a native one.
+    NotTurbo(String),
 }
 
 /// What a document calls itself, if it is a manifest.

@@ -188,6 +188,15 @@ impl ApiError {
         )
     }
 
+    /// An image that TurboOCI cannot carry.
+    pub fn not_turbo(source: &Digest, reason: &str) -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "UNSUPPORTED",
+            format!("{source} cannot be a TurboOCI image ({reason}): pull the native one"),
+        )
+    }
+
     pub fn converting() -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,

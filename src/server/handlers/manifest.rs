@@ -7,9 +7,11 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use tokio::time::timeout;
 
+use crate::convert::Converter;
+use crate::convert::layer::Format;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::server::cache::responses::CachedContent;
-use crate::server::config::OnTimeout;
+use crate::server::config::{OnTimeout, TurboFallback};
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Waited};
 use crate::server::document::Document;
@@ -17,8 +19,9 @@ use crate::server::error::ApiError;
 use crate::server::handlers::forward;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::content_headers::CONTENT_DIGEST;
-use crate::server::http::header_names::OUTCOME;
+use crate::server::http::header_names::{FALLBACK, OUTCOME};
 use crate::server::observe::metrics::CacheName;
+use crate::server::state::AppState;
 
 /// How long the upstream may take over the original that is answered when the hold is over.
 const ORIGINAL: Duration = Duration::from_secs(5);
@@ -42,7 +45,7 @@ pub(in crate::server) async fn by_tag(
     repo: &RepoName,
     tag: Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let Some(plain) = plain(&tag, &context.state.config.suffix) else {
+    let Some((plain, mut converter)) = wanted(context.state, &tag) else {
         return by_plain_tag(context, repo, &tag).await;
     };
     let state = context.state;
@@ -61,7 +64,17 @@ pub(in crate::server) async fn by_tag(
         Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
     };
     let source = context.source(repo);
-    let converter = &state.converted.converter;
+    let mut fallback = None;
+    if converter.format() != Format::Native
+        && let Some(reason) = state.converted.not_turbo.get(&head.digest).await
+    {
+        let target = format!("/v2/{repo}/manifests/{}", head.digest);
+        match instead(state, &head.digest, &reason)? {
+            Some(native) => converter = native,
+            None => return original(context, &target, &reason).await,
+        }
+        fallback = Some(reason);
+    }
     let known = Box::pin(converter.lookup(&source, &head.digest));
     let known = context.hold.question(known);
     let Ok(known) = context.aside(known).await? else {
@@ -69,15 +82,32 @@ pub(in crate::server) async fn by_tag(
     };
     let known = known.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
     state.metrics.lookup(CacheName::Image, known.is_some());
-    let place = context.chosen.place;
-    let followed = state.tags.follow(place, &source, &plain, &head.digest);
-    followed.await;
+    if converter.format() == Format::Native && fallback.is_none() {
+        let place = context.chosen.place;
+        let followed = state.tags.follow(place, &source, &plain, &head.digest);
+        followed.await;
+    }
     let (image, outcome) = match known {
         Some(image) => (image, "found"),
-        None => match context.wait(repo, &head.digest).await {
-            Ok(held) => (held.image, "converted"),
-            Err(Waited::Failed(failure)) => return Err(failure),
-            Err(Waited::TooLong) => return too_long(context, repo, Some(&head.digest)).await,
+        None => loop {
+            match context.wait(converter, repo, &head.digest).await {
+                Ok(held) => break (held.image, "converted"),
+                Err(Waited::NotTurbo(reason)) => {
+                    let reason: Arc<str> = reason.into();
+                    tracing::info!(%repo, tag = %plain, source = %head.digest, %reason,
+                        "an image cannot be a TurboOCI image");
+                    let not_turbo = &state.converted.not_turbo;
+                    not_turbo.insert(head.digest.clone(), Arc::clone(&reason)).await;
+                    let target = format!("/v2/{repo}/manifests/{}", head.digest);
+                    match instead(state, &head.digest, &reason)? {
+                        Some(native) => converter = native,
+                        None => return original(context, &target, &reason).await,
+                    }
+                    fallback = Some(reason);
+                }
+                Err(Waited::Failed(failure)) => return Err(failure),
+                Err(Waited::TooLong) => return too_long(context, repo, Some(&head.digest)).await,
+            }
         },
     };
     let document = Arc::new(Document::new(&image.root));
@@ -85,7 +115,51 @@ pub(in crate::server) async fn by_tag(
     let mut response = document.answer(&context.parts.headers, context.is_head());
     let outcome = HeaderValue::from_static(outcome);
     response.headers_mut().insert(OUTCOME, outcome);
+    if let Some(reason) = fallback {
+        add_fallback(&mut response, "native", &reason);
+    }
     Ok(response)
+}
+
+/// The plain tag and the converter, where a tag asks for a converted image.
+fn wanted<'a>(state: &'a AppState, tag: &Tag) -> Option<(Tag, &'a Converter)> {
+    let turbo = state.config.turbo.as_ref().zip(state.converted.turbo.as_ref());
+    let turbo = turbo.and_then(|(config, turbo)| Some((plain(tag, &config.suffix)?, turbo)));
+    turbo.or_else(|| Some((plain(tag, &state.config.suffix)?, &state.converted.converter)))
+}
+
+/// What makes the image that is served instead of a TurboOCI image; `None` for the original.
+///
+/// # Errors
+/// That there is none, where that is wanted.
+fn instead<'a>(
+    state: &'a AppState,
+    source: &Digest,
+    reason: &str,
+) -> Result<Option<&'a Converter>, ApiError> {
+    match state.config.turbo.as_ref().map(|turbo| turbo.fallback) {
+        Some(TurboFallback::Original) => Ok(None),
+        Some(TurboFallback::Error) => Err(ApiError::not_turbo(source, reason)),
+        Some(TurboFallback::Native) | None => Ok(Some(&state.converted.converter)),
+    }
+}
+
+/// The original image, and why it is that.
+async fn original(
+    context: RequestContext<'_>,
+    target: &str,
+    reason: &str,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let mut response = told(forward::pass_to(context, target).await?, "original");
+    add_fallback(&mut response, "original", reason);
+    Ok(response)
+}
+
+/// Says that an image is not of the form that was asked for, and why.
+fn add_fallback(response: &mut Response<ResponseBody>, form: &str, reason: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("{form}; {reason}")) {
+        response.headers_mut().insert(FALLBACK, value);
+    }
 }
 
 /// What the upstream has under the tag that was asked for, of whatever kind it is.

@@ -15,3 +15,6 @@ pub(in crate::server) const REQUEST_ID: HeaderName = HeaderName::from_static("x-
 /// is what the `upstream` has under the tag that was asked for, or the `original` because the
 /// conversion takes longer than requests wait; or that it is no image to convert (`no-image`).
 pub(in crate::server) const OUTCOME: HeaderName = HeaderName::from_static("overlaybd-outcome");
+/// The form in which an image is served that could not be converted to the one that was asked for,
+/// and why.
+pub(in crate::server) const FALLBACK: HeaderName = HeaderName::from_static("overlaybd-fallback");

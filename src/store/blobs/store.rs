@@ -74,6 +74,19 @@ impl BlobStore {
         TempBlob::create(&self.tmp)
     }
 
+    /// An empty file for reading and writing, which has no name and goes when it is closed.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unnamed(&self) -> Result<File, BlobError> {
+        let temp = self.begin()?;
+        temp.file().try_clone().map_err(|source| BlobError::Io {
+            what: "opening",
+            path: self.tmp.clone(),
+            source,
+        })
+    }
+
     /// Makes a finished file durable and visible as `digest`, evicting what must go for it.
     /// It must have `size` bytes, whose digest the caller has computed. A file that the blob had is
     /// replaced; those that have it open keep it.

@@ -10,8 +10,9 @@ use super::layer::{Base, Layer, StoredBlob, Wanted};
 use super::proof::prove;
 use super::publish::push_layer;
 use super::record::record;
+use super::turbo::find_turbo;
 use crate::convert::error::ConvertError;
-use crate::convert::layer::LayerBlob;
+use crate::convert::layer::{Format, LayerBlob};
 use crate::convert::plan::Step;
 use crate::convert::remote::RemoteBlob;
 use crate::format::blob::BlobError;
@@ -33,6 +34,9 @@ pub(in super::super) async fn find(
     context: &Context,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Layer>, ConvertError> {
+    if let Some(scratch) = wanted.scratch {
+        return find_turbo(context, wanted, scratch).await;
+    }
     let index = context.store.index();
     let (destination, chain) = (wanted.destination, &wanted.step.chain_id);
     let variant = wanted.base().variant(&context.layer_variant);
@@ -80,8 +84,12 @@ pub(in super::super) async fn is_named(
     base: &Base,
 ) -> Result<bool, ConvertError> {
     let index = context.store.index();
-    let variant = base.variant(&context.layer_variant);
-    Ok(index.find_built(&step.chain_id, &variant).await?.is_some()
+    let variant = base.variant(&context.variant_of(step));
+    let is_built = index.find_built(&step.chain_id, &variant).await?.is_some();
+    if context.config.settings.format != Format::Native {
+        return Ok(is_built);
+    }
+    Ok(is_built
         || index
             .find_layer(&destination.host, &destination.repo, &step.chain_id)
             .await?
@@ -293,6 +301,7 @@ async fn examine(
             blob,
             pin: None,
             base,
+            turbo: None,
         })),
         Err(misfit) => {
             let chain = &wanted.step.chain_id;

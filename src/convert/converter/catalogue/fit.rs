@@ -74,6 +74,28 @@ pub(super) fn check_fit(
         check_foreign(blob, wanted)?;
         return Ok(Base::Foreign(digest.clone()));
     };
+    check_place(blob, &tag, wanted)?;
+    if !has_compression(blob, settings) {
+        return Err(Misfit::Settings);
+    }
+    Ok(wanted.base())
+}
+
+/// Compares the metadata of a TurboOCI layer that this program made with what is wanted.
+pub(super) fn check_turbo_fit(
+    blob: &LayerBlob,
+    wanted: &Wanted<'_>,
+    virtual_size: u64,
+) -> Result<(), Misfit> {
+    if blob.virtual_size() != virtual_size {
+        return Err(Misfit::VirtualSize(blob.virtual_size()));
+    }
+    let tag = blob.user_tag().parse::<UserTag>();
+    check_place(blob, &tag.map_err(|_| Misfit::Tag)?, wanted)
+}
+
+/// Compares the place in a chain that a blob's headers give with the one that is wanted.
+fn check_place(blob: &LayerBlob, tag: &UserTag, wanted: &Wanted<'_>) -> Result<(), Misfit> {
     let expected = layer_uuid(&wanted.step.chain_id);
     if blob.lsmt().uuid != expected {
         let found = blob.lsmt().uuid.clone();
@@ -88,10 +110,7 @@ pub(super) fn check_fit(
     if !tag.fits(wanted.parent()) {
         return Err(Misfit::Tag);
     }
-    if !has_compression(blob, settings) {
-        return Err(Misfit::Settings);
-    }
-    Ok(wanted.base())
+    Ok(())
 }
 
 fn has_compression(blob: &LayerBlob, settings: &Settings) -> bool {

@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::destination::Destination;
-use crate::convert::layer::LayerBlob;
+use crate::convert::layer::{LayerBlob, TurboLayer};
 use crate::convert::plan::Step;
+use crate::convert::scratch::Scratch;
 use crate::convert::types::Source;
 use crate::format::block::{BlockDevice, check_range};
 use crate::oci::Digest;
@@ -22,6 +23,8 @@ pub(in super::super) struct Layer {
     pub(in super::super) pin: Option<BlobPin>,
     /// Which tools made the blobs of the chain up to here.
     pub(in super::super) base: Base,
+    /// What the manifest says of it besides, if it is a TurboOCI layer.
+    pub(in super::super) turbo: Option<TurboLayer>,
 }
 
 /// Which tools made the blobs of a chain: that decides the bytes of the layers above.
@@ -51,6 +54,8 @@ pub(in super::super) struct Wanted<'a> {
     pub(in super::super) step: &'a Step,
     /// The layer below; `None` at the bottom.
     pub(in super::super) below: Option<&'a Layer>,
+    /// Where the metadata of a TurboOCI layer goes, if that is wanted.
+    pub(in super::super) scratch: Option<&'a Arc<Scratch>>,
 }
 
 impl Wanted<'_> {

@@ -12,6 +12,7 @@ mod layer;
 mod proof;
 mod publish;
 mod record;
+mod turbo;
 
 pub(super) use find::{find, is_named};
 pub(super) use layer::{Base, Layer, StoredBlob, Wanted};

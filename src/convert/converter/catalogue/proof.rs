@@ -92,6 +92,7 @@ async fn verify(
         parent_chain_id: step.parent.clone(),
         copy: None,
         windows: Windows::within(permitted, budget.clone()),
+        random_access: None,
     };
     let limit = context.config.settings.max_layer_size;
     let verified = on_thread("verify", move || {

@@ -11,7 +11,7 @@ pub(in super::super) async fn record(
     step: &Step,
     layer: &Layer,
 ) -> Result<(), ConvertError> {
-    let variant = layer.base.variant(&context.layer_variant);
+    let variant = layer.base.variant(&context.variant_of(step));
     let index = context.store.index();
     index
         .put_built(&step.chain_id, &variant, &layer.digest, layer.size)

@@ -10,7 +10,7 @@ use super::super::threads::on_thread;
 use super::prepare::needed;
 use super::state::{Chain, Fetched};
 use crate::convert::error::{ConvertError, LayerError};
-use crate::convert::layer::{ChainBuilder, Sealing};
+use crate::convert::layer::{ChainBuilder, Format, LayerOutput, Sealing, TurboOutput};
 use crate::convert::plan::Step;
 use crate::store::TempBlob;
 
@@ -124,14 +124,24 @@ impl Chain<'_> {
         let parent = self.parent().cloned();
         // LZ4 takes less than twice what gzip does; a sparse layer far less.
         let bytes = step.layer.size.saturating_mul(2);
+        let scratch = self.scratch()?;
         let cancel = inflating.canceller();
         let applying = on_thread("apply", move || {
             Ok((|| {
                 let blobs = context.store.blobs();
                 let _reservation = blobs.reserve(bytes)?;
                 let temp = blobs.begin()?;
-                let out = temp.file().try_clone().map_err(LayerError::Output)?;
+                let file = temp.file().try_clone().map_err(LayerError::Output)?;
                 let (settings, pool) = (context.config.settings.clone(), context.pool.clone());
+                let out = match (settings.format, scratch) {
+                    (Format::Turbo(turbo), Some(scratch)) => LayerOutput::Turbo(TurboOutput {
+                        blob: file,
+                        meta: blobs.unnamed()?,
+                        scratch,
+                        max_stored_file: turbo.max_stored_file,
+                    }),
+                    _ => LayerOutput::Native(file),
+                };
                 let mut builder = match (taken, parent) {
                     (Some(builder), _) => builder,
                     (None, Some(parent)) => ChainBuilder::on(lower, parent, settings, pool)?,

@@ -72,11 +72,13 @@ impl Chain<'_> {
         // A lookup may verify the source's layer, which takes memory: a job that waits for memory
         // must hold none.
         self.release_memory().await?;
+        let scratch = self.scratch()?;
         let wanted = Wanted {
             source: self.job.source,
             destination: self.job.destination,
             step,
             below: self.layers.last(),
+            scratch: scratch.as_ref(),
         };
         // On the heap: it is large, and not needed while layers are applied.
         let found = Box::pin(find(self.job.context, &wanted));
@@ -100,7 +102,7 @@ impl Chain<'_> {
         }
         let context = Arc::clone(self.job.context);
         let mut queued = Some(Gauge::up(&context.counters.layers_queued));
-        let name = format!("{} {}", step.chain_id, context.layer_variant);
+        let name = format!("{} {}", step.chain_id, context.variant_of(step));
         let guard = if let Some(guard) = context.locks.try_lock(name.clone()) {
             guard
         } else {

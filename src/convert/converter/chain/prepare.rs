@@ -8,7 +8,8 @@ use super::super::fetch::{Failure, fetch};
 use super::super::status::add;
 use super::state::{Chain, Fetched};
 use crate::convert::error::ConvertError;
-use crate::convert::input::{LayerInput, OnProgress, Progress};
+use crate::convert::input::{LayerInput, OnProgress, Progress, RandomAccess};
+use crate::convert::layer::Format;
 use crate::convert::memory::MemoryPermit;
 use crate::convert::plan::Step;
 use crate::convert::stream::{Expected, Replay, prepare, replay, working_set};
@@ -75,6 +76,13 @@ impl Chain<'_> {
             parent_chain_id: step.parent.clone(),
             copy: self.repeats.copy(step, position, context.store.blobs()),
             windows: Windows::within(permitted, context.memory.clone()),
+            random_access: match context.config.settings.format {
+                Format::Native => None,
+                Format::Turbo(turbo) => Some(RandomAccess {
+                    index: context.store.blobs().unnamed()?,
+                    max_gap: turbo.max_gap,
+                }),
+            },
         };
         let limit = context.config.settings.max_layer_size;
         let counted = AtomicU64::new(0);

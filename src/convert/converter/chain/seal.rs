@@ -85,6 +85,7 @@ async fn seal(
                 blob: written.blob,
                 pin,
                 base,
+                turbo: sealed.turbo,
             })
         })())
     })

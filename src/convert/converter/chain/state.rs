@@ -13,9 +13,10 @@ use super::super::fetch::Failure;
 use super::super::threads::{blocking, on_thread};
 use super::repeats::Repeats;
 use crate::convert::error::ConvertError;
-use crate::convert::layer::ChainBuilder;
+use crate::convert::layer::{ChainBuilder, Format};
 use crate::convert::memory::MemoryPermit;
 use crate::convert::plan::Step;
+use crate::convert::scratch::Scratch;
 use crate::convert::stream::Inflating;
 use crate::convert::types::{Event, Observer, Source};
 use crate::oci::Digest;
@@ -57,6 +58,8 @@ pub(super) struct Chain<'a> {
     pub(super) ahead: VecDeque<Fetched>,
     /// The layers that the image has more than once.
     pub(super) repeats: Repeats,
+    /// Where the metadata of TurboOCI layers is, if there are any.
+    scratch: Option<Arc<Scratch>>,
 }
 
 /// A layer that is being fetched.
@@ -76,7 +79,12 @@ impl<'a> Chain<'a> {
             memory: None,
             window: 0,
             ahead: VecDeque::new(),
-            repeats: Repeats::of(job.steps),
+            // The index of a gzip layer is made while it is inflated.
+            repeats: match job.context.config.settings.format {
+                Format::Native => Repeats::of(job.steps),
+                Format::Turbo(_) => Repeats::of(&[]),
+            },
+            scratch: None,
             job,
         }
     }
@@ -91,6 +99,18 @@ impl<'a> Chain<'a> {
         self.layers
             .last()
             .map_or(Base::Own, |layer| layer.base.clone())
+    }
+
+    /// The file for the metadata of TurboOCI layers, if these are made.
+    pub(super) fn scratch(&mut self) -> Result<Option<Arc<Scratch>>, ConvertError> {
+        if self.job.context.config.settings.format == Format::Native {
+            return Ok(None);
+        }
+        if self.scratch.is_none() {
+            let file = self.job.context.store.blobs().unnamed()?;
+            self.scratch = Some(Arc::new(Scratch::new(file)));
+        }
+        Ok(self.scratch.clone())
     }
 
     /// Waits for the layer whose blob is being sealed.

@@ -8,7 +8,8 @@ use super::document::{converted_manifest, subject_of};
 use super::job::{Halt, ImageJob, MAX_SMALL_DOCUMENT};
 use super::source::{source_config, source_layers};
 use crate::convert::error::ConvertError;
-use crate::convert::image::{self as documents, LayerBlob};
+use crate::convert::layer::Format;
+use crate::convert::image::{self as documents, LayerBlob, TurboBlob};
 use crate::convert::plan::{Step, steps};
 use crate::convert::types::{ConvertedManifest, Event, PlannedLayer};
 use crate::oci::{ImageConfig, ImageManifest, Manifest, Platform};
@@ -70,16 +71,30 @@ impl ImageJob<'_> {
             deadline: self.deadline,
         };
         let layers = convert_chain(chain).await?;
-        if self.destination.is_pushed {
+        let is_native = self.context.config.settings.format == Format::Native;
+        if self.destination.is_pushed && is_native {
             share(self.context, &self.destination, &steps, &layers).await?;
         }
         let is_foreign = layers.iter().any(|layer| layer.base != Base::Own);
         let mut blobs = Vec::with_capacity(layers.len());
-        for layer in layers {
+        for (layer, step) in layers.into_iter().zip(&steps) {
             let Layer {
-                digest, size, pin, ..
+                digest,
+                size,
+                pin,
+                turbo,
+                ..
             } = layer;
-            blobs.push(LayerBlob { digest, size });
+            let turbo = turbo.map(|turbo| TurboBlob {
+                diff_id: turbo.diff_id,
+                target: step.layer.digest.clone(),
+                is_gzip: turbo.is_gzip,
+            });
+            blobs.push(LayerBlob {
+                digest,
+                size,
+                turbo,
+            });
             self.pins.extend(pin);
         }
         let style = &self.context.config.style;

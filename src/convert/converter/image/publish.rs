@@ -6,6 +6,7 @@ use super::super::variant;
 use super::document::part_digests;
 use super::job::ImageJob;
 use crate::convert::error::ConvertError;
+use crate::convert::layer::Format;
 use crate::convert::push::push;
 use crate::convert::types::ConvertedImage;
 use crate::oci::Selector;
@@ -57,7 +58,9 @@ pub(super) async fn publish(
         index
             .put_pushed(&destination.host, &destination.repo, &root.digest)
             .await?;
-        share_manifest(context, destination, image).await?;
+        if context.config.settings.format == Format::Native {
+            share_manifest(context, destination, image).await?;
+        }
     }
     Ok(())
 }

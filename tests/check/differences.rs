@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use overlaybd_proxy::cli::check::What;
+use overlaybd_proxy::check::What;
 
 use super::support::*;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 
 use super::support::*;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use overlaybd_proxy::cli::check::{Tree, What};
+use overlaybd_proxy::check::{Tree, What};
 use overlaybd_proxy::format::blob::{LayerBlob, Stack};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice, MemDevice};
 use proptest::prelude::*;

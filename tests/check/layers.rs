@@ -1,6 +1,6 @@
 //! The rules of layers: whiteouts, types that change, links, parents; and broken layers.
 
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 use proptest::prelude::*;
 use tar::EntryType;
 

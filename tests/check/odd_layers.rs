@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use overlaybd_proxy::cli::check::{Tree, What};
+use overlaybd_proxy::check::{Tree, What};
 
 use super::command::{Layout, check, convert, differences, problems};
 use super::containerd::Containerd;

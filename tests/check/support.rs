@@ -9,7 +9,7 @@ use std::process::Command;
 
 use filetime::FileTime;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 
 /// Whether this user may make any file; said aloud if not.
 pub fn is_root() -> bool {

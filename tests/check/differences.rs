@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use overlaybd_proxy::check::What;
 
-use super::support::*;
+use super::trees::*;
 
 /// What is found after `change`, by path.
 fn found(root: &Path, change: impl FnOnce(&Path)) -> Vec<(String, What)> {

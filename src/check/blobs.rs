@@ -58,7 +58,7 @@ fn converted_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlo
     let file = blobs.to_file(layer).with_context(name)?;
     let device = FileDevice::new(file).with_context(name)?;
     let blob = LayerBlob::open_readable(Arc::new(device)).with_context(name)?;
-    // The file is our own copy: what cannot be read of it is not whole.
+    // The file is a local copy: what cannot be read of it is damaged.
     blob.verify()
         .map_err(|error| Damaged(error.to_string()))
         .with_context(name)?;

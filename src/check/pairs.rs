@@ -45,7 +45,7 @@ impl Side {
     }
 }
 
-/// Finds all pairs, of these platforms or of all; what has no partner is told in the report.
+/// Finds all pairs, of these platforms or of all; images without a partner go into the report.
 pub(super) async fn pairs(
     (source, source_root): (&Repository, &Document),
     (converted, converted_root): (&Repository, &Document),
@@ -89,7 +89,7 @@ pub(super) async fn pairs(
             left.retain(is_wanted);
             let mut made = images(converted, converted_root).await?;
             made.retain(is_wanted);
-            // What was left as it is is nothing's counterpart.
+            // An image that was left as it is has no counterpart.
             made.retain(|entry| {
                 let is_same = |other: &Descriptor| other.digest == entry.digest;
                 let place = left.iter().position(is_same);

@@ -43,7 +43,7 @@ fn repacked(level: u32) -> Vec<u8> {
 
 /// Status, and code and message of the error if it is one. The digests of manifests differ from
 /// image to image.
-fn told(proxy: &Proxy, repo: &str, tag: &str) -> (u16, String) {
+fn answer(proxy: &Proxy, repo: &str, tag: &str) -> (u16, String) {
     let answer = proxy.get(&format!("{repo}/manifests/{tag}_obd"));
     if answer.status == 200 {
         return (200, String::new());
@@ -79,7 +79,7 @@ fn push_claimants(registry: &Registry, repo: &str) {
 }
 
 #[test]
-fn a_claimed_chain_is_answered_alike_before_and_after_it_is_known() {
+fn a_false_diff_id_gets_the_same_answer_before_and_after_the_chain_is_converted() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -88,18 +88,18 @@ fn a_claimed_chain_is_answered_alike_before_and_after_it_is_known() {
     let data = tempfile::tempdir().unwrap();
     let options = ["--platform", "linux/amd64"];
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    let unknown = ["garbage", "other", "missing"].map(|tag| told(&proxy, "app", tag));
+    let unknown = ["garbage", "other", "missing"].map(|tag| answer(&proxy, "app", tag));
     assert_eq!(unknown[0].0, 400, "{unknown:?}");
     assert_eq!(unknown[1].0, 400, "{unknown:?}");
     assert!(unknown[1].1.contains("diff id"), "{unknown:?}");
     assert_ne!(unknown[2].0, 200, "{unknown:?}");
     let known = pull(&proxy, "app", "1");
-    let after = ["garbage", "other", "missing"].map(|tag| told(&proxy, "app", tag));
+    let after = ["garbage", "other", "missing"].map(|tag| answer(&proxy, "app", tag));
     assert_eq!(after, unknown);
     // Seen to be something else, it is refused without a look at its bytes again.
     let other = sha256(&support::image::gzip(&tar("etc/other", 3)));
     let looks = registry.count("GET", &other);
-    assert_eq!(told(&proxy, "app", "other"), unknown[1]);
+    assert_eq!(answer(&proxy, "app", "other"), unknown[1]);
     assert!(registry.count("GET", &other) <= looks + 1);
     // The same tar in another packing is verified once, and then is as good as the first.
     let digest = sha256(&repacked(9));
@@ -115,7 +115,7 @@ fn a_claimed_chain_is_answered_alike_before_and_after_it_is_known() {
 }
 
 #[test]
-fn a_claim_gets_no_layer_of_another_repository_wherever_images_are_pushed() {
+fn a_false_diff_id_gets_no_layer_of_another_repository() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -135,10 +135,10 @@ fn a_claim_gets_no_layer_of_another_repository_wherever_images_are_pushed() {
         let proxy = Proxy::start(&registry.url(), data.path(), &options);
         let known = pull(&proxy, "private", "1");
         for tag in ["garbage", "other", "missing"] {
-            let (status, told) = told(&proxy, "public", tag);
+            let (status, text) = answer(&proxy, "public", tag);
             assert_ne!(status, 200, "{push:?} {tag}");
             for digest in digests(&known) {
-                assert!(!told.contains(&digest), "{told}");
+                assert!(!text.contains(&digest), "{text}");
             }
         }
         // An honest image of the same tars has a right to what was made of them.
@@ -306,7 +306,7 @@ fn what_an_earlier_version_made_is_made_again_and_still_served_by_digest() {
         Some(1)
     );
     proxy.stop();
-    // When they are gone, the node is told what to do.
+    // When they are gone, the error says what to do.
     let hex = earlier.layer.strip_prefix("sha256:").unwrap();
     std::fs::remove_file(data.path().join("blobs/sha256").join(&hex[..2]).join(hex)).unwrap();
     let proxy = Proxy::start(&registry.url(), data.path(), &options);

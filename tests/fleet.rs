@@ -19,7 +19,7 @@ use support::registry::Registry;
 use support::tar::Tar;
 use support::{http, noise, sha256};
 
-/// What a replica is told besides where it stands.
+/// Options of a replica besides its directory.
 fn options(dsn: &str) -> Vec<String> {
     let text = "--push --db-create --lease-ttl 3s --auth-cache-ttl 1s --platform linux/amd64";
     let mut options: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -71,7 +71,7 @@ fn layers(proxy: &Proxy, repo: &str, manifest: &serde_json::Value) -> Vec<String
 }
 
 #[test]
-fn three_replicas_convert_every_chain_once_between_them() {
+fn three_replicas_convert_every_chain_once() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::shared()) else {
         return;
     };
@@ -187,7 +187,7 @@ fn a_dead_replicas_lease_is_taken_over() {
 }
 
 #[test]
-fn a_database_that_goes_away_takes_no_cached_image_with_it() {
+fn cached_images_are_served_without_the_database() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::start(&[])) else {
         return;
     };
@@ -265,7 +265,7 @@ fn a_database_that_goes_away_takes_no_cached_image_with_it() {
 }
 
 #[test]
-fn planted_rows_are_never_stacked_upon_and_stay_as_they_are() {
+fn false_rows_are_not_built_upon_and_not_changed() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::shared()) else {
         return;
     };

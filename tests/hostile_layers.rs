@@ -69,7 +69,7 @@ fn chain(levels: usize) -> String {
 }
 
 #[test]
-fn a_chain_of_directories_deeper_than_a_path_reaches_is_refused() {
+fn directories_nested_deeper_than_path_max_are_refused() {
     let bench = Bench::new();
     // 2,048 directories are what a path of 4,095 bytes names.
     let whiteout = Tar::new()
@@ -94,7 +94,7 @@ fn a_chain_of_directories_deeper_than_a_path_reaches_is_refused() {
 }
 
 #[test]
-fn a_path_is_no_longer_behind_links_than_it_may_be_without() {
+fn a_path_through_links_is_limited_as_any_path() {
     let bench = Bench::new();
     let half = chain(1024);
     let tar = |below: &str| {
@@ -121,7 +121,7 @@ fn a_path_is_no_longer_behind_links_than_it_may_be_without() {
 }
 
 #[test]
-fn as_many_links_are_followed_as_the_kernel_follows() {
+fn as_many_symbolic_links_are_followed_as_in_the_kernel() {
     let bench = Bench::new();
     let tar = |count: usize| {
         let mut tar = Tar::new().dir("d/").soft("l1", "d");
@@ -151,7 +151,7 @@ fn winding(links: usize, end: &str) -> Tar {
 }
 
 #[test]
-fn what_a_link_leads_to_is_found_once() {
+fn the_target_of_a_link_is_resolved_once() {
     let bench = Bench::new();
     // 300 entries behind 40 links of 1,600 parts: 19 million steps if each is walked.
     let mut tar = winding(40, "end");
@@ -177,7 +177,7 @@ fn what_a_link_leads_to_is_found_once() {
 }
 
 #[test]
-fn a_layer_whose_names_cost_more_than_its_entries_warrant_is_refused() {
+fn a_layer_with_excessive_path_resolution_is_refused() {
     let bench = Bench::new();
     let part = "than are followed";
     // What is known of links is of no use once one was replaced.
@@ -218,7 +218,7 @@ fn a_layer_whose_names_cost_more_than_its_entries_warrant_is_refused() {
 }
 
 #[test]
-fn metadata_that_is_looked_at_once_does_not_stay_in_memory() {
+fn metadata_that_is_read_once_does_not_stay_in_memory() {
     const DIRECTORIES: u32 = 100_000;
     let bench = Bench::new();
     let mut tar = Tar::new();
@@ -236,7 +236,7 @@ fn metadata_that_is_looked_at_once_does_not_stay_in_memory() {
 }
 
 #[test]
-fn copies_of_files_with_too_many_links_are_at_most_what_the_disk_holds() {
+fn copies_of_files_with_too_many_links_are_limited_by_the_disk() {
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("images"));
     let mut lower = Tar::new().file("file", vec![7; 40 << 20]);
@@ -266,7 +266,7 @@ fn copies_of_files_with_too_many_links_are_at_most_what_the_disk_holds() {
 }
 
 #[test]
-fn a_tar_whose_first_name_spells_a_compression_is_a_tar() {
+fn a_tar_whose_first_name_begins_with_a_magic_number_is_a_tar() {
     let bench = Bench::new();
     let names: [&[u8]; 5] = [
         b"BZh91AY",

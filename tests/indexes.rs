@@ -149,7 +149,7 @@ fn an_index_in_an_index_keeps_its_shape_and_hands_its_platform_down() {
 }
 
 #[test]
-fn indexes_that_are_nested_without_end_are_refused() {
+fn endlessly_nested_indexes_are_refused() {
     let bench = Bench::new(&[]);
     let mut document = index(Flavour::Oci, &[bench.store(&image(1).seal())]);
     for _ in 0..5 {
@@ -227,7 +227,7 @@ fn odd_entries(bench: &Bench) -> Vec<(&'static str, Value)> {
 }
 
 #[test]
-fn an_entry_that_is_no_image_to_convert_never_decides() {
+fn index_entries_that_are_no_container_images_are_kept() {
     let bench = Bench::new(&["--platform", "all"]);
     let good = with_platform(bench.store(&image(1).seal()), "linux", "amd64");
     for (number, (name, odd)) in odd_entries(&bench).into_iter().enumerate() {

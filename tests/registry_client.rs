@@ -39,7 +39,7 @@ async fn text(response: http::Response<Body>) -> String {
 }
 
 #[tokio::test]
-async fn an_image_that_is_pushed_comes_back_as_it_was() {
+async fn a_pushed_image_is_pulled_unchanged() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };
@@ -90,7 +90,7 @@ async fn an_image_that_is_pushed_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn missing_content_is_not_found() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };
@@ -388,7 +388,7 @@ async fn mirrors_are_asked_first_and_the_registry_where_they_fail() {
 }
 
 #[tokio::test]
-async fn what_skopeo_pushes_is_read_and_what_is_pushed_skopeo_reads() {
+async fn images_are_exchanged_with_skopeo() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };

@@ -55,7 +55,7 @@ async fn text(response: http::Response<Body>) -> String {
 }
 
 #[tokio::test]
-async fn users_and_passwords_are_shown_where_they_are_asked_for() {
+async fn basic_credentials_are_sent_after_a_challenge() {
     let users = [("me", "right:pass")];
     let Some(registry) = DockerRegistry::start_with_users(&users) else {
         return;
@@ -238,7 +238,7 @@ async fn tokens_are_fetched_once_a_scope_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_is_over_is_replaced() {
+async fn an_expired_token_is_replaced() {
     let Some((registry, tokens, _served)) = with_tokens(vec![("me", "pass", "", ALL)]).await else {
         return;
     };
@@ -326,7 +326,7 @@ async fn requests_are_passed_through_with_our_own_credentials() {
     assert_eq!(tokens.issued.load(Ordering::SeqCst), before);
 }
 
-/// A registry behind TLS, which wants a client's certificate if told.
+/// A registry behind TLS, which wants a client's certificate if `clients`.
 fn with_tls(keys: &std::path::Path, clients: bool) -> Option<DockerRegistry> {
     let file = |name: &str| keys.join(name).display().to_string();
     let mut http = format!(
@@ -380,7 +380,7 @@ async fn a_registrys_certificate_is_verified() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+async fn a_client_certificate_is_sent_on_request() {
     let Some(keys) = certificates() else { return };
     let Some(registry) = with_tls(keys.path(), true) else {
         return;

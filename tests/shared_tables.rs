@@ -260,7 +260,7 @@ fn layers_of_the_reference_are_served_from_the_upstream_that_has_them() {
         })
         .collect();
     let raw = scratch.path().join("raw");
-    support::judge::disk(&paths, &raw);
+    support::verifier::disk(&paths, &raw);
     let shown = run(support::command("debugfs")
         .args(["-R", "cat /etc/more"])
         .arg(&raw));
@@ -295,7 +295,7 @@ fn what_was_made_here_is_used_whether_foreign_layers_are_trusted_or_not() {
 }
 
 #[test]
-fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own() {
+fn a_blob_built_on_the_references_base_layer_is_not_used_as_a_bottom_layer() {
     if !support::have(&["mkfs.ext4", "debugfs"]) {
         return;
     }
@@ -353,7 +353,7 @@ fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own()
 }
 
 #[test]
-fn a_row_of_an_earlier_version_gives_way_to_a_blob_of_the_same_disk() {
+fn a_row_of_an_earlier_version_with_the_same_disk_is_replaced() {
     let Some(bench) = Bench::start() else { return };
     let base = tar("etc/base", 1);
     let sealed = Image::gzip(&[base, tar("etc/a", 2)]).seal();
@@ -370,7 +370,7 @@ fn a_row_of_an_earlier_version_gives_way_to_a_blob_of_the_same_disk() {
 }
 
 #[test]
-fn a_row_of_an_earlier_version_stays_where_its_blob_holds_another_disk() {
+fn a_row_of_an_earlier_version_with_another_disk_is_kept() {
     let Some(bench) = Bench::start() else { return };
     let base = tar("etc/base", 1);
     let short = Image::gzip(&[base.clone(), tar("etc/a", 2)]).seal();
@@ -404,7 +404,7 @@ fn with_uuid(bytes: &[u8], chain: &str) -> Vec<u8> {
     let path = scratch.path().join("blob");
     std::fs::write(&path, bytes).unwrap();
     let raw = scratch.path().join("raw");
-    support::judge::disk(&[path], &raw);
+    support::verifier::disk(&[path], &raw);
     let empty = scratch.path().join("empty");
     std::fs::File::create(&empty)
         .unwrap()

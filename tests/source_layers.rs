@@ -38,7 +38,7 @@ fn pull(proxy: &Proxy, tag: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_layer_that_an_image_has_many_times_is_fetched_once_and_comes_to_the_same() {
+fn a_layer_that_occurs_many_times_in_an_image_is_fetched_once() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -109,7 +109,7 @@ fn images() -> Vec<(Packing, Sealed)> {
 }
 
 #[test]
-fn a_layer_that_was_damaged_on_its_way_is_asked_for_once_more() {
+fn a_layer_damaged_in_transfer_is_fetched_again() {
     for (packing, image) in images() {
         let Some(registry) = Registry::start() else {
             return;
@@ -123,7 +123,7 @@ fn a_layer_that_was_damaged_on_its_way_is_asked_for_once_more() {
 }
 
 #[test]
-fn a_layer_that_always_comes_damaged_is_502_and_leaves_nothing_behind() {
+fn a_layer_damaged_in_every_transfer_is_502_and_stores_nothing() {
     for (packing, image) in images() {
         let Some(registry) = Registry::start() else {
             return;

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn members_frames_and_bare_tars_come_out_whole() {
+    fn members_frames_and_uncompressed_tars_are_inflated() {
         let (a, b) = (vec![b'a'; 100_000], b"b".to_vec());
         let both = [&a[..], &b].concat();
         let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_layer_is_truncated_wherever_it_is_cut() {
+    fn a_layer_truncated_anywhere_is_an_error() {
         let data: Vec<u8> = (0..20_000u32).flat_map(u32::to_le_bytes).collect();
         for (layer, shortest) in [(gzip(&data), 2), (zstd(&data), 4)] {
             for cut in [
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_behind_the_last_member_is_damage() {
+    fn data_after_the_last_member_is_an_error() {
         for tail in [&b"x"[..], b"\0\0x", b"\x1f", b"\x1f\x8b\x07garbage...."] {
             let error = inflated(&[&gzip(b"data")[..], tail].concat(), 4096).unwrap_err();
             assert!(error.to_string().starts_with("gzip"), "{tail:?}: {error}");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_checksum_is_damage() {
+    fn a_wrong_checksum_is_an_error() {
         let mut layer = gzip(b"some data");
         let place = layer.len() - 8;
         layer[place] ^= 1;
@@ -270,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn foreign_compression_is_named() {
+    fn an_unsupported_compression_is_named() {
         let error = inflated(b"BZh91AY&SY", 4096).unwrap_err();
         assert!(error.to_string().contains("bzip2"));
     }
 
     #[test]
-    fn a_tar_is_one_whatever_its_first_name_begins_with() {
+    fn an_uncompressed_tar_is_detected_although_its_name_has_a_magic_number() {
         for name in [
             &b"BZh91AY&SY"[..],
             b"\xfd7zXZ",

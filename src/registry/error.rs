@@ -108,7 +108,7 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
-    /// The upstream leads to where it must not.
+    /// The upstream redirects to an address that is not allowed.
     #[error("{place}: will not go to {target}: {why}; --allow-host allows a host")]
     Refused {
         /// Method and address.

@@ -13,7 +13,7 @@ mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::{Challenge, Grant, GrantedToken, Registry, challenges, needed_scopes};
+pub use client::{Challenge, ClientAuth, ClientToken, Registry, challenges, needed_scopes};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

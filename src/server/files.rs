@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_once() {
+    fn a_change_is_reported_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         let mut watched = Watched::new(vec![path.clone()]);

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use overlaybd_proxy::oci::{Digest, RepoName, Selector, Tag};
 use overlaybd_proxy::registry::{Authorization, BlobSource, RegistryConfig, RetryPolicy, Upstream};
 
-/// Says aloud that a test is not done, or fails where all must be done.
+/// Prints that a test is skipped, or fails where all must be done.
 pub fn skip(reason: &str) {
     assert!(
         std::env::var("OVERLAYBD_PROXY_TEST_ALL").as_deref() != Ok("1"),

@@ -36,7 +36,7 @@ fn is_stopped(pid: u32) -> bool {
     })
 }
 
-/// Says aloud that a test is not done, or fails where all must be done.
+/// Prints that a test is skipped, or fails where all must be done.
 pub fn skip(reason: &str) {
     assert!(
         std::env::var("OVERLAYBD_PROXY_TEST_ALL").as_deref() != Ok("1"),
@@ -132,7 +132,7 @@ impl Server {
         *self.child.lock() = Some(command.spawn().unwrap());
         let started = Instant::now();
         loop {
-            // The greeting names the server; a port alone may be open too early.
+            // The initial handshake packet names the server; a port alone may be open too early.
             if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) {
                 use std::io::Read;
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));

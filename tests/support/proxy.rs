@@ -28,6 +28,8 @@ pub fn program() -> Command {
         }
     }
     command.env("DOCKER_CONFIG", "/nonexistent");
+    // A relative path must not name a place in the working tree.
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -121,14 +121,14 @@ fn refuse_absolute_links(rootfs: &Path, name: &Path) {
     for component in name.parent().into_iter().flat_map(Path::components) {
         assert!(
             !matches!(component, Component::ParentDir | Component::RootDir),
-            "{} is not for this judge",
+            "{} cannot be unpacked here",
             name.display()
         );
         path.push(component);
         if let Ok(target) = fs::read_link(&path) {
             assert!(
                 target.is_relative(),
-                "{} goes through {}: not for this judge",
+                "{} goes through {}: it cannot be unpacked here",
                 name.display(),
                 path.display()
             );

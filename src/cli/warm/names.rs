@@ -10,12 +10,12 @@ use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// The longest list of images that is read, in bytes.
-const LONGEST_LIST: u64 = 64 << 20;
+const MAX_LIST_BYTES: u64 = 64 << 20;
 
 /// A registry that was named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// How it is spoken to, where that is written.
+    /// TLS or plain HTTP, if the name says so.
     pub scheme: Option<Scheme>,
     /// Host and, where it is written, port.
     pub name: String,
@@ -260,15 +260,15 @@ fn read_list(path: &str) -> anyhow::Result<String> {
     let read = match path {
         "-" => std::io::stdin()
             .lock()
-            .take(LONGEST_LIST + 1)
+            .take(MAX_LIST_BYTES + 1)
             .read_to_string(&mut text)?,
         path => std::fs::File::open(path)?
-            .take(LONGEST_LIST + 1)
+            .take(MAX_LIST_BYTES + 1)
             .read_to_string(&mut text)?,
     };
     anyhow::ensure!(
-        read as u64 <= LONGEST_LIST,
-        "it is longer than {LONGEST_LIST} bytes"
+        read as u64 <= MAX_LIST_BYTES,
+        "it is longer than {MAX_LIST_BYTES} bytes"
     );
     Ok(text)
 }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_host_is_the_default_upstream_s() {
+    fn a_name_without_a_host_is_of_the_default_upstream() {
         for (written, meant) in [
             ("redis", "redis:latest"),
             ("library/redis:7", "library/redis:7"),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_as_a_shell_s_do() {
+    fn patterns_match_as_in_a_shell() {
         for (pattern, text, is_match) in [
             ("*", "", true),
             ("7.*", "7.4", true),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn each_image_is_warmed_once_and_wrong_lines_are_told_by_place() {
+    fn each_image_is_warmed_once_and_invalid_lines_are_reported_with_their_number() {
         let directory = tempfile::tempdir().unwrap();
         let list = directory.path().join("list");
         std::fs::write(&list, "# images\nredis:7\n\nRedis\nmy/app  # ours\n").unwrap();

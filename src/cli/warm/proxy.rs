@@ -13,16 +13,16 @@ use crate::cli::progress::Terminal;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body};
 
-/// The longest document that is taken from the proxy, in bytes.
-const LONGEST: usize = 32 << 20;
+/// Most bytes of a response body.
+const MAX_BODY_BYTES: usize = 32 << 20;
 /// Most pages of tags.
-const MOST_PAGES: usize = 10_000;
-/// The wait where the proxy does not say how long.
-const SOON: Duration = Duration::from_secs(2);
-/// The longest wait between two questions, whatever the proxy says.
-const LATE: Duration = Duration::from_mins(1);
+const MAX_PAGES: usize = 10_000;
+/// The wait before another request, where the response has no `Retry-After`.
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait between two requests, whatever `Retry-After` says.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// How often in a row the proxy may fail to answer.
-const FAILURES: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -39,7 +39,7 @@ pub struct Proxy {
     pub host: String,
     pub suffix: String,
     /// The longest that one image may take.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 struct Answer {
@@ -65,8 +65,8 @@ impl Answer {
             .headers
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        seconds.map_or(SOON, |seconds: u64| {
-            Duration::from_secs(seconds.max(1)).min(LATE)
+        seconds.map_or(DEFAULT_WAIT, |seconds: u64| {
+            Duration::from_secs(seconds.max(1)).min(MAX_WAIT)
         })
     }
 
@@ -114,7 +114,7 @@ impl Proxy {
         };
         let response = self.upstream.forward(request, options).await?;
         let (parts, content) = response.into_parts();
-        let bytes = body::read(content, LONGEST)
+        let bytes = body::read(content, MAX_BODY_BYTES)
             .await
             .map_err(|error| Error::invalid(&place(), error.to_string()))?;
         Ok(Answer {
@@ -145,7 +145,7 @@ impl Proxy {
         }
         let mut address = self.address(named(place)?, &place.repo, "tags/list");
         let mut tags = Vec::new();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let answer = self.ask(Method::GET, &address).await?;
             let what = || format!("the tags of {place}");
             if answer.status != StatusCode::OK {
@@ -159,7 +159,7 @@ impl Proxy {
                 _ => return Ok(tags),
             }
         }
-        anyhow::bail!("the tags of {place} fill over {MOST_PAGES} pages")
+        anyhow::bail!("the tags of {place} fill over {MAX_PAGES} pages")
     }
 
     pub async fn warm(
@@ -209,7 +209,7 @@ impl Proxy {
     }
 
     async fn until_there(&self, address: &str, plain: Option<&Digest>) -> anyhow::Result<Warmed> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let (mut failures, mut waited) = (0, false);
         loop {
             let asked = self.ask(Method::GET, address).await;
@@ -240,10 +240,10 @@ impl Proxy {
                     return Ok(Warmed::skipped(reason));
                 }
                 Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
-                Err(error) if error.is_transient() && failures < FAILURES => {
+                Err(error) if error.is_transient() && failures < MAX_FAILURES => {
                     failures += 1;
                     tracing::info!(%error, "the proxy is asked again");
-                    tokio::time::sleep(SOON).await;
+                    tokio::time::sleep(DEFAULT_WAIT).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -252,7 +252,7 @@ impl Proxy {
             if Instant::now() + wait >= deadline {
                 anyhow::bail!(
                     "it is not converted after {}: --timeout allows more; the proxy goes on",
-                    humantime::format_duration(self.patience)
+                    humantime::format_duration(self.timeout)
                 );
             }
             // A redirect to the same place must not become a storm.
@@ -268,7 +268,9 @@ fn named(place: &Place) -> anyhow::Result<Option<&str>> {
     };
     if let Some(scheme) = scheme {
         let scheme = scheme.as_str();
-        anyhow::bail!("the proxy knows how {name} is spoken to: leave {scheme}:// out");
+        anyhow::bail!(
+            "whether {name} is reached over TLS is a setting of the proxy: leave {scheme}:// out"
+        );
     }
     Ok(Some(name))
 }

@@ -144,21 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn the_front_of_a_reference_blob_says_where_its_zfile_is() {
+    fn the_wrapping_of_a_reference_blob_gives_the_offset_of_its_zfile() {
         let blob = include_bytes!("../../../tests/golden/lz4-4/0.obd");
         let found = locate(parse(blob), blob.len() as u64);
         assert_eq!(found, Ok((START, 193_391)));
     }
 
     #[test]
-    fn a_front_reads_back_whatever_the_size() {
+    fn a_wrapping_of_any_size_reads_back() {
         for size in [0, 1, 9, 99, 8u64.pow(11) - 1, 8u64.pow(11), u64::MAX] {
             assert_eq!(locate(parse(&front(size)), 0), Ok((START, size)));
         }
     }
 
     #[test]
-    fn a_damaged_front_is_an_error() {
+    fn a_damaged_wrapping_is_an_error() {
         for at in [0, 124, 156, 257, 264, BLOCK, BLOCK + 4, 2 * BLOCK + 1] {
             let mut bad = front(1234);
             bad[at] ^= 0x40;

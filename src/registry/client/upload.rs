@@ -113,7 +113,7 @@ impl Upload<'_> {
                     payload,
                 },
                 scopes: match also {
-                    Some(also) => scopes.and(also),
+                    Some(also) => scopes.union(also),
                     None => scopes,
                 },
                 authorization: self.authorization,

@@ -337,7 +337,7 @@ impl Layout {
     }
 }
 
-/// Most tags that are told to who asks for one that is not there.
+/// Most tags that are listed in the error for one that is not there.
 const MANY_TAGS: usize = 20;
 
 /// Reads a manifest and verifies it.

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_known_user_is_right() {
+    async fn only_the_right_password_of_a_known_user_is_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         let text = format!("# people\n\n{}{}", line("ann", "p:w"), line("bob", "x"));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_counts_at_once_and_a_broken_one_never() {
+    async fn a_changed_file_takes_effect_at_once_and_an_invalid_one_never() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         std::fs::write(&path, line("ann", "old")).unwrap();

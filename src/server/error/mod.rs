@@ -1,4 +1,4 @@
-//! From what went wrong to what a client is told: the only such map.
+//! Errors as the responses that clients get: the only such map.
 //!
 //! Codes: OCI distribution-spec § Error Codes; `UNAVAILABLE` and `UNKNOWN` are Docker's.
 //! Two things decide a status besides its meaning: containerd repeats 429 and 5xx at once and
@@ -25,7 +25,7 @@ use crate::server::http::path::Ambiguous;
 
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What a client is told instead of what it asked for.
+/// The error response to a client.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct ApiError(Box<ErrorBody>);
 
@@ -276,7 +276,7 @@ mod tests {
     use crate::registry;
 
     #[tokio::test]
-    async fn a_failure_is_the_specifications_document() {
+    async fn an_error_response_has_the_specifications_body() {
         let response = ApiError::outside().into_response(false);
         let length = response.headers()[CONTENT_LENGTH].clone();
         let body = registry::body::read(response.into_body(), 1024)

@@ -28,7 +28,7 @@ use crate::server::http::ranges::{self, Wanted};
 /// `GET` or `HEAD` of a blob.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn serve(
     context: RequestContext<'_>,
     repo: &RepoName,

@@ -104,7 +104,7 @@ pub(in crate::server) async fn pass_bytes(
 /// name, with the proxy's credentials.
 ///
 /// # Errors
-/// As [`pass`], and that there is no such content: where it was looked for is not told.
+/// As [`pass`], and that there is no such content: without where it was looked for.
 pub(in crate::server) async fn fetch(
     context: &RequestContext<'_>,
     upstream: &Upstream,

@@ -36,7 +36,7 @@ fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
 /// upstream has there.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn by_tag(
     context: RequestContext<'_>,
     repo: &RepoName,
@@ -90,11 +90,14 @@ pub(in crate::server) async fn by_tag(
 
 /// What the upstream has under the tag that was asked for, of whatever kind it is.
 async fn as_it_is(context: RequestContext<'_>) -> Result<Response<ResponseBody>, ApiError> {
-    Ok(told(forward::pass(context).await?, "upstream"))
+    Ok(with_outcome(forward::pass(context).await?, "upstream"))
 }
 
 /// A good answer with a word on what it is.
-fn told(mut response: Response<ResponseBody>, outcome: &'static str) -> Response<ResponseBody> {
+fn with_outcome(
+    mut response: Response<ResponseBody>,
+    outcome: &'static str,
+) -> Response<ResponseBody> {
     let status = response.status();
     if status.is_success() || status == StatusCode::NOT_MODIFIED {
         let outcome = HeaderValue::from_static(outcome);
@@ -122,7 +125,7 @@ async fn too_long(
             let original = Box::pin(forward::pass_to(context, &target));
             let answer = timeout(ORIGINAL, original).await;
             let answer = answer.unwrap_or_else(|_| Err(ApiError::silent_upstream(hold)))?;
-            Ok(told(answer, "original"))
+            Ok(with_outcome(answer, "original"))
         }
     }
 }
@@ -154,7 +157,7 @@ async fn by_plain_tag(
 /// `GET` or `HEAD` of a manifest by digest.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn by_digest(
     context: RequestContext<'_>,
     repo: &RepoName,
@@ -171,7 +174,7 @@ pub(in crate::server) async fn by_digest(
     }
 }
 
-/// Passes a request through of which it cannot be told whether it is ours to answer: the
+/// Passes a request through of which it is not known whether it is ours to answer: the
 /// upstream's "not found" then means nothing.
 ///
 /// # Errors
@@ -192,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suffix_is_taken_off_a_tag_and_something_must_be_left() {
+    fn the_suffix_is_removed_from_a_tag_unless_nothing_is_left() {
         let plain_of = |tag: &str, suffix| {
             let tag: Tag = tag.parse().unwrap();
             plain(&tag, suffix).map(|tag| tag.to_string())

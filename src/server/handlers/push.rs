@@ -27,7 +27,7 @@ const MAX_PARTS: usize = 4096;
 /// `PUT` of a manifest.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn manifest(
     mut context: RequestContext<'_>,
     repo: &RepoName,
@@ -143,7 +143,7 @@ async fn supply_blob(
     let Some(source) = source_of(context, repo, digest, seen).await? else {
         return Ok(());
     };
-    // What was pushed is at an upstream already: if not at this one, that is told by it.
+    // What was pushed is at an upstream already: if not at this one, it answers so.
     let Found::File(blob) = context.find(repo, digest, &source).await? else {
         return Ok(());
     };

@@ -207,7 +207,7 @@ mod tests {
     use crate::registry::body;
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_body_that_is_waited_for_stalls() {
+    async fn the_stall_timeout_runs_only_while_the_body_is_polled() {
         let pauses = [5, 9, 11].map(Duration::from_secs);
         let stream = futures_util::stream::unfold(0, move |place| async move {
             let pause = *pauses.get(place)?;

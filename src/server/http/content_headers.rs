@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_not_there_holds() {
+    fn an_absent_condition_is_true() {
         let content_headers = ContentHeaders::new(&Digest::of(b"x"));
         assert!(!content_headers.is_known(&HeaderMap::new()));
         assert!(!content_headers.is_unwanted(&HeaderMap::new()));

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_answered_once_and_abuse_not_at_all() {
+    fn overlapping_ranges_are_merged_and_too_many_are_ignored() {
         assert_eq!(parse("bytes=0-9,5-19", 10_000), Wanted::One(0..20));
         assert_eq!(parse("bytes=0-9,10-19", 10_000), Wanted::One(0..20));
         assert_eq!(
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_there_of_an_empty_content() {
+    fn no_range_of_empty_content_is_satisfiable() {
         assert_eq!(parse("bytes=0-0", 0), Wanted::Nothing);
         assert_eq!(parse("bytes=-5", 0), Wanted::Nothing);
     }

@@ -8,6 +8,7 @@ mod client;
 pub mod config;
 pub mod error;
 mod layout;
+pub(crate) mod pem;
 mod renewal;
 mod types;
 mod upstream;

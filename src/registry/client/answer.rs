@@ -9,7 +9,7 @@ use url::Url;
 use super::retry::{Again, Failure, again, retry_after};
 use super::watch::Stalling;
 use crate::registry::body::{self, ReadError};
-use crate::registry::error::detail_of;
+use crate::registry::error_body::detail_of;
 use crate::registry::{Error, Timeouts};
 
 /// As much of an error's body is read.

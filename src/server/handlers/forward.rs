@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::registry::error::detail_of;
+use crate::registry::error_body::detail_of;
 use crate::registry::{Body, Error, ForwardOptions, Redirects, Upstream, body};
 use crate::server::context::RequestContext;
 use crate::server::error::ApiError;

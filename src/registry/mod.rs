@@ -15,6 +15,7 @@ pub(crate) mod link;
 pub(crate) mod pem;
 pub(crate) mod ranges;
 mod renewal;
+pub(crate) mod stall;
 mod types;
 mod upstream;
 

@@ -6,37 +6,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::json;
+use support::bench::Bench;
 use support::http::Answer;
 use support::image::{Flavour, Image, Packing, Sealed, gzip};
-use support::layout::Layout;
 use support::proxy::{self, Proxy};
 use support::registry::Registry;
 use support::tar::{self, Entry, Tar};
 use support::{noise, sha256, skopeo};
 
-/// A proxy before a layout that is filled as the test goes.
-struct Bench {
-    layout: Layout,
-    proxy: Proxy,
-    data: PathBuf,
-    _scratch: tempfile::TempDir,
-}
-
 impl Bench {
-    fn new(more: &[&str]) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&scratch.path().join("images"));
-        let data = scratch.path().join("data");
-        let upstream = format!("oci:{}", layout.path().display());
-        let proxy = Proxy::start(&upstream, &data, more);
-        Self {
-            layout,
-            proxy,
-            data,
-            _scratch: scratch,
-        }
-    }
-
     /// Pulls the image as `tag`, which must be refused with this status and code and a text
     /// that has all of `parts`; then nothing may be stored.
     #[track_caller]

@@ -6,6 +6,7 @@ mod support;
 use std::process::Output;
 
 use serde_json::{Value, json};
+use support::bench::Bench;
 use support::image::{Blob, Flavour, Image, Packing, Sealed, index};
 use support::layout::Layout;
 use support::proxy::{Proxy, program};
@@ -24,26 +25,7 @@ fn image(seed: u64) -> Image {
     Image::gzip(&[tar(seed)])
 }
 
-/// A layout that is filled as the test goes, and a proxy before it.
-struct Bench {
-    layout: Layout,
-    proxy: Proxy,
-    scratch: tempfile::TempDir,
-}
-
 impl Bench {
-    fn new(more: &[&str]) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&scratch.path().join("images"));
-        let upstream = format!("oci:{}", layout.path().display());
-        let proxy = Proxy::start(&upstream, &scratch.path().join("data"), more);
-        Self {
-            layout,
-            proxy,
-            scratch,
-        }
-    }
-
     fn store(&self, image: &Sealed) -> Value {
         self.layout.store(image);
         json!({

@@ -90,16 +90,7 @@ fn expected(layers: &[Vec<u8>]) -> Option<Tree> {
     let layout = Layout::create(&scratch.path().join("layout"));
     layout.add("source", &Image::gzip(layers).seal());
     let umoci = unpack::umoci(layout.path(), "source");
-    let files: Vec<PathBuf> = layers
-        .iter()
-        .enumerate()
-        .map(|(number, tar)| {
-            let path = scratch.path().join(format!("{number}.tar"));
-            fs::write(&path, tar).unwrap();
-            path
-        })
-        .collect();
-    let gnu = unpack::gnu_tar(&files);
+    let gnu = unpack::gnu_tar_of(layers);
     umoci.assert_is(&gnu, &BTreeSet::new(), "umoci beside GNU tar");
     Some(gnu)
 }

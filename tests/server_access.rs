@@ -12,12 +12,12 @@ use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::oci::media_type::OCI_MANIFEST;
-use overlaybd_proxy::registry::{Authorization, Credentials, RegistryConfig, Secret, Upstream};
+use overlaybd_proxy::registry::{Authorization, Upstream};
 use overlaybd_proxy::server::Access;
 use parking_lot::Mutex;
 use registry_support::scripted::{self, Answer as Scripted};
 use registry_support::tokens::Tokens;
-use registry_support::{DockerRegistry, find, noise, push_image, quick, repo, run, skip};
+use registry_support::{DockerRegistry, find, noise, push_image, quick, quick_as, repo, run, skip};
 use server_support::{Proxy, ask, basic, config, plain};
 
 /// A token that the token server gives `login` for `scope`.
@@ -49,13 +49,7 @@ async fn without_permission_nothing_of_a_private_repository_is_served() {
     let address = format!("http://{}/token", realm.host());
     let started = DockerRegistry::start_with(|_| tokens.settings(&address));
     let Some(registry) = started else { return };
-    let ann = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "ann".to_owned(),
-            password: Secret::new("a"),
-        },
-        ..quick()
-    };
+    let ann = quick_as("ann", "a");
     let upstream = Upstream::registry(&registry.host, &ann).unwrap();
     let private = repo("team/secret");
     let manifest = push_image(
@@ -266,13 +260,7 @@ async fn the_proxys_users_authenticate_and_the_upstream_gets_the_proxys_credenti
     let Some(registry) = DockerRegistry::start_with_users(&[("robot", "r2")]) else {
         return;
     };
-    let ours = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "robot".to_owned(),
-            password: Secret::new("r2"),
-        },
-        ..quick()
-    };
+    let ours = quick_as("robot", "r2");
     let upstream = Upstream::registry(&registry.host, &ours).unwrap();
     let name = repo("a/b");
     let manifest = push_image(&upstream, &name, "v1", &[noise(50, 3)], &Authorization::Own).await;

@@ -333,16 +333,7 @@ async fn nothing_outside_of_the_registry_is_passed() {
 async fn redirects_are_passed_to_clients_unless_followed() {
     let (store, _) = echo("store").await;
     let target = format!("http://{}/blob?signature=s3cret", store.host());
-    let location = target.clone();
-    let registry = scripted::serve(move |_| {
-        let response = Response::builder()
-            .status(307)
-            .header("location", location.as_str())
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+    let registry = scripted::always(307, "location", &target).await;
     let upstream = Upstream::registry(&registry.host(), &quick()).unwrap();
     let path = format!("/v2/a/blobs/{}", Digest::of(b"x"));
     let proxy = Proxy::before(&upstream).await;

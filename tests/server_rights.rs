@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::registry::{Credentials, RegistryConfig, Secret, Upstream};
+use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{Access, UpstreamChoice, UpstreamEntry};
-use registry_support::quick;
 use registry_support::scripted::{self, Answer as Scripted, Log};
+use registry_support::{quick, quick_as};
 use server_support::{Answer, Proxy, ask, basic, config, plain};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -38,13 +38,7 @@ async fn generous() -> (scripted::Served, Log) {
 
 /// Before `served`, with its password, for the user `ann`.
 async fn with_users(served: &scripted::Served) -> (Proxy, tempfile::TempDir) {
-    let ours = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "robot".to_owned(),
-            password: Secret::new("r2"),
-        },
-        ..quick()
-    };
+    let ours = quick_as("robot", "r2");
     let upstream = Upstream::registry(&served.host(), &ours).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let users = directory.path().join("users");
@@ -537,25 +531,10 @@ async fn an_upstream_is_chosen_by_ns_however_it_is_written() {
 
 #[tokio::test]
 async fn the_challenge_of_a_redirects_target_is_not_answered() {
-    let storage = scripted::serve(|_| {
-        let response = Response::builder()
-            .status(401)
-            .header("www-authenticate", r#"Bearer realm="http://evil/token""#)
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+    let challenge = r#"Bearer realm="http://evil/token""#;
+    let storage = scripted::always(401, "www-authenticate", challenge).await;
     let location = format!("http://{}/blob", storage.host());
-    let served = scripted::serve(move |_| {
-        let response = Response::builder()
-            .status(307)
-            .header("location", location.as_str())
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+    let served = scripted::always(307, "location", &location).await;
     let upstream = Upstream::registry(&served.host(), &quick()).unwrap();
     let mut config = config(vec![plain(&upstream)]);
     config.follow_redirects = true;

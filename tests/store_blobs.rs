@@ -18,7 +18,7 @@ use overlaybd_proxy::store::{
 };
 use parking_lot::{RwLock, RwLockReadGuard};
 use proptest::prelude::*;
-use store_support::skip;
+use store_support::{content, put, skip};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -37,18 +37,6 @@ fn start(command: &mut Command) -> std::io::Result<Child> {
 
 fn bytes(seed: u8, size: usize) -> Vec<u8> {
     (0..size).map(|n| seed ^ n.to_le_bytes()[0]).collect()
-}
-
-fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
-    let digest = Digest::of(bytes);
-    store.put_bytes(&digest, bytes).unwrap();
-    digest
-}
-
-fn content(blob: &BlobFile) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
-    blob.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 fn files(directory: &Path) -> usize {

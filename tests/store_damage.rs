@@ -1,5 +1,7 @@
 //! Blob files that are not what they were: nothing is read of them, and they make way.
 
+mod store_support;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -8,24 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::store::{Aside, BlobFile, BlobStore, Damage, Examined};
+use overlaybd_proxy::store::{Aside, BlobStore, Damage, Examined};
+use store_support::{content, put};
 
 const HOUR: Duration = Duration::from_hours(1);
 
 fn open(data: &Path) -> BlobStore {
     BlobStore::at(data, None, HOUR).unwrap()
-}
-
-fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
-    let digest = Digest::of(bytes);
-    store.put_bytes(&digest, bytes).unwrap();
-    digest
-}
-
-fn content(blob: &BlobFile) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
-    blob.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

@@ -189,17 +189,8 @@ fn umoci_and_gnu_tar_agree_on_layers_that_both_can_read() {
     let layout = Layout::create(&scratch.path().join("layout"));
     let layers = layers();
     layout.add("demo", &Image::gzip(&layers).seal());
-    let files: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(number, tar)| {
-            let path = scratch.path().join(format!("{number}.tar"));
-            fs::write(&path, tar).unwrap();
-            path
-        })
-        .collect();
     let umoci = unpack::umoci(layout.path(), "demo");
-    let gnu = unpack::gnu_tar(&files);
+    let gnu = unpack::gnu_tar_of(&layers);
     let implicit = ["/", "/implicit", "/implicit/parent"].map(str::to_owned);
     umoci.assert_is(&gnu, &BTreeSet::from(implicit), "umoci beside GNU tar");
     assert_eq!(gnu.node("/etc/suid").gid, 3_000_000_000);

@@ -12,7 +12,7 @@ use super::image::{self, Found, ImageOptions, NotConverted};
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
 use crate::config::ONE_PLATFORM;
-use crate::convert::image::is_overlaybd_layer;
+use crate::convert::image::is_overlaybd;
 use crate::format::blob::{self, LayerBlob, Stack};
 use crate::format::block::BlockDevice as _;
 use crate::oci::{ImageReference, Platform};
@@ -166,7 +166,7 @@ async fn image_devices(
     if manifest.layers.is_empty() {
         anyhow::bail!("image {image} has no layers: there is no disk to write");
     }
-    if !manifest.layers.iter().all(is_overlaybd_layer) {
+    if !is_overlaybd(&manifest) {
         let image = image.to_string();
         return Err(NotConverted { image }.into());
     }

@@ -7,6 +7,8 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::GzDecoder;
 
 use crate::format::tar;
+use crate::oci::Compression;
+use crate::oci::compression::GZIP;
 
 use frames::Frames;
 pub use frames::Grant;
@@ -14,29 +16,7 @@ pub use frames::Grant;
 /// Bytes of a layer that tell its compression: a tar's first header, if it has one.
 pub const HEAD: usize = tar::BLOCK;
 
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// RFC 8878 § 3.1.2: a skippable frame starts with 0x184D2A50 to 0x184D2A5F.
-const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// Compressions that tar files are found in and layers are not.
-const FOREIGN: [(&[u8], &str); 3] = [
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x04\x22\x4d\x18", "LZ4"),
-];
-
-/// How a layer is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// A bare tar.
-    None,
-    /// gzip, of any number of members.
-    Gzip,
-    /// zstd, of any number of frames.
-    Zstd,
-}
-
-/// What the first bytes of a layer say of its compression; [`HEAD`] are enough, and fewer
+/// What the first bytes of a layer say of its compression, `None` if it has none; [`HEAD`] are enough, and fewer
 /// only where the layer has no more.
 ///
 /// A tar begins with a name, and a name may begin with any bytes, those of a compressed
@@ -44,28 +24,22 @@ pub enum Compression {
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] for a compression that layers do not have.
-pub fn sniff(head: &[u8]) -> io::Result<Compression> {
+pub fn sniff(head: &[u8]) -> io::Result<Option<Compression>> {
     if tar::is_header(head) {
-        return Ok(Compression::None);
+        return Ok(None);
     }
-    if let Some((_, name)) = FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("the layer is compressed with {name}; gzip, zstd or none is expected"),
-        ));
+    match Compression::of(head) {
+        Some(foreign @ (Compression::Bzip2 | Compression::Xz | Compression::Lz4)) => {
+            Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "the layer is compressed with {}; gzip, zstd or none is expected",
+                    foreign.name()
+                ),
+            ))
+        }
+        known => Ok(known),
     }
-    Ok(if head.starts_with(&GZIP) {
-        Compression::Gzip
-    } else if head.starts_with(&ZSTD) || is_skippable(head) {
-        Compression::Zstd
-    } else {
-        Compression::None
-    })
-}
-
-fn is_skippable(head: &[u8]) -> bool {
-    head.first().is_some_and(|byte| byte & 0xf0 == 0x50)
-        && head.get(1..4) == Some(&ZSTD_SKIPPABLE[..])
 }
 
 /// The tar in a layer that starts with `head`, and goes on (from the start again) in `input`.
@@ -92,9 +66,9 @@ pub fn inflate_within<'a, R: BufRead + Send + 'a>(
     grant: Grant<'a>,
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match sniff(head)? {
-        Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(Gzip(State::Member(Box::new(GzDecoder::new(input))))),
-        Compression::Zstd => Box::new(Frames::new(input, grant)?),
+        Some(Compression::Gzip) => Box::new(Gzip(State::Member(Box::new(GzDecoder::new(input))))),
+        Some(Compression::Zstd) => Box::new(Frames::new(input, grant)?),
+        _ => Box::new(input),
     })
 }
 
@@ -178,6 +152,7 @@ fn named(decoder: &str, error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::compression::ZSTD;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
     use std::io::Write as _;
@@ -291,13 +266,13 @@ mod tests {
             header.set_size(0);
             header.set_cksum();
             let layer = [&header.as_bytes()[..], &[0; 1024]].concat();
-            assert_eq!(sniff(&layer).unwrap(), Compression::None, "{name:?}");
+            assert_eq!(sniff(&layer).unwrap(), None, "{name:?}");
             assert_eq!(inflated(&layer, 7).unwrap(), layer, "{name:?}");
             // Without its checksum it is no header.
             header.as_mut_bytes()[200] ^= 1;
             assert_ne!(
-                sniff(header.as_bytes()).unwrap_or(Compression::Zstd),
-                Compression::None
+                sniff(header.as_bytes()).unwrap_or(Some(Compression::Zstd)),
+                None
             );
         }
     }

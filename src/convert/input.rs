@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::plan::Step;
 use super::window::Windows;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
@@ -36,6 +37,23 @@ pub struct LayerInput {
     pub copy: Option<TarCopy>,
     /// The memory for its zstd windows.
     pub windows: Windows,
+}
+
+impl LayerInput {
+    /// The layer of a step, whose tar is not copied.
+    #[must_use]
+    pub fn of(step: &Step, chunks: Chunks, windows: Windows) -> Self {
+        Self {
+            chunks,
+            digest: step.layer.digest.clone(),
+            size: step.layer.size,
+            diff_id: step.diff_id.clone(),
+            chain_id: step.chain_id.clone(),
+            parent_chain_id: step.parent.clone(),
+            copy: None,
+            windows,
+        }
+    }
 }
 
 /// How far a layer has come, in totals.

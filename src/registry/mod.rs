@@ -6,9 +6,16 @@
 pub mod body;
 mod client;
 pub mod config;
+pub(crate) mod content_headers;
 pub mod error;
+pub(crate) mod error_body;
+pub(crate) mod header_names;
 mod layout;
+pub(crate) mod link;
+pub(crate) mod pem;
+pub(crate) mod ranges;
 mod renewal;
+pub(crate) mod stall;
 mod types;
 mod upstream;
 

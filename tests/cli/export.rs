@@ -126,6 +126,17 @@ fn blobs_mixed_with_images_and_unconverted_images_are_errors() {
     assert!(!Path::new(&raw).exists());
 }
 
+/// The files of an image's layers, which was converted into `out`.
+fn blobs(demo: &Demo, image: &str) -> Vec<String> {
+    let report: serde_json::Value =
+        serde_json::from_str(&good(&["inspect", "--json", image])).unwrap();
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
+        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
+        .collect()
+}
+
 #[test]
 fn an_image_and_its_blobs_export_the_same_disk() {
     let demo = Demo::new(&["1"]);
@@ -133,15 +144,7 @@ fn an_image_and_its_blobs_export_the_same_disk() {
     good(&["convert", "-q", "--vsize", "64MiB", &demo.source("1"), &out]);
     let (of_image, of_blobs) = (demo.path("image.raw"), demo.path("blobs.raw"));
     good(&["export", &out, "-o", &of_image]);
-    let report: serde_json::Value =
-        serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
-    let blobs: Vec<String> = report["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
-        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
-        .collect();
+    let blobs = blobs(&demo, &out);
     good(&["export", &blobs[0], &blobs[1], "-o", &of_blobs]);
     assert_eq!(std::fs::metadata(&of_image).unwrap().len(), 64 << 20);
     assert_eq!(sha256(Path::new(&of_image)), sha256(Path::new(&of_blobs)));
@@ -152,15 +155,7 @@ fn blobs_of_different_chains_are_refused() {
     let demo = Demo::new(&["1"]);
     let out = format!("oci:{}:1", demo.path("out"));
     good(&["convert", "-q", "--vsize", "64MiB", &demo.source("1"), &out]);
-    let report: serde_json::Value =
-        serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
-    let blobs: Vec<String> = report["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
-        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
-        .collect();
+    let blobs = blobs(&demo, &out);
     let raw = demo.path("disk.raw");
     for blobs in [&[blobs[1].as_str()][..], &[&blobs[1], &blobs[0]]] {
         let error = bad(1, &[&["export", "-o", &raw], blobs].concat());

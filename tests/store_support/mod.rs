@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
-use overlaybd_proxy::store::{Index, IndexError, ManifestKey, SharedLayer};
+use overlaybd_proxy::store::{BlobFile, BlobStore, Index, IndexError, ManifestKey, SharedLayer};
 use parking_lot::Mutex;
 
 /// A running server; stopped and removed when dropped.
@@ -34,6 +34,20 @@ fn is_stopped(pid: u32) -> bool {
         let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
         state.starts_with('T')
     })
+}
+
+/// Stores a blob of these bytes.
+pub fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    store.put_bytes(&digest, bytes).unwrap();
+    digest
+}
+
+/// All bytes of a blob.
+pub fn content(blob: &BlobFile) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
+    blob.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 /// Prints that a test is skipped, or fails where all must be done.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod bench;
 pub mod chain;
 pub mod containerd;
 pub mod gate;

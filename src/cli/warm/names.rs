@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Read as _;
 
 use anyhow::Context as _;
+use wildmatch::WildMatch;
 
 use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
@@ -147,37 +148,8 @@ impl std::str::FromStr for Name {
     }
 }
 
-/// Whether a pattern matches: `*` stands for any text, `?` for one character.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // Where to go on when what followed the last star did not match.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || Some(c) == text.get(t) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
-}
-
-/// The tags that a pattern means: those that match, and are neither converted ones nor the
+/// The tags that a pattern means, in which `*` stands for any text and `?` for one character:
+/// those that match, and are neither converted ones nor the
 /// lists of referrers that registries without an API for them keep under a tag
 /// (OCI distribution-spec § Referrers Tag Schema).
 pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
@@ -187,10 +159,11 @@ pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
             .map(|(name, hex)| format!("{name}:{hex}"));
         digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
     };
+    let matcher = WildMatch::new(pattern);
     let is_wanted = |tag: &Tag| {
         let tag = tag.as_str();
         let is_ours = !suffix.is_empty() && tag.ends_with(suffix) && !pattern.ends_with(suffix);
-        matches(pattern, tag) && !is_ours && !is_referrers(tag)
+        matcher.matches(tag) && !is_ours && !is_referrers(tag)
     };
     tags.into_iter().filter(is_wanted).collect()
 }
@@ -329,7 +302,8 @@ mod tests {
             ("*a*b", "ab-ab-", false),
             ("v*.*.*", "v1.2.3", true),
         ] {
-            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
+            let found = WildMatch::new(pattern).matches(text);
+            assert_eq!(found, is_match, "{pattern} {text}");
         }
     }
 

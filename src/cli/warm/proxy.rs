@@ -11,7 +11,8 @@ use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::oci::{Digest, RepoName, Selector, Tag};
-use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body};
+use crate::registry::header_names::CONTENT_DIGEST;
+use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body, link};
 
 /// Most bytes of a response body.
 const MAX_BODY_BYTES: usize = 32 << 20;
@@ -50,7 +51,7 @@ struct Answer {
 
 impl Answer {
     fn digest(&self) -> Option<Digest> {
-        let value = self.headers.get("docker-content-digest")?;
+        let value = self.headers.get(CONTENT_DIGEST)?;
         value.to_str().ok()?.parse().ok()
     }
 
@@ -74,7 +75,7 @@ impl Answer {
     fn error(&self, place: &str) -> Error {
         let (place, detail) = (
             place.to_owned(),
-            crate::registry::error::detail_of(&self.bytes),
+            crate::registry::error_body::detail_of(&self.bytes),
         );
         match self.status {
             StatusCode::UNAUTHORIZED => Error::Unauthorized {
@@ -236,7 +237,7 @@ impl Proxy {
                     answer.wait()
                 }
                 Ok(answer) if answer.is_no_image() => {
-                    let reason = crate::registry::error::detail_of(&answer.bytes);
+                    let reason = crate::registry::error_body::detail_of(&answer.bytes);
                     return Ok(Warmed::skipped(reason));
                 }
                 Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
@@ -287,11 +288,7 @@ fn outcome(answer: &Answer, waited: bool) -> Outcome {
 
 /// The address of the next page (RFC 8288, OCI distribution-spec § Listing Tags).
 fn next_page(headers: &HeaderMap) -> Option<String> {
-    let link = headers.get(header::LINK)?.to_str().ok()?;
-    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
-    if !relation.replace('"', "").contains("rel=next") {
-        return None;
-    }
+    let target = link::next_page(headers)?;
     // Only path and query count: it is the same proxy that goes on.
     let base = url::Url::parse("http://proxy/").ok()?;
     let url = base.join(target).ok()?;

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read};
 
 use zstd::stream::raw::{DParameter, Decoder, Operation as _};
 
-use super::{ZSTD, is_skippable, named};
+use super::named;
+use crate::oci::compression::{ZSTD, is_skippable};
 
 /// log2 of the largest window taken: 512 MiB, what `zstd --long=29` asks for and containerd
 /// takes.

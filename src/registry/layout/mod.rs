@@ -20,7 +20,6 @@ mod hash;
 mod index;
 mod naming;
 mod new_archive;
-mod range;
 mod referrers;
 mod section;
 mod serve;

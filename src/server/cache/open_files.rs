@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::oci::Digest;
+use crate::registry::content_headers::ContentHeaders;
 use crate::server::http::buffers::Buffers;
-use crate::server::http::content_headers::ContentHeaders;
 use crate::store::{BlobError, BlobFile, BlobStore, Shortage};
 
 /// How long a file stays open after its last use.

@@ -15,12 +15,12 @@ use http::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::json;
 
 use crate::oci::Digest;
+use crate::registry::header_names::{API_VERSION, REGISTRY_2};
+use crate::registry::{error_body, ranges};
 use crate::server::error::text as error_text;
 use crate::server::http::body::ResponseBody;
-use crate::server::http::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::http::path::Ambiguous;
 
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -230,7 +230,7 @@ impl ApiError {
     }
 
     pub fn not_satisfiable(size: u64) -> Self {
-        let range = HeaderValue::from_str(&format!("bytes */{size}"));
+        let range = HeaderValue::from_str(&ranges::unsatisfied(size));
         let failure = Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "SIZE_INVALID",
@@ -252,10 +252,7 @@ impl ApiError {
 
     /// The answer. `HEAD` has none of the text, but its length.
     pub fn into_response(self, is_head: bool) -> Response<ResponseBody> {
-        let document = json!({
-            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
-        });
-        let text = document.to_string();
+        let text = error_body::document(self.0.code, &self.0.message);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = self.0.status;
         let headers = response.headers_mut();

@@ -11,11 +11,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::registry::error::detail_of;
+use crate::registry::error_body::detail_of;
+use crate::registry::stall::Stalling;
 use crate::registry::{Body, Error, ForwardOptions, Redirects, Upstream, body};
 use crate::server::context::RequestContext;
 use crate::server::error::ApiError;
-use crate::server::http::body::{ResponseBody, Stalling};
+use crate::server::http::body::ResponseBody;
 use crate::server::http::headers;
 use crate::server::http::rewrite;
 use crate::server::limits::request_slot::RequestSlot;

@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
 use crate::server::config::OnTimeout;
 use crate::server::context::RequestContext;
@@ -16,7 +17,6 @@ use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
 use crate::server::http::body::ResponseBody;
-use crate::server::http::content_headers::CONTENT_DIGEST;
 use crate::server::http::header_names::OUTCOME;
 use crate::server::observe::metrics::CacheName;
 

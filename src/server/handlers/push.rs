@@ -12,12 +12,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response};
 
 use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector};
+use crate::registry::stall::Stalling;
 use crate::registry::{BlobSource, body};
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Found};
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
-use crate::server::http::body::{ResponseBody, Stalling};
+use crate::server::http::body::ResponseBody;
 
 /// Longest manifest that is looked into, in bytes: longer ones are refused by registries anyway.
 const MAX_MANIFEST: usize = 4 << 20;

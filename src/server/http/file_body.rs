@@ -191,9 +191,7 @@ mod tests {
 
     fn open(file: BlobFile) -> Arc<OpenBlob> {
         Arc::new(OpenBlob {
-            content_headers: crate::server::http::content_headers::ContentHeaders::new(
-                file.digest(),
-            ),
+            content_headers: crate::registry::content_headers::ContentHeaders::new(file.digest()),
             file,
         })
     }

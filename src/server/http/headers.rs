@@ -8,6 +8,8 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
+use crate::registry::header_names::{API_VERSION, CONTENT_DIGEST};
+
 const fn name(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
@@ -89,8 +91,8 @@ const ANSWERED_IN_OUR_NAME: [HeaderName; 26] = [
     header::WARNING,
     header::X_CONTENT_TYPE_OPTIONS,
     name("content-digest"),
-    name("docker-content-digest"),
-    name("docker-distribution-api-version"),
+    CONTENT_DIGEST,
+    API_VERSION,
     name("docker-upload-uuid"),
     name("repr-digest"),
 ];

@@ -1,21 +1,23 @@
 //! A registry proxy that converts OCI images to overlaybd format as they are pulled.
 //!
-//! The house, from the street to the cellar; a module uses only what stands below it:
+//! The modules, the highest level first; each uses only those of lower levels:
 //!
-//! | module | what lives there |
+//! | module | what it does |
 //! |---|---|
 //! | [`cli`] | one file a command; clap only, becomes [`config`] |
+//! | [`check`] | verifies a converted image against its source, with readers of its own |
 //! | [`config`] | composes each part's own configuration, reports all mistakes at once |
 //! | [`server`] | HTTP: accept, TLS, routes, the interception, local blobs, pass-through, drain |
-//! | [`convert`] | image in, descriptors out: plan, one layer, the new image, jobs |
+//! | [`convert`] | conversion: plan, one layer, the new image, jobs |
 //! | [`registry`] | the client: auth, pull, push, OCI layout directories |
 //! | [`store`] | what is remembered: the index (`SQLite`, `MySQL`) and the blob directory |
 //! | [`format`] | the bytes: tar, ext4, LSMT, `ZFile`; no async, no network |
-//! | [`oci`] | digest, reference, media types, manifests; no I/O; the words that all others use |
+//! | [`oci`] | digest, reference, media types, manifests; no I/O |
 //!
-//! `registry`, `store` and `format` do not know each other; the formats meet in
+//! `registry`, `store` and `format` do not use each other; the formats are combined in
 //! [`convert::layer`], through [`format::block::BlockDevice`].
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod convert;

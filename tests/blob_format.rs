@@ -62,18 +62,21 @@ fn a_stack_without_its_top_reads_as_another_disk() {
 }
 
 #[test]
-fn an_exported_stack_is_the_disk_with_holes() {
+fn an_exported_stack_is_a_sparse_file_with_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("raw");
     let stack = stack(&golden("zstd-16"));
-    let mut told = 0;
-    export(&stack, &File::create(&path).unwrap(), |bytes| told += bytes).unwrap();
+    let mut written = 0;
+    export(&stack, &File::create(&path).unwrap(), |bytes| {
+        written += bytes
+    })
+    .unwrap();
     let digest = sha2_of(&path);
     assert_eq!(digest.as_str(), GOLDEN_DISK);
     let blocks = std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap());
     assert!(
-        blocks * 512 < 64 << 20 && told > 0,
-        "{blocks} sectors taken, {told} bytes told"
+        blocks * 512 < 64 << 20 && written > 0,
+        "{blocks} sectors taken, {written} bytes reported"
     );
 }
 
@@ -282,7 +285,7 @@ fn compressible_data_keeps_its_64_kib_blocks() {
 }
 
 #[test]
-fn an_empty_layer_is_a_layer() {
+fn an_empty_layer_is_a_valid_blob() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("blob");
     write(
@@ -324,7 +327,7 @@ impl BlockDevice for Claim {
 }
 
 #[test]
-fn an_index_that_a_blob_only_claims_takes_no_memory() {
+fn a_false_index_length_takes_no_memory() {
     let read = |blocks: u64, index_offset: u64, size: u64, fill: u8| {
         let mut header = [0; 512];
         header[..24].copy_from_slice(b"ZFile\0\x01\0tuji.yyf@Alibaba");

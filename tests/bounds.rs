@@ -77,7 +77,7 @@ fn pull_all(proxy: &Proxy, data: &Path, count: u64) -> Peak {
 }
 
 #[test]
-fn images_that_wait_take_no_threads_no_files_and_little_memory() {
+fn queued_images_take_no_threads_no_files_and_little_memory() {
     const COUNT: u64 = 200;
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("layout"));
@@ -97,7 +97,7 @@ fn images_that_wait_take_no_threads_no_files_and_little_memory() {
 }
 
 #[test]
-fn images_that_wait_hold_no_documents() {
+fn queued_images_keep_no_manifests_in_memory() {
     const COUNT: u64 = 24;
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("layout"));
@@ -116,7 +116,7 @@ fn images_that_wait_hold_no_documents() {
 }
 
 #[test]
-fn beyond_the_queue_images_are_429_and_what_is_cached_goes_on() {
+fn images_over_the_queue_limit_are_429_and_cached_ones_are_served() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -151,7 +151,7 @@ fn beyond_the_queue_images_are_429_and_what_is_cached_goes_on() {
 }
 
 #[test]
-fn a_conversion_that_takes_too_long_is_given_up_and_leaves_nothing_behind() {
+fn a_conversion_over_its_time_limit_is_aborted_and_leaves_no_file() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -244,7 +244,7 @@ fn a_layer_is_verified_while_its_image_has_used_up_the_memory() {
 }
 
 #[test]
-fn manifests_that_are_pushed_take_little_memory_however_many_do_not_end() {
+fn stalled_pushes_of_manifests_take_little_memory() {
     use std::io::Write as _;
     const LENGTH: usize = 4 << 20;
     // An upstream that takes connections and reads nothing.

@@ -6,37 +6,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::json;
+use support::bench::Bench;
 use support::http::Answer;
 use support::image::{Flavour, Image, Packing, Sealed, gzip};
-use support::layout::Layout;
 use support::proxy::{self, Proxy};
 use support::registry::Registry;
 use support::tar::{self, Entry, Tar};
 use support::{noise, sha256, skopeo};
 
-/// A proxy before a layout that is filled as the test goes.
-struct Bench {
-    layout: Layout,
-    proxy: Proxy,
-    data: PathBuf,
-    _scratch: tempfile::TempDir,
-}
-
 impl Bench {
-    fn new(more: &[&str]) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&scratch.path().join("images"));
-        let data = scratch.path().join("data");
-        let upstream = format!("oci:{}", layout.path().display());
-        let proxy = Proxy::start(&upstream, &data, more);
-        Self {
-            layout,
-            proxy,
-            data,
-            _scratch: scratch,
-        }
-    }
-
     /// Pulls the image as `tag`, which must be refused with this status and code and a text
     /// that has all of `parts`; then nothing may be stored.
     #[track_caller]
@@ -163,7 +141,7 @@ fn a_layer_that_does_not_inflate_is_refused() {
 }
 
 #[test]
-fn bytes_that_are_not_the_manifest_s_are_refused() {
+fn a_layer_with_another_digest_is_refused() {
     type Damage = (&'static str, fn(&mut Vec<u8>));
     let Some(registry) = Registry::start() else {
         return;
@@ -222,7 +200,7 @@ fn bytes_that_are_not_the_manifest_s_are_refused() {
 }
 
 #[test]
-fn a_config_that_lies_is_refused_and_poisons_nobody() {
+fn a_config_with_false_diff_ids_is_refused_and_affects_no_other_image() {
     let bench = Bench::new(&[]);
     let tar = plain_tar();
     let other = Tar::new().file("other", "other").finish();
@@ -281,20 +259,20 @@ fn a_tar_that_leads_out_of_the_image_or_nowhere_is_refused() {
     let bench = Bench::new(&[]);
     let cases = [
         (
-            "climbs",
+            "leads-out",
             Tar::new().file("a/../../etc/passwd", "x"),
-            "climbs",
+            "leads out",
         ),
-        ("climbs-dir", Tar::new().dir("../outside/"), "climbs"),
+        ("leads-out-dir", Tar::new().dir("../outside/"), "leads out"),
         (
-            "climbs-link",
+            "leads-out-link",
             Tar::new().hard("link", "../../etc/shadow"),
-            "climbs",
+            "leads out",
         ),
         (
-            "climbs-whiteout",
+            "leads-out-whiteout",
             Tar::new().file("../.wh.etc", ""),
-            "climbs",
+            "leads out",
         ),
         (
             "loop",
@@ -328,7 +306,7 @@ fn a_tar_that_leads_out_of_the_image_or_nowhere_is_refused() {
 }
 
 #[test]
-fn a_tar_whose_numbers_lie_is_refused() {
+fn a_tar_with_wrong_numbers_is_refused() {
     let bench = Bench::new(&[]);
     let pax = |name: &'static str, value: &'static str| {
         Tar::new().entry(Entry::new(tar::FILE, "liar").data(b"data").pax(name, value))
@@ -432,7 +410,7 @@ fn a_manifest_whose_sizes_overflow_is_refused() {
 }
 
 #[test]
-fn a_size_that_nobody_has_room_for_costs_no_other_image_its_blobs() {
+fn a_huge_declared_size_evicts_no_blob() {
     let bench = Bench::new(&["--keep", "0"]);
     bench.still_converts();
     let before = proxy::blobs(&bench.data);
@@ -493,7 +471,7 @@ fn an_image_larger_than_its_disk_is_refused() {
 }
 
 #[test]
-fn the_sound_layers_below_a_broken_one_are_kept_and_nothing_of_it() {
+fn the_layers_below_a_broken_one_are_kept() {
     let bench = Bench::new(&[]);
     let sound = Tar::new().file("sound", noise(1, 50_000)).finish();
     let broken = Tar::new().hard("link", "nothing").finish();
@@ -514,7 +492,7 @@ fn the_sound_layers_below_a_broken_one_are_kept_and_nothing_of_it() {
 }
 
 #[test]
-fn a_stock_client_shows_its_user_what_is_wrong() {
+fn a_stock_client_prints_the_error() {
     if !support::have(&["skopeo"]) {
         return;
     }

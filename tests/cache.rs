@@ -54,7 +54,7 @@ const BYTES: usize = 2 << 20;
 const CACHE: u64 = 4 << 20;
 
 #[test]
-fn a_small_cache_under_many_conversions_fails_no_reader_and_keeps_its_bound() {
+fn a_small_cache_under_many_conversions_fails_no_reader_and_keeps_its_limit() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -142,7 +142,7 @@ fn assert_sound(data: &Path) {
 
 /// `OVERLAYBD_PROXY_TEST_KILLS=200 cargo test --test cache kill` is the long run.
 #[test]
-fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing() {
+fn a_kill_at_any_time_loses_no_blob_and_leaves_no_file() {
     let Some(registry) = Registry::start() else {
         return;
     };

@@ -161,7 +161,7 @@ fn stacks() -> BTreeMap<String, Vec<Vec<u8>>> {
 }
 
 #[test]
-fn the_small_inputs_come_out_as_containerd_unpacks_them() {
+fn the_small_inputs_convert_to_what_containerd_unpacks() {
     let Some(bench) = Bench::start() else { return };
     let stacks = stacks();
     assert!(stacks.len() >= 10, "{:?}", stacks.keys());
@@ -497,7 +497,7 @@ fn attributes() -> Tar {
 }
 
 #[test]
-fn odd_entries_come_out_as_containerd_unpacks_them() {
+fn odd_entries_convert_to_what_containerd_unpacks() {
     let Some(bench) = Bench::start() else { return };
     let dangling = {
         let mut tar = Tar::new().file("last", "");
@@ -517,7 +517,7 @@ fn odd_entries_come_out_as_containerd_unpacks_them() {
 }
 
 #[test]
-fn odd_layers_over_others_come_out_as_containerd_unpacks_them() {
+fn odd_layers_over_others_convert_to_what_containerd_unpacks() {
     let Some(bench) = Bench::start() else { return };
     let lower = Tar::new()
         .entry(
@@ -563,7 +563,7 @@ fn odd_layers_over_others_come_out_as_containerd_unpacks_them() {
 }
 
 #[test]
-fn what_tools_write_of_lists_and_capabilities_comes_out_as_containerd_unpacks_it() {
+fn acls_and_capabilities_of_tar_tools_convert_to_what_containerd_unpacks() {
     if !support::have(&["bsdtar", "setfacl", "tar"]) {
         return;
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::chain::{chains, with_tag};
-use support::image::{Image, Sealed};
+use support::image::{Image, Sealed, layer_digests};
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::Tar;
@@ -43,26 +43,12 @@ fn repacked(level: u32) -> Vec<u8> {
 
 /// Status, and code and message of the error if it is one. The digests of manifests differ from
 /// image to image.
-fn told(proxy: &Proxy, repo: &str, tag: &str) -> (u16, String) {
+fn answer(proxy: &Proxy, repo: &str, tag: &str) -> (u16, String) {
     let answer = proxy.get(&format!("{repo}/manifests/{tag}_obd"));
     if answer.status == 200 {
         return (200, String::new());
     }
     (answer.status, answer.json()["errors"].to_string())
-}
-
-#[track_caller]
-fn pull(proxy: &Proxy, repo: &str, tag: &str) -> Value {
-    let answer = proxy.get(&format!("{repo}/manifests/{tag}_obd"));
-    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
-    answer.json()
-}
-
-fn digests(manifest: &Value) -> Vec<String> {
-    let layers = manifest["layers"].as_array().unwrap().iter();
-    layers
-        .map(|layer| layer["digest"].as_str().unwrap().to_owned())
-        .collect()
 }
 
 /// Three images whose configs claim the honest one's layers: of garbage, of a layer that is not
@@ -79,7 +65,7 @@ fn push_claimants(registry: &Registry, repo: &str) {
 }
 
 #[test]
-fn a_claimed_chain_is_answered_alike_before_and_after_it_is_known() {
+fn a_false_diff_id_gets_the_same_answer_before_and_after_the_chain_is_converted() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -88,34 +74,34 @@ fn a_claimed_chain_is_answered_alike_before_and_after_it_is_known() {
     let data = tempfile::tempdir().unwrap();
     let options = ["--platform", "linux/amd64"];
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    let unknown = ["garbage", "other", "missing"].map(|tag| told(&proxy, "app", tag));
+    let unknown = ["garbage", "other", "missing"].map(|tag| answer(&proxy, "app", tag));
     assert_eq!(unknown[0].0, 400, "{unknown:?}");
     assert_eq!(unknown[1].0, 400, "{unknown:?}");
     assert!(unknown[1].1.contains("diff id"), "{unknown:?}");
     assert_ne!(unknown[2].0, 200, "{unknown:?}");
-    let known = pull(&proxy, "app", "1");
-    let after = ["garbage", "other", "missing"].map(|tag| told(&proxy, "app", tag));
+    let known = proxy.converted("app", "1");
+    let after = ["garbage", "other", "missing"].map(|tag| answer(&proxy, "app", tag));
     assert_eq!(after, unknown);
     // Seen to be something else, it is refused without a look at its bytes again.
     let other = sha256(&support::image::gzip(&tar("etc/other", 3)));
     let looks = registry.count("GET", &other);
-    assert_eq!(told(&proxy, "app", "other"), unknown[1]);
+    assert_eq!(answer(&proxy, "app", "other"), unknown[1]);
     assert!(registry.count("GET", &other) <= looks + 1);
     // The same tar in another packing is verified once, and then is as good as the first.
     let digest = sha256(&repacked(9));
-    let same = pull(&proxy, "app", "repacked");
-    assert_eq!(digests(&same), digests(&known));
+    let same = proxy.converted("app", "repacked");
+    assert_eq!(layer_digests(&same), layer_digests(&known));
     assert_eq!(registry.count("GET", &digest), 1);
     registry.push("copy", "1", &with_top(&honest(), repacked(9)));
-    let copy = pull(&proxy, "copy", "1");
-    assert_eq!(digests(&copy), digests(&known));
+    let copy = proxy.converted("copy", "1");
+    assert_eq!(layer_digests(&copy), layer_digests(&known));
     assert_eq!(registry.count("GET", &digest), 1);
     let converted = proxy.metric("overlaybd_proxy_layers_converted_total");
     assert_eq!(converted, Some(2), "{}", proxy.log());
 }
 
 #[test]
-fn a_claim_gets_no_layer_of_another_repository_wherever_images_are_pushed() {
+fn a_false_diff_id_gets_no_layer_of_another_repository() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -133,17 +119,17 @@ fn a_claim_gets_no_layer_of_another_repository_wherever_images_are_pushed() {
         let data = tempfile::tempdir().unwrap();
         let options = [push, &["--platform", "linux/amd64"]].concat();
         let proxy = Proxy::start(&registry.url(), data.path(), &options);
-        let known = pull(&proxy, "private", "1");
+        let known = proxy.converted("private", "1");
         for tag in ["garbage", "other", "missing"] {
-            let (status, told) = told(&proxy, "public", tag);
+            let (status, text) = answer(&proxy, "public", tag);
             assert_ne!(status, 200, "{push:?} {tag}");
-            for digest in digests(&known) {
-                assert!(!told.contains(&digest), "{told}");
+            for digest in layer_digests(&known) {
+                assert!(!text.contains(&digest), "{text}");
             }
         }
         // An honest image of the same tars has a right to what was made of them.
-        let same = pull(&proxy, "public", "repacked");
-        assert_eq!(digests(&same), digests(&known), "{push:?}");
+        let same = proxy.converted("public", "repacked");
+        assert_eq!(layer_digests(&same), layer_digests(&known), "{push:?}");
     }
 }
 
@@ -164,12 +150,12 @@ fn a_row_that_names_another_chains_blob_is_a_miss_and_replaced() {
     let clean = tempfile::tempdir().unwrap();
     let options = ["--platform", "linux/amd64"];
     let proxy = Proxy::start(&registry.url(), clean.path(), &options);
-    let expected = digests(&pull(&proxy, "two", "1"));
+    let expected = layer_digests(&proxy.converted("two", "1"));
     proxy.stop();
 
     let data = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    let planted = pull(&proxy, "one", "1");
+    let planted = proxy.converted("one", "1");
     proxy.stop();
     let rows = index(data.path());
     for place in 0..2 {
@@ -187,7 +173,7 @@ fn a_row_that_names_another_chains_blob_is_a_miss_and_replaced() {
     }
     drop(rows);
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    assert_eq!(digests(&pull(&proxy, "two", "1")), expected);
+    assert_eq!(layer_digests(&proxy.converted("two", "1")), expected);
     assert!(proxy.log().contains("not this chain's"), "{}", proxy.log());
     proxy.stop();
     let found: String = index(data.path())
@@ -220,7 +206,7 @@ impl Earlier {
             std::fs::write(&path, bytes).unwrap();
             digest
         };
-        let now = digests(converted)[0].clone();
+        let now = layer_digests(converted)[0].clone();
         let blob = with_tag(
             &std::fs::read(path(&now)).unwrap(),
             "overlaybd-proxy/1 parent=none",
@@ -300,13 +286,13 @@ fn what_an_earlier_version_made_is_made_again_and_still_served_by_digest() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(sha256(&answer.body), path[path.rfind("sha256").unwrap()..]);
     }
-    assert_eq!(pull(&proxy, "app", "1"), expected);
+    assert_eq!(proxy.converted("app", "1"), expected);
     assert_eq!(
         proxy.metric("overlaybd_proxy_layers_converted_total"),
         Some(1)
     );
     proxy.stop();
-    // When they are gone, the node is told what to do.
+    // When they are gone, the error says what to do.
     let hex = earlier.layer.strip_prefix("sha256:").unwrap();
     std::fs::remove_file(data.path().join("blobs/sha256").join(&hex[..2]).join(hex)).unwrap();
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
@@ -316,7 +302,7 @@ fn what_an_earlier_version_made_is_made_again_and_still_served_by_digest() {
         answer.text().contains("pull the image by its tag again"),
         "{answer:?}"
     );
-    assert_eq!(pull(&proxy, "app", "1"), expected);
+    assert_eq!(proxy.converted("app", "1"), expected);
 }
 
 #[test]
@@ -328,7 +314,7 @@ fn a_pushed_tag_of_an_earlier_version_is_replaced() {
     let data = tempfile::tempdir().unwrap();
     let options = ["--push", "--platform", "linux/amd64"];
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    let expected = pull(&proxy, "app", "1");
+    let expected = proxy.converted("app", "1");
     proxy.stop();
     let earlier = Earlier::of(data.path(), "app", &expected);
     let hex = earlier.layer.strip_prefix("sha256:").unwrap();
@@ -344,7 +330,7 @@ fn a_pushed_tag_of_an_earlier_version_is_replaced() {
     assert_ne!(tagged(), expected);
 
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
-    assert_eq!(pull(&proxy, "app", "1"), expected);
+    assert_eq!(proxy.converted("app", "1"), expected);
     // The tag follows the answer.
     support::until::until("the tag names the image", || {
         (tagged() == expected).then_some(())

@@ -87,7 +87,7 @@ impl Place {
 }
 
 #[test]
-fn skopeo_pulls_and_pushes_and_is_told_who_it_does_not_trust() {
+fn skopeo_pulls_and_pushes_and_reports_an_untrusted_certificate() {
     if !have(&["skopeo"]) {
         return;
     }

@@ -17,16 +17,16 @@ const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
 /// What a client can tell of an answer: its status, its headers that mean something, its body.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct Recorded {
     status: u16,
     headers: BTreeMap<String, String>,
     body: String,
 }
 
-/// A client that writes down what it is told.
+/// A client that records its responses.
 struct Client {
     base: String,
-    told: Vec<(String, Told)>,
+    recorded: Vec<(String, Recorded)>,
 }
 
 impl Client {
@@ -70,12 +70,12 @@ impl Client {
             let here = location.starts_with('/') || location.starts_with(&self.base);
             kept.insert("location leads here".to_owned(), here.to_string());
         }
-        let told = Told {
+        let recorded = Recorded {
             status: answer.status,
             headers: kept,
             body: answer.text(),
         };
-        self.told.push((step.to_owned(), told));
+        self.recorded.push((step.to_owned(), recorded));
         answer
     }
 
@@ -109,10 +109,10 @@ fn with_digest(location: &str, digest: &str) -> String {
 }
 
 /// Every workflow, in a repository of its own.
-fn workflows(base: &str) -> Vec<(String, Told)> {
+fn workflows(base: &str) -> Vec<(String, Recorded)> {
     let mut client = Client {
         base: base.to_owned(),
-        told: Vec::new(),
+        recorded: Vec::new(),
     };
     let repo = "conformance/app";
     let blob = noise(1, 70_000);
@@ -272,11 +272,11 @@ fn workflows(base: &str) -> Vec<(String, Told)> {
     client.get("that too", &blob_url);
     client.send("delete what is gone", "DELETE", &blob_url, &[], b"");
     client.send("a method that is none", "PATCH", &by_digest, &[], b"");
-    client.told
+    client.recorded
 }
 
 #[test]
-fn every_workflow_is_answered_as_by_the_registry_itself() {
+fn every_workflow_of_the_distribution_spec_is_answered_as_by_the_registry() {
     let (Some(direct), Some(behind)) = (Registry::start(), Registry::start()) else {
         return;
     };
@@ -287,7 +287,7 @@ fn every_workflow_is_answered_as_by_the_registry_itself() {
     assert!(expected.len() > 55, "{} steps", expected.len());
     let good = expected
         .iter()
-        .filter(|(_, told)| told.status < 300)
+        .filter(|(_, recorded)| recorded.status < 300)
         .count();
     assert!(good > 30, "{good} of {} steps went well", expected.len());
     for ((step, expected), (_, found)) in expected.iter().zip(&found) {

@@ -173,7 +173,7 @@ fn complaints(proxy: &Proxy, digest: &str) -> usize {
 }
 
 #[test]
-fn what_was_damaged_while_the_proxy_was_down_is_made_again() {
+fn blobs_damaged_while_the_proxy_was_stopped_are_made_again() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -223,7 +223,7 @@ fn what_was_damaged_while_the_proxy_was_down_is_made_again() {
 }
 
 #[test]
-fn what_is_damaged_while_the_proxy_runs_is_made_again() {
+fn blobs_damaged_while_the_proxy_runs_are_made_again() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -254,7 +254,7 @@ fn what_is_damaged_while_the_proxy_runs_is_made_again() {
 }
 
 #[test]
-fn a_conversion_anew_replaces_a_damaged_file_of_the_same_size() {
+fn another_conversion_replaces_a_damaged_file_of_the_same_size() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -284,7 +284,7 @@ fn a_conversion_anew_replaces_a_damaged_file_of_the_same_size() {
 }
 
 #[test]
-fn a_conversion_on_top_of_a_layer_that_rotted_heals_it() {
+fn a_conversion_over_a_damaged_layer_repairs_it() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -326,7 +326,7 @@ fn a_conversion_on_top_of_a_layer_that_rotted_heals_it() {
 }
 
 #[test]
-fn the_scrubber_finds_what_rots_while_nobody_asks() {
+fn the_scrubber_finds_damage_in_unused_blobs() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -365,10 +365,10 @@ fn verify(data: &Path, more: &[&str]) -> (Option<i32>, String) {
         .args(more);
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let told = text(&output.stdout);
+    let printed = text(&output.stdout);
     (
         output.status.code(),
-        format!("{told}{}", text(&output.stderr)),
+        format!("{printed}{}", text(&output.stderr)),
     )
 }
 
@@ -382,18 +382,18 @@ fn store_verify_finds_damage_beside_the_proxy_and_without_it() {
     let options = ["--platform", "linux/amd64", "--scrub", "off"];
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
     let before = pull(&proxy, "app", "1_obd");
-    let (code, told) = verify(data.path(), &[]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, printed) = verify(data.path(), &[]);
+    assert_eq!(code, Some(0), "{printed}");
     assert!(
-        told.contains("verified 4 blobs") && told.contains("0 damaged"),
-        "{told}"
+        printed.contains("verified 4 blobs") && printed.contains("0 damaged"),
+        "{printed}"
     );
 
     let path = path_of(data.path(), before.part("layer"));
     rot(&path);
-    let (code, told) = verify(data.path(), &["--dry-run", "--json"]);
-    assert_eq!(code, Some(7), "{told}");
-    let events: Vec<Value> = told
+    let (code, printed) = verify(data.path(), &["--dry-run", "--json"]);
+    assert_eq!(code, Some(7), "{printed}");
+    let events: Vec<Value> = printed
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
@@ -405,12 +405,14 @@ fn store_verify_finds_damage_beside_the_proxy_and_without_it() {
     assert_eq!(events.last().unwrap()["damaged"], 1);
     assert!(path.exists());
 
-    let (code, told) = verify(data.path(), &[]);
-    assert_eq!(code, Some(7), "{told}");
-    let moved_to = told.lines().find_map(|line| line.split_once("; moved to "));
+    let (code, printed) = verify(data.path(), &[]);
+    assert_eq!(code, Some(7), "{printed}");
+    let moved_to = printed
+        .lines()
+        .find_map(|line| line.split_once("; moved to "));
     let (line, moved_to) = moved_to.unwrap();
-    assert!(line.contains(path.to_str().unwrap()), "{told}");
-    assert!(Path::new(moved_to).exists() && !path.exists(), "{told}");
+    assert!(line.contains(path.to_str().unwrap()), "{printed}");
+    assert!(Path::new(moved_to).exists() && !path.exists(), "{printed}");
     // The proxy may have it open for a moment.
     wait_until(&proxy, "the blob is made again", || {
         let pulled = try_pull(&proxy, "app", "1_obd");
@@ -422,19 +424,19 @@ fn store_verify_finds_damage_beside_the_proxy_and_without_it() {
     flip(&path);
     fs::remove_file(path_of(data.path(), &before.config)).unwrap();
     fs::create_dir(path_of(data.path(), &before.config)).unwrap();
-    let (code, told) = verify(data.path(), &["--quiet"]);
-    assert_eq!(code, Some(7), "{told}");
-    assert_eq!(told.lines().count(), 2, "{told}");
-    assert!(told.contains("it is a directory; moved to"), "{told}");
-    let (code, told) = verify(data.path(), &[]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, printed) = verify(data.path(), &["--quiet"]);
+    assert_eq!(code, Some(7), "{printed}");
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+    assert!(printed.contains("it is a directory; moved to"), "{printed}");
+    let (code, printed) = verify(data.path(), &[]);
+    assert_eq!(code, Some(0), "{printed}");
     let proxy = Proxy::start(&registry.url(), data.path(), &options);
     assert_eq!(pull(&proxy, "app", "1_obd"), before);
     proxy.stop();
 
     let empty = tempfile::tempdir().unwrap();
-    let (code, told) = verify(empty.path(), &[]);
-    assert_eq!(code, Some(2), "{told}");
-    assert!(told.contains("is no data directory"), "{told}");
+    let (code, printed) = verify(empty.path(), &[]);
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(printed.contains("is no data directory"), "{printed}");
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
 }

@@ -66,7 +66,7 @@ fn an_ed25519_account_keeps_the_index() {
 
 /// The client library signs a shortened text once in 256 logins, and the server refuses it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_password_of_an_ed25519_account_is_believed_every_time() {
+async fn every_login_of_an_ed25519_account_with_the_right_password_succeeds() {
     let prepared = tokio::task::spawn_blocking(|| {
         let database = Database::new(Server::shared()?);
         database.execute("INSTALL SONAME 'auth_ed25519'");

@@ -49,7 +49,7 @@ fn manifest(proxy: &Proxy, repo: &str, tag: &str) -> http::Answer {
 }
 
 #[test]
-fn tall_images_are_converted_at_once_and_read_meanwhile_with_few_descriptors() {
+fn images_of_many_layers_are_converted_and_read_with_few_descriptors() {
     const IMAGES: usize = 4;
     const LAYERS: usize = 120;
     let place = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ fn directory_of(data: &Path) -> Layout {
 }
 
 #[test]
-fn without_descriptors_all_that_needs_one_is_503_and_later_it_goes_on() {
+fn requests_without_free_descriptors_are_503_and_succeed_later() {
     if !support::have(&["prlimit"]) {
         return;
     }

@@ -1,4 +1,4 @@
-//! The ext4 engine through its front door, judged by e2fsck, the kernel and a second reader.
+//! The ext4 engine by its public interface, verified by e2fsck, the kernel and a second reader.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -6,9 +6,9 @@
 )]
 
 mod ext4_support;
-#[path = "layers/judges.rs"]
+#[path = "ext4_support/verifier.rs"]
 #[allow(dead_code)]
-mod judges;
+mod verifier;
 
 use ext4_support::model::Model;
 use ext4_support::{Lab, Layer, Rng, Tree, digest};
@@ -54,7 +54,7 @@ fn random_layers(base: &MemDevice, seed: u64, layers: u64, changes: u64, small_i
         let (code, said) = lab.e2fsck(&cold_disk);
         assert_eq!(code, 0, "seed {seed}, layer {layer}: {said}");
         let mut reread = Filesystem::open(cold_disk.clone()).unwrap();
-        judges::same(&reread.lines(), &warm_model.lines());
+        verifier::same(&reread.lines(), &warm_model.lines());
         // Nothing to do is nothing to write.
         let mut idle = Filesystem::open(Layer::over(cold_disk.clone())).unwrap();
         idle.flush().unwrap();
@@ -63,8 +63,8 @@ fn random_layers(base: &MemDevice, seed: u64, layers: u64, changes: u64, small_i
     }
     let (_, mut model) = from_memory.unwrap();
     let raw = lab.raw(&cold_disk);
-    if let Some(mount) = judges::Mount::new(&raw, &lab.path("mount")) {
-        judges::same(&judges::walk(mount.path()), &model.lines());
+    if let Some(mount) = verifier::Mount::new(&raw, &lab.path("mount")) {
+        verifier::same(&verifier::walk(mount.path()), &model.lines());
     }
 }
 
@@ -170,7 +170,7 @@ fn random_layers_on_filesystems_that_mke2fs_made_are_clean_and_as_expected() {
 }
 
 #[test]
-fn every_way_to_hash_names_is_the_kernels() {
+fn every_directory_hash_equals_the_kernels() {
     let lab = Lab::new();
     for (seed, flags) in (150..).zip([1, 2]) {
         for version in 0..3 {

@@ -6,9 +6,9 @@
 )]
 
 mod ext4_support;
-#[path = "layers/judges.rs"]
+#[path = "ext4_support/verifier.rs"]
 #[allow(dead_code)]
-mod judges;
+mod verifier;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -64,7 +64,7 @@ fn by_the_kernel(lab: &Lab, options: &[&str]) -> Option<MemDevice> {
 }
 
 #[test]
-fn what_the_kernel_wrote_is_read_and_changed() {
+fn filesystems_written_by_the_kernel_are_read_and_changed() {
     for (seed, options) in (0..).zip([
         &["-t", "ext4", "-b", "4096", "-O", "^has_journal"][..],
         &[
@@ -87,8 +87,8 @@ fn what_the_kernel_wrote_is_read_and_changed() {
         // Read as the kernel reads it.
         let mut fs = Filesystem::open(ReadOnly::new(disk.clone())).unwrap();
         let lines = fs.lines();
-        let mount = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")).unwrap();
-        judges::same(&lines, &judges::walk(mount.path()));
+        let mount = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")).unwrap();
+        verifier::same(&lines, &verifier::walk(mount.path()));
         drop(mount);
         // Changed: one of three loses what they share, the second everything.
         let mut fs = Filesystem::open(Layer::over(disk)).unwrap();
@@ -116,8 +116,8 @@ fn what_the_kernel_wrote_is_read_and_changed() {
         fs.flush().unwrap();
         let disk = fs.replace_device(Layer::over(MemDevice::new(0))).finish();
         lab.assert_clean(&disk);
-        let mount = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")).unwrap();
-        judges::same(&judges::walk(mount.path()), &model.lines());
+        let mount = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")).unwrap();
+        verifier::same(&verifier::walk(mount.path()), &model.lines());
         drop(mount);
         let mut fs = Filesystem::open(Layer::over(disk)).unwrap();
         for entry in fs.entries(2).unwrap() {
@@ -132,7 +132,7 @@ fn what_the_kernel_wrote_is_read_and_changed() {
 }
 
 #[test]
-fn another_reader_sees_the_same() {
+fn another_reader_reads_the_same_tree() {
     let mut fs = format(64 << 20);
     // That reader takes no times that begin with a set bit; small inodes' have none.
     let mut model = Model::of(&mut fs, true);
@@ -213,14 +213,14 @@ fn complaints(said: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_reference_s_filesystems_are_read_and_get_no_worse() {
+fn the_reference_s_filesystems_are_read_and_stay_clean() {
     let lab = Lab::new();
     for layers in 1..=3 {
         let disk = golden(layers, &lab);
         let before = complaints(&lab.e2fsck(&disk).1);
         let mut fs = Filesystem::open(Layer::over(disk.clone())).unwrap();
-        if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
-            judges::same(&fs.lines(), &judges::walk(mount.path()));
+        if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+            verifier::same(&fs.lines(), &verifier::walk(mount.path()));
         }
         let mut model = Model::of(&mut fs, false);
         let mut rng = Rng(layers as u64);
@@ -229,7 +229,7 @@ fn the_reference_s_filesystems_are_read_and_get_no_worse() {
         }
         fs.flush().unwrap();
         let disk = fs.replace_device(Layer::over(MemDevice::new(0))).finish();
-        judges::same(
+        verifier::same(
             &Filesystem::open(disk.clone()).unwrap().lines(),
             &model.lines(),
         );
@@ -294,7 +294,7 @@ fn features_that_are_not_known_are_refused_by_name() {
 }
 
 #[test]
-fn a_disk_that_is_open_for_reading_is_not_written() {
+fn a_disk_opened_for_reading_is_not_written() {
     let mut fs = format(16 << 20);
     write(&mut fs, 2, b"f", b"data");
     fs.flush().unwrap();
@@ -341,7 +341,7 @@ fn use_it(disk: MemDevice) -> Result<(), Error> {
 }
 
 #[test]
-fn damage_anywhere_in_the_metadata_is_an_error_and_no_more() {
+fn damaged_metadata_is_an_error_and_never_a_panic() {
     let started = Instant::now();
     let rounds = std::env::var("EXT4_FUZZ_ROUNDS").map_or(100, |n| n.parse().unwrap());
     let lab = Lab::new();

@@ -6,11 +6,11 @@
 )]
 
 mod ext4_support;
-#[path = "layers/judges.rs"]
-#[allow(dead_code)]
-mod judges;
 #[path = "support/overlaybd/mod.rs"]
 mod overlaybd;
+#[path = "ext4_support/verifier.rs"]
+#[allow(dead_code)]
+mod verifier;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -79,7 +79,7 @@ fn a_disk_of_any_size_is_formatted_and_clean() {
 }
 
 #[test]
-fn the_bitmaps_of_a_large_disk_are_all_that_is_written() {
+fn formatting_a_large_disk_writes_little_but_bitmaps() {
     let layer = Layer::over(MemDevice::new(1 << 40));
     let mut fs = Filesystem::format(layer, &FormatOptions::default()).unwrap();
     fs.flush().unwrap();
@@ -182,12 +182,12 @@ fn the_empty_filesystem_is_small_and_so_is_a_small_change() {
         assert!(size < 10 << 10, "{size}");
         let raw = lab.path("stack");
         export(&stack, &File::create(&raw).unwrap(), |_| {}).unwrap();
-        judges::e2fsck(&raw);
+        verifier::e2fsck(&raw);
     }
 }
 
 #[test]
-fn a_hundred_thousand_names_in_one_directory_come_and_go() {
+fn a_hundred_thousand_names_in_one_directory_are_added_and_removed() {
     let start = Instant::now();
     let lab = Lab::new();
     let mut fs = Filesystem::format(
@@ -228,7 +228,7 @@ fn a_hundred_thousand_names_in_one_directory_come_and_go() {
 }
 
 #[test]
-fn a_layer_of_more_metadata_than_is_kept_as_it_is_comes_out_right() {
+fn more_metadata_than_the_cache_holds_is_written_correctly() {
     let lab = Lab::new();
     let layer = Layer::over(MemDevice::new(64 << 30));
     let mut fs = Filesystem::format(layer, &FormatOptions::default()).unwrap();
@@ -303,7 +303,7 @@ fn an_index_of_several_levels_is_clean() {
 }
 
 #[test]
-fn a_directory_that_can_have_no_more_names_says_so() {
+fn a_full_directory_is_an_error() {
     let disk = Lab::new().mke2fs(
         256 << 20,
         &["-t", "ext4", "-b", "1024", "-O", "^has_journal"],
@@ -312,8 +312,8 @@ fn a_directory_that_can_have_no_more_names_says_so() {
     let target = fs.create(2, b"f", &NodeKind::Fifo, &plain()).unwrap();
     let mut error = None;
     for n in 0..65_000 {
-        if let Err(told) = fs.link(2, format!("{n:0>255}").as_bytes(), target) {
-            error = Some(told);
+        if let Err(refused) = fs.link(2, format!("{n:0>255}").as_bytes(), target) {
+            error = Some(refused);
             break;
         }
     }
@@ -417,8 +417,8 @@ fn symbolic_links_are_kept_to_the_byte_up_to_4095() {
             .unwrap();
         assert_eq!(fs.read_link(found.ino).unwrap(), *target);
     }
-    if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
-        judges::same(&judges::walk(mount.path()), &fs.lines());
+    if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+        verifier::same(&verifier::walk(mount.path()), &fs.lines());
     }
 }
 
@@ -481,9 +481,9 @@ fn attributes_of_any_size_that_fits_are_stored() {
     let disk = finish(fs);
     lab.assert_clean(&disk);
     let mut fs = Filesystem::open(disk.clone()).unwrap();
-    judges::same(&fs.lines(), &expected);
-    if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
-        judges::same(&judges::walk(mount.path()), &expected);
+    verifier::same(&fs.lines(), &expected);
+    if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+        verifier::same(&verifier::walk(mount.path()), &expected);
     }
     // And each in place of another.
     for n in 0..sets.len() {
@@ -499,7 +499,7 @@ fn attributes_of_any_size_that_fits_are_stored() {
     expected = fs.lines();
     let disk = finish(fs);
     lab.assert_clean(&disk);
-    judges::same(&Filesystem::open(disk).unwrap().lines(), &expected);
+    verifier::same(&Filesystem::open(disk).unwrap().lines(), &expected);
 
     for (xattrs, problem) in [
         (vec![pair("user.a", 4041)], "does not fit"),
@@ -522,7 +522,7 @@ fn attributes_of_any_size_that_fits_are_stored() {
 }
 
 #[test]
-fn devices_and_times_go_to_their_ends() {
+fn device_numbers_and_times_are_stored_up_to_their_limits() {
     let lab = Lab::new();
     let mut fs = format(16 << 20);
     for (n, (major, minor)) in [
@@ -569,8 +569,8 @@ fn devices_and_times_go_to_their_ends() {
     assert!(expected["/d5"].contains("4095,1048575"));
     let disk = finish(fs);
     lab.assert_clean(&disk);
-    if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
-        judges::same(&judges::walk(mount.path()), &expected);
+    if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+        verifier::same(&verifier::walk(mount.path()), &expected);
     }
     let mut fs = format(16 << 20);
     for (major, minor) in [(4096, 0), (0, 1 << 20)] {
@@ -581,7 +581,7 @@ fn devices_and_times_go_to_their_ends() {
 }
 
 #[test]
-fn a_file_in_many_pieces_has_a_tree_as_deep_as_it_takes() {
+fn a_fragmented_file_has_a_deep_extent_tree() {
     let lab = Lab::new();
     for block_size in ["1024", "4096"] {
         for csum in ["metadata_csum", "^metadata_csum"] {
@@ -617,7 +617,7 @@ fn a_file_in_many_pieces_has_a_tree_as_deep_as_it_takes() {
             fs.flush().unwrap();
             let mut disk = fs.replace_device(MemDevice::new(0));
             lab.assert_clean(&disk);
-            if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+            if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
                 for (name, _, data) in &inos {
                     assert!(
                         std::fs::read(mount.path().join(name)).unwrap() == *data,
@@ -642,7 +642,7 @@ fn a_file_in_many_pieces_has_a_tree_as_deep_as_it_takes() {
 }
 
 #[test]
-fn files_are_as_long_as_ext4_can_do_and_no_longer() {
+fn files_are_limited_to_the_maximum_of_ext4() {
     let lab = Lab::new();
     let mut fs = format(16 << 30);
     let most = (u64::from(u32::MAX)) * 4096;
@@ -687,7 +687,7 @@ fn files_are_as_long_as_ext4_can_do_and_no_longer() {
     fs.unlink(2, b"too long").unwrap();
     let disk = finish(fs);
     lab.assert_clean(&disk);
-    if let Some(mount) = judges::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
+    if let Some(mount) = verifier::Mount::new(&lab.raw(&disk), &lab.path("mount")) {
         for (name, size, blocks) in [
             ("5 GiB", 5 << 30, 5 << 21),
             ("most", most, 8),
@@ -707,7 +707,7 @@ fn files_are_as_long_as_ext4_can_do_and_no_longer() {
 }
 
 #[test]
-fn a_full_disk_says_so() {
+fn a_full_disk_is_an_error() {
     let mut fs = format(16 << 20);
     let mut n = 0;
     let error = loop {
@@ -777,7 +777,7 @@ fn a_full_disk_says_so() {
 }
 
 #[test]
-fn what_is_freed_in_a_layer_costs_it_nothing() {
+fn blocks_freed_in_the_same_layer_take_no_space() {
     let mut fs = format(256 << 20);
     fs.flush().unwrap();
     let disk = fs.replace_device(MemDevice::new(0));

@@ -19,7 +19,7 @@ use support::registry::Registry;
 use support::tar::Tar;
 use support::{http, noise, sha256};
 
-/// What a replica is told besides where it stands.
+/// Options of a replica besides its directory.
 fn options(dsn: &str) -> Vec<String> {
     let text = "--push --db-create --lease-ttl 3s --auth-cache-ttl 1s --platform linux/amd64";
     let mut options: Vec<String> = text.split(' ').map(str::to_owned).collect();
@@ -44,18 +44,6 @@ fn image(number: u64) -> Sealed {
     Image::gzip(&[shared, own]).seal()
 }
 
-#[track_caller]
-fn pull(proxy: &Proxy, repo: &str, tag: &str) -> serde_json::Value {
-    let answer = proxy.get(&format!("{repo}/manifests/{tag}_obd"));
-    assert_eq!(
-        answer.status,
-        200,
-        "{repo}:{tag}: {answer:?}\n{}",
-        proxy.log()
-    );
-    answer.json()
-}
-
 /// The digests of an image's layers, each pulled whole and verified.
 #[track_caller]
 fn layers(proxy: &Proxy, repo: &str, manifest: &serde_json::Value) -> Vec<String> {
@@ -71,7 +59,7 @@ fn layers(proxy: &Proxy, repo: &str, manifest: &serde_json::Value) -> Vec<String
 }
 
 #[test]
-fn three_replicas_convert_every_chain_once_between_them() {
+fn three_replicas_convert_every_chain_once() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::shared()) else {
         return;
     };
@@ -100,7 +88,7 @@ fn three_replicas_convert_every_chain_once_between_them() {
                         .collect();
                     names.rotate_left(place * 23);
                     let mine = names.into_iter().skip(lane).step_by(4);
-                    mine.map(|repo| (repo.clone(), pull(replica, &repo, "1")))
+                    mine.map(|repo| (repo.clone(), replica.converted(&repo, "1")))
                         .collect()
                 })
             })
@@ -168,7 +156,7 @@ fn a_dead_replicas_lease_is_taken_over() {
             assert!(begin.elapsed() < Duration::from_secs(30), "{}", first.log());
         }
         first.signal(Signal::SIGKILL);
-        let manifest = pull(&second, "big", "1");
+        let manifest = second.converted("big", "1");
         assert_eq!(layers(&second, "big", &manifest).len(), 1);
         assert!(
             doomed.join().unwrap(),
@@ -187,7 +175,7 @@ fn a_dead_replicas_lease_is_taken_over() {
 }
 
 #[test]
-fn a_database_that_goes_away_takes_no_cached_image_with_it() {
+fn cached_images_are_served_without_the_database() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::start(&[])) else {
         return;
     };
@@ -202,7 +190,7 @@ fn a_database_that_goes_away_takes_no_cached_image_with_it() {
     );
     let proxy = replica(&registry, data.path(), &dsn);
     let known: Vec<_> = (0..6)
-        .map(|number| pull(&proxy, &format!("app-{number}"), "1"))
+        .map(|number| proxy.converted(&format!("app-{number}"), "1"))
         .collect();
     for (number, manifest) in known.iter().enumerate() {
         layers(&proxy, &format!("app-{number}"), manifest);
@@ -218,7 +206,7 @@ fn a_database_that_goes_away_takes_no_cached_image_with_it() {
                     while !stop.load(Ordering::Relaxed) {
                         let number = (lane + pulled) % known.len();
                         let repo = format!("app-{number}");
-                        assert_eq!(pull(proxy, &repo, "1"), known[number]);
+                        assert_eq!(proxy.converted(&repo, "1"), known[number]);
                         layers(proxy, &repo, &known[number]);
                         pulled += 1;
                     }
@@ -253,7 +241,7 @@ fn a_database_that_goes_away_takes_no_cached_image_with_it() {
     });
     for number in 6..12 {
         let repo = format!("app-{number}");
-        let manifest = pull(&proxy, &repo, "1");
+        let manifest = proxy.converted(&repo, "1");
         layers(&proxy, &repo, &manifest);
     }
     assert_eq!(
@@ -265,7 +253,7 @@ fn a_database_that_goes_away_takes_no_cached_image_with_it() {
 }
 
 #[test]
-fn planted_rows_are_never_stacked_upon_and_stay_as_they_are() {
+fn false_rows_are_not_built_upon_and_not_changed() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::shared()) else {
         return;
     };
@@ -275,7 +263,7 @@ fn planted_rows_are_never_stacked_upon_and_stay_as_they_are() {
     let clean = Database::new(Arc::clone(&server));
     let clean_data = tempfile::tempdir().unwrap();
     let honest = replica(&registry, clean_data.path(), &clean.dsn());
-    let expected = pull(&honest, "clean", "1");
+    let expected = honest.converted("clean", "1");
     let clean_blob = expected["layers"][0]["digest"].as_str().unwrap().to_owned();
     honest.stop();
 
@@ -320,7 +308,7 @@ fn planted_rows_are_never_stacked_upon_and_stay_as_they_are() {
     let data = tempfile::tempdir().unwrap();
     let proxy = replica(&registry, data.path(), &database.dsn());
     for repo in ["missing", "foreign", "junk", "moved", "text"] {
-        let manifest = pull(&proxy, repo, "1");
+        let manifest = proxy.converted(repo, "1");
         assert_eq!(manifest["layers"], expected["layers"], "{repo}");
         layers(&proxy, repo, &manifest);
     }

@@ -18,7 +18,7 @@ use support::proxy::{Proxy, program};
 use support::pulled::Pulled;
 use support::tar::Tar;
 use support::walk::{Kind, Tree};
-use support::{judge, noise, run, unpack};
+use support::{noise, run, unpack, verifier};
 
 fn can_test() -> bool {
     support::is_root("unpacking with owners") && support::have(&["skopeo", "umoci", "e2fsck"])
@@ -113,7 +113,7 @@ fn zeroed(layers: &[Layer]) -> usize {
 #[track_caller]
 fn disk(blobs: &[PathBuf], scratch: &Path) -> PathBuf {
     let (theirs, ours) = (scratch.join("theirs"), scratch.join("ours"));
-    judge::disk(blobs, &theirs);
+    verifier::disk(blobs, &theirs);
     run(program()
         .args(["export", "--force", "--output"])
         .arg(&ours)
@@ -132,7 +132,7 @@ fn directories(tree: &Tree) -> BTreeSet<String> {
 }
 
 #[test]
-fn layers_that_free_blocks_below_are_taken_by_nodes_whatever_the_settings() {
+fn layers_that_free_blocks_below_keep_overlaybds_rules_with_all_settings() {
     if !can_test() {
         return;
     }
@@ -248,7 +248,7 @@ fn layer(changes: &[Option<Change>]) -> Vec<u8> {
 
 /// `OVERLAYBD_PROXY_TEST_STACKS=2000 cargo test --test freed_blocks random` is the long run.
 #[test]
-fn random_stacks_are_taken_by_nodes_and_read_as_their_sources() {
+fn random_stacks_keep_overlaybds_rules_and_equal_their_sources() {
     if !can_test() {
         return;
     }
@@ -291,7 +291,7 @@ fn random_stacks_are_taken_by_nodes_and_read_as_their_sources() {
         Stack::new(&layers).unwrap();
         disk(&blobs, scratch.path());
         let expected = unpack::umoci(layout.path(), "1");
-        let found = judge::tree(&blobs).unwrap();
+        let found = verifier::tree(&blobs).unwrap();
         found.assert_is(&expected, &directories(&expected), "a random stack");
         Ok(())
     });
@@ -301,7 +301,7 @@ fn random_stacks_are_taken_by_nodes_and_read_as_their_sources() {
 }
 
 #[test]
-fn a_layer_that_nodes_refuse_is_not_stacked_upon_and_made_again() {
+fn a_layer_that_overlaybd_refuses_is_converted_again() {
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("source"));
     let (_, tars) = shapes().pop().unwrap();
@@ -309,13 +309,13 @@ fn a_layer_that_nodes_refuse_is_not_stacked_upon_and_made_again() {
     let data = scratch.path().join("data");
     let convert = |name: &str| {
         let out = Layout::open(&scratch.path().join(name));
-        let told = run(program()
+        let output = run(program()
             .args(["convert", "--json", "--data-dir"])
             .arg(&data)
             .arg(format!("oci:{}:1", layout.path().display()))
             .arg(format!("oci:{}:1", out.path().display())));
-        let told = String::from_utf8(told.stdout).unwrap();
-        let done: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let done: serde_json::Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
         let count = |what: &str| done[what].as_u64().unwrap();
         (count("converted"), count("found"), out.manifest("1"))
     };

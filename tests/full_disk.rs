@@ -62,7 +62,7 @@ fn readiness(proxy: &Proxy) -> http::Answer {
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// `None`, said aloud, where nothing can be mounted.
+    /// `None`, and prints SKIPPED, where nothing can be mounted.
     fn new(size: &str) -> Option<Self> {
         if !support::is_root("a disk of its own") {
             return None;
@@ -126,7 +126,7 @@ fn layout(place: &Path) -> String {
 }
 
 #[test]
-fn a_disk_that_fills_inside_a_layer_is_507_with_a_time_to_ask_again() {
+fn a_disk_that_fills_during_a_layer_is_507_with_retry_after() {
     let Some(disk) = Disk::new("12m") else {
         return;
     };
@@ -161,7 +161,7 @@ fn a_file_that_may_not_grow_is_507_and_does_not_end_the_process() {
 }
 
 /// What a proxy does that is started on a disk that cannot be written, and then can.
-fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), mend: impl Fn()) {
+fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl Fn()) {
     let place = tempfile::tempdir().unwrap();
     let upstream = layout(place.path());
     let data = disk.path().join("data");
@@ -182,7 +182,7 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), mend: impl Fn
     let ready = readiness(&proxy);
     assert_eq!(ready.status, 503, "{ready:?}");
     assert_pulled(&proxy, "first_obd");
-    mend();
+    repair();
     until("conversions begin again", || {
         (manifest(&proxy, "second_obd").status == 200).then_some(())
     });
@@ -200,7 +200,7 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), mend: impl Fn
 }
 
 #[test]
-fn on_a_full_disk_what_is_there_is_served_and_conversions_begin_when_there_is_room() {
+fn on_a_full_disk_blobs_are_served_and_conversions_resume_when_there_is_space() {
     for is_killed in [false, true] {
         let Some(disk) = Disk::new("100m") else {
             return;
@@ -210,13 +210,13 @@ fn on_a_full_disk_what_is_there_is_served_and_conversions_begin_when_there_is_ro
 }
 
 #[test]
-fn on_a_read_only_disk_what_is_there_is_served_and_conversions_begin_when_it_can_be_written() {
+fn on_a_read_only_disk_blobs_are_served_and_conversions_resume_when_it_is_writable() {
     for is_killed in [false, true] {
         let Some(disk) = Disk::new("100m") else {
             return;
         };
-        let (spoil, mend) = (|| disk.remount("ro"), || disk.remount("rw"));
-        assert_recovers(&disk, is_killed, spoil, mend);
+        let (spoil, repair) = (|| disk.remount("ro"), || disk.remount("rw"));
+        assert_recovers(&disk, is_killed, spoil, repair);
     }
 }
 

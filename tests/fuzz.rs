@@ -106,7 +106,7 @@ macro_rules! tests {
     ($($target:ident)*) => {$(
         mod $target {
             #[test]
-            fn takes_its_corpus_and_damaged_copies_of_it() {
+            fn a_target_runs_on_its_corpus_and_on_damaged_copies() {
                 super::run(stringify!($target));
             }
         }

@@ -2,37 +2,16 @@
 
 mod support;
 
-use std::path::PathBuf;
-
+use support::bench::Bench;
 use support::image::{Flavour, Image, Packing, Sealed};
 use support::layout::Layout;
 use support::proxy::{self, Proxy};
 use support::tar::{self, Entry, Tar};
 
-/// A proxy before a layout that is filled as the test goes.
-struct Bench {
-    layout: Layout,
-    proxy: Proxy,
-    data: PathBuf,
-    _scratch: tempfile::TempDir,
-}
+/// What is refused is refused by a conversion that was waited for.
+const PATIENT: [&str; 4] = ["--hold", "60s", "--on-timeout", "busy"];
 
 impl Bench {
-    fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&scratch.path().join("images"));
-        let data = scratch.path().join("data");
-        let upstream = format!("oci:{}", layout.path().display());
-        let options = ["--hold", "60s", "--on-timeout", "busy"];
-        let proxy = Proxy::start(&upstream, &data, &options);
-        Self {
-            layout,
-            proxy,
-            data,
-            _scratch: scratch,
-        }
-    }
-
     /// Pulls an image, which must be refused as broken, with this in the text.
     #[track_caller]
     fn refuses(&self, tag: &str, image: &Sealed, part: &str) {
@@ -69,8 +48,8 @@ fn chain(levels: usize) -> String {
 }
 
 #[test]
-fn a_chain_of_directories_deeper_than_a_path_reaches_is_refused() {
-    let bench = Bench::new();
+fn directories_nested_deeper_than_path_max_are_refused() {
+    let bench = Bench::new(&PATIENT);
     // 2,048 directories are what a path of 4,095 bytes names.
     let whiteout = Tar::new()
         .dir(&format!("{}/new/", chain(2046)))
@@ -94,8 +73,8 @@ fn a_chain_of_directories_deeper_than_a_path_reaches_is_refused() {
 }
 
 #[test]
-fn a_path_is_no_longer_behind_links_than_it_may_be_without() {
-    let bench = Bench::new();
+fn a_path_through_links_is_limited_as_any_path() {
+    let bench = Bench::new(&PATIENT);
     let half = chain(1024);
     let tar = |below: &str| {
         Tar::new()
@@ -121,8 +100,8 @@ fn a_path_is_no_longer_behind_links_than_it_may_be_without() {
 }
 
 #[test]
-fn as_many_links_are_followed_as_the_kernel_follows() {
-    let bench = Bench::new();
+fn as_many_symbolic_links_are_followed_as_in_the_kernel() {
+    let bench = Bench::new(&PATIENT);
     let tar = |count: usize| {
         let mut tar = Tar::new().dir("d/").soft("l1", "d");
         for number in 2..=count {
@@ -151,8 +130,8 @@ fn winding(links: usize, end: &str) -> Tar {
 }
 
 #[test]
-fn what_a_link_leads_to_is_found_once() {
-    let bench = Bench::new();
+fn the_target_of_a_link_is_resolved_once() {
+    let bench = Bench::new(&PATIENT);
     // 300 entries behind 40 links of 1,600 parts: 19 million steps if each is walked.
     let mut tar = winding(40, "end");
     for number in 0..300 {
@@ -177,8 +156,8 @@ fn what_a_link_leads_to_is_found_once() {
 }
 
 #[test]
-fn a_layer_whose_names_cost_more_than_its_entries_warrant_is_refused() {
-    let bench = Bench::new();
+fn a_layer_with_excessive_path_resolution_is_refused() {
+    let bench = Bench::new(&PATIENT);
     let part = "than are followed";
     // What is known of links is of no use once one was replaced.
     let mut tar = winding(40, "end");
@@ -218,9 +197,9 @@ fn a_layer_whose_names_cost_more_than_its_entries_warrant_is_refused() {
 }
 
 #[test]
-fn metadata_that_is_looked_at_once_does_not_stay_in_memory() {
+fn metadata_that_is_read_once_does_not_stay_in_memory() {
     const DIRECTORIES: u32 = 100_000;
-    let bench = Bench::new();
+    let bench = Bench::new(&PATIENT);
     let mut tar = Tar::new();
     for number in 0..DIRECTORIES {
         tar = tar.dir(&format!("{}/{number}/", number / 1000));
@@ -236,7 +215,7 @@ fn metadata_that_is_looked_at_once_does_not_stay_in_memory() {
 }
 
 #[test]
-fn copies_of_files_with_too_many_links_are_at_most_what_the_disk_holds() {
+fn copies_of_files_with_too_many_links_are_limited_by_the_disk() {
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("images"));
     let mut lower = Tar::new().file("file", vec![7; 40 << 20]);
@@ -266,8 +245,8 @@ fn copies_of_files_with_too_many_links_are_at_most_what_the_disk_holds() {
 }
 
 #[test]
-fn a_tar_whose_first_name_spells_a_compression_is_a_tar() {
-    let bench = Bench::new();
+fn a_tar_whose_first_name_begins_with_a_magic_number_is_a_tar() {
+    let bench = Bench::new(&PATIENT);
     let names: [&[u8]; 5] = [
         b"BZh91AY",
         b"\xfd7zXZ",

@@ -6,6 +6,7 @@ mod support;
 use std::process::Output;
 
 use serde_json::{Value, json};
+use support::bench::Bench;
 use support::image::{Blob, Flavour, Image, Packing, Sealed, index};
 use support::layout::Layout;
 use support::proxy::{Proxy, program};
@@ -24,26 +25,7 @@ fn image(seed: u64) -> Image {
     Image::gzip(&[tar(seed)])
 }
 
-/// A layout that is filled as the test goes, and a proxy before it.
-struct Bench {
-    layout: Layout,
-    proxy: Proxy,
-    scratch: tempfile::TempDir,
-}
-
 impl Bench {
-    fn new(more: &[&str]) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = Layout::create(&scratch.path().join("images"));
-        let upstream = format!("oci:{}", layout.path().display());
-        let proxy = Proxy::start(&upstream, &scratch.path().join("data"), more);
-        Self {
-            layout,
-            proxy,
-            scratch,
-        }
-    }
-
     fn store(&self, image: &Sealed) -> Value {
         self.layout.store(image);
         json!({
@@ -149,7 +131,7 @@ fn an_index_in_an_index_keeps_its_shape_and_hands_its_platform_down() {
 }
 
 #[test]
-fn indexes_that_are_nested_without_end_are_refused() {
+fn endlessly_nested_indexes_are_refused() {
     let bench = Bench::new(&[]);
     let mut document = index(Flavour::Oci, &[bench.store(&image(1).seal())]);
     for _ in 0..5 {
@@ -227,7 +209,7 @@ fn odd_entries(bench: &Bench) -> Vec<(&'static str, Value)> {
 }
 
 #[test]
-fn an_entry_that_is_no_image_to_convert_never_decides() {
+fn index_entries_that_are_no_container_images_are_kept() {
     let bench = Bench::new(&["--platform", "all"]);
     let good = with_platform(bench.store(&image(1).seal()), "linux", "amd64");
     for (number, (name, odd)) in odd_entries(&bench).into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The layers inside the modules of `src/format`: a module uses only those below it.
+//! Which modules use which, inside `src/format`, `src/server`, `src/registry` and `src/check`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -354,33 +354,29 @@ fn methods_of_a_type_of_another_module_are_found() {
     assert_eq!(foreign, ["There"]);
 }
 
-/// The modules of `crate::server` by their paths, and which of them each names.
-fn server_imports() -> Vec<(String, Vec<String>)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server");
-    let texts: Vec<(String, String)> = sources(&root)
-        .into_iter()
-        .map(|file| {
-            let text = code(&std::fs::read_to_string(&file).unwrap());
-            let below = file.strip_prefix(&root).unwrap().with_extension("");
-            let name = below.to_str().unwrap().replace('/', "::");
-            let name = name.strip_suffix("::mod").unwrap_or(&name).to_owned();
-            (name, text)
-        })
-        .filter(|(name, _)| name != "mod")
-        .collect();
-    let names: HashSet<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
-    let found = texts.iter().map(|(name, text)| {
-        let used = text.split("crate::server::").skip(1).filter_map(|rest| {
-            let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-            let path: String = rest.chars().take_while(|c| is_path(*c)).collect();
-            let mut path = path.trim_end_matches(':');
+/// The modules of `crate::PARENT` by their paths, and which of them each names.
+fn imports(parent: &[&str]) -> Vec<(String, Vec<String>)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let directory = src.join(parent.join("/"));
+    let files = sources(&directory).into_iter().map(|file| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        (file.strip_prefix(&src).unwrap().to_owned(), text)
+    });
+    let files: Vec<(PathBuf, String)> = files.collect();
+    let names: HashSet<Vec<&str>> = files.iter().map(|(path, _)| place(path)).collect();
+    let is_inner = |path: &&(PathBuf, String)| place(&path.0) != parent;
+    let found = files.iter().filter(is_inner).map(|(path, text)| {
+        let own = place(path);
+        let used = uses(text, &own).into_iter().filter_map(|used| {
+            let mut used: Vec<&str> = used.iter().map(String::as_str).collect();
             // The longest part that is a module.
-            while !names.contains(path) {
-                path = path.rsplit_once("::")?.0;
+            while used.len() > parent.len() && !names.contains(&used) {
+                used.pop();
             }
-            Some(path.to_owned())
+            let is_inner = used.len() > parent.len() && used.starts_with(parent);
+            (is_inner && used != own).then(|| used.join("::"))
         });
-        (name.clone(), used.filter(|used| used != name).collect())
+        (own.join("::"), used.collect())
     });
     found.collect()
 }
@@ -398,12 +394,50 @@ fn in_circles(mut modules: Vec<(String, Vec<String>)>) -> Vec<String> {
 }
 
 #[test]
-fn files_of_the_server_import_each_other_in_one_direction() {
-    let modules = server_imports();
-    assert!(modules.len() > 40, "{} modules", modules.len());
-    let imports: usize = modules.iter().map(|(_, used)| used.len()).sum();
-    assert!(imports > 100, "{imports} imports");
-    assert_eq!(in_circles(modules), Vec::<String>::new());
+fn modules_import_each_other_without_circles() {
+    for (parent, least) in [
+        (&["server"][..], 40),
+        (&["check"], 15),
+        (&["format", "tar"], 5),
+        (&["registry", "client"], 20),
+    ] {
+        let modules = imports(parent);
+        let count = modules.len();
+        assert!(count > least, "{parent:?}: {count} modules");
+        let imports: usize = modules.iter().map(|(_, used)| used.len()).sum();
+        assert!(imports > count, "{parent:?}: {imports} imports");
+        assert_eq!(in_circles(modules), Vec::<String>::new(), "{parent:?}");
+    }
+}
+
+/// All that `crate::check`, which verifies the converter, uses of the rest of the program: no
+/// code of the conversion, and of the formats only the reader of blobs.
+const USED_BY_CHECK: [&str; 2] = ["oci", "registry"];
+const FORMAT_USED_BY_CHECK: [&str; 6] = [
+    "format::blob::BlobError",
+    "format::blob::LayerBlob",
+    "format::blob::Stack",
+    "format::blob::StackError",
+    "format::block::BlockDevice",
+    "format::block::FileDevice",
+];
+
+#[test]
+fn check_uses_nothing_of_the_conversion() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut unseen: HashSet<&str> = FORMAT_USED_BY_CHECK.into();
+    for file in sources(&src.join("check")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for used in uses(&text, &place(file.strip_prefix(&src).unwrap())) {
+            let path = used.join("::");
+            let is_allowed = used[0] == "check"
+                || USED_BY_CHECK.contains(&used[0].as_str())
+                || FORMAT_USED_BY_CHECK.contains(&path.as_str());
+            assert!(is_allowed, "{} uses {path}", file.display());
+            unseen.remove(path.as_str());
+        }
+    }
+    assert!(unseen.is_empty(), "not used: {unseen:?}");
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn as_containerd_has_it(mut tree: Tree, writer: &str) -> Tree {
 }
 
 #[test]
-fn a_directory_arrives_as_it_is_whoever_wrote_the_tar() {
+fn a_directory_packed_by_any_tool_is_converted_unchanged() {
     if !can_test() {
         return;
     }
@@ -327,7 +327,7 @@ fn a_directory_arrives_as_it_is_whoever_wrote_the_tar() {
 }
 
 #[test]
-fn a_file_over_4_gib_arrives_whole() {
+fn a_file_over_4_gib_is_converted_unchanged() {
     if !can_test() {
         return;
     }
@@ -369,7 +369,7 @@ fn with_base256(mut entry: Entry<'_>, fields: &[(std::ops::Range<usize>, i64)]) 
 }
 
 #[test]
-fn headers_of_every_make_are_read() {
+fn headers_of_every_tar_format_are_read() {
     if !can_test() {
         return;
     }
@@ -703,13 +703,13 @@ fn layers_over_each_other_follow_the_image_spec_s_rules() {
         .map(str::to_owned)
         .into();
     let lines = found.differences(&umoci, &any_mtime);
-    let told = |line: &&String| {
+    let is_unexpected = |line: &&String| {
         !DIFFERENT
             .iter()
             .any(|path| line.starts_with(&format!("{path}:")))
     };
-    let untold: Vec<_> = lines.iter().filter(told).collect();
-    assert!(untold.is_empty(), "beside umoci: {untold:#?}");
+    let unexpected: Vec<_> = lines.iter().filter(is_unexpected).collect();
+    assert!(unexpected.is_empty(), "beside umoci: {unexpected:#?}");
 }
 
 /// Where umoci goes by other rules, which the list above decides instead.
@@ -717,7 +717,7 @@ fn layers_over_each_other_follow_the_image_spec_s_rules() {
 const DIFFERENT: [&str; 2] = ["/first", "/second"];
 
 #[test]
-fn a_directory_of_100_000_names_arrives_and_loses_some() {
+fn a_directory_of_100_000_names_is_converted_and_some_are_removed() {
     if !can_test() {
         return;
     }

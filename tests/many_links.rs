@@ -11,10 +11,10 @@ use support::proxy::{Proxy, program};
 use support::pulled::Pulled;
 use support::tar::{self, Entry, Tar};
 use support::walk::{Kind, Tree};
-use support::{judge, noise, sha256};
+use support::{noise, sha256, verifier};
 
-/// Names of one file that ext4 counts.
-const MOST: u64 = 65_000;
+/// Hard links that ext4 counts of one file.
+const MAX_LINKS: u64 = 65_000;
 
 fn can_test() -> bool {
     support::is_root("mounts") && support::have(&["skopeo", "e2fsck"])
@@ -22,7 +22,7 @@ fn can_test() -> bool {
 
 /// Converts these layers, and has `check` compare the image with its source.
 #[track_caller]
-fn convert<T>(tars: &[Vec<u8>], judge: impl FnOnce(&Pulled) -> T) -> T {
+fn convert<T>(tars: &[Vec<u8>], inspect: impl FnOnce(&Pulled) -> T) -> T {
     let scratch = tempfile::tempdir().unwrap();
     let source = Layout::create(&scratch.path().join("source"));
     let layers: Vec<_> = tars.iter().map(|tar| (&tar[..], Packing::Zstd)).collect();
@@ -35,7 +35,7 @@ fn convert<T>(tars: &[Vec<u8>], judge: impl FnOnce(&Pulled) -> T) -> T {
     let mut check: Command = program();
     check.arg("check").arg(image(&out, "1_obd"));
     support::run(check.arg("--source").arg(image(source.path(), "1")));
-    judge(&pulled)
+    inspect(&pulled)
 }
 
 /// The kernel's view of these layers.
@@ -59,7 +59,7 @@ fn groups(tree: &Tree, size: u64, digest: &str) -> Vec<u64> {
         let file = node.links.as_ref().map_or(path, |(first, _)| first);
         *groups.entry(file.clone()).or_default() += 1;
         let count = node.links.as_ref().map_or(1, |(_, count)| *count);
-        assert!(count <= MOST, "{path}: {count}");
+        assert!(count <= MAX_LINKS, "{path}: {count}");
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     groups.sort_unstable_by(|a, b| b.cmp(a));
@@ -79,11 +79,11 @@ fn over_65_000_links_to_a_file_of_the_same_layer_make_two_files() {
     let mut data = noise(1, 20_000);
     data[4096..8192].fill(0);
     let mut tar = Tar::new().file("link", &data);
-    for number in 1..MOST + 10 {
+    for number in 1..MAX_LINKS + 10 {
         tar = tar.hard(&format!("links/{number}"), "link");
     }
     let tree = converted(&[tar.finish()]);
-    assert_eq!(groups(&tree, 20_000, &digest(&data)), [MOST, 10]);
+    assert_eq!(groups(&tree, 20_000, &digest(&data)), [MAX_LINKS, 10]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn over_65_000_links_across_layers_make_two_files_and_holes_stay() {
         .pax("GNU.sparse.numblocks", "2")
         .pax("GNU.sparse.map", format!("4096,4096,{},4096", 48 << 10));
     let mut lower = Tar::new().entry(sparse);
-    for number in 1..MOST - 5 {
+    for number in 1..MAX_LINKS - 5 {
         lower = lower.hard(&format!("links/{number}"), "link");
     }
     let mut upper = Tar::new();
@@ -119,7 +119,7 @@ fn over_65_000_links_across_layers_make_two_files_and_holes_stay() {
         top = top.hard(&format!("links/most-{number}"), "links/more-19");
     }
     let tree = converted(&[lower.finish(), upper.finish(), top.finish()]);
-    assert_eq!(groups(&tree, 64 << 10, &digest(&whole)), [MOST, 19]);
+    assert_eq!(groups(&tree, 64 << 10, &digest(&whole)), [MAX_LINKS, 19]);
 }
 
 #[test]
@@ -130,12 +130,12 @@ fn over_65_000_links_to_a_device_or_a_symbolic_link_make_two() {
     let mut device = Entry::new(tar::CHAR, "null");
     device.device = (1, 3);
     let mut tar = Tar::new().entry(device).soft("soft", "null");
-    for number in 1..=MOST {
+    for number in 1..=MAX_LINKS {
         tar = tar.hard(&format!("nulls/{number}"), "null");
         tar = tar.hard(&format!("softs/{number}"), "soft");
     }
     let tree = converted(&[tar.finish()]);
-    let last = |name: &str| tree.node(&format!("/{name}/{MOST}"));
+    let last = |name: &str| tree.node(&format!("/{name}/{MAX_LINKS}"));
     assert_eq!(last("nulls").kind, tree.node("/null").kind);
     assert_eq!(last("softs").kind, tree.node("/soft").kind);
     for name in ["nulls", "softs"] {
@@ -144,13 +144,13 @@ fn over_65_000_links_to_a_device_or_a_symbolic_link_make_two() {
 }
 
 #[test]
-fn over_65_000_directories_in_one_arrive_and_go() {
+fn over_65_000_directories_in_one_are_created_and_removed() {
     if !can_test() {
         return;
     }
     let name = |number: u64| format!("many/{number}");
     let mut lower = Tar::new().dir("many/");
-    for number in 0..MOST + 10 {
+    for number in 0..MAX_LINKS + 10 {
         lower = lower.dir(&name(number));
     }
     let mut upper = Tar::new();
@@ -168,11 +168,11 @@ fn over_65_000_directories_in_one_arrive_and_go() {
         let scratch = tempfile::tempdir().unwrap();
         let raw = scratch.path().join("raw");
         for count in 1..=2 {
-            judge::disk(&pulled.layers[..count], &raw);
-            judge::e2fsck(&raw).unwrap();
+            verifier::disk(&pulled.layers[..count], &raw);
+            verifier::e2fsck(&raw).unwrap();
         }
-        let mount = judge::Mount::new(&raw, &scratch.path().join("mount"));
+        let mount = verifier::Mount::new(&raw, &scratch.path().join("mount"));
         let names = std::fs::read_dir(mount.path().join("many")).unwrap();
-        assert_eq!(names.count() as u64, MOST + 10 - 23);
+        assert_eq!(names.count() as u64, MAX_LINKS + 10 - 23);
     });
 }

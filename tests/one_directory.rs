@@ -96,7 +96,7 @@ fn digests(data: &Path, table: &str, column: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_index_forgets_blobs_that_were_evicted_and_what_was_evicted_can_be_had() {
+fn rows_of_evicted_blobs_are_removed_and_the_blobs_are_made_again() {
     const IMAGES: u64 = 8;
     let place = tempfile::tempdir().unwrap();
     let layout = Layout::create(&place.path().join("images"));

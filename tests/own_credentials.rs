@@ -1,4 +1,4 @@
-//! The program's own credentials: what may be done with them, and what is told of them.
+//! The program's own credentials: what may be done with them, and what is disclosed of them.
 
 mod registry_support;
 mod support;
@@ -71,7 +71,7 @@ fn statuses(steps: &[(&str, u16)]) -> Vec<(String, u16)> {
 }
 
 #[test]
-fn nobody_writes_with_the_proxys_credentials_unless_that_is_allowed() {
+fn writes_with_the_proxys_credentials_need_the_option() {
     let Some(registry) = registry() else {
         return;
     };
@@ -150,7 +150,7 @@ fn nobody_writes_with_the_proxys_credentials_unless_that_is_allowed() {
 }
 
 #[test]
-fn clients_that_are_known_write_without_the_option_and_are_not_warned_of() {
+fn authenticated_clients_write_without_the_option_and_without_a_warning() {
     let Some(registry) = registry() else {
         return;
     };
@@ -175,7 +175,7 @@ fn clients_that_are_known_write_without_the_option_and_are_not_warned_of() {
 }
 
 #[test]
-fn a_read_only_proxy_says_that_it_only_reads() {
+fn a_read_only_proxy_logs_that_it_is_read_only() {
     let Some(registry) = registry() else {
         return;
     };
@@ -189,7 +189,7 @@ fn a_read_only_proxy_says_that_it_only_reads() {
 }
 
 #[test]
-fn what_an_error_does_not_tell_its_log_does() {
+fn details_withheld_from_clients_are_logged() {
     let data = tempfile::tempdir().unwrap();
     let layout = data.path().join("layout");
     let made = support::layout::Layout::create(&layout);
@@ -210,7 +210,7 @@ fn what_an_error_does_not_tell_its_log_does() {
 }
 
 #[test]
-fn a_push_that_is_refused_to_the_proxy_is_not_the_clients_to_mend() {
+fn a_push_refused_to_the_proxys_credentials_is_not_401_for_the_client() {
     let (Some(open), Some(guarded)) = (Registry::start(), registry()) else {
         return;
     };

@@ -145,7 +145,7 @@ fn the_second_conversion_between_two_guarded_registries_converts_nothing() {
 }
 
 #[test]
-fn a_warm_up_that_is_killed_goes_on_where_it_was() {
+fn a_killed_warm_up_resumes() {
     const IMAGES: usize = 50;
     let Some(registry) = Registry::start() else {
         return;
@@ -170,16 +170,16 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
     };
     let mut killed = warm().stdout(Stdio::piped()).spawn().unwrap();
     let mut events = BufReader::new(killed.stdout.take().unwrap()).lines();
-    let mut told = BTreeSet::new();
-    while told.len() < IMAGES / 2 {
+    let mut reported = BTreeSet::new();
+    while reported.len() < IMAGES / 2 {
         let line = events.next().expect("it ended too early for this test");
-        told.extend(warmed(&line.unwrap(), "converted"));
+        reported.extend(warmed(&line.unwrap(), "converted"));
     }
     killed.kill().unwrap();
     killed.wait().unwrap();
     let layers = rows(&data, "overlaybd_proxy_chains");
     let manifests = rows(&data, "overlaybd_proxy_manifests");
-    assert!(told.len() <= manifests, "told of what is not recorded");
+    assert!(reported.len() <= manifests, "reported what is not recorded");
     assert!(layers < 2 * IMAGES, "{layers}");
     let output = run(&mut warm()).stdout;
     let summary = last_event(&output);
@@ -189,7 +189,7 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
         .lines()
         .filter_map(|line| warmed(line, "found"))
         .collect();
-    assert!(found.is_superset(&told), "{told:?} {found:?}");
+    assert!(found.is_superset(&reported), "{reported:?} {found:?}");
     // Of an image in the works all layers may have been recorded, only its manifest not.
     let in_the_works = found.len() - manifests;
     assert!(in_the_works <= 2, "{found:?} for {manifests} manifests");
@@ -213,7 +213,7 @@ fn a_warm_up_that_is_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_small_image_does_not_queue_behind_big_ones() {
+fn a_small_image_does_not_wait_for_big_ones() {
     const BIG: u64 = 3;
     let Some(registry) = Registry::start() else {
         return;

@@ -1,5 +1,5 @@
-//! The main job through the front door: a stock registry behind, a stock client before, and
-//! what comes out judged by e2fsck, the kernel and other people's extractors.
+//! A pull, end to end: a stock registry behind, a stock client in front, and the converted image
+//! verified by e2fsck, the kernel and other extractors.
 
 mod support;
 
@@ -90,16 +90,7 @@ fn expected(layers: &[Vec<u8>]) -> Option<Tree> {
     let layout = Layout::create(&scratch.path().join("layout"));
     layout.add("source", &Image::gzip(layers).seal());
     let umoci = unpack::umoci(layout.path(), "source");
-    let files: Vec<PathBuf> = layers
-        .iter()
-        .enumerate()
-        .map(|(number, tar)| {
-            let path = scratch.path().join(format!("{number}.tar"));
-            fs::write(&path, tar).unwrap();
-            path
-        })
-        .collect();
-    let gnu = unpack::gnu_tar(&files);
+    let gnu = unpack::gnu_tar_of(layers);
     umoci.assert_is(&gnu, &BTreeSet::new(), "umoci beside GNU tar");
     Some(gnu)
 }
@@ -141,7 +132,7 @@ fn registry_with(image: &Sealed, scratch: &Path) -> Option<Registry> {
 }
 
 #[test]
-fn what_is_pulled_is_file_by_file_the_source_however_it_was_packed() {
+fn a_pulled_image_equals_its_source_in_every_packing() {
     let scratch = tempfile::tempdir().unwrap();
     let image = mixed();
     let Some(registry) = registry_with(&image.seal(), scratch.path()) else {
@@ -191,7 +182,7 @@ fn a_docker_image_stays_a_docker_image() {
 }
 
 #[test]
-fn what_docker_s_schema_2_becomes_with_skopeo_is_converted_too() {
+fn an_image_that_skopeo_made_of_schema_2_is_converted() {
     let scratch = tempfile::tempdir().unwrap();
     let layers = layers();
     let image = Image::gzip(&layers).seal();
@@ -296,7 +287,7 @@ fn an_index_keeps_other_platforms_and_loses_its_attestations() {
 }
 
 #[test]
-fn two_hundred_clients_at_once_make_one_conversion() {
+fn two_hundred_concurrent_clients_cause_one_conversion() {
     let scratch = tempfile::tempdir().unwrap();
     let image = mixed().seal();
     let Some(registry) = registry_with(&image, scratch.path()) else {
@@ -371,7 +362,7 @@ fn a_restart_serves_what_was_converted_without_converting_or_downloading() {
 }
 
 #[test]
-fn neither_the_run_nor_the_threads_decide_a_byte() {
+fn bytes_depend_neither_on_the_run_nor_on_the_number_of_threads() {
     let scratch = tempfile::tempdir().unwrap();
     let image = mixed().seal();
     let Some(registry) = registry_with(&image, scratch.path()) else {
@@ -420,7 +411,7 @@ fn a_layout_directory_is_an_upstream_like_another() {
 }
 
 #[test]
-fn plain_tags_and_their_blobs_pass_through_to_the_byte() {
+fn plain_tags_and_their_blobs_pass_through_unchanged() {
     let scratch = tempfile::tempdir().unwrap();
     let image = mixed().seal();
     let Some(registry) = registry_with(&image, scratch.path()) else {

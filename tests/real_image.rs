@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::image::{Flavour, Image, Packing};
-use support::judge::unmount;
 use support::layout::Layout;
 use support::proxy::Proxy;
 use support::pulled::Pulled;
 use support::registry::Registry;
+use support::verifier::unmount;
 use support::walk::{Kind, Tree};
 use support::{run, skopeo};
 
@@ -282,7 +282,7 @@ fn without_links(mut tree: Tree) -> Tree {
 }
 
 #[test]
-fn a_debian_with_packages_added_and_removed_arrives_file_by_file() {
+fn a_debian_image_with_packages_added_and_removed_equals_its_source() {
     let Some(debian) = Debian::get() else { return };
     let Some(registry) = Registry::start() else {
         return;
@@ -337,7 +337,7 @@ fn a_debian_with_packages_added_and_removed_arrives_file_by_file() {
 
     // Every layer on its own is what the overlay was at that time.
     for count in 1..4 {
-        let tree = support::judge::tree(&pulled.layers[..count]).unwrap();
+        let tree = support::verifier::tree(&pulled.layers[..count]).unwrap();
         let expected = without_links(debian.overlay(count));
         without_links(tree).assert_is(&expected, &root, &format!("{count} layers"));
     }

@@ -8,38 +8,18 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use overlaybd_proxy::oci::media_type::{MANIFEST_ACCEPT, OCI_INDEX, OCI_MANIFEST};
+use overlaybd_proxy::oci::media_type::{OCI_INDEX, OCI_MANIFEST};
 use overlaybd_proxy::oci::{Digest, Selector};
 use overlaybd_proxy::registry::{
-    Authorization, BlobSource, Body, Error, ForwardOptions, Pushed, RegistryConfig, UploadMode,
-    Upstream, body,
+    Authorization, BlobSource, Error, ForwardOptions, Pushed, RegistryConfig, UploadMode, Upstream,
+    body,
 };
-use registry_support::{DockerRegistry, noise, push_image, quick, repo, tag};
+use registry_support::{DockerRegistry, blob, get, noise, push_image, quick, repo, tag, text};
 
 const OWN: Authorization = Authorization::Own;
 
-async fn blob(upstream: &Upstream, name: &str, bytes: &Bytes) -> Result<Vec<u8>, Error> {
-    let digest = Digest::of(bytes);
-    let size = bytes.len() as u64;
-    let stream = upstream.blob(&repo(name), &digest, size, &OWN).await?;
-    let chunks: Vec<Bytes> = stream.try_collect().await?;
-    Ok(chunks.concat())
-}
-
-fn get(path: &str) -> Request<Body> {
-    Request::get(path)
-        .header(header::ACCEPT, MANIFEST_ACCEPT)
-        .body(body::empty())
-        .unwrap()
-}
-
-async fn text(response: http::Response<Body>) -> String {
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[tokio::test]
-async fn an_image_that_is_pushed_comes_back_as_it_was() {
+async fn a_pushed_image_is_pulled_unchanged() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };
@@ -90,7 +70,7 @@ async fn an_image_that_is_pushed_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn missing_content_is_not_found() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };
@@ -388,7 +368,7 @@ async fn mirrors_are_asked_first_and_the_registry_where_they_fail() {
 }
 
 #[tokio::test]
-async fn what_skopeo_pushes_is_read_and_what_is_pushed_skopeo_reads() {
+async fn images_are_exchanged_with_skopeo() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };

@@ -60,7 +60,7 @@ async fn a_manifest_whose_head_fails_is_asked_for_by_get() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_is_refused_is_refused_in_the_registrys_words_after_one_get() {
+async fn a_refused_manifest_is_reported_with_the_registrys_error_after_one_get() {
     for code in [400, 401, 403, 404] {
         let (served, log) = deaf_to_head(code, code).await;
         let error = upstream(&served, &quick())
@@ -73,7 +73,7 @@ async fn a_manifest_that_is_refused_is_refused_in_the_registrys_words_after_one_
 }
 
 #[tokio::test]
-async fn a_head_that_asks_for_credentials_or_limits_the_rate_is_believed() {
+async fn a_head_that_is_401_or_429_is_not_repeated_as_get() {
     const CHALLENGE: &[(&str, &str)] = &[("www-authenticate", "Basic realm=\"x\"")];
     for (code, headers) in [(401, CHALLENGE), (429, &[]), (410, &[])] {
         let log = Log::default();
@@ -159,7 +159,7 @@ async fn push_in_chunks(served: &Served, content: &Bytes) -> Result<Pushed, Erro
 }
 
 #[tokio::test]
-async fn chunks_go_on_by_what_was_sent_whatever_range_says() {
+async fn chunks_continue_at_what_was_sent_although_range_differs() {
     let says: [(&str, Range); 5] = [
         ("right", |_, now| format!("0-{}", now.saturating_sub(1))),
         ("lagging", |before, _| {
@@ -190,7 +190,7 @@ async fn chunks_go_on_by_what_was_sent_whatever_range_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_before_the_body_has_come_is_read() {
+async fn a_response_before_the_request_body_ends_is_read() {
     let served = raw(|_, _, mut stream| async move {
         let answer = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"x\"\r\n\
             Content-Length: 2\r\n\r\n{}";

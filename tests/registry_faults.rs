@@ -47,7 +47,7 @@ async fn send_part(stream: &mut TcpStream, content: &Bytes, start: Option<usize>
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_is_resumed_where_it_was() {
+async fn a_broken_download_is_resumed() {
     let content = noise(3_000_000, 1);
     let starts = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let served = {
@@ -71,7 +71,7 @@ async fn a_download_that_breaks_is_resumed_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_download_that_stands_still_is_resumed() {
+async fn a_stalled_download_is_resumed() {
     let content = noise(1_000_000, 2);
     let served = {
         let content = content.clone();
@@ -90,7 +90,7 @@ async fn a_download_that_stands_still_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_gets_further_is_given_up() {
+async fn a_download_without_progress_fails() {
     let content = noise(1_000_000, 3);
     let served = {
         let content = content.clone();
@@ -114,7 +114,7 @@ async fn a_server_that_never_gets_further_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_know_ranges_is_read_from_the_start_again() {
+async fn a_download_without_range_support_starts_again() {
     let content = noise(2_000_000, 4);
     let served = {
         let content = content.clone();
@@ -146,7 +146,7 @@ async fn a_server_that_does_not_know_ranges_is_read_from_the_start_again() {
 }
 
 #[tokio::test]
-async fn a_content_range_that_lies_is_not_believed() {
+async fn a_wrong_content_range_is_an_error() {
     for lie in [
         "bytes 0-99/1000",
         "bytes 101-199/1000",
@@ -172,7 +172,7 @@ async fn a_content_range_that_lies_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_blob_of_another_length_is_an_error() {
+async fn a_blob_of_the_wrong_length_is_an_error() {
     let content = noise(100_000, 5);
     let longer = Bytes::from([&content[..], b"more"].concat());
     let shorter = content.slice(..99_999);
@@ -209,7 +209,7 @@ async fn a_blob_of_another_length_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_cut() {
+async fn an_endless_body_is_an_error() {
     let served = serve(|request: Request<Incoming>| async move {
         let is_manifest = request.uri().path().contains("manifests");
         let endless =
@@ -246,7 +246,7 @@ async fn an_encoded_blob_is_refused() {
 }
 
 #[tokio::test]
-async fn errors_that_may_pass_are_tried_again_and_others_are_not() {
+async fn transient_errors_are_retried_and_others_are_not() {
     let manifest = Bytes::from_static(b"{\"schemaVersion\":2}");
     for (code, tried) in [
         (500, 3),
@@ -328,7 +328,7 @@ async fn retry_after_is_waited_for_up_to_a_limit() {
 }
 
 #[tokio::test]
-async fn a_wrong_digest_is_an_error_whatever_the_header_says() {
+async fn a_wrong_digest_is_an_error_although_the_header_is_right() {
     let asked = Digest::of(b"asked");
     let stated = asked.clone();
     let served = serve(move |request: Request<Incoming>| {
@@ -365,7 +365,7 @@ async fn a_wrong_digest_is_an_error_whatever_the_header_says() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_say_enough_becomes_a_get() {
+async fn a_head_without_the_needed_headers_is_followed_by_a_get() {
     for code in [200, 405, 501] {
         let served = serve(move |request: Request<Incoming>| async move {
             if request.method() == Method::HEAD {
@@ -418,7 +418,7 @@ async fn garbage_and_huge_heads_are_errors() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_given_up() {
+async fn a_server_that_does_not_answer_is_a_timeout() {
     let served = raw(|_, _, stream| async move {
         tokio::time::sleep(Duration::from_mins(1)).await;
         drop(stream);
@@ -440,7 +440,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_after_a_few_attempts() {
+async fn a_refused_connection_is_an_error_after_a_few_attempts() {
     let error = Upstream::registry("127.0.0.1:1", &quick())
         .unwrap()
         .manifest(&repo("a"), &tag("x"), &OWN)
@@ -510,7 +510,7 @@ async fn lossy_uploads(keeps: bool) -> (Served, Arc<parking_lot::Mutex<Vec<u8>>>
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_is_resumed_or_begun_anew() {
+async fn a_broken_upload_is_resumed_or_restarted() {
     for upload in [UploadMode::Monolithic, UploadMode::Chunked(300_000)] {
         for keeps in [true, false] {
             let (served, stored, log) = lossy_uploads(keeps).await;

@@ -16,7 +16,7 @@ use registry_support::quick;
 use registry_support::scripted::{Answer, Log, raw, serve, write};
 
 #[tokio::test]
-async fn what_is_between_neighbours_is_not_passed_through() {
+async fn hop_by_hop_headers_are_not_passed_through() {
     let log = Log::default();
     let served = {
         let log = log.clone();
@@ -116,7 +116,7 @@ async fn bodies_are_passed_through_as_they_come() {
 }
 
 #[tokio::test]
-async fn bodies_that_stand_still_are_given_up_in_both_directions() {
+async fn stalled_bodies_are_aborted_in_both_directions() {
     let served = raw(|_, head, mut stream| async move {
         if head.starts_with("GET") {
             write(
@@ -152,7 +152,7 @@ async fn bodies_that_stand_still_are_given_up_in_both_directions() {
 }
 
 #[tokio::test]
-async fn nothing_that_could_act_twice_is_passed_through_twice() {
+async fn requests_that_are_not_idempotent_are_not_repeated() {
     let counted = Arc::new(AtomicUsize::new(0));
     let served = {
         let counted = Arc::clone(&counted);
@@ -179,7 +179,7 @@ async fn nothing_that_could_act_twice_is_passed_through_twice() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_its_upload_is_an_error_not_an_end() {
+async fn an_aborted_upload_is_not_complete_for_the_upstream() {
     let complete = Arc::new(AtomicUsize::new(0));
     let served = {
         let complete = Arc::clone(&complete);

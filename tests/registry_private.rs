@@ -7,61 +7,29 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::BodyExt as _;
 use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::oci::media_type::{MANIFEST_ACCEPT, OCI_MANIFEST};
+use overlaybd_proxy::oci::media_type::OCI_MANIFEST;
 use overlaybd_proxy::registry::{
-    Authorization, Body, ClientIdentity, Credentials, Error, ForwardOptions, RegistryConfig,
-    Secret, TlsOptions, Upstream, body,
+    Authorization, ClientIdentity, Credentials, Error, ForwardOptions, RegistryConfig, TlsOptions,
+    Upstream, body,
 };
 use registry_support::tokens::{self, Tokens};
 use registry_support::{
-    DockerRegistry, Settings, certificates, noise, push_image, quick, repo, tag,
+    DockerRegistry, Settings, blob, certificates, get, noise, push_image, quick, quick_as, repo,
+    tag, text,
 };
 
 const OWN: Authorization = Authorization::Own;
 
-fn basic(username: &str, password: &str) -> RegistryConfig {
-    RegistryConfig {
-        credentials: Credentials::Basic {
-            username: username.to_owned(),
-            password: Secret::new(password),
-        },
-        ..quick()
-    }
-}
-
-async fn blob(upstream: &Upstream, name: &str, bytes: &Bytes) -> Result<Vec<u8>, Error> {
-    let digest = Digest::of(bytes);
-    let size = bytes.len() as u64;
-    let stream = upstream.blob(&repo(name), &digest, size, &OWN).await?;
-    let chunks: Vec<Bytes> = stream.try_collect().await?;
-    Ok(chunks.concat())
-}
-
-fn get(path: &str) -> Request<Body> {
-    Request::get(path)
-        .header(header::ACCEPT, MANIFEST_ACCEPT)
-        .body(body::empty())
-        .unwrap()
-}
-
-async fn text(response: http::Response<Body>) -> String {
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[tokio::test]
-async fn users_and_passwords_are_shown_where_they_are_asked_for() {
+async fn basic_credentials_are_sent_after_a_challenge() {
     let users = [("me", "right:pass")];
     let Some(registry) = DockerRegistry::start_with_users(&users) else {
         return;
     };
     let name = repo("private/app");
-    let owner = Upstream::registry(&registry.host, &basic("me", "right:pass")).unwrap();
+    let owner = Upstream::registry(&registry.host, &quick_as("me", "right:pass")).unwrap();
     let layers = [noise(200_000, 4)];
     let manifest = push_image(&owner, &name, "v1", &layers, &OWN).await;
     let found = owner.manifest(&name, &tag("v1"), &OWN).await.unwrap();
@@ -71,7 +39,7 @@ async fn users_and_passwords_are_shown_where_they_are_asked_for() {
         layers[0][..]
     );
 
-    let wrong = Upstream::registry(&registry.host, &basic("me", "wr0ng-pass")).unwrap();
+    let wrong = Upstream::registry(&registry.host, &quick_as("me", "wr0ng-pass")).unwrap();
     let error = wrong.manifest(&name, &tag("v1"), &OWN).await.unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
     assert!(!format!("{error:?} {error}").contains("wr0ng-pass"));
@@ -198,7 +166,7 @@ async fn tokens_are_fetched_once_a_scope_and_kept() {
         return;
     };
     let issued = || tokens.issued.load(Ordering::SeqCst);
-    let owner = Upstream::registry(&registry.host, &basic("me", "pass")).unwrap();
+    let owner = Upstream::registry(&registry.host, &quick_as("me", "pass")).unwrap();
     let layers = [noise(100_000, 5), noise(100_000, 6)];
     push_image(&owner, &repo("open/app"), "v1", &layers, &OWN).await;
     assert_eq!(issued(), 1, "one token is enough for a push");
@@ -231,19 +199,19 @@ async fn tokens_are_fetched_once_a_scope_and_kept() {
         .unwrap_err();
     assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
 
-    let wrong = Upstream::registry(&registry.host, &basic("me", "other")).unwrap();
+    let wrong = Upstream::registry(&registry.host, &quick_as("me", "other")).unwrap();
     let error = wrong.manifest(&name, &wanted, &OWN).await.unwrap_err();
     assert!(error.to_string().contains("wrong password"), "{error}");
     assert!(matches!(error, Error::Unauthorized { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_is_over_is_replaced() {
+async fn an_expired_token_is_replaced() {
     let Some((registry, tokens, _served)) = with_tokens(vec![("me", "pass", "", ALL)]).await else {
         return;
     };
     *tokens.life.lock() = Some(1);
-    let owner = Upstream::registry(&registry.host, &basic("me", "pass")).unwrap();
+    let owner = Upstream::registry(&registry.host, &quick_as("me", "pass")).unwrap();
     let name = repo("app");
     push_image(&owner, &name, "v1", &[], &OWN).await;
     owner.manifest(&name, &tag("v1"), &OWN).await.unwrap();
@@ -284,14 +252,14 @@ async fn requests_are_passed_through_with_our_own_credentials() {
     let Some((registry, tokens, _served)) = with_tokens(vec![("me", "pass", "", ALL)]).await else {
         return;
     };
-    let owner = Upstream::registry(&registry.host, &basic("me", "pass")).unwrap();
+    let owner = Upstream::registry(&registry.host, &quick_as("me", "pass")).unwrap();
     let own = ForwardOptions {
         own_credentials: true,
         ..ForwardOptions::default()
     };
     let manifest = push_image(&owner, &repo("a/app"), "v1", &[noise(1000, 1)], &OWN).await;
     // A client of its own, which knows of no challenge yet when the first body comes.
-    let fresh = Upstream::registry(&registry.host, &basic("me", "pass")).unwrap();
+    let fresh = Upstream::registry(&registry.host, &quick_as("me", "pass")).unwrap();
     let put = Request::put("/v2/a/app/manifests/v2")
         .header(header::CONTENT_TYPE, OCI_MANIFEST)
         .header(header::AUTHORIZATION, "Bearer the-clients")
@@ -326,7 +294,7 @@ async fn requests_are_passed_through_with_our_own_credentials() {
     assert_eq!(tokens.issued.load(Ordering::SeqCst), before);
 }
 
-/// A registry behind TLS, which wants a client's certificate if told.
+/// A registry behind TLS, which wants a client's certificate if `clients`.
 fn with_tls(keys: &std::path::Path, clients: bool) -> Option<DockerRegistry> {
     let file = |name: &str| keys.join(name).display().to_string();
     let mut http = format!(
@@ -380,7 +348,7 @@ async fn a_registrys_certificate_is_verified() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+async fn a_client_certificate_is_sent_on_request() {
     let Some(keys) = certificates() else { return };
     let Some(registry) = with_tls(keys.path(), true) else {
         return;

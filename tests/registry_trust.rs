@@ -118,7 +118,7 @@ async fn a_redirect_is_followed_without_credentials() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_the_inside_is_refused() {
+async fn a_redirect_to_a_private_address_is_refused() {
     let content = noise(100, 9);
     let (_storage, storage_log, served, _) = led_away(&content).await;
     // `localhost` is not the registry's own host, which is 127.0.0.1.
@@ -153,7 +153,7 @@ async fn a_redirect_to_the_inside_is_refused() {
 }
 
 #[tokio::test]
-async fn a_realm_on_the_inside_or_in_the_clear_is_refused() {
+async fn a_realm_with_a_private_address_or_plain_http_is_refused() {
     for realm in ["http://localhost:1/token", "http://169.254.169.254/token"] {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
         let served = serve(move |_| {
@@ -170,7 +170,7 @@ async fn a_realm_on_the_inside_or_in_the_clear_is_refused() {
 }
 
 #[tokio::test]
-async fn a_challenge_with_tricky_quoting_is_met() {
+async fn a_challenge_with_quoted_pairs_is_answered() {
     let log = Log::default();
     let served = {
         let log = log.clone();
@@ -267,7 +267,7 @@ async fn pages_of_tags_are_followed_at_the_same_host_only() {
 }
 
 #[tokio::test]
-async fn an_upload_that_goes_on_elsewhere_takes_no_credentials_along() {
+async fn an_upload_to_another_origin_has_no_credentials() {
     let log = Log::default();
     let storage = {
         let log = log.clone();
@@ -316,7 +316,7 @@ async fn an_upload_that_goes_on_elsewhere_takes_no_credentials_along() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_before_its_time_is_replaced() {
+async fn a_token_refused_before_it_expires_is_replaced() {
     let log = Log::default();
     let served = {
         let log = log.clone();

@@ -87,7 +87,7 @@ fn pull(proxy: &Proxy) {
 }
 
 #[test]
-fn an_upstream_on_this_machine_that_is_written_https_is_spoken_to_over_tls() {
+fn a_loopback_upstream_with_https_in_its_url_uses_tls() {
     let Some(secure) = Secure::start() else {
         return;
     };
@@ -117,7 +117,7 @@ fn an_upstream_on_this_machine_that_is_written_https_is_spoken_to_over_tls() {
 }
 
 #[test]
-fn images_whose_names_begin_with_https_are_read_and_written_over_tls() {
+fn images_with_https_in_their_names_use_tls() {
     let Some(secure) = Secure::start() else {
         return;
     };
@@ -155,7 +155,7 @@ fn images_whose_names_begin_with_https_are_read_and_written_over_tls() {
 }
 
 #[test]
-fn converted_images_are_pushed_over_tls_where_that_is_written() {
+fn a_push_to_an_https_url_uses_tls() {
     let (Some(secure), Some(plain)) = (Secure::start(), Registry::start()) else {
         return;
     };
@@ -171,7 +171,7 @@ fn converted_images_are_pushed_over_tls_where_that_is_written() {
 }
 
 #[test]
-fn a_proxy_that_is_written_https_is_asked_over_tls() {
+fn a_warm_up_of_an_https_proxy_uses_tls() {
     let (Some(keys), Some(registry)) = (certificates(), Registry::start()) else {
         return;
     };
@@ -216,7 +216,7 @@ fn refused(directory: &Path, arguments: &[&str]) {
 }
 
 #[test]
-fn a_server_without_tls_is_not_asked_in_the_clear_instead() {
+fn there_is_no_fallback_from_tls_to_plain_http() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -251,7 +251,7 @@ fn a_server_without_tls_is_not_asked_in_the_clear_instead() {
     for path in ["app/manifests/1", "app/manifests/1_obd", "app/tags/list"] {
         let answer = proxy.get(path);
         assert_eq!(answer.status, 502, "{path}: {answer:?}");
-        // Clients are not told of the upstream's address; the operator is.
+        // The upstream's address is logged, but not in the answer.
         assert!(answer.text().contains("cannot be reached"), "{answer:?}");
     }
     assert!(
@@ -270,7 +270,7 @@ fn a_server_without_tls_is_not_asked_in_the_clear_instead() {
 }
 
 #[test]
-fn a_written_http_holds_although_there_are_settings_for_tls() {
+fn http_in_a_url_holds_although_there_are_tls_settings() {
     let (Some(keys), Some(registry)) = (certificates(), Registry::start()) else {
         return;
     };

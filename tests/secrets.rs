@@ -16,7 +16,7 @@ use support::{noise, run};
 const SECRET: &str = "hunter!2";
 
 #[test]
-fn no_log_has_the_passwords_of_the_database_and_the_registry() {
+fn no_log_contains_passwords_of_the_database_or_the_registry() {
     let registry = DockerRegistry::start_with_users(&[("me", SECRET)]);
     let (Some(registry), Some(server)) = (registry, Server::shared()) else {
         return;

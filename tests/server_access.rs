@@ -1,4 +1,4 @@
-//! Who may: through the front door, with somebody else's rights.
+//! Permission: what clients with different rights get.
 
 mod registry_support;
 mod server_support;
@@ -12,12 +12,12 @@ use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::oci::media_type::OCI_MANIFEST;
-use overlaybd_proxy::registry::{Authorization, Credentials, RegistryConfig, Secret, Upstream};
+use overlaybd_proxy::registry::{Authorization, Upstream};
 use overlaybd_proxy::server::Access;
 use parking_lot::Mutex;
 use registry_support::scripted::{self, Answer as Scripted};
 use registry_support::tokens::Tokens;
-use registry_support::{DockerRegistry, find, noise, push_image, quick, repo, run, skip};
+use registry_support::{DockerRegistry, find, noise, push_image, quick, quick_as, repo, run, skip};
 use server_support::{Proxy, ask, basic, config, plain};
 
 /// A token that the token server gives `login` for `scope`.
@@ -35,7 +35,7 @@ async fn token(tokens: &scripted::Served, login: Option<(&str, &str)>, scope: &s
 }
 
 #[tokio::test]
-async fn without_rights_nothing_of_a_private_repository_is_had_by_any_name() {
+async fn without_permission_nothing_of_a_private_repository_is_served() {
     if find("openssl").is_none() {
         return skip("openssl is not installed: apt-get install openssl");
     }
@@ -49,13 +49,7 @@ async fn without_rights_nothing_of_a_private_repository_is_had_by_any_name() {
     let address = format!("http://{}/token", realm.host());
     let started = DockerRegistry::start_with(|_| tokens.settings(&address));
     let Some(registry) = started else { return };
-    let ann = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "ann".to_owned(),
-            password: Secret::new("a"),
-        },
-        ..quick()
-    };
+    let ann = quick_as("ann", "a");
     let upstream = Upstream::registry(&registry.host, &ann).unwrap();
     let private = repo("team/secret");
     let manifest = push_image(
@@ -130,15 +124,15 @@ async fn without_rights_nothing_of_a_private_repository_is_had_by_any_name() {
     }
 }
 
-/// An upstream that lets whoever it is told to have one manifest, and counts who asks.
-struct Judge {
+/// An upstream that gives one manifest to the allowed credentials, and counts requests.
+struct Private {
     served: scripted::Served,
     allowed: Arc<Mutex<Vec<String>>>,
     asked: Arc<AtomicUsize>,
     source: Digest,
 }
 
-async fn judge() -> Judge {
+async fn private() -> Private {
     let allowed: Arc<Mutex<Vec<String>>> = Arc::default();
     let asked = Arc::new(AtomicUsize::new(0));
     let manifest = br#"{"schemaVersion":2}"#;
@@ -158,13 +152,13 @@ async fn judge() -> Judge {
         } else {
             Response::builder()
                 .status(401)
-                .header("www-authenticate", r#"Basic realm="judge""#)
+                .header("www-authenticate", r#"Basic realm="private""#)
                 .body(Full::default())
         };
         std::future::ready(Scripted::Http(response.unwrap()))
     })
     .await;
-    Judge {
+    Private {
         served,
         allowed,
         asked,
@@ -174,51 +168,54 @@ async fn judge() -> Judge {
 
 #[tokio::test]
 async fn revoked_rights_end_within_the_lifetime_of_a_decision() {
-    let judge = judge().await;
-    let upstream = Upstream::registry(&judge.served.host(), &quick()).unwrap();
+    let private = private().await;
+    let upstream = Upstream::registry(&private.served.host(), &quick()).unwrap();
     let mut config = config(vec![plain(&upstream)]);
     config.auth_cache_ttl = Duration::from_millis(400);
     let proxy = Proxy::start(config).await;
     let name = repo("a");
     let blob = proxy
-        .plant(upstream.host(), &name, &judge.source, b"x")
+        .plant(upstream.host(), &name, &private.source, b"x")
         .await;
     let path = format!("/v2/a/blobs/{blob}");
     let ann = basic("ann", "1");
-    judge.allowed.lock().push(ann.clone());
+    private.allowed.lock().push(ann.clone());
     let headers = [("authorization", ann.as_str())];
     for _ in 0..5 {
         let answer = proxy.ask(Method::GET, &path, &headers).await;
         assert_eq!(answer.status, StatusCode::OK);
     }
     assert_eq!(
-        judge.asked.load(Ordering::SeqCst),
+        private.asked.load(Ordering::SeqCst),
         1,
         "decisions are remembered"
     );
-    judge.allowed.lock().clear();
+    private.allowed.lock().clear();
     tokio::time::sleep(Duration::from_millis(450)).await;
     let answer = proxy.ask(Method::GET, &path, &headers).await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(answer.header("www-authenticate"), r#"Basic realm="judge""#);
+    assert_eq!(
+        answer.header("www-authenticate"),
+        r#"Basic realm="private""#
+    );
     // A no is not remembered.
-    judge.allowed.lock().push(ann.clone());
+    private.allowed.lock().push(ann.clone());
     let answer = proxy.ask(Method::GET, &path, &headers).await;
     assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_decision_is_for_one_clients_credentials_only() {
-    let judge = judge().await;
-    let upstream = Upstream::registry(&judge.served.host(), &quick()).unwrap();
+    let private = private().await;
+    let upstream = Upstream::registry(&private.served.host(), &quick()).unwrap();
     let proxy = Proxy::before(&upstream).await;
     let name = repo("a");
     let blob = proxy
-        .plant(upstream.host(), &name, &judge.source, b"x")
+        .plant(upstream.host(), &name, &private.source, b"x")
         .await;
     let path = format!("/v2/a/blobs/{blob}");
     let ann = basic("ann", "1");
-    judge.allowed.lock().push(ann.clone());
+    private.allowed.lock().push(ann.clone());
     let answer = proxy
         .ask(Method::GET, &path, &[("authorization", &ann)])
         .await;
@@ -233,16 +230,16 @@ async fn a_decision_is_for_one_clients_credentials_only() {
 }
 
 #[tokio::test]
-async fn two_hundred_questions_at_once_are_one() {
-    let judge = judge().await;
-    let upstream = Upstream::registry(&judge.served.host(), &quick()).unwrap();
+async fn two_hundred_concurrent_permission_checks_are_one_request() {
+    let private = private().await;
+    let upstream = Upstream::registry(&private.served.host(), &quick()).unwrap();
     let proxy = Arc::new(Proxy::before(&upstream).await);
     let name = repo("a");
     let blob = proxy
-        .plant(upstream.host(), &name, &judge.source, b"x")
+        .plant(upstream.host(), &name, &private.source, b"x")
         .await;
     let ann = basic("ann", "1");
-    judge.allowed.lock().push(ann.clone());
+    private.allowed.lock().push(ann.clone());
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..200 {
         let (proxy, ann) = (Arc::clone(&proxy), ann.clone());
@@ -255,21 +252,15 @@ async fn two_hundred_questions_at_once_are_one() {
     while let Some(status) = clients.join_next().await {
         assert_eq!(status.unwrap(), StatusCode::OK);
     }
-    assert_eq!(judge.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(private.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn own_users_are_let_in_by_password_and_the_upstream_sees_ours() {
+async fn the_proxys_users_authenticate_and_the_upstream_gets_the_proxys_credentials() {
     let Some(registry) = DockerRegistry::start_with_users(&[("robot", "r2")]) else {
         return;
     };
-    let ours = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "robot".to_owned(),
-            password: Secret::new("r2"),
-        },
-        ..quick()
-    };
+    let ours = quick_as("robot", "r2");
     let upstream = Upstream::registry(&registry.host, &ours).unwrap();
     let name = repo("a/b");
     let manifest = push_image(&upstream, &name, "v1", &[noise(50, 3)], &Authorization::Own).await;
@@ -341,7 +332,7 @@ async fn own_users_are_let_in_by_password_and_the_upstream_sees_ours() {
 }
 
 #[tokio::test]
-async fn our_own_refused_credentials_are_not_the_clients_to_mend() {
+async fn refused_credentials_of_the_proxy_are_not_401_for_the_client() {
     let refuses = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&refuses);
     let served = scripted::serve(move |_| {
@@ -372,6 +363,6 @@ async fn our_own_refused_credentials_are_not_the_clients_to_mend() {
         assert_eq!(answer.code(), "DENIED");
         assert_eq!(answer.header("www-authenticate"), "");
     }
-    // Who is let in by us is told so without the upstream.
+    // The proxy's own users are answered without the upstream.
     assert_eq!(proxy.get("/v2/").await.status, StatusCode::OK);
 }

@@ -1,4 +1,4 @@
-//! What operators are told.
+//! The admin endpoints: health, readiness, metrics.
 
 mod registry_support;
 mod server_support;
@@ -32,7 +32,7 @@ async fn proxy() -> (Proxy, scripted::Served) {
 }
 
 #[tokio::test]
-async fn health_says_what_is_not_ready() {
+async fn readyz_names_what_is_not_ready() {
     let (proxy, _served) = proxy().await;
     assert_eq!(get(proxy.admin, "/livez").await.status, StatusCode::OK);
     let answer = get(proxy.admin, "/readyz").await;
@@ -74,7 +74,7 @@ async fn requests_are_counted_by_route_and_status() {
 }
 
 #[tokio::test]
-async fn operators_have_an_address_of_their_own() {
+async fn admin_endpoints_are_on_the_admin_address_only() {
     let (proxy, _served) = proxy().await;
     assert_eq!(
         get(proxy.address, "/metrics").await.status,

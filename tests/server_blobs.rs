@@ -1,4 +1,4 @@
-//! Converted content, asked for by digest through the front door.
+//! Converted content, requested by digest.
 
 mod registry_support;
 mod server_support;
@@ -56,7 +56,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_blob_comes_whole_with_what_clients_look_for() {
+async fn a_blob_is_served_whole_with_the_headers_that_clients_need() {
     let Some(scene) = scene().await else { return };
     let answer = scene.get(&[]).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -82,7 +82,7 @@ async fn a_blob_comes_whole_with_what_clients_look_for() {
 }
 
 #[tokio::test]
-async fn single_ranges_are_those_bytes() {
+async fn a_single_range_gives_these_bytes() {
     let Some(scene) = scene().await else { return };
     let size = scene.content.len();
     for (range, wanted) in [
@@ -153,7 +153,7 @@ async fn several_ranges_come_as_parts() {
 }
 
 #[tokio::test]
-async fn conditions_are_kept() {
+async fn conditional_requests_are_answered() {
     let Some(scene) = scene().await else { return };
     let etag = format!("\"{}\"", Digest::of(&scene.content));
     let answer = scene.get(&[("if-none-match", &etag)]).await;
@@ -176,7 +176,7 @@ async fn conditions_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_small_ranges_at_once_are_all_right() {
+async fn concurrent_small_ranges_give_the_right_bytes() {
     let Some(scene) = scene().await else { return };
     let scene = std::sync::Arc::new(scene);
     let mut readers = tokio::task::JoinSet::new();
@@ -253,7 +253,7 @@ async fn what_is_not_converted_comes_from_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_digest_is_no_key_to_another_repositorys_blob() {
+async fn a_digest_does_not_give_access_to_another_repositorys_blob() {
     let Some(scene) = scene().await else { return };
     let path = scene.path.replace("team/app", "team/other");
     let answer = scene.proxy.get(&path).await;
@@ -261,7 +261,7 @@ async fn a_digest_is_no_key_to_another_repositorys_blob() {
 }
 
 #[tokio::test]
-async fn a_blob_whose_source_is_gone_from_the_upstream_is_gone_too() {
+async fn a_blob_is_404_when_its_source_is_gone_from_the_upstream() {
     let Some(scene) = scene().await else { return };
     // Before anything was remembered of it.
     let path = format!("/v2/{}/manifests/{}", scene.repo, scene.source);
@@ -273,7 +273,7 @@ async fn a_blob_whose_source_is_gone_from_the_upstream_is_gone_too() {
 }
 
 #[tokio::test]
-async fn without_an_upstream_nobody_may_have_anything() {
+async fn without_an_upstream_nothing_is_served() {
     let Some(scene) = scene().await else { return };
     let mut config = config(vec![plain(&scene.upstream)]);
     config.auth_cache_ttl = Duration::ZERO;

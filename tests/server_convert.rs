@@ -152,7 +152,7 @@ async fn assert_whole(proxy: &Proxy, manifest: &Answer) {
 }
 
 #[tokio::test]
-async fn a_tag_with_the_suffix_is_the_converted_image() {
+async fn a_tag_with_the_suffix_gives_the_converted_image() {
     let image = image("a");
     let upstream = gated(&image).await;
     upstream.open();
@@ -180,7 +180,7 @@ async fn a_tag_with_the_suffix_is_the_converted_image() {
 }
 
 #[tokio::test]
-async fn a_hold_that_is_over_is_answered_as_configured() {
+async fn the_end_of_a_hold_is_answered_as_on_timeout_says() {
     for on_timeout in [OnTimeout::Wait, OnTimeout::Busy, OnTimeout::Original] {
         let image = image("b");
         let upstream = gated(&image).await;
@@ -219,7 +219,7 @@ async fn a_hold_that_is_over_is_answered_as_configured() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_nothing_with_it() {
+async fn a_conversion_continues_after_its_client_disconnects() {
     let image = image("c");
     let upstream = gated(&image).await;
     let proxy = Proxy::start(upstream.config()).await;
@@ -233,7 +233,7 @@ async fn a_client_that_leaves_takes_nothing_with_it() {
 }
 
 #[tokio::test]
-async fn what_was_evicted_is_made_again_to_the_byte() {
+async fn an_evicted_blob_is_made_again_with_the_same_bytes() {
     let image = image("d");
     let upstream = gated(&image).await;
     upstream.open();
@@ -263,7 +263,7 @@ async fn what_was_evicted_is_made_again_to_the_byte() {
 }
 
 #[tokio::test]
-async fn a_plain_tag_of_the_patterns_has_its_image_prepared() {
+async fn a_pulled_tag_that_matches_convert_on_pull_is_converted() {
     let image = image("e");
     let upstream = gated(&image).await;
     upstream.open();
@@ -288,7 +288,7 @@ async fn a_plain_tag_of_the_patterns_has_its_image_prepared() {
 }
 
 #[tokio::test]
-async fn a_tag_that_moves_is_followed_when_the_decision_has_aged() {
+async fn a_moved_tag_is_followed_after_the_cache_lifetime() {
     let first = image("g");
     let upstream = gated(&first).await;
     upstream.open();
@@ -306,7 +306,7 @@ async fn a_tag_that_moves_is_followed_when_the_decision_has_aged() {
 }
 
 #[tokio::test]
-async fn what_was_pushed_is_tagged_and_comes_from_there_when_it_is_not_here() {
+async fn a_pushed_conversion_is_tagged_and_served_from_the_upstream() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };

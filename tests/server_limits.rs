@@ -141,7 +141,7 @@ async fn a_head_that_does_not_end_is_408_and_an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_hung_up_on() {
+async fn a_connection_whose_client_does_not_read_is_closed() {
     let (proxy, _served, path, content) = proxy_with(Limits {
         stall: Duration::from_millis(400),
         ..Limits::default()
@@ -172,7 +172,7 @@ async fn a_client_that_does_not_read_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stands_still_is_408() {
+async fn a_stalled_upload_is_408() {
     let (served, log) = {
         let log = scripted::Log::default();
         let seen = log.clone();
@@ -201,7 +201,7 @@ async fn an_upload_that_stands_still_is_408() {
 }
 
 #[tokio::test]
-async fn more_waiting_requests_than_may_be_are_503_with_a_wait() {
+async fn too_many_waiting_requests_are_503_with_retry_after() {
     let gate = Arc::new(Notify::new());
     let waiting = Arc::clone(&gate);
     let served = scripted::serve(move |_| {
@@ -240,7 +240,7 @@ async fn more_waiting_requests_than_may_be_are_503_with_a_wait() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_waits_its_turn() {
+async fn a_connection_over_the_limit_waits_to_be_accepted() {
     let (proxy, _served, ..) = proxy_with(Limits {
         connections: 2,
         idle: Duration::from_mins(1),
@@ -262,7 +262,7 @@ async fn a_connection_too_many_waits_its_turn() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_the_answer_come_to_its_last_byte() {
+async fn a_drain_finishes_responses() {
     let (mut proxy, _served, path, content) = proxy_with(Limits::default()).await;
     let mut stream = write(&proxy, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
     let head = read_head(&mut stream).await;
@@ -273,7 +273,7 @@ async fn a_drain_lets_the_answer_come_to_its_last_byte() {
     let address = proxy.address;
     let admin = proxy.admin;
     proxy.stop();
-    // The idle one is closed at once, nobody new comes in, and operators are told.
+    // The idle one is closed at once, no new one is accepted, and readiness says so.
     assert_eq!(read_all(&mut idle).await, b"");
     let begun = Instant::now();
     while TcpStream::connect(address).await.is_ok() {
@@ -292,7 +292,7 @@ async fn a_drain_lets_the_answer_come_to_its_last_byte() {
 }
 
 #[tokio::test]
-async fn a_drain_has_an_end_and_says_so() {
+async fn a_drain_ends_at_its_timeout_and_reports_it() {
     let (proxy, _served, path, _) = proxy_with(Limits {
         drain: Duration::from_millis(300),
         ..Limits::default()
@@ -306,7 +306,7 @@ async fn a_drain_has_an_end_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_breaks_the_answer_off() {
+async fn a_response_ends_with_an_error_when_the_upstreams_does() {
     let served = scripted::serve(|_| {
         let chunks = [
             Ok(Bytes::from_static(b"half")),
@@ -333,7 +333,7 @@ async fn an_upstream_that_breaks_off_breaks_the_answer_off() {
 }
 
 #[tokio::test]
-async fn upstreams_that_are_slow_gone_or_senseless_have_their_status() {
+async fn errors_of_the_upstream_have_distinct_statuses() {
     let config_of = |response: Duration| RegistryConfig {
         timeouts: Timeouts {
             connect: response,
@@ -385,7 +385,7 @@ async fn upstreams_that_are_slow_gone_or_senseless_have_their_status() {
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_connections_cost_the_others_nothing() {
+async fn ten_thousand_idle_connections_do_not_slow_the_others() {
     const COUNT: usize = 10_000;
     let limits = Limits {
         address_share: 100,
@@ -430,10 +430,10 @@ async fn ten_thousand_idle_connections_cost_the_others_nothing() {
 }
 
 /// The test that is the other process, and the variable that says where it connects to.
-const IDLER: &str = "connections_of_another_process";
+const IDLER: &str = "child_that_opens_connections";
 
 #[test]
-fn connections_of_another_process() {
+fn child_that_opens_connections() {
     let Ok(address) = std::env::var(IDLER) else {
         return;
     };

@@ -28,7 +28,7 @@ async fn send(proxy: &Proxy, method: Method, path: &str, body: Bytes) -> Answer 
 }
 
 #[tokio::test]
-async fn skopeo_pushes_and_pulls_through_it() {
+async fn skopeo_pushes_and_pulls_through_the_proxy() {
     if find("skopeo").is_none() {
         return skip("skopeo is not installed: apt-get install skopeo");
     }
@@ -195,7 +195,7 @@ async fn echo(name: &'static str) -> (scripted::Served, Log) {
 }
 
 #[tokio::test]
-async fn a_request_chooses_its_upstream_and_names_none_of_its_own() {
+async fn a_request_selects_among_configured_upstreams_only() {
     let (first, _) = echo("first").await;
     let (second, log) = echo("second").await;
     let (third, _) = echo("third").await;
@@ -295,7 +295,7 @@ async fn headers_pass_but_for_those_of_the_connection() {
 }
 
 #[tokio::test]
-async fn a_read_only_proxy_reads_only() {
+async fn a_read_only_proxy_refuses_writes() {
     let (served, log) = echo("x").await;
     let upstream = Upstream::registry(&served.host(), &quick()).unwrap();
     let mut config = config(vec![plain(&upstream)]);
@@ -330,19 +330,10 @@ async fn nothing_outside_of_the_registry_is_passed() {
 }
 
 #[tokio::test]
-async fn redirects_elsewhere_are_the_clients_unless_followed() {
+async fn redirects_are_passed_to_clients_unless_followed() {
     let (store, _) = echo("store").await;
     let target = format!("http://{}/blob?signature=s3cret", store.host());
-    let location = target.clone();
-    let registry = scripted::serve(move |_| {
-        let response = Response::builder()
-            .status(307)
-            .header("location", location.as_str())
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+    let registry = scripted::always(307, "location", &target).await;
     let upstream = Upstream::registry(&registry.host(), &quick()).unwrap();
     let path = format!("/v2/a/blobs/{}", Digest::of(b"x"));
     let proxy = Proxy::before(&upstream).await;
@@ -358,7 +349,7 @@ async fn redirects_elsewhere_are_the_clients_unless_followed() {
 }
 
 #[tokio::test]
-async fn a_tag_is_resolved_by_its_plain_name_and_what_is_no_image_is_said_to_be_none() {
+async fn a_tag_with_the_suffix_of_an_artifact_is_reported_as_no_image() {
     let Some(registry) = DockerRegistry::start() else {
         return;
     };

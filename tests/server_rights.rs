@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::registry::{Credentials, RegistryConfig, Secret, Upstream};
+use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{Access, UpstreamChoice, UpstreamEntry};
-use registry_support::quick;
 use registry_support::scripted::{self, Answer as Scripted, Log};
+use registry_support::{quick, quick_as};
 use server_support::{Answer, Proxy, ask, basic, config, plain};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -38,13 +38,7 @@ async fn generous() -> (scripted::Served, Log) {
 
 /// Before `served`, with its password, for the user `ann`.
 async fn with_users(served: &scripted::Served) -> (Proxy, tempfile::TempDir) {
-    let ours = RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "robot".to_owned(),
-            password: Secret::new("r2"),
-        },
-        ..quick()
-    };
+    let ours = quick_as("robot", "r2");
     let upstream = Upstream::registry(&served.host(), &ours).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let users = directory.path().join("users");
@@ -186,7 +180,7 @@ async fn methods_that_echo_or_tunnel_are_refused_with_any_credentials() {
 }
 
 #[tokio::test]
-async fn a_path_that_servers_read_differently_is_a_bad_request() {
+async fn an_ambiguous_path_is_a_bad_request() {
     let (served, log) = generous().await;
     let (own, _users) = with_users(&served).await;
     let clients = passing_through(&served).await;
@@ -235,7 +229,7 @@ async fn a_path_that_servers_read_differently_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn an_uploads_address_is_the_upstreams_own_and_comes_back_as_it_was() {
+async fn the_location_of_an_upload_is_passed_back_and_forth_unchanged() {
     const SESSION: &str = "AbC-_.~=:@+,!$&'()*|%3D%7c%2B?_state=%5C%2F%25%00&x=a;b\\c==";
     let log = Log::default();
     let seen = log.clone();
@@ -291,7 +285,7 @@ async fn an_uploads_address_is_the_upstreams_own_and_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn cookies_never_pass_and_challenges_only_to_those_that_can_meet_them() {
+async fn cookies_are_removed_and_challenges_are_sent_to_clients_that_can_answer_them() {
     let log = Log::default();
     let seen = log.clone();
     let served = scripted::serve(move |request| {
@@ -421,7 +415,7 @@ async fn cookies_never_pass_and_challenges_only_to_those_that_can_meet_them() {
 }
 
 #[tokio::test]
-async fn what_an_upstream_says_to_our_own_credentials_is_not_told() {
+async fn errors_for_the_proxys_own_credentials_are_not_disclosed() {
     let served = scripted::serve(move |request| {
         let path = request.uri().path();
         let status = path.rsplit('/').next().unwrap().trim_start_matches('v');
@@ -438,7 +432,7 @@ async fn what_an_upstream_says_to_our_own_credentials_is_not_told() {
     .await;
     let (own, _users) = with_users(&served).await;
     let clients = passing_through(&served).await;
-    for (given, told) in [
+    for (given, status) in [
         (401, 502),
         (403, 502),
         (407, 502),
@@ -449,7 +443,7 @@ async fn what_an_upstream_says_to_our_own_credentials_is_not_told() {
     ] {
         let path = format!("/v2/a/manifests/v{given}");
         let answer = as_ann(&own, "GET", &path, &[]).await;
-        assert_eq!(answer.status.as_u16(), told, "{given}");
+        assert_eq!(answer.status.as_u16(), status, "{given}");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         for secret in ["robot", "/var/lib", "up.internal", &served.host()] {
             assert!(!text.contains(secret), "{given}: {text}");
@@ -458,7 +452,7 @@ async fn what_an_upstream_says_to_our_own_credentials_is_not_told() {
         if given == 429 {
             assert_eq!(answer.header("retry-after"), "77");
         }
-        // A client's own credentials are told all of it.
+        // A client's own credentials get all of it.
         let answer = as_ann(&clients, "GET", &path, &[]).await;
         assert_eq!(answer.status.as_u16(), given);
         assert!(String::from_utf8_lossy(&answer.body).contains("robot$ci"));
@@ -536,26 +530,11 @@ async fn an_upstream_is_chosen_by_ns_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_challenge_of_where_a_redirect_led_to_is_nobodys_to_meet() {
-    let storage = scripted::serve(|_| {
-        let response = Response::builder()
-            .status(401)
-            .header("www-authenticate", r#"Bearer realm="http://evil/token""#)
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+async fn the_challenge_of_a_redirects_target_is_not_answered() {
+    let challenge = r#"Bearer realm="http://evil/token""#;
+    let storage = scripted::always(401, "www-authenticate", challenge).await;
     let location = format!("http://{}/blob", storage.host());
-    let served = scripted::serve(move |_| {
-        let response = Response::builder()
-            .status(307)
-            .header("location", location.as_str())
-            .body(Full::default())
-            .unwrap();
-        std::future::ready(Scripted::Http(response))
-    })
-    .await;
+    let served = scripted::always(307, "location", &location).await;
     let upstream = Upstream::registry(&served.host(), &quick()).unwrap();
     let mut config = config(vec![plain(&upstream)]);
     config.follow_redirects = true;

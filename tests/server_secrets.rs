@@ -28,37 +28,37 @@ use tokio::net::TcpStream;
 /// All that a client can tell of an answer, but for the digest that it asked for and what is
 /// another each time.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct Masked {
     status: u16,
     headers: BTreeMap<String, Vec<String>>,
     body: String,
 }
 
-async fn told(
+async fn masked_answer(
     proxy: &Proxy,
     method: &Method,
     repo: &str,
     kind: &str,
     digest: &Digest,
     authorization: Option<&str>,
-) -> Told {
+) -> Masked {
     let path = format!("/v2/{repo}/{kind}/{digest}");
     let mut headers = vec![("accept", MANIFEST_ACCEPT)];
     headers.extend(authorization.map(|value| ("authorization", value)));
     let answer = ask(proxy.address, method.clone(), &path, &headers, Bytes::new()).await;
     let masked = |text: &str| text.replace(digest.as_str(), "DIGEST");
-    let mut told = Told {
+    let mut masked_answer = Masked {
         status: answer.status.as_u16(),
         headers: BTreeMap::new(),
         body: masked(&String::from_utf8_lossy(&answer.body)),
     };
     for (name, value) in &answer.headers {
         if *name != "date" && *name != "x-request-id" {
-            let values = told.headers.entry(name.to_string()).or_default();
+            let values = masked_answer.headers.entry(name.to_string()).or_default();
             values.push(masked(value.to_str().unwrap()));
         }
     }
-    told
+    masked_answer
 }
 
 /// Converted digests of repositories, and one that nobody has heard of.
@@ -81,7 +81,7 @@ async fn plant(proxy: &Proxy, host: &str, repos: &[&str], source: &Digest) -> Pl
     planted.unwrap()
 }
 
-/// Sees that these clients are told the same of converted digests as of any; gives the statuses.
+/// Asserts that these clients get the same answers for converted digests as for any; returns the statuses.
 async fn all_the_same(
     proxy: &Proxy,
     repos: &[&str],
@@ -94,7 +94,7 @@ async fn all_the_same(
         for client in clients {
             for kind in ["manifests", "blobs"] {
                 for method in [Method::GET, Method::HEAD] {
-                    let ask = |digest| told(proxy, &method, repo, kind, digest, *client);
+                    let ask = |digest| masked_answer(proxy, &method, repo, kind, digest, *client);
                     let random = ask(&unknown).await;
                     assert!(matches!(random.status, 401 | 404 | 502), "{random:?}");
                     statuses.push(random.status);
@@ -112,7 +112,7 @@ async fn all_the_same(
 }
 
 #[tokio::test]
-async fn a_converted_digest_is_as_any_to_those_without_a_token_for_it() {
+async fn a_converted_digest_looks_unknown_to_clients_without_a_token_for_it() {
     if find("openssl").is_none() {
         return skip("openssl is not installed: apt-get install openssl");
     }
@@ -156,7 +156,7 @@ async fn a_converted_digest_is_as_any_to_those_without_a_token_for_it() {
     assert_eq!(statuses, [401]);
     // Whoever may has it, before and after.
     let digest = &planted.layer;
-    let answer = told(
+    let answer = masked_answer(
         &proxy,
         &Method::GET,
         "team/secret",
@@ -171,7 +171,7 @@ async fn a_converted_digest_is_as_any_to_those_without_a_token_for_it() {
 }
 
 #[tokio::test]
-async fn a_converted_digest_is_as_any_to_those_without_a_password() {
+async fn a_converted_digest_looks_unknown_to_clients_without_a_password() {
     let Some(registry) = DockerRegistry::start_with_users(&[("robot", "r2")]) else {
         return;
     };
@@ -236,7 +236,7 @@ async fn discreet() -> (scripted::Served, Digest) {
 }
 
 #[tokio::test]
-async fn a_converted_digest_is_as_any_while_the_index_is_out_of_order() {
+async fn a_converted_digest_looks_unknown_while_the_index_is_unavailable() {
     let (served, source) = discreet().await;
     let upstream = Upstream::registry(&served.host(), &quick()).unwrap();
     let proxy = Proxy::before(&upstream).await;
@@ -245,7 +245,7 @@ async fn a_converted_digest_is_as_any_while_the_index_is_out_of_order() {
     let clients = [None, Some(wrong.as_str())];
     let ann = basic("ann", "pw");
     for digest in [&planted.layer, &planted.manifest] {
-        let answer = told(&proxy, &Method::GET, "a", "blobs", digest, Some(&ann)).await;
+        let answer = masked_answer(&proxy, &Method::GET, "a", "blobs", digest, Some(&ann)).await;
         assert_eq!(answer.status, 200);
     }
     assert_eq!(
@@ -257,17 +257,17 @@ async fn a_converted_digest_is_as_any_while_the_index_is_out_of_order() {
     index.execute(rename, []).unwrap();
     for kind in ["blobs", "manifests"] {
         let random = Digest::of(b"never heard of");
-        let random = told(&proxy, &Method::GET, "a", kind, &random, None).await;
+        let random = masked_answer(&proxy, &Method::GET, "a", kind, &random, None).await;
         assert!(random.status >= 500, "{random:?}");
         for digest in [&planted.layer, &planted.manifest] {
-            let converted = told(&proxy, &Method::GET, "a", kind, digest, None).await;
+            let converted = masked_answer(&proxy, &Method::GET, "a", kind, digest, None).await;
             assert_eq!(converted, random);
         }
     }
 }
 
 #[tokio::test]
-async fn that_an_upstream_cannot_tell_is_no_miss() {
+async fn an_upstream_error_is_not_answered_as_404() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let source = Digest::of(b"a source");
@@ -391,7 +391,7 @@ const DAMAGES: &[Damage] = &[
 ];
 
 #[tokio::test]
-async fn a_layouts_path_is_in_no_answer() {
+async fn no_response_contains_a_layouts_path() {
     for (name, damage) in DAMAGES {
         let place = tempfile::Builder::new()
             .prefix("very-private-")
@@ -454,7 +454,7 @@ async fn a_layouts_path_is_in_no_answer() {
 type Make = Box<dyn Fn() -> Response<Full<Bytes>> + Send + Sync>;
 
 #[tokio::test]
-async fn a_registrys_address_is_in_no_error() {
+async fn no_error_contains_a_registrys_address() {
     let status = |status: u16, more: &'static str| {
         move || {
             let text = r#"{"errors":[{"code":"X","message":"said"}]}"#;
@@ -546,7 +546,7 @@ async fn no_address(registries: &[(&str, String, RegistryConfig)], access: Acces
         // And whatever is wrong with the upstream, it tells nothing of what was converted.
         let unknown = Digest::of(b"never heard of");
         for (kind, digest) in [("manifests", &planted.manifest), ("blobs", &planted.layer)] {
-            let ask = |digest| told(&proxy, &Method::GET, &repo, kind, digest, None);
+            let ask = |digest| masked_answer(&proxy, &Method::GET, &repo, kind, digest, None);
             let random = ask(&unknown).await;
             // An upstream that has whatever is asked for allows all of it.
             if random.status != 200 {

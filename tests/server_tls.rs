@@ -141,7 +141,7 @@ async fn client_certificates_are_required_optional_or_ignored() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_up_and_a_broken_one_is_not() {
+async fn a_new_certificate_is_loaded_and_an_invalid_one_is_not() {
     let Some(scene) = scene(|_| ClientCertificates::Ignored).await else {
         return;
     };
@@ -162,7 +162,7 @@ async fn a_new_certificate_is_taken_up_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_named_at_the_start() {
+async fn unusable_files_are_named_at_startup() {
     let Some(certificates) = certificates() else {
         return;
     };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need from Debian: registries, clients, databases and judges.
+# Installs what the tests need from Debian: registries, clients, databases and verifiers.
 # No service is started; the tests start their own, on loopback. Quick when all is there.
 set -euo pipefail
 
@@ -10,7 +10,7 @@ packages=(
     skopeo podman buildah containerd curl ca-certificates
     # Makers of images and layers.
     umoci debootstrap tar libarchive-tools zstd gzip
-    # Judges: filesystem checks, mounts, attributes.
+    # Verifiers: filesystem checks, mounts, attributes.
     e2fsprogs mount util-linux attr acl
     # TLS, passwords, load.
     openssl apache2-utils wrk

@@ -8,10 +8,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
 use store_support::{Database, Server};
 use support::chain::{blob, chains, changed_blocks, uuid, with_tag};
-use support::image::{Image, Sealed};
+use support::image::{Image, Sealed, layer_digests};
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::Tar;
@@ -121,27 +120,13 @@ impl Bench {
         let data = tempfile::tempdir().unwrap();
         let options = ["--vsize", "1", "--platform", "linux/amd64"];
         let proxy = Proxy::start(&self.registry.url(), data.path(), &options);
-        let digest = digests(&pull(&proxy, repo, tag))[0].clone();
+        let digest = layer_digests(&proxy.converted(repo, tag))[0].clone();
         proxy.get(&format!("{repo}/blobs/{digest}")).body.to_vec()
     }
 
     fn rows(&self) -> usize {
         self.database.rows("SELECT * FROM overlaybd_layers").len()
     }
-}
-
-#[track_caller]
-fn pull(proxy: &Proxy, repo: &str, tag: &str) -> Value {
-    let answer = proxy.get(&format!("{repo}/manifests/{tag}_obd"));
-    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
-    answer.json()
-}
-
-fn digests(manifest: &Value) -> Vec<String> {
-    let layers = manifest["layers"].as_array().unwrap().iter();
-    layers
-        .map(|layer| layer["digest"].as_str().unwrap().to_owned())
-        .collect()
 }
 
 #[test]
@@ -158,7 +143,7 @@ fn the_reference_finds_its_own_rows_after_a_shorter_image_was_converted_here() {
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--push"]);
     for repo in ["app", "elsewhere"] {
-        let ours = digests(&pull(&proxy, repo, "short"));
+        let ours = layer_digests(&proxy.converted(repo, "short"));
         assert_ne!(ours[0], sha256(&theirs[0]));
         // Also where the repository has no row, the host has theirs.
         let built = bench.reference_build(repo, &two);
@@ -172,7 +157,10 @@ fn the_reference_finds_its_own_rows_after_a_shorter_image_was_converted_here() {
     // What another replica knows of it, it has from tables of our own.
     let other_data = tempfile::tempdir().unwrap();
     let other = bench.proxy(other_data.path(), &["--push"]);
-    assert_eq!(pull(&other, "app", "short"), pull(&proxy, "app", "short"));
+    assert_eq!(
+        other.converted("app", "short"),
+        proxy.converted("app", "short")
+    );
     let converted = other.metric("overlaybd_proxy_layers_converted_total");
     assert_eq!(converted, Some(0), "{}", other.log());
 }
@@ -186,12 +174,12 @@ fn the_reference_builds_on_a_whole_chain_that_was_pushed_from_here() {
     bench.registry.push("app", "1", &short);
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--push"]);
-    let ours = digests(&pull(&proxy, "app", "1"));
+    let ours = layer_digests(&proxy.converted("app", "1"));
     assert_eq!(bench.reference_build("app", &long), ours);
     // The row of an upper layer that the reference added stays, and nothing is put beside it.
     bench.plant("app", &chains(&long)[2], b"theirs, on top of ours");
     bench.registry.push("app", "2", &long);
-    let all = digests(&pull(&proxy, "app", "2"));
+    let all = layer_digests(&proxy.converted("app", "2"));
     assert_eq!(all[..2], ours[..]);
     assert_eq!(
         bench.reference_build("app", &long),
@@ -206,7 +194,7 @@ fn a_blob_that_the_registry_does_not_have_gets_no_row() {
     bench.registry.push("app", "1", &sealed);
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &[]);
-    let known = pull(&proxy, "app", "1");
+    let known = proxy.converted("app", "1");
     assert_eq!(bench.rows(), 0);
     let manifests = bench.database.rows("SELECT * FROM overlaybd_manifests");
     assert_eq!(manifests.len(), 0);
@@ -215,10 +203,10 @@ fn a_blob_that_the_registry_does_not_have_gets_no_row() {
     proxy.stop();
     // Pushed later, they are shared, without a conversion.
     let proxy = bench.proxy(data.path(), &["--push"]);
-    assert_eq!(pull(&proxy, "app", "1"), known);
+    assert_eq!(proxy.converted("app", "1"), known);
     let converted = proxy.metric("overlaybd_proxy_layers_converted_total");
     assert_eq!(converted, Some(0), "{}", proxy.log());
-    assert_eq!(bench.reference_build("app", &sealed), digests(&known));
+    assert_eq!(bench.reference_build("app", &sealed), layer_digests(&known));
 }
 
 #[test]
@@ -234,8 +222,8 @@ fn layers_of_the_reference_are_served_from_the_upstream_that_has_them() {
     }
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--trust-foreign-layers"]);
-    let manifest = pull(&proxy, "app", "1");
-    let layers = digests(&manifest);
+    let manifest = proxy.converted("app", "1");
+    let layers = layer_digests(&manifest);
     assert_eq!(layers[..2], theirs.each_ref().map(|bytes| sha256(bytes)));
     for (digest, expected) in layers.iter().zip(&theirs) {
         let url = format!("{}/v2/app/blobs/{digest}", proxy.url());
@@ -260,7 +248,7 @@ fn layers_of_the_reference_are_served_from_the_upstream_that_has_them() {
         })
         .collect();
     let raw = scratch.path().join("raw");
-    support::judge::disk(&paths, &raw);
+    support::verifier::disk(&paths, &raw);
     let shown = run(support::command("debugfs")
         .args(["-R", "cat /etc/more"])
         .arg(&raw));
@@ -268,12 +256,12 @@ fn layers_of_the_reference_are_served_from_the_upstream_that_has_them() {
     proxy.stop();
     // Asked again, by another process, and without the option: what is ours is found.
     let again = bench.proxy(data.path(), &["--trust-foreign-layers"]);
-    assert_eq!(pull(&again, "app", "1"), manifest);
+    assert_eq!(again.converted("app", "1"), manifest);
     let converted = again.metric("overlaybd_proxy_layers_converted_total");
     assert_eq!(converted, Some(0), "{}", again.log());
     again.stop();
     let strict = bench.proxy(data.path(), &[]);
-    let ours = digests(&pull(&strict, "app", "1"));
+    let ours = layer_digests(&strict.converted("app", "1"));
     assert!(ours.iter().all(|digest| !layers.contains(digest)));
 }
 
@@ -286,7 +274,7 @@ fn what_was_made_here_is_used_whether_foreign_layers_are_trusted_or_not() {
     let mut known = None;
     for (more, converts) in [(&[][..], 2), (&["--trust-foreign-layers"], 0), (&[], 0)] {
         let proxy = bench.proxy(data.path(), more);
-        let manifest = pull(&proxy, "app", "1");
+        let manifest = proxy.converted("app", "1");
         assert_eq!(*known.get_or_insert(manifest.clone()), manifest);
         let converted = proxy.metric("overlaybd_proxy_layers_converted_total");
         assert_eq!(converted, Some(converts), "{more:?}");
@@ -295,7 +283,7 @@ fn what_was_made_here_is_used_whether_foreign_layers_are_trusted_or_not() {
 }
 
 #[test]
-fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own() {
+fn a_blob_built_on_the_references_base_layer_is_not_used_as_a_bottom_layer() {
     if !support::have(&["mkfs.ext4", "debugfs"]) {
         return;
     }
@@ -335,7 +323,7 @@ fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own()
     bench.plant("app", chain, &changed);
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--trust-foreign-layers"]);
-    let layers = digests(&pull(&proxy, "app", "1"));
+    let layers = layer_digests(&proxy.converted("app", "1"));
     assert!(!layers.contains(&sha256(&changed)));
     assert!(proxy.log().contains("--mkfs=false"), "{}", proxy.log());
     // A whole one is taken.
@@ -349,11 +337,14 @@ fn a_base_that_was_made_upon_a_separate_base_layer_is_no_filesystem_of_its_own()
     bench.plant("whole", chain, &whole);
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--trust-foreign-layers"]);
-    assert_eq!(digests(&pull(&proxy, "whole", "1"))[0], sha256(&whole));
+    assert_eq!(
+        layer_digests(&proxy.converted("whole", "1"))[0],
+        sha256(&whole)
+    );
 }
 
 #[test]
-fn a_row_of_an_earlier_version_gives_way_to_a_blob_of_the_same_disk() {
+fn a_row_of_an_earlier_version_with_the_same_disk_is_replaced() {
     let Some(bench) = Bench::start() else { return };
     let base = tar("etc/base", 1);
     let sealed = Image::gzip(&[base, tar("etc/a", 2)]).seal();
@@ -364,13 +355,13 @@ fn a_row_of_an_earlier_version_gives_way_to_a_blob_of_the_same_disk() {
     assert_ne!(old, sha256(&blob));
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--push"]);
-    let ours = digests(&pull(&proxy, "app", "1"));
+    let ours = layer_digests(&proxy.converted("app", "1"));
     assert_eq!(bench.reference_build("app", &sealed), ours);
     assert_eq!(bench.rows(), 2, "{}", proxy.log());
 }
 
 #[test]
-fn a_row_of_an_earlier_version_stays_where_its_blob_holds_another_disk() {
+fn a_row_of_an_earlier_version_with_another_disk_is_kept() {
     let Some(bench) = Bench::start() else { return };
     let base = tar("etc/base", 1);
     let short = Image::gzip(&[base.clone(), tar("etc/a", 2)]).seal();
@@ -387,7 +378,7 @@ fn a_row_of_an_earlier_version_stays_where_its_blob_holds_another_disk() {
     bench.plant("app", &chains(&short)[1], b"theirs, on top of it");
     let data = tempfile::tempdir().unwrap();
     let proxy = bench.proxy(data.path(), &["--push"]);
-    let ours = digests(&pull(&proxy, "app", "1"));
+    let ours = layer_digests(&proxy.converted("app", "1"));
     // What is served here is all of one piece, and so is what the reference goes on with.
     assert!(!ours.contains(&old));
     let built = bench.reference_build("app", &long);
@@ -395,7 +386,7 @@ fn a_row_of_an_earlier_version_stays_where_its_blob_holds_another_disk() {
     assert!(proxy.log().contains("another disk"), "{}", proxy.log());
     let again = tempfile::tempdir().unwrap();
     let again = bench.proxy(again.path(), &["--push"]);
-    assert_eq!(digests(&pull(&again, "app", "1")), ours);
+    assert_eq!(layer_digests(&again.converted("app", "1")), ours);
 }
 
 /// A bottom layer's blob again, for another chain.
@@ -404,7 +395,7 @@ fn with_uuid(bytes: &[u8], chain: &str) -> Vec<u8> {
     let path = scratch.path().join("blob");
     std::fs::write(&path, bytes).unwrap();
     let raw = scratch.path().join("raw");
-    support::judge::disk(&[path], &raw);
+    support::verifier::disk(&[path], &raw);
     let empty = scratch.path().join("empty");
     std::fs::File::create(&empty)
         .unwrap()

@@ -26,7 +26,7 @@ fn size(path: &Path) -> u64 {
 }
 
 #[test]
-fn the_empty_filesystem_of_64_gib_weighs_under_128_kib() {
+fn the_empty_filesystem_of_64_gib_takes_less_than_128_kib() {
     if !support::have(&["skopeo", "e2fsck"]) {
         return;
     }
@@ -45,7 +45,7 @@ fn the_empty_filesystem_of_64_gib_weighs_under_128_kib() {
 }
 
 #[test]
-fn one_file_of_8_kib_on_100_mb_weighs_under_64_kib() {
+fn a_layer_of_one_8_kib_file_over_100_mb_takes_less_than_64_kib() {
     if !support::have(&["skopeo", "e2fsck"]) {
         return;
     }
@@ -118,7 +118,7 @@ fn zfile(path: &Path) -> ZFile {
 }
 
 #[test]
-fn blocks_of_64_kib_are_never_stored_in_more_than_readers_take() {
+fn blocks_of_64_kib_are_stored_in_at_most_65_536_bytes() {
     if !support::have(&["skopeo", "e2fsck"]) {
         return;
     }
@@ -148,7 +148,7 @@ fn blocks_of_64_kib_are_never_stored_in_more_than_readers_take() {
 }
 
 #[test]
-fn each_block_size_and_algorithm_is_what_was_asked_for() {
+fn a_blob_has_the_configured_block_size_and_algorithm() {
     if !support::have(&["skopeo", "e2fsck"]) {
         return;
     }

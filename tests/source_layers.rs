@@ -30,15 +30,8 @@ fn tars(count: u64) -> Vec<Vec<u8>> {
     tars.collect()
 }
 
-#[track_caller]
-fn pull(proxy: &Proxy, tag: &str) -> serde_json::Value {
-    let answer = proxy.get(&format!("app/manifests/{tag}_obd"));
-    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
-    answer.json()
-}
-
 #[test]
-fn a_layer_that_an_image_has_many_times_is_fetched_once_and_comes_to_the_same() {
+fn a_layer_that_occurs_many_times_in_an_image_is_fetched_once() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -50,7 +43,7 @@ fn a_layer_that_an_image_has_many_times_is_fetched_once_and_comes_to_the_same() 
 
     let data = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&registry.url(), data.path(), &[]);
-    let manifest = pull(&proxy, "whole");
+    let manifest = proxy.converted("app", "whole");
     assert_eq!(fetched(), 1);
     proxy.stop();
     // What was kept for it is gone.
@@ -62,9 +55,12 @@ fn a_layer_that_an_image_has_many_times_is_fetched_once_and_comes_to_the_same() 
     let proxy = Proxy::start(&registry.url(), data.path(), &[]);
     for count in 1..=tars.len() {
         registry.push("app", "part", &Image::gzip(&tars[..count]).seal());
-        pull(&proxy, "part");
+        proxy.converted("app", "part");
     }
-    assert_eq!(pull(&proxy, "whole")["layers"], manifest["layers"]);
+    assert_eq!(
+        proxy.converted("app", "whole")["layers"],
+        manifest["layers"]
+    );
     assert!(fetched() > 1);
     proxy.stop();
 }
@@ -109,7 +105,7 @@ fn images() -> Vec<(Packing, Sealed)> {
 }
 
 #[test]
-fn a_layer_that_was_damaged_on_its_way_is_asked_for_once_more() {
+fn a_layer_damaged_in_transfer_is_fetched_again() {
     for (packing, image) in images() {
         let Some(registry) = Registry::start() else {
             return;
@@ -123,7 +119,7 @@ fn a_layer_that_was_damaged_on_its_way_is_asked_for_once_more() {
 }
 
 #[test]
-fn a_layer_that_always_comes_damaged_is_502_and_leaves_nothing_behind() {
+fn a_layer_damaged_in_every_transfer_is_502_and_stores_nothing() {
     for (packing, image) in images() {
         let Some(registry) = Registry::start() else {
             return;

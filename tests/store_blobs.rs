@@ -18,7 +18,7 @@ use overlaybd_proxy::store::{
 };
 use parking_lot::{RwLock, RwLockReadGuard};
 use proptest::prelude::*;
-use store_support::skip;
+use store_support::{content, put, skip};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -37,18 +37,6 @@ fn start(command: &mut Command) -> std::io::Result<Child> {
 
 fn bytes(seed: u8, size: usize) -> Vec<u8> {
     (0..size).map(|n| seed ^ n.to_le_bytes()[0]).collect()
-}
-
-fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
-    let digest = Digest::of(bytes);
-    store.put_bytes(&digest, bytes).unwrap();
-    digest
-}
-
-fn content(blob: &BlobFile) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
-    blob.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 fn files(directory: &Path) -> usize {
@@ -80,7 +68,7 @@ fn config(data_dir: &Path) -> StoreConfig {
 }
 
 #[test]
-fn a_committed_blob_is_there_for_every_later_store_and_no_temporary_file_is() {
+fn a_committed_blob_is_found_after_reopening_and_no_temporary_file_remains() {
     let data = tempfile::tempdir().unwrap();
     let digest = Digest::of(b"hello");
     {
@@ -111,7 +99,7 @@ fn a_committed_blob_is_there_for_every_later_store_and_no_temporary_file_is() {
 }
 
 #[test]
-fn what_is_not_what_it_is_called_is_refused_and_leaves_nothing() {
+fn a_blob_with_another_digest_is_refused_and_leaves_no_file() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), None, HOUR).unwrap();
     let error = store.put_bytes(&Digest::of(b"a"), b"b").unwrap_err();
@@ -175,7 +163,7 @@ fn a_pinned_blob_is_never_evicted_whoever_pins_it() {
 }
 
 #[test]
-fn a_blob_is_kept_for_as_long_as_told_after_its_last_use() {
+fn a_blob_is_kept_for_the_keep_time_after_its_last_use() {
     let _quiet = quiet();
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), Some(100), HOUR).unwrap();
@@ -206,7 +194,7 @@ fn a_blob_is_kept_for_as_long_as_told_after_its_last_use() {
 }
 
 #[test]
-fn many_uses_are_one_write_to_the_disk() {
+fn many_uses_are_recorded_with_one_write() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), None, HOUR * 24).unwrap();
     let a = put(&store, b"a");
@@ -222,7 +210,7 @@ fn many_uses_are_one_write_to_the_disk() {
 }
 
 #[test]
-fn two_stores_hold_one_bound_together() {
+fn two_stores_share_one_size_limit() {
     let _quiet = quiet();
     let data = tempfile::tempdir().unwrap();
     let stores = [(); 2].map(|()| BlobStore::at(data.path(), Some(500), Duration::ZERO).unwrap());
@@ -240,7 +228,7 @@ fn two_stores_hold_one_bound_together() {
 }
 
 #[test]
-fn room_is_claimed_before_it_is_used_and_blobs_make_way() {
+fn space_is_reserved_before_use_and_blobs_are_evicted_for_it() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), None, HOUR).unwrap();
     let free = store.bytes_free().unwrap();
@@ -259,7 +247,7 @@ fn room_is_claimed_before_it_is_used_and_blobs_make_way() {
 }
 
 #[test]
-fn a_full_disk_fails_one_blob_and_leaves_the_others() {
+fn a_full_disk_fails_one_blob_and_keeps_the_others() {
     let data = tempfile::tempdir().unwrap();
     let mounted = start(
         Command::new("mount")
@@ -332,7 +320,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
     #[test]
-    fn whatever_happens_pins_hold_and_so_does_the_bound(
+    fn any_operations_keep_pinned_blobs_and_the_size_limit(
         steps in proptest::collection::vec(step(), 1..60)
     ) {
         const BOUND: u64 = 400;
@@ -520,7 +508,7 @@ async fn child() {
 }
 
 #[tokio::test]
-async fn a_living_process_keeps_its_files_and_leases_and_a_dead_one_does_not() {
+async fn files_and_leases_of_ended_processes_are_removed() {
     let data = tempfile::tempdir().unwrap();
     let before = Store::open(config(data.path())).await.unwrap();
     let pinned = put(before.blobs(), b"pinned");
@@ -555,7 +543,7 @@ async fn a_living_process_keeps_its_files_and_leases_and_a_dead_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_kill_at_any_moment_leaves_whole_blobs_and_no_row_without_one() {
+async fn a_kill_at_any_time_leaves_complete_blobs_and_no_row_without_one() {
     let rounds = std::env::var("OVERLAYBD_PROXY_TEST_KILLS");
     let rounds = rounds.ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let data = tempfile::tempdir().unwrap();
@@ -594,7 +582,7 @@ async fn a_kill_at_any_moment_leaves_whole_blobs_and_no_row_without_one() {
 }
 
 #[tokio::test]
-async fn a_data_directory_that_cannot_be_one_is_an_error() {
+async fn an_unusable_data_directory_is_an_error() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("file");
     fs::write(&file, "").unwrap();
@@ -625,7 +613,7 @@ fn a_pinned_blob_is_not_open_and_no_process_evicts_it() {
 }
 
 #[test]
-fn a_shared_blob_is_read_again_whatever_became_of_its_file() {
+fn a_shared_blob_is_reopened_on_demand() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), Some(0), Duration::ZERO).unwrap();
     let contents: Vec<_> = (0..600).map(|n| format!("blob {n}").into_bytes()).collect();

@@ -1,5 +1,7 @@
 //! Blob files that are not what they were: nothing is read of them, and they make way.
 
+mod store_support;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -8,24 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::store::{Aside, BlobFile, BlobStore, Damage, Examined};
+use overlaybd_proxy::store::{Aside, BlobStore, Damage, Examined};
+use store_support::{content, put};
 
 const HOUR: Duration = Duration::from_hours(1);
 
 fn open(data: &Path) -> BlobStore {
     BlobStore::at(data, None, HOUR).unwrap()
-}
-
-fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
-    let digest = Digest::of(bytes);
-    store.put_bytes(&digest, bytes).unwrap();
-    digest
-}
-
-fn content(blob: &BlobFile) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
-    blob.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {
@@ -107,7 +98,7 @@ fn a_damaged_file_is_moved_aside_and_the_blob_is_not_there() {
             assert_eq!(store.counters().damaged, 1);
             assert!(!store.contains(&digest).unwrap());
             assert!(store.list().unwrap().is_empty());
-            // Who had that very file open is told; another file is none of theirs.
+            // A reader that had this very file open gets an error; one of another file does not.
             assert_eq!(before.is_suspect(), !is_restarted && place < 4, "{place}");
             drop(before);
             put(&store, CONTENT);
@@ -118,7 +109,7 @@ fn a_damaged_file_is_moved_aside_and_the_blob_is_not_there() {
 }
 
 #[test]
-fn whatever_is_in_its_place_a_commit_replaces_it() {
+fn a_commit_replaces_any_file_in_the_blobs_place() {
     for (place, (_, harm)) in HARMS.into_iter().enumerate() {
         for is_small in [true, false] {
             let data = tempfile::tempdir().unwrap();
@@ -140,7 +131,7 @@ fn whatever_is_in_its_place_a_commit_replaces_it() {
 }
 
 #[test]
-fn damage_that_nothing_tells_of_is_replaced_by_a_commit_too() {
+fn a_commit_replaces_a_file_with_undetected_damage() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path());
     let digest = put(&store, CONTENT);
@@ -200,7 +191,7 @@ fn a_file_is_verified_once_after_a_start_and_when_it_was_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_ask_at_once_a_file_is_read_once() {
+async fn concurrent_verifications_of_a_file_read_it_once() {
     let data = tempfile::tempdir().unwrap();
     let large = vec![5; 8 << 20];
     let digest = put(&open(data.path()), &large);
@@ -222,7 +213,7 @@ async fn however_many_ask_at_once_a_file_is_read_once() {
 }
 
 #[test]
-fn a_write_to_a_file_that_is_open_is_seen_by_looking_again() {
+fn a_write_to_an_open_file_is_detected_by_its_metadata() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path());
     let digest = put(&store, CONTENT);
@@ -241,7 +232,7 @@ fn a_write_to_a_file_that_is_open_is_seen_by_looking_again() {
 }
 
 #[test]
-fn a_suspicion_that_is_unfounded_costs_a_verification() {
+fn an_unfounded_suspicion_causes_one_verification() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path());
     let digest = put(&store, CONTENT);
@@ -281,7 +272,7 @@ fn only_the_last_few_damaged_files_are_kept_and_no_large_ones() {
 }
 
 #[test]
-fn an_examination_uses_nothing_and_holds_up_no_eviction() {
+fn an_examination_does_not_count_as_use_nor_block_eviction() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), Some(1), Duration::ZERO).unwrap();
     let digest = put(&store, &vec![9; 4 << 20]);
@@ -308,7 +299,7 @@ fn an_examination_uses_nothing_and_holds_up_no_eviction() {
 }
 
 #[test]
-fn an_examination_says_what_is_wrong_and_moves_only_if_told_to() {
+fn an_examination_reports_damage_and_moves_files_on_request_only() {
     for (said, harm) in HARMS {
         let data = tempfile::tempdir().unwrap();
         let store = open(data.path());
@@ -333,7 +324,7 @@ fn an_examination_says_what_is_wrong_and_moves_only_if_told_to() {
 }
 
 #[test]
-fn what_the_disk_does_not_give_is_damaged() {
+fn a_file_with_read_errors_is_damaged() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path());
     let digest = put(&store, CONTENT);
@@ -367,7 +358,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 const FAST: NonZeroU64 = NonZeroU64::new(1 << 30).unwrap();
 
 #[test]
-fn the_scrubber_finds_damage_that_nothing_tells_of() {
+fn the_scrubber_finds_damage_that_metadata_does_not_show() {
     let data = tempfile::tempdir().unwrap();
     let store = open(data.path());
     let digests: Vec<Digest> = (0..20_u8).map(|seed| put(&store, &[seed; 5000])).collect();
@@ -396,7 +387,7 @@ fn the_scrubber_finds_damage_that_nothing_tells_of() {
 }
 
 #[test]
-fn one_process_scrubs_a_directory_and_another_takes_over() {
+fn one_process_scrubs_a_directory_until_another_takes_over() {
     let data = tempfile::tempdir().unwrap();
     let (first, second) = (open(data.path()), open(data.path()));
     put(&first, CONTENT);

@@ -629,7 +629,7 @@ async fn writers_of_the_same_rows_do_not_fail_each_other(place: Place) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_index_is_an_error_that_says_what_to_do() {
+async fn a_file_that_is_no_index_is_an_error_with_a_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("index.sqlite");
     std::fs::write(

@@ -237,7 +237,7 @@ async fn a_server_without_tls_serves_preferred_and_refuses_true() {
 }
 
 #[tokio::test]
-async fn a_server_with_tls_is_believed_by_its_root_only() {
+async fn a_servers_certificate_is_verified_with_its_root_only() {
     let keys = tempfile::tempdir().unwrap();
     let (cert, secret) = (keys.path().join("cert.pem"), keys.path().join("key.pem"));
     let made = Command::new("openssl")
@@ -338,7 +338,7 @@ async fn a_server_that_hangs_is_unavailable_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_between_two_questions_costs_no_error() {
+async fn a_restart_between_two_queries_causes_no_error() {
     let started = tokio::task::spawn_blocking(|| Server::start(&[]));
     let Some(server) = started.await.unwrap() else {
         return;
@@ -370,7 +370,7 @@ async fn a_restart_between_two_questions_costs_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_in_the_middle_of_a_question_costs_no_error() {
+async fn a_connection_lost_during_a_query_causes_no_error() {
     let Some(server) = shared().await else {
         return;
     };
@@ -409,7 +409,7 @@ async fn a_connection_lost_in_the_middle_of_a_question_costs_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_goes_away_before_a_written_row_is_read_back_is_waited_for() {
+async fn a_server_that_disconnects_between_write_and_read_is_waited_for() {
     let Some(server) = shared().await else {
         return;
     };

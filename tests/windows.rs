@@ -54,14 +54,14 @@ impl Bench {
 }
 
 #[test]
-fn windows_of_512_mib_are_taken_where_the_memory_is_there_for_them() {
+fn windows_of_512_mib_are_accepted_within_the_memory_budget() {
     let bench = Bench::new();
     // Farther back than the largest window that was taken before.
     bench.layout.add("far", &image(1, 29, 200 * MIB));
     let proxy = bench.proxy("1GiB");
     let answer = proxy.get("demo/manifests/far_obd");
     assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
-    // Where it does not fit beside the others, it is refused, and told how it would fit.
+    // Where it does not fit beside the others, it is refused with a hint how it would fit.
     let small = bench.proxy("256MiB");
     bench.layout.add("near", &image(2, 27, MIB));
     for (tag, status) in [("far", 400), ("near", 200), ("far", 400)] {
@@ -77,7 +77,7 @@ fn windows_of_512_mib_are_taken_where_the_memory_is_there_for_them() {
 }
 
 #[test]
-fn layers_whose_windows_do_not_fit_beside_each_other_wait_for_each_other() {
+fn layers_whose_windows_exceed_the_budget_together_are_converted_in_turn() {
     let bench = Bench::new();
     let tags: Vec<String> = (0..6).map(|number| format!("i{number}")).collect();
     for (number, tag) in tags.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! The main job in one sitting, with no network and nothing around:
+//! A complete pull without a network or any other program:
 //!
 //! ```text
 //! cargo run --example quickstart
 //! ```
 //!
-//! makes a small image, starts a registry of it and the proxy before that, pulls the image
-//! once as it is and once in overlaybd format, and looks into what came.
+//! makes a small image in an OCI layout, starts the proxy in front of it, pulls the image once
+//! unconverted and once in overlaybd format, and reads the converted filesystem.
 
 mod client;
 mod demo;
@@ -37,12 +37,12 @@ type Outcome<T = ()> = anyhow::Result<T>;
 async fn main() -> Outcome {
     let scratch = tempfile::tempdir()?;
 
-    println!("1. An ordinary image, as any builder would have made it\n");
+    println!("1. An ordinary image in an OCI layout\n");
     let images = scratch.path().join("images");
     demo::image(&images)?;
-    println!("   demo:latest, in the OCI layout {}", images.display());
+    println!("   demo:latest in {}", images.display());
 
-    println!("\n2. The proxy before it\n");
+    println!("\n2. The proxy in front of it\n");
     let server = proxy(&images, &scratch.path().join("data")).await?;
     let address = server.local_addr();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -56,19 +56,22 @@ async fn main() -> Outcome {
     let plain = client.manifest("latest").await?;
     show(&plain);
 
-    println!("\n4. demo:latest_obd did not exist until this moment\n");
+    println!("\n4. demo:latest_obd is converted by the first request\n");
     let begin = Instant::now();
     let converted = client.manifest("latest_obd").await?;
     println!("   converted and answered in {}", took(begin));
     show(&converted);
     let begin = Instant::now();
     client.manifest("latest_obd").await?;
-    println!("   asked again, it comes from the cache in {}", took(begin));
+    println!(
+        "   the second request is answered from the cache in {}",
+        took(begin)
+    );
 
-    println!("\n5. Its layers are pulled, and are what their digests say\n");
+    println!("\n5. Its layers are pulled and their digests verified\n");
     let blobs = pull_layers(&client, &converted, scratch.path()).await?;
 
-    println!("\n6. Stacked, they are the disk that a node mounts; its root directory\n");
+    println!("\n6. The root directory of the disk that the layers make up\n");
     let top = tokio::task::spawn_blocking(move || look_into(&blobs)).await??;
     println!("\n   etc/motd says: {}", top.trim_end());
     ensure!(top == demo::MOTD, "etc/motd is not the image's");
@@ -76,7 +79,7 @@ async fn main() -> Outcome {
     let _ = stop.send(());
     ensure!(serving.await?, "requests were cut off");
     println!(
-        "\nThat was all of it. For real use, before Docker Hub:\n\n   \
+        "\nDone. To run it in front of Docker Hub:\n\n   \
          cargo run --release -- serve\n   \
          skopeo inspect --tls-verify=false docker://127.0.0.1:8480/library/redis:latest_obd\n"
     );

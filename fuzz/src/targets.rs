@@ -104,7 +104,7 @@ pub fn inflate(data: &[u8]) {
     }
 }
 
-/// A `ZFile` whose header is believed: its digest and the index's CRC are made to fit, and its
+/// A `ZFile` whose header passes its checks: its digest and the index's CRC are made to fit, and its
 /// blocks are not checked.
 pub fn zfile(data: &[u8]) {
     let mut bytes = data.to_vec();

@@ -33,7 +33,7 @@ pub fn run(args: &CompletionsArgs) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Ok)
 }
 
-/// Tells shells which values an option takes. What is wrong with one is still told by the
+/// Tells shells which values an option takes. A wrong one is still reported by the
 /// part that reads it, with all that is wrong besides.
 fn with_values(command: Command) -> Command {
     let command = command.mut_args(|arg| {

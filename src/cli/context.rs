@@ -106,7 +106,7 @@ impl PasswordFlag {
         Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
-    /// Whether standard input is spoken for.
+    /// Whether the password is read from standard input.
     pub(super) fn is_set(&self) -> bool {
         self.password_stdin
     }

@@ -46,7 +46,7 @@ Examples:
     overlaybd-proxy convert -r registry.example.com/redis -i 7 -o 7_obd
 
 Images are [HOST/]REPO[:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]; https:// or http:// before
-HOST says how it is spoken to. --user is for the registry of DST, and for that of SRC where both
+HOST chooses TLS or plain HTTP. --user is for the registry of DST, and for that of SRC where both
 are one or DST is none; --src-user and --dst-user say it for each. What was converted is kept in
 --data-dir if that is given, and else only as long as the command runs. The configuration file is
 read when --config names one.";
@@ -474,7 +474,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_goes_to_the_registry_that_it_was_typed_for() {
+    fn a_password_is_used_for_its_own_registry_only() {
         let image = |text: &str| text.parse::<ImageReference>().unwrap();
         for (source, destination, hosts) in [
             ("redis", Some("r.io/x"), vec!["r.io"]),

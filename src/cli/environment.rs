@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_misses_are_found_and_no_others() {
+    fn similar_variable_names_are_found() {
         let known = ["OVERLAYBD_PROXY_LISTEN", "OVERLAYBD_PROXY_HOLD"];
         let known: BTreeSet<String> = known.map(str::to_owned).into();
         for (name, expected) in [

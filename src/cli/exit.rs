@@ -51,7 +51,7 @@ impl From<ExitStatus> for ExitCode {
 }
 
 impl ExitStatus {
-    /// The status that says whose fault an error is.
+    /// The status by the cause of an error.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
         error
@@ -103,7 +103,7 @@ impl ExitStatus {
     }
 }
 
-/// An error with its causes, one a line, none told twice.
+/// An error with its causes, one a line, none twice.
 #[must_use]
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}");
@@ -123,7 +123,7 @@ mod tests {
     use anyhow::Context as _;
 
     #[test]
-    fn an_error_ends_the_program_with_whose_fault_it_is() {
+    fn the_exit_status_follows_from_the_cause_of_an_error() {
         let registry = registry::Error::Invalid {
             place: "GET x".to_owned(),
             detail: "nonsense".to_owned(),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once_each() {
+    fn each_cause_is_printed_once() {
         let error = anyhow::anyhow!("the disk is full")
             .context("writing failed: the disk is full")
             .context("converting x");

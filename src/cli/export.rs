@@ -12,7 +12,7 @@ use super::image::{self, Found, ImageOptions, NotConverted};
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
 use crate::config::ONE_PLATFORM;
-use crate::convert::image::is_overlaybd_layer;
+use crate::convert::image::is_overlaybd;
 use crate::format::blob::{self, LayerBlob, Stack};
 use crate::format::block::BlockDevice as _;
 use crate::oci::{ImageReference, Platform};
@@ -61,10 +61,10 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
         ([text], 0) => Some(image::parse(text)?),
         (all, files) if files == all.len() => None,
         (all, _) => {
-            let stranger = all.iter().find(|text| !image::is_file(text));
+            let no_file = all.iter().find(|text| !image::is_file(text));
             anyhow::bail!(
                 "{}: either one image or only blob files can be exported, and this is no file",
-                stranger.map_or("", String::as_str)
+                no_file.map_or("", String::as_str)
             );
         }
     };
@@ -94,7 +94,7 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
                 .map(|path| image::open_file(path).map(Arc::new))
                 .collect::<anyhow::Result<Vec<_>>>()?,
         };
-        refuse_strangers(&layers)?;
+        refuse_unrelated(&layers)?;
         write(layers, &args.output, args.force, &terminal)
             .map(|written| (written.0, written.1))
             .with_context(|| format!("{}", args.output.display()))
@@ -118,7 +118,7 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
 }
 
 /// Sees that each layer lies upon the one that it was made upon, as far as it says so.
-fn refuse_strangers(layers: &[Arc<LayerBlob>]) -> anyhow::Result<()> {
+fn refuse_unrelated(layers: &[Arc<LayerBlob>]) -> anyhow::Result<()> {
     let mut below: Option<&str> = None;
     for (number, layer) in (1..).zip(layers) {
         let (uuid, parent) = (&layer.lsmt().uuid, layer.lsmt().parent_uuid.as_str());
@@ -166,7 +166,7 @@ async fn image_devices(
     if manifest.layers.is_empty() {
         anyhow::bail!("image {image} has no layers: there is no disk to write");
     }
-    if !manifest.layers.iter().all(is_overlaybd_layer) {
+    if !is_overlaybd(&manifest) {
         let image = image.to_string();
         return Err(NotConverted { image }.into());
     }

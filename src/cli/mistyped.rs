@@ -1,4 +1,4 @@
-//! What is wrong with a command line, told without what may be a password.
+//! What is wrong with a command line, without what may be a password.
 //!
 //! A blank in an unquoted password makes an argument of its rest, which the parser would repeat.
 

@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 
-pub mod check;
+mod check;
 mod completions;
 mod config;
 mod context;
@@ -123,7 +123,7 @@ pub fn parse() -> Invocation {
     }
 }
 
-/// Runs a command; what goes wrong is told on standard error.
+/// Runs a command; errors are printed on standard error.
 pub async fn run(invocation: Invocation) -> ExitStatus {
     let caught = AssertUnwindSafe(dispatch(invocation)).catch_unwind().await;
     let outcome = caught.unwrap_or_else(|panic| {

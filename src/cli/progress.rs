@@ -1,4 +1,4 @@
-//! What a person, a log or a program is told while images are converted.
+//! Progress of conversions: for a person, a log or a program.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
@@ -32,7 +32,7 @@ pub struct Terminal {
     mode: Mode,
 }
 
-/// How progress is told.
+/// How progress is printed.
 #[derive(clap::Args, Clone, Copy, Default)]
 pub struct ProgressOptions {
     /// Tell what happens as lines of JSON on standard output
@@ -73,7 +73,7 @@ impl Terminal {
         matches!(self.mode, Mode::Json)
     }
 
-    /// Whether nothing is told but errors.
+    /// Whether nothing is printed but errors.
     pub fn is_silent(&self) -> bool {
         matches!(self.mode, Mode::Silent)
     }
@@ -180,7 +180,7 @@ struct Layer {
     size: u64,
     bar: ProgressBar,
     began: Option<Instant>,
-    told: Instant,
+    printed: Instant,
     /// Compressed bytes that came.
     came: u64,
 }
@@ -285,7 +285,7 @@ impl ImageProgress {
                 size: layer.size,
                 bar,
                 began: None,
-                told: Instant::now(),
+                printed: Instant::now(),
                 came: 0,
             };
             let chain = layers[place].chain.clone();
@@ -308,10 +308,10 @@ impl ImageProgress {
             whole.inc(compressed.saturating_sub(layer.came));
         }
         layer.came = compressed.max(layer.came);
-        if layer.told.elapsed() < every || every.is_zero() {
+        if layer.printed.elapsed() < every || every.is_zero() {
             return;
         }
-        layer.told = Instant::now();
+        layer.printed = Instant::now();
         let line = format!(
             "{}: layer {}/{} {}: {} of {}",
             self.image,

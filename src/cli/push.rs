@@ -30,8 +30,8 @@ impl Destination {
         })
     }
 
-    /// Sees that there is somebody who knows us, before any work is done. Whether an image is
-    /// taken is only seen when one is brought.
+    /// Requests `/v2/` with the credentials, before any work is done. Whether a push is allowed
+    /// is only known from a push.
     ///
     /// # Errors
     /// When a registry cannot be reached, or asks for credentials that it was not given.

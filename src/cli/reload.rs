@@ -9,7 +9,7 @@ use crate::config::{ServeConfig, ServeOptions, Sources};
 use crate::convert::Converter;
 use crate::server::Reloader;
 
-/// The settings that hold from now on; of all others the change is told.
+/// The settings that hold from now on; changes of all others are logged.
 const RELOADED: [&str; 22] = [
     "allow-downgrade",
     "allow-host",

@@ -108,16 +108,16 @@ fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Resu
     let total = entries.iter().map(|entry| entry.size).sum();
     let bar = terminal.bytes_bar(data_dir.display().to_string(), total);
     let tally = Tally::default();
-    let told = Mutex::new(Instant::now());
+    let printed = Mutex::new(Instant::now());
     let on_bytes = |bytes: u64| {
         bar.inc(bytes);
         let done = tally.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let mut told = told.lock();
+        let mut printed = printed.lock();
         if terminal
             .repeats_every()
-            .is_some_and(|every| !every.is_zero() && told.elapsed() >= every)
+            .is_some_and(|every| !every.is_zero() && printed.elapsed() >= every)
         {
-            *told = Instant::now();
+            *printed = Instant::now();
             terminal.tell(format_args!("read {} of {}", size(done), size(total)));
             terminal.event(&json!({ "event": "progress", "bytes": done, "of": total }));
         }

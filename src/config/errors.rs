@@ -102,7 +102,7 @@ mod tests {
     use crate::config::{bytes, duration, number};
 
     #[test]
-    fn all_mistakes_are_told_at_once_and_where_they_were_made() {
+    fn all_errors_are_reported_at_once_with_their_source() {
         let origins = [
             ("hold".to_owned(), Origin::Environment),
             ("threads".to_owned(), Origin::File("/etc/x.toml".into())),

@@ -11,7 +11,7 @@ use super::options::upstream_keys;
 /// The file that is read when none is named and this one is there.
 pub const DEFAULT_PATH: &str = "/etc/overlaybd-proxy/config.toml";
 
-/// The settings of the file at `path`; those that make no sense are left out and told.
+/// The settings of the file at `path`; those that make no sense are left out and reported.
 pub(super) fn read(path: &Path, errors: &mut ConfigErrors) -> Table {
     let shown = path.display();
     let text = match std::fs::read_to_string(path) {
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_the_wrong_shape_is_told_with_its_key() {
+    fn a_value_of_the_wrong_type_is_reported_with_its_key() {
         let lines = mistakes_of("hold = ['x']\nplatform = {a = 1}\nupstream = 7\nbs = 16");
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines.iter().all(|line| line.contains("is expected")));
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_told_by_line_and_not_by_content() {
+    fn invalid_toml_is_reported_by_line_without_content() {
         let lines = mistakes_of("hold = '1s'\nuser = name:secret\n");
         assert!(lines[0].contains("line 2"), "{lines:?}");
         assert!(!lines[0].contains("secret"), "{lines:?}");

@@ -29,7 +29,7 @@ pub enum InvalidFsType {
     Mkfs(String, &'static str),
 }
 
-/// Mount options of ext4 that nodes may be told.
+/// Mount options of ext4 that nodes may be given.
 const MOUNT: [&str; 26] = [
     "acl",
     "auto_da_alloc",
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_reference_s_users_write_is_taken() {
+    fn values_of_the_reference_are_accepted() {
         for (text, annotation) in [
             ("ext4", None),
             ("ext4;discard", Some("ext4;discard")),

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_an_error_that_says_what_is_one() {
+    fn an_invalid_value_is_an_error_with_an_example() {
         for bad in ["", "lots", "-1", "1e400", "99999999999999999999GiB"] {
             assert!(bytes(bad).is_err(), "{bad:?}");
             assert!(gibibytes(bad).is_err(), "{bad:?}");

@@ -1,4 +1,4 @@
-//! Everything that `serve` can be told.
+//! The options of `serve`.
 
 use std::num::NonZeroU64;
 
@@ -11,7 +11,7 @@ use crate::convert::{ConverterConfig, PushTarget};
 use crate::server::ServerConfig;
 use crate::store::StoreConfig;
 
-/// Everything that `serve` can be told.
+/// The options of `serve`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ServeOptions {
     #[command(flatten)]
@@ -71,7 +71,7 @@ impl ServeOptions {
         }
     }
 
-    /// The settings of every part; each mistake is told, also those behind the first.
+    /// The settings of every part; all mistakes are reported, not only the first.
     ///
     /// # Errors
     /// All mistakes.

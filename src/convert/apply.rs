@@ -88,7 +88,7 @@ impl ApplyError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// Its name, or its link target's, has more `..` than directories.
-    #[error("{:?} climbs out of the image", String::from_utf8_lossy(.0))]
+    #[error("{:?} leads out of the image", String::from_utf8_lossy(.0))]
     Climbs(Vec<u8>),
     /// Its name, or its link target's, is longer than the kernel takes.
     #[error(

@@ -7,6 +7,8 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::GzDecoder;
 
 use crate::format::tar;
+use crate::oci::Compression;
+use crate::oci::compression::GZIP;
 
 use frames::Frames;
 pub use frames::Grant;
@@ -14,29 +16,7 @@ pub use frames::Grant;
 /// Bytes of a layer that tell its compression: a tar's first header, if it has one.
 pub const HEAD: usize = tar::BLOCK;
 
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// RFC 8878 § 3.1.2: a skippable frame starts with 0x184D2A50 to 0x184D2A5F.
-const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// Compressions that tar files are found in and layers are not.
-const FOREIGN: [(&[u8], &str); 3] = [
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x04\x22\x4d\x18", "LZ4"),
-];
-
-/// How a layer is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// A bare tar.
-    None,
-    /// gzip, of any number of members.
-    Gzip,
-    /// zstd, of any number of frames.
-    Zstd,
-}
-
-/// What the first bytes of a layer say of its compression; [`HEAD`] are enough, and fewer
+/// What the first bytes of a layer say of its compression, `None` if it has none; [`HEAD`] are enough, and fewer
 /// only where the layer has no more.
 ///
 /// A tar begins with a name, and a name may begin with any bytes, those of a compressed
@@ -44,28 +24,22 @@ pub enum Compression {
 ///
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] for a compression that layers do not have.
-pub fn sniff(head: &[u8]) -> io::Result<Compression> {
+pub fn sniff(head: &[u8]) -> io::Result<Option<Compression>> {
     if tar::is_header(head) {
-        return Ok(Compression::None);
+        return Ok(None);
     }
-    if let Some((_, name)) = FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("the layer is compressed with {name}; gzip, zstd or none is expected"),
-        ));
+    match Compression::of(head) {
+        Some(foreign @ (Compression::Bzip2 | Compression::Xz | Compression::Lz4)) => {
+            Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "the layer is compressed with {}; gzip, zstd or none is expected",
+                    foreign.name()
+                ),
+            ))
+        }
+        known => Ok(known),
     }
-    Ok(if head.starts_with(&GZIP) {
-        Compression::Gzip
-    } else if head.starts_with(&ZSTD) || is_skippable(head) {
-        Compression::Zstd
-    } else {
-        Compression::None
-    })
-}
-
-fn is_skippable(head: &[u8]) -> bool {
-    head.first().is_some_and(|byte| byte & 0xf0 == 0x50)
-        && head.get(1..4) == Some(&ZSTD_SKIPPABLE[..])
 }
 
 /// The tar in a layer that starts with `head`, and goes on (from the start again) in `input`.
@@ -92,9 +66,9 @@ pub fn inflate_within<'a, R: BufRead + Send + 'a>(
     grant: Grant<'a>,
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match sniff(head)? {
-        Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(Gzip(State::Member(Box::new(GzDecoder::new(input))))),
-        Compression::Zstd => Box::new(Frames::new(input, grant)?),
+        Some(Compression::Gzip) => Box::new(Gzip(State::Member(Box::new(GzDecoder::new(input))))),
+        Some(Compression::Zstd) => Box::new(Frames::new(input, grant)?),
+        _ => Box::new(input),
     })
 }
 
@@ -178,6 +152,7 @@ fn named(decoder: &str, error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::compression::ZSTD;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
     use std::io::Write as _;
@@ -208,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn members_frames_and_bare_tars_come_out_whole() {
+    fn members_frames_and_uncompressed_tars_are_inflated() {
         let (a, b) = (vec![b'a'; 100_000], b"b".to_vec());
         let both = [&a[..], &b].concat();
         let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
@@ -230,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_layer_is_truncated_wherever_it_is_cut() {
+    fn a_layer_truncated_anywhere_is_an_error() {
         let data: Vec<u8> = (0..20_000u32).flat_map(u32::to_le_bytes).collect();
         for (layer, shortest) in [(gzip(&data), 2), (zstd(&data), 4)] {
             for cut in [
@@ -248,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_behind_the_last_member_is_damage() {
+    fn data_after_the_last_member_is_an_error() {
         for tail in [&b"x"[..], b"\0\0x", b"\x1f", b"\x1f\x8b\x07garbage...."] {
             let error = inflated(&[&gzip(b"data")[..], tail].concat(), 4096).unwrap_err();
             assert!(error.to_string().starts_with("gzip"), "{tail:?}: {error}");
@@ -259,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_checksum_is_damage() {
+    fn a_wrong_checksum_is_an_error() {
         let mut layer = gzip(b"some data");
         let place = layer.len() - 8;
         layer[place] ^= 1;
@@ -270,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn foreign_compression_is_named() {
+    fn an_unsupported_compression_is_named() {
         let error = inflated(b"BZh91AY&SY", 4096).unwrap_err();
         assert!(error.to_string().contains("bzip2"));
     }
 
     #[test]
-    fn a_tar_is_one_whatever_its_first_name_begins_with() {
+    fn an_uncompressed_tar_is_detected_although_its_name_has_a_magic_number() {
         for name in [
             &b"BZh91AY&SY"[..],
             b"\xfd7zXZ",
@@ -291,13 +266,13 @@ mod tests {
             header.set_size(0);
             header.set_cksum();
             let layer = [&header.as_bytes()[..], &[0; 1024]].concat();
-            assert_eq!(sniff(&layer).unwrap(), Compression::None, "{name:?}");
+            assert_eq!(sniff(&layer).unwrap(), None, "{name:?}");
             assert_eq!(inflated(&layer, 7).unwrap(), layer, "{name:?}");
             // Without its checksum it is no header.
             header.as_mut_bytes()[200] ^= 1;
             assert_ne!(
-                sniff(header.as_bytes()).unwrap_or(Compression::Zstd),
-                Compression::None
+                sniff(header.as_bytes()).unwrap_or(Some(Compression::Zstd)),
+                None
             );
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::plan::Step;
 use super::window::Windows;
 use crate::oci::digest::{ChainId, DiffId, Digest};
 
@@ -47,6 +48,24 @@ pub struct RandomAccess {
     pub index: File,
     /// Most bytes of tar between two places where reading can begin.
     pub max_gap: u64,
+}
+
+impl LayerInput {
+    /// The layer of a step, whose tar is not copied.
+    #[must_use]
+    pub fn of(step: &Step, chunks: Chunks, windows: Windows) -> Self {
+        Self {
+            chunks,
+            digest: step.layer.digest.clone(),
+            size: step.layer.size,
+            diff_id: step.diff_id.clone(),
+            chain_id: step.chain_id.clone(),
+            parent_chain_id: step.parent.clone(),
+            copy: None,
+            windows,
+            random_access: None,
+        }
+    }
 }
 
 /// How far a layer has come, in totals.

@@ -18,10 +18,11 @@ use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 
 use super::error::{LayerError, NoRandomAccess};
-use super::inflate::{Compression, HEAD, inflate_within, sniff};
+use super::inflate::{HEAD, inflate_within, sniff};
 use super::input::{Chunks, LayerInput, OnProgress, Progress, RandomAccess, TarCopy};
 use super::window::{self, Windows};
 use crate::format::gzip_index::{DEFAULT_SPAN, GzipError, GzipIndexer};
+use crate::oci::Compression;
 use crate::oci::digest::{ChainId, DiffId, Digest, Hasher};
 
 /// Bytes of tar in one buffer of the queue.
@@ -485,12 +486,11 @@ fn run_indexed(
     let compression = sniff(&head).map_err(LayerError::Inflate)?;
     let mut input = Read::chain(io::Cursor::new(head), &mut *source);
     match compression {
-        Compression::None => {
+        None => {
             pump(&mut input, &totals, &mut queues)?;
             Ok(TarAccess::Plain)
         }
-        Compression::Zstd => Err(LayerError::NoRandomAccess(NoRandomAccess::Zstd)),
-        Compression::Gzip => {
+        Some(Compression::Gzip) => {
             let index = io::BufWriter::new(wanted.index);
             let indexer =
                 GzipIndexer::new(input, index, DEFAULT_SPAN).map_err(LayerError::Output)?;
@@ -507,6 +507,8 @@ fn run_indexed(
             let file = file.map_err(|error| LayerError::Output(error.into_error()))?;
             Ok(TarAccess::Gzip(file))
         }
+        // Of the others, `sniff` lets only this one pass.
+        Some(_) => Err(LayerError::NoRandomAccess(NoRandomAccess::Zstd)),
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_permitted_before_or_taken_from_the_budget_at_once() {
+    fn windows_over_the_initial_permit_take_memory_from_the_budget() {
         let memory = MemoryBudget::new(16 << 20);
         let mut windows = Windows::within(4 << 20, memory.clone());
         windows.grant(4 << 20).unwrap();

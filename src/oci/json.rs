@@ -37,11 +37,11 @@ pub(crate) const ROOT_FS: &[&str] = &["type", "diff_ids"];
 /// Reads a JSON text.
 ///
 /// # Errors
-/// If it is none, also when mended.
+/// If it is none, also when repaired.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice(bytes).or_else(|error| {
-        let mended = mend(&String::from_utf8_lossy(bytes)).into_owned();
-        serde_json::from_str(&mended).map_err(|_| error)
+        let repaired = repair(&String::from_utf8_lossy(bytes)).into_owned();
+        serde_json::from_str(&repaired).map_err(|_| error)
     })
 }
 
@@ -72,8 +72,8 @@ fn is_same(key: &str, name: &str) -> bool {
 }
 
 /// Replaces escapes of halves of surrogate pairs.
-fn mend(text: &str) -> Cow<'_, str> {
-    let mut mended = String::new();
+fn repair(text: &str) -> Cow<'_, str> {
+    let mut repaired = String::new();
     let mut taken = 0;
     let mut place = 0;
     // Outside of strings there are no backslashes in JSON.
@@ -95,16 +95,16 @@ fn mend(text: &str) -> Cow<'_, str> {
         }
         place = escape + 6;
         if (0xd800..0xe000).contains(&unit) {
-            mended.push_str(text.get(taken..escape).unwrap_or_default());
-            mended.push_str("\\ufffd");
+            repaired.push_str(text.get(taken..escape).unwrap_or_default());
+            repaired.push_str("\\ufffd");
             taken = place;
         }
     }
     if taken == 0 {
         return Cow::Borrowed(text);
     }
-    mended.push_str(text.get(taken..).unwrap_or_default());
-    Cow::Owned(mended)
+    repaired.push_str(text.get(taken..).unwrap_or_default());
+    Cow::Owned(repaired)
 }
 
 /// The code unit of an escape `\uXXXX` at `place`.
@@ -160,10 +160,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn mending_never_panics_and_leaves_good_texts_alone(text in "\\PC{0,20}(\\\\u[d0][8c]00|\\\\[u\\\\\"n]|x){0,6}\\PC{0,5}") {
-            let _ = mend(&text);
+        fn repairing_never_panics_and_does_not_change_valid_json(text in "\\PC{0,20}(\\\\u[d0][8c]00|\\\\[u\\\\\"n]|x){0,6}\\PC{0,5}") {
+            let _ = repair(&text);
             let good = serde_json::to_string(&text).unwrap();
-            prop_assert_eq!(mend(&good).into_owned(), good);
+            prop_assert_eq!(repair(&good).into_owned(), good);
         }
     }
 }

@@ -76,40 +76,6 @@ impl ManifestKind {
     }
 }
 
-/// How a layer's tar is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip, RFC 1952.
-    Gzip,
-    /// Zstandard, RFC 8878.
-    Zstd,
-}
-
-impl Compression {
-    /// The compression that a layer's media type names; `None` if it is no filesystem layer.
-    ///
-    /// Non-distributable (`foreign`) layers count: their bytes are the same.
-    #[must_use]
-    pub fn of_layer(media_type: &str) -> Option<Self> {
-        match essence(media_type).as_str() {
-            OCI_LAYER
-            | DOCKER_LAYER
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(Self::None),
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Self::Gzip),
-            "application/vnd.oci.image.layer.v1.tar+zstd"
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-}
-
 /// A media type without its parameters, in lower case.
 #[must_use]
 pub fn essence(media_type: &str) -> String {
@@ -146,13 +112,5 @@ mod tests {
             assert!(MANIFEST_ACCEPT.contains(kind.media_type()));
             assert_eq!(ManifestKind::from_media_type(kind.media_type()), Some(kind));
         }
-    }
-
-    #[test]
-    fn a_layers_compression_is_in_its_media_type() {
-        let gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-        assert_eq!(Compression::of_layer(gzip), Some(Compression::Gzip));
-        assert_eq!(Compression::of_layer(OCI_LAYER), Some(Compression::None));
-        assert_eq!(Compression::of_layer("application/vnd.in-toto+json"), None);
     }
 }

@@ -1,5 +1,6 @@
-//! OCI vocabulary: digests, names, references, media types, manifests. No I/O.
+//! OCI vocabulary: digests, names, references, media types, compressions, manifests. No I/O.
 
+pub mod compression;
 pub mod digest;
 pub mod image_config;
 pub(crate) mod json;
@@ -9,10 +10,11 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 
+pub use compression::Compression;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
 pub use image_config::ImageConfig;
 pub use manifest::{Descriptor, ImageManifest, Index, Manifest, ManifestError};
-pub use media_type::{Compression, ManifestKind};
+pub use media_type::ManifestKind;
 pub use name::{RepoName, Selector, Tag};
 pub use platform::Platform;
 pub use reference::{ImageReference, LayoutReference, RegistryReference};

@@ -15,7 +15,7 @@ pub const DOCKER_HUB: &str = "docker.io";
 /// The host that answers for Docker Hub.
 pub const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
-/// How a registry is spoken to, where its address was written with it.
+/// TLS or plain HTTP, as written before a registry's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `http://`: in the clear.
@@ -75,7 +75,7 @@ pub enum ImageReference {
 /// An image in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryReference {
-    /// How the registry is spoken to, where it is written.
+    /// TLS or plain HTTP, if the reference says so.
     pub scheme: Option<Scheme>,
     /// Host and, where it is written, port; `docker.io` for Docker Hub.
     pub host: String,

@@ -155,8 +155,8 @@ pub enum UploadMode {
 /// The settings of a registry client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// How the registry is spoken to. `None`: over TLS, but loopback hosts without TLS settings
-    /// in the clear, as with Docker.
+    /// TLS or plain HTTP. `None`: TLS, but plain HTTP to loopback hosts without TLS settings, as
+    /// with Docker.
     pub scheme: Option<Scheme>,
     /// TLS settings.
     pub tls: TlsOptions,

@@ -108,7 +108,7 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
-    /// The upstream leads to where it must not.
+    /// The upstream redirects to an address that is not allowed.
     #[error("{place}: will not go to {target}: {why}; --allow-host allows a host")]
     Refused {
         /// Method and address.
@@ -260,64 +260,9 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The message of an error response's body, in one line for a log.
-///
-/// Bodies are foreign text: control characters go, and length is bounded.
-pub(crate) fn detail_of(body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Document {
-        #[serde(default)]
-        errors: Vec<Entry>,
-        details: Option<String>,
-        error_description: Option<String>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: serde_json::Value,
-        #[serde(default)]
-        message: Option<String>,
-    }
-    // Anything but the known form may echo what was sent, so it is not repeated.
-    let Ok(document) = serde_json::from_slice::<Document>(body) else {
-        return String::new();
-    };
-    let mut parts: Vec<String> = document
-        .errors
-        .iter()
-        .take(4)
-        .map(|entry| {
-            let code = entry.code.as_str().unwrap_or_default();
-            match entry.message.as_deref() {
-                Some(message) if !code.is_empty() => format!("{code}: {message}"),
-                Some(message) => message.to_owned(),
-                None => code.to_owned(),
-            }
-        })
-        .filter(|part| !part.is_empty())
-        .collect();
-    parts.extend(document.details);
-    parts.extend(document.error_description);
-    parts
-        .join("; ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(400)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_body_becomes_one_short_line() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"},{"code":"X"}]}"#;
-        assert_eq!(detail_of(body), "DENIED: noway; X");
-        assert_eq!(detail_of(b"<html>"), "");
-        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(9000));
-        assert_eq!(detail_of(long.as_bytes()).len(), 400);
-    }
 
     #[test]
     fn only_temporary_failures_are_transient() {

@@ -6,14 +6,21 @@
 pub mod body;
 mod client;
 pub mod config;
+pub(crate) mod content_headers;
 pub mod error;
+pub(crate) mod error_body;
+pub(crate) mod header_names;
 mod layout;
+pub(crate) mod link;
+pub(crate) mod pem;
+pub(crate) mod ranges;
 mod renewal;
+pub(crate) mod stall;
 mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::{Challenge, Grant, GrantedToken, Registry, challenges, needed_scopes};
+pub use client::{Challenge, ClientAuth, ClientToken, Registry, challenges, needed_scopes};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

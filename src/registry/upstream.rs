@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response};
 
 use super::layout::Links;
 use super::{
-    Authorization, BlobSource, BlobStream, Body, Error, ForwardOptions, Grant, Layout,
+    Authorization, BlobSource, BlobStream, Body, ClientAuth, Error, ForwardOptions, Layout,
     ManifestHead, Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
 };
 use crate::oci::{Descriptor, Digest, ImageReference, RepoName, Selector, Tag};
@@ -384,20 +384,20 @@ impl Upstream {
         }
     }
 
-    /// A token for a client of a proxy, asked for with the client's own `Authorization` of the
-    /// scheme Basic, if it has any; mirrors are not asked. `scopes` are texts as
-    /// `repository:NAME:ACTIONS`. A layout lets everyone in.
+    /// How a client of the proxy authenticates, with a token for `scopes` (each
+    /// `repository:NAME:ACTIONS`) if the registry has a token server. `login` is the client's own
+    /// Basic `Authorization`. No mirror is asked; a layout requires nothing.
     ///
     /// # Errors
     /// [`Error::Unauthorized`] where these credentials are refused; see [`Error`].
-    pub async fn grant(
+    pub async fn authenticate_client(
         &self,
         scopes: &[String],
         login: Option<&HeaderValue>,
-    ) -> Result<Grant, Error> {
+    ) -> Result<ClientAuth, Error> {
         match self {
-            Self::Registry(registry) => registry.grant(scopes, login).await,
-            Self::Layout(_) => Ok(Grant::Open),
+            Self::Registry(registry) => registry.authenticate_client(scopes, login).await,
+            Self::Layout(_) => Ok(ClientAuth::Anonymous),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::convert::layer::TurboSettings;
 use crate::registry::Upstream;
 
-/// Everything that the server can be told.
+/// The settings of the server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Listen address for registry clients; port 0 for any.
@@ -29,13 +29,13 @@ pub struct ServerConfig {
     pub hold: Duration,
     /// What a request gets whose hold is over.
     pub on_timeout: OnTimeout,
-    /// Who may come in, and with which credentials the upstream is asked.
+    /// Which clients are accepted, and with which credentials the upstream is asked.
     pub access: Access,
     /// How long an upstream's yes to a client's credentials is remembered.
     pub auth_cache_ttl: Duration,
     /// Whether what changes the upstream is refused.
     pub read_only: bool,
-    /// Whether clients that nobody knows may change the upstream with our credentials.
+    /// Whether unauthenticated clients may write to the upstream with the proxy's credentials.
     pub allow_anonymous_push: bool,
     /// Whether redirects of the upstream are followed here instead of handed to the client. With
     /// our credentials those that stay with the upstream are followed in any case.
@@ -102,7 +102,7 @@ pub enum OnTimeout {
     Original,
 }
 
-/// Who may come in.
+/// Which clients are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// The client's own credentials go upstream.

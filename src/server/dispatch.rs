@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::oci::Selector;
 use crate::registry::Authorization;
+use crate::registry::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::access::challenge::{self, Asking, TOKEN_PATH};
 use crate::server::access::policy;
 use crate::server::cache::responses::CachedContent;
@@ -28,9 +29,7 @@ use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::{ActiveRequest, Activity};
 use crate::server::http::body::ResponseBody;
-use crate::server::http::header_names::{
-    API_VERSION, OCI_NAMESPACE, OUTCOME, REGISTRY_2, REQUEST_ID,
-};
+use crate::server::http::header_names::{OCI_NAMESPACE, OUTCOME, REQUEST_ID};
 use crate::server::http::host;
 use crate::server::http::path;
 use crate::server::limits::hold::Hold;

@@ -5,8 +5,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::convert::StoredManifest;
+use crate::registry::content_headers::{ContentHeaders, value};
 use crate::server::http::body::ResponseBody;
-use crate::server::http::content_headers::{ContentHeaders, value};
 
 /// A manifest or index with the headers that describe it.
 #[derive(Debug)]

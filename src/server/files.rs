@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 /// How often files are looked at.
 pub(in crate::server) const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -19,20 +21,21 @@ struct Look {
 #[derive(Debug)]
 pub(in crate::server) struct Watched {
     paths: Vec<PathBuf>,
-    looks: Vec<Option<Look>>,
+    looks: Mutex<Vec<Option<Look>>>,
 }
 
 impl Watched {
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        let looks = paths.iter().map(|path| look(path)).collect();
+        let looks = Mutex::new(paths.iter().map(|path| look(path)).collect());
         Self { paths, looks }
     }
 
     /// Whether any of them changed since this was last asked.
-    pub fn have_changed(&mut self) -> bool {
-        let looks: Vec<_> = self.paths.iter().map(|path| look(path)).collect();
-        let have_changed = looks != self.looks;
-        self.looks = looks;
+    pub fn have_changed(&self) -> bool {
+        let mut before = self.looks.lock();
+        let now: Vec<_> = self.paths.iter().map(|path| look(path)).collect();
+        let have_changed = now != *before;
+        *before = now;
         have_changed
     }
 }
@@ -51,10 +54,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_once() {
+    fn a_change_is_reported_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
-        let mut watched = Watched::new(vec![path.clone()]);
+        let watched = Watched::new(vec![path.clone()]);
         assert!(!watched.have_changed());
         std::fs::write(&path, "a").unwrap();
         assert!(watched.have_changed());

@@ -1,4 +1,4 @@
-//! What a running server reads again when it is told to.
+//! Settings that a running server reads again on SIGHUP.
 
 use std::sync::Arc;
 

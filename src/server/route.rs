@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rightmost_words_decide() {
+    fn the_last_api_keyword_decides_the_route() {
         assert_eq!(
             Route::parse("/v2/manifests/blobs/manifests/tags/manifests/x"),
             manifest("manifests/blobs/manifests/tags", "x")
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood_has_one_path() {
+    fn a_parsed_route_has_one_path() {
         let digest = Digest::of(b"");
         let encoded = digest.as_str().replace(':', "%3a");
         let path = |path: &str| Route::parse(path).path();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_climbs_is_outside() {
+    fn a_path_with_dot_dot_is_outside_of_the_api() {
         for path in [
             "/v2/../admin",
             "/v2/a/%2e%2e/%2E%2E/admin",
@@ -409,7 +409,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_built_from_parts_parses_to_them(
+        fn a_route_built_from_parts_parses_to_them(
             repo in "[a-z0-9]{1,8}(/(manifests|blobs|tags|uploads|[a-z0-9]{1,5})){0,4}",
             tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
         ) {

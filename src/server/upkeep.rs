@@ -17,7 +17,7 @@ pub(in crate::server) async fn upkeep(state: Arc<AppState>, tls: Option<Arc<Tls>
     let sweeper = tokio::spawn(sweep(state.converted.store().clone()));
     let _swept = AbortOnDrop(sweeper.abort_handle());
     let mut turns: u32 = 0;
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         tokio::time::sleep(files::INTERVAL / 2).await;
         turns = turns.wrapping_add(1);
@@ -39,13 +39,13 @@ pub(in crate::server) async fn upkeep(state: Arc<AppState>, tls: Option<Arc<Tls>
             evicted.err().map(|error| error.to_string())
         });
         match work.await {
-            // A disk that cannot be written is told once, not every second.
-            Ok(Some(error)) if error == told => {}
+            // A disk that cannot be written is logged once, not every second.
+            Ok(Some(error)) if error == logged => {}
             Ok(Some(error)) => {
                 tracing::warn!(error, "the blob cache cannot be kept within its bound");
-                told = error;
+                logged = error;
             }
-            Ok(None) => told.clear(),
+            Ok(None) => logged.clear(),
             Err(error) => tracing::error!(%error, "the upkeep failed"),
         }
     }

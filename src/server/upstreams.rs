@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_asked_of_an_upstream_in_its_own_names() {
+    fn a_mount_request_has_the_upstreams_repository_names() {
         let two = [("a", None), ("b", Some("hub")), ("b", Some("again"))];
         let (by_path, alone) = (upstreams(&two), upstreams(&two[..1]));
         let localized = |upstreams: &Upstreams, path: &str| {
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn implied_ports_do_not_make_another_host() {
+    fn a_default_port_does_not_change_the_host() {
         assert!(same_authority("a.example", "A.example:443"));
         assert!(same_authority("a:80", "a"));
         assert!(!same_authority("a:5000", "a"));

@@ -11,8 +11,8 @@ use overlaybd_proxy::oci::Digest;
 use serde_json::{Value, json};
 
 use super::layers::layer;
-use super::overlaybd::{self, build};
-use super::support::*;
+use super::support::overlaybd::{self, build};
+use super::trees::*;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -116,6 +116,7 @@ impl Layout {
 
 pub fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_overlaybd-proxy"))
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .args(arguments)
         .output()
         .unwrap()
@@ -184,7 +185,7 @@ fn pack(root: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_conversion_of_everything_is_the_same_and_each_change_of_it_is_not() {
+fn a_converted_tree_is_the_same_and_each_change_is_detected() {
     if !is_root() || !has("tar") {
         return;
     }
@@ -293,7 +294,7 @@ fn converted(place: &Path) -> (Layout, Layout) {
 }
 
 #[test]
-fn a_flipped_byte_is_found_wherever_it_is() {
+fn a_flipped_byte_is_detected_anywhere() {
     let place = tempfile::tempdir().unwrap();
     let (source, target) = converted(place.path());
     let image = target.document(&target.named("1_obd"));
@@ -371,7 +372,7 @@ fn with_layers(target: &Layout, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
 }
 
 #[test]
-fn a_block_that_does_not_fit_its_checksum_is_found_although_all_digests_fit() {
+fn a_wrong_block_checksum_is_detected_although_all_digests_match() {
     let place = tempfile::tempdir().unwrap();
     let (source, target) = converted(place.path());
     with_layers(&target, |blobs| {
@@ -385,7 +386,7 @@ fn a_block_that_does_not_fit_its_checksum_is_found_although_all_digests_fit() {
 }
 
 #[test]
-fn a_layer_that_nodes_refuse_is_found_although_all_else_fits() {
+fn a_layer_that_overlaybd_refuses_is_detected() {
     let place = tempfile::tempdir().unwrap();
     let source = Layout::new(&place.path().join("source"));
     let file = |byte: u8| {
@@ -423,7 +424,7 @@ fn a_layer_that_nodes_refuse_is_found_although_all_else_fits() {
 }
 
 #[test]
-fn layers_that_do_not_belong_upon_each_other_are_found() {
+fn layers_of_different_chains_are_detected() {
     let place = tempfile::tempdir().unwrap();
     let (source, target) = converted(place.path());
     with_layers(&target, |blobs| blobs.swap(0, 1));
@@ -433,7 +434,7 @@ fn layers_that_do_not_belong_upon_each_other_are_found() {
 }
 
 #[test]
-fn a_config_that_says_something_else_is_found() {
+fn a_changed_config_is_detected() {
     let place = tempfile::tempdir().unwrap();
     let (source, target) = converted(place.path());
     let mut image = target.document(&target.named("1_obd"));
@@ -489,7 +490,7 @@ fn the_source_is_found_by_the_tag_and_all_of_an_index_is_checked() {
 }
 
 #[test]
-fn what_cannot_be_checked_says_why_and_what_to_do() {
+fn an_image_that_cannot_be_checked_is_an_error_with_a_remedy() {
     let place = tempfile::tempdir().unwrap();
     let (source, target) = converted(place.path());
     let said = |arguments: &[&str], code| {

@@ -5,9 +5,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use overlaybd_proxy::cli::check::What;
+use overlaybd_proxy::check::What;
 
-use super::support::*;
+use super::trees::*;
 
 /// What is found after `change`, by path.
 fn found(root: &Path, change: impl FnOnce(&Path)) -> Vec<(String, What)> {

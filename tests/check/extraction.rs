@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 
-use super::support::*;
+use super::trees::*;
 
 /// Packs a tree, unpacks it elsewhere, and sees that the model says the same, of the
 /// unpacked tree and, where the format loses nothing, of the tree itself.
@@ -57,7 +57,7 @@ fn assert_same_below(expected: &Tree, found: &Tree) {
 const EVERYTHING: [&str; 4] = ["tar", "--format=pax", "--xattrs", "--xattrs-include=*"];
 
 #[test]
-fn a_layer_is_what_gnu_tar_makes_of_it() {
+fn a_layer_equals_what_gnu_tar_extracts() {
     if !is_root() || !has("tar") {
         return;
     }
@@ -80,7 +80,7 @@ fn a_layer_is_what_gnu_tar_makes_of_it() {
 }
 
 #[test]
-fn a_layer_is_what_it_is_by_other_packers() {
+fn layers_of_other_packers_equal_the_packed_tree() {
     if !is_root() || !has("bsdtar") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Filesystems that the kernel and the reference's tools wrote, read by the judge.
+//! Filesystems that the kernel and the reference's tools wrote, read by `check`.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
@@ -7,13 +7,13 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use overlaybd_proxy::cli::check::{Tree, What};
+use overlaybd_proxy::check::{Tree, What};
 use overlaybd_proxy::format::blob::{LayerBlob, Stack};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice, MemDevice};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::support::*;
+use super::trees::*;
 
 /// A loop mount, taken down when dropped.
 struct Mount(PathBuf);
@@ -201,7 +201,7 @@ impl BlockDevice for Noting<'_> {
 }
 
 #[test]
-fn no_damage_makes_it_panic_or_run_on() {
+fn no_damage_makes_the_ext4_reader_panic_or_loop() {
     let Some(device) = small() else {
         return;
     };

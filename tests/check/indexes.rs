@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::command::{INDEX, Layout, check, convert, differences, problems, program};
 use super::layers::layer;
-use super::support::text;
+use super::trees::text;
 
 #[test]
 fn an_index_of_indexes_is_checked_image_by_image() {
@@ -56,7 +56,7 @@ fn an_index_of_indexes_is_checked_image_by_image() {
 }
 
 #[test]
-fn an_index_without_end_is_no_reason_to_read_on() {
+fn an_endless_index_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let layout = Layout::new(&place.path().join("layout"));
     let mut entry = layout.image("amd64", &[&layer("file a")]);
@@ -74,7 +74,7 @@ fn an_index_without_end_is_no_reason_to_read_on() {
 }
 
 #[test]
-fn what_a_converted_index_leaves_out_is_told_and_not_wrong() {
+fn images_left_out_of_a_converted_index_are_listed_without_an_error() {
     let place = tempfile::tempdir().unwrap();
     let source = Layout::new(&place.path().join("source"));
     let images: Vec<Value> = ["amd64", "s390x"]
@@ -100,14 +100,14 @@ fn what_a_converted_index_leaves_out_is_told_and_not_wrong() {
         (&json!([images[1]["digest"]]), 0),
         "{report:#}"
     );
-    // Whoever asks for it is told that it is missing.
+    // Asked for, it is reported as missing.
     let (report, code) = check(&[&arguments[..], &["--platform", "linux/s390x"]].concat());
     assert_eq!(code, 7);
     assert!(problems(&report).contains("is missing"), "{report:#}");
 }
 
 #[test]
-fn an_image_without_layers_is_an_empty_root_and_no_disk() {
+fn an_image_without_layers_is_an_empty_root() {
     let place = tempfile::tempdir().unwrap();
     let source = Layout::new(&place.path().join("source"));
     source.name("empty", source.image("amd64", &[]));

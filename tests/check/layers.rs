@@ -1,6 +1,6 @@
 //! The rules of layers: whiteouts, types that change, links, parents; and broken layers.
 
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 use proptest::prelude::*;
 use tar::EntryType;
 
@@ -51,7 +51,7 @@ fn tree(specs: &[&str]) -> Tree {
 }
 
 #[test]
-fn layers_come_to_what_one_layer_would_make() {
+fn several_layers_equal_one_layer_with_the_same_result() {
     for (what, specs, flat) in [
         (
             "a whiteout",
@@ -208,7 +208,7 @@ fn layers_come_to_what_one_layer_would_make() {
 }
 
 #[test]
-fn what_no_layer_describes_is_roots_and_from_1970() {
+fn undescribed_directories_belong_to_root_with_mtime_0() {
     let implicit = tree(&["file d/a"]);
     let described = tree(&["dir d\nfile d/a"]);
     let differences = implicit.differences(&described, 9);
@@ -225,7 +225,7 @@ fn what_no_layer_describes_is_roots_and_from_1970() {
 }
 
 #[test]
-fn names_that_lead_too_far_are_an_error() {
+fn names_that_are_too_long_or_follow_too_many_links_are_errors() {
     let path = |levels: usize| vec!["d"; levels].join("/");
     let chained = |count: usize| {
         let mut lines = vec!["dir end".to_owned(), "link l1 -> end".to_owned()];
@@ -296,7 +296,7 @@ fn a_broken_layer_is_an_error_that_names_the_entry() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(
+    fn no_input_makes_the_tar_reader_panic(
         flips in prop::collection::vec((0..4096usize, any::<u8>()), 1..6),
         sparse in any::<bool>(),
     ) {

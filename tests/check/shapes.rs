@@ -1,6 +1,6 @@
 //! A table of odd layers.
 
-use super::tar::{self, DIRECTORY, Entry, FIFO, FILE, HARD, SYMLINK, Tar};
+use super::support::tar::{self, DIRECTORY, Entry, FIFO, FILE, HARD, SYMLINK, Tar};
 
 /// The layers of an image, by what is odd about them.
 pub type Shape = (&'static str, Vec<Vec<u8>>);

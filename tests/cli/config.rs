@@ -1,6 +1,6 @@
 //! `config check`: layers, mistakes, secrets.
 
-use super::{Ran, finish, program};
+use super::{Ran, finish, program, repository};
 
 struct Config {
     directory: tempfile::TempDir,
@@ -56,7 +56,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
-fn what_is_shown_is_a_configuration_with_the_same_meaning() {
+fn the_shown_configuration_is_a_valid_file_with_the_same_settings() {
     let config = Config::new(
         "hold = '1s'\nplatform = ['all']\n[[upstream]]\nurl = 'r.io'\nhosts = 'x'\nattempts = 2\n",
     );
@@ -74,7 +74,7 @@ fn what_is_shown_is_a_configuration_with_the_same_meaning() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_place_and_remedy() {
+fn all_errors_are_printed_at_once_with_place_and_remedy() {
     let config = Config::new(
         "hodl = '1s'\nbs = 5\ncache-size = 'lots'\nlisten = ['x']\n\
          [[upstream]]\nurl = 'ftp://x'\npath_prefix = 'y'\n",
@@ -156,7 +156,7 @@ fn a_file_that_was_named_must_be_there_and_be_toml() {
 }
 
 #[test]
-fn serve_tells_the_same_mistakes() {
+fn serve_prints_the_same_errors() {
     let config = Config::new("hodl = 1\n");
     let path = config.path();
     let error = super::bad(2, &["--config", &path, "serve", "--bs", "5"]);
@@ -174,10 +174,10 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn the_examples_are_configurations_without_mistakes() {
+fn the_example_configurations_are_valid() {
     let ran = finish(program(&[
         "--config",
-        "examples/systemd/config.toml",
+        &repository("examples/systemd/config.toml"),
         "config",
         "check",
     ]));
@@ -205,7 +205,7 @@ fn the_examples_are_configurations_without_mistakes() {
 }
 
 #[test]
-fn the_verdict_is_told_and_quiet_tells_nothing_else() {
+fn the_result_is_printed_and_with_quiet_nothing_else() {
     let config = Config::new("");
     let ran = config.check(&[], &["--quiet"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
@@ -216,7 +216,7 @@ fn the_verdict_is_told_and_quiet_tells_nothing_else() {
 }
 
 #[test]
-fn mistakes_that_nobody_would_notice_are_told() {
+fn easily_overlooked_errors_in_settings_are_reported() {
     let config = Config::new("");
     let directory = config.directory.path().display().to_string();
     for (flags, part) in [
@@ -257,7 +257,7 @@ fn mistakes_that_nobody_would_notice_are_told() {
 }
 
 #[test]
-fn a_mistake_in_one_of_several_upstreams_says_in_which_and_once() {
+fn an_error_in_one_of_several_upstreams_names_it_once() {
     let config = Config::new(
         "[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\nconnect-timeout = 'soon'\n\
          [[upstream]]\nurl = 'x y'\n",
@@ -267,7 +267,7 @@ fn a_mistake_in_one_of_several_upstreams_says_in_which_and_once() {
     for part in ["upstream 2, b.io: ", "upstream 3: "] {
         assert!(ran.err.contains(part), "{part} in {}", ran.err);
     }
-    // What is wrong for all of them is told once.
+    // What is wrong for all of them is reported once.
     let config = Config::new("[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\n");
     let ran = config.check(&[], &["--connect-timeout", "soon"]);
     assert_eq!(ran.code, 2, "{ran:?}");
@@ -275,7 +275,7 @@ fn a_mistake_in_one_of_several_upstreams_says_in_which_and_once() {
 }
 
 #[test]
-fn an_empty_variable_is_none_and_a_near_miss_is_warned_of() {
+fn an_empty_variable_is_ignored_and_a_mistyped_name_is_a_warning() {
     let ran = |name: &str, value: &str| {
         let mut command = program(&["config", "check", "--quiet"]);
         command.env(name, value);

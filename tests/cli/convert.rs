@@ -1,4 +1,4 @@
-//! `convert` between layouts and archives; what comes of it is judged elsewhere.
+//! `convert` between layouts and archives; the converted images are verified in `tests/check`.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -15,15 +15,15 @@ fn events(out: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_person_gets_lines_and_a_program_gets_json() {
+fn progress_is_printed_as_lines_or_as_json() {
     let demo = Demo::new(&["1"]);
     let out = format!("oci:{}:1_obd", demo.path("out"));
-    let told = ran(&["convert", &demo.source("1"), &out]);
-    assert_eq!(told.code, 0, "{told:?}");
+    let run = ran(&["convert", &demo.source("1"), &out]);
+    assert_eq!(run.code, 0, "{run:?}");
     for part in ["2 layers", "layer 1/2", "layer 2/2", "2 converted"] {
-        assert!(told.err.contains(part), "{part} in {}", told.err);
+        assert!(run.err.contains(part), "{part} in {}", run.err);
     }
-    let digest = told.out.trim();
+    let digest = run.out.trim();
     let events = events(&good(&["convert", "--json", &demo.source("1"), &out]));
     assert_eq!(events[0]["event"], "planned");
     assert_eq!(events[0]["layers"].as_array().unwrap().len(), 2);
@@ -37,7 +37,7 @@ fn a_person_gets_lines_and_a_program_gets_json() {
 }
 
 #[test]
-fn what_is_kept_in_a_data_directory_is_not_converted_again() {
+fn layers_in_a_data_directory_are_not_converted_again() {
     let demo = Demo::new(&["1"]);
     let (data, archive) = (
         demo.path("data"),
@@ -67,7 +67,7 @@ fn what_is_kept_in_a_data_directory_is_not_converted_again() {
 }
 
 #[test]
-fn options_are_seen_in_what_is_made() {
+fn options_take_effect_in_the_converted_image() {
     let demo = Demo::new(&["1"]);
     let out = format!("oci:{}:1_obd", demo.path("out"));
     good(&[
@@ -98,7 +98,7 @@ fn options_are_seen_in_what_is_made() {
 }
 
 #[test]
-fn the_manifests_are_dumped_where_they_are_asked_for_and_nothing_is_uploaded() {
+fn dump_options_write_the_manifests_and_no_upload_uploads_nothing() {
     let demo = Demo::new(&["1"]);
     let dump = demo.path("dump");
     let arguments = ["convert", "--no-upload", "--dump-manifest", "--dir", &dump];
@@ -116,7 +116,7 @@ fn the_manifests_are_dumped_where_they_are_asked_for_and_nothing_is_uploaded() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_told_before_anything_is_done() {
+fn invalid_arguments_of_convert_are_errors_before_any_work() {
     let demo = Demo::new(&["1"]);
     let (source, out) = (demo.source("1"), format!("oci:{}", demo.path("out")));
     let by_digest = format!("r.io/x@sha256:{}", "0".repeat(64));
@@ -202,7 +202,7 @@ fn a_registry_s_requests_are_dumped_without_secrets_and_the_standalone_form_work
         &format!("docker://{plain}"),
         &["--dest-tls-verify=false"],
     );
-    let told = ran(&[
+    let run = ran(&[
         "convert",
         "--http-dump",
         "--http-trace",
@@ -215,26 +215,26 @@ fn a_registry_s_requests_are_dumped_without_secrets_and_the_standalone_form_work
         "-o",
         "2_obd",
     ]);
-    assert_eq!(told.code, 0, "{told:?}");
-    assert!(!told.err.contains("hunter2"), "{}", told.err);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.err.contains("hunter2"), "{}", run.err);
     for part in [
         "> HEAD http://",
         "< 200 OK",
         "docker-content-digest: sha256:",
         "http_trace",
     ] {
-        assert!(told.err.contains(part), "{part} in {}", told.err);
+        assert!(run.err.contains(part), "{part} in {}", run.err);
     }
     let second: Value =
         serde_json::from_str(&good(&["inspect", "--json", &format!("{name}:2_obd")])).unwrap();
     assert_eq!(direct["layers"], second["layers"]);
     // Nothing of the like without being asked.
-    let told = ran(&["convert", "-q", &plain, &converted]);
-    assert_eq!(told.err, "");
+    let run = ran(&["convert", "-q", &plain, &converted]);
+    assert_eq!(run.err, "");
 }
 
 #[test]
-fn a_layout_of_links_is_read_where_the_user_names_it() {
+fn a_layout_behind_symbolic_links_is_read() {
     let demo = Demo::new(&["1"]);
     let (source, linked) = (demo.path("source"), demo.path("linked"));
     // As Bazel lays a layout out: every file is a link into its cache.
@@ -287,7 +287,7 @@ fn the_only_image_of_a_layout_needs_no_name() {
 }
 
 #[test]
-fn places_that_are_none_are_told_before_anything_is_done() {
+fn invalid_destinations_are_errors_before_any_work() {
     let demo = Demo::new(&["1"]);
     for (destination, part) in [
         ("out", "oci:out is a directory"),

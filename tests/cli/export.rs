@@ -58,7 +58,7 @@ fn the_reference_s_blobs_make_their_disk_sparse_and_readable() {
 }
 
 #[test]
-fn another_order_makes_another_disk() {
+fn the_order_of_blobs_decides_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let raw = directory.path().join("disk.raw");
     let blobs = golden("lz4-4");
@@ -110,7 +110,7 @@ fn a_damaged_block_leaves_no_file() {
 }
 
 #[test]
-fn blobs_and_images_do_not_mix_and_an_unconverted_image_is_told_so() {
+fn blobs_mixed_with_images_and_unconverted_images_are_errors() {
     let demo = Demo::new(&["1"]);
     let raw = demo.path("disk.raw");
     let error = bad(
@@ -126,41 +126,36 @@ fn blobs_and_images_do_not_mix_and_an_unconverted_image_is_told_so() {
     assert!(!Path::new(&raw).exists());
 }
 
+/// The files of an image's layers, which was converted into `out`.
+fn blobs(demo: &Demo, image: &str) -> Vec<String> {
+    let report: serde_json::Value =
+        serde_json::from_str(&good(&["inspect", "--json", image])).unwrap();
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
+        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
+        .collect()
+}
+
 #[test]
-fn an_image_exports_as_its_blobs_do() {
+fn an_image_and_its_blobs_export_the_same_disk() {
     let demo = Demo::new(&["1"]);
     let out = format!("oci:{}:1_obd", demo.path("out"));
     good(&["convert", "-q", "--vsize", "64MiB", &demo.source("1"), &out]);
     let (of_image, of_blobs) = (demo.path("image.raw"), demo.path("blobs.raw"));
     good(&["export", &out, "-o", &of_image]);
-    let report: serde_json::Value =
-        serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
-    let blobs: Vec<String> = report["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
-        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
-        .collect();
+    let blobs = blobs(&demo, &out);
     good(&["export", &blobs[0], &blobs[1], "-o", &of_blobs]);
     assert_eq!(std::fs::metadata(&of_image).unwrap().len(), 64 << 20);
     assert_eq!(sha256(Path::new(&of_image)), sha256(Path::new(&of_blobs)));
 }
 
 #[test]
-fn blobs_that_do_not_lie_upon_each_other_are_no_disk() {
+fn blobs_of_different_chains_are_refused() {
     let demo = Demo::new(&["1"]);
     let out = format!("oci:{}:1", demo.path("out"));
     good(&["convert", "-q", "--vsize", "64MiB", &demo.source("1"), &out]);
-    let report: serde_json::Value =
-        serde_json::from_str(&good(&["inspect", "--json", &out])).unwrap();
-    let blobs: Vec<String> = report["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
-        .map(|hex| demo.path(&format!("out/blobs/sha256/{hex}")))
-        .collect();
+    let blobs = blobs(&demo, &out);
     let raw = demo.path("disk.raw");
     for blobs in [&[blobs[1].as_str()][..], &[&blobs[1], &blobs[0]]] {
         let error = bad(1, &[&["export", "-o", &raw], blobs].concat());
@@ -171,7 +166,7 @@ fn blobs_that_do_not_lie_upon_each_other_are_no_disk() {
 }
 
 #[test]
-fn standard_output_takes_no_disk_and_json_says_what_was_written() {
+fn a_disk_is_not_written_to_standard_output_and_json_reports_its_size() {
     let blob = &golden("lz4-4")[0];
     let error = bad(1, &["export", blob, "-o", "-"]);
     assert!(error.contains("name a file"), "{error}");

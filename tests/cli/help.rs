@@ -17,7 +17,7 @@ const COMMANDS: [&str; 8] = [
 ];
 
 #[test]
-fn help_teaches_each_command_with_examples() {
+fn the_help_of_each_command_has_examples() {
     let help = good(&["--help"]);
     assert!(help.contains("Exit codes:") && help.contains("Examples:"));
     for command in COMMANDS {
@@ -96,7 +96,7 @@ fn convert_has_every_option_of_the_reference() {
 }
 
 #[test]
-fn a_wrong_option_is_told_with_the_right_one() {
+fn a_mistyped_option_is_reported_with_the_right_one() {
     let error = bad(2, &["serve", "--lisen", "127.0.0.1:0"]);
     assert!(error.contains("--listen"), "{error}");
     bad(2, &["convert"]);
@@ -155,7 +155,7 @@ fn bash_completes_commands_their_options_and_values() {
 }
 
 #[test]
-fn man_pages_name_the_program_its_variables_and_divide_no_word() {
+fn man_pages_have_all_environment_variables_and_no_hyphenated_words() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("man1");
     good(&["man", "--dir", path.to_str().unwrap()]);
@@ -185,7 +185,7 @@ fn there_is_a_man_page_for_each_command() {
 }
 
 #[test]
-fn a_reader_that_has_enough_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let blobs = golden("lz4-4");
     let mut command = program(&["inspect", "--mappings"]);
     // More than a pipe holds.

@@ -9,7 +9,7 @@ use super::support::layout::Layout;
 use super::support::overlaybd::build;
 use super::support::proxy::Proxy;
 use super::support::tar::Tar;
-use super::{Demo, bad, finish, golden, good, program};
+use super::{Demo, bad, finish, golden, good, program, repository};
 
 fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&good(arguments)).unwrap()
@@ -119,7 +119,7 @@ fn a_layer_that_overlaybd_refuses_is_shown_with_the_reason() {
 }
 
 #[test]
-fn what_is_no_blob_is_told_so() {
+fn a_file_that_is_no_blob_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("blob");
     let whole = std::fs::read(&golden("lz4-4")[0]).unwrap();
@@ -176,8 +176,8 @@ fn an_image_is_shown_the_same_from_a_layout_an_archive_and_a_registry() {
 }
 
 #[test]
-fn the_setting_that_lists_platforms_is_not_the_choice_of_one() {
-    let blob = "tests/golden/lz4-4/0.obd";
+fn the_platform_list_of_the_configuration_does_not_select_an_image() {
+    let blob = &repository("tests/golden/lz4-4/0.obd");
     let mut command = program(&["inspect", blob]);
     command.env("OVERLAYBD_PROXY_PLATFORM", "all");
     let ran = finish(command);

@@ -34,7 +34,9 @@ fn program(arguments: &[&str]) -> Command {
 
 #[track_caller]
 fn finish(mut command: Command) -> Ran {
-    let output = command.output().unwrap();
+    // Relative paths are not those of the working tree.
+    let directory = tempfile::tempdir().unwrap();
+    let output = command.current_dir(directory.path()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -62,6 +64,12 @@ fn bad(code: i32, arguments: &[&str]) -> String {
     let ran = ran(arguments);
     assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
     ran.err
+}
+
+/// The absolute path of a file of the repository.
+fn repository(path: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join(path).display().to_string()
 }
 
 fn golden(set: &str) -> Vec<String> {

@@ -140,7 +140,7 @@ fn no_part_of_a_mistyped_dbstr_is_printed_by_any_command() {
 }
 
 #[test]
-fn the_commonest_slips_in_a_dbstr_tell_nothing() {
+fn common_mistakes_in_a_dbstr_print_no_password() {
     for text in [
         // The slash of a password with nothing behind it.
         format!("obd:{SECRET}/x"),
@@ -171,7 +171,7 @@ fn the_commonest_slips_in_a_dbstr_tell_nothing() {
 }
 
 #[test]
-fn of_a_right_dbstr_user_address_and_database_are_told() {
+fn a_valid_dbstr_is_printed_as_user_address_and_database() {
     let text = format!("obd:{SECRET}@tcp(127.0.0.1:1)/layers?timeout=1s");
     let ran = finish(program(&["config", "check", "--dbstr", &text]));
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -185,7 +185,7 @@ fn of_a_right_dbstr_user_address_and_database_are_told() {
 }
 
 #[test]
-fn other_passwords_that_are_mistyped_or_misplaced_tell_nothing() {
+fn other_mistyped_or_misplaced_passwords_are_not_printed() {
     for (key, text) in [
         ("user", SECRET.to_owned()),
         ("user", format!(":{SECRET}")),
@@ -231,7 +231,7 @@ fn other_passwords_that_are_mistyped_or_misplaced_tell_nothing() {
 }
 
 #[test]
-fn a_host_of_hosts_toml_with_credentials_is_told_without_them() {
+fn credentials_in_hosts_toml_are_not_printed() {
     let directory = tempfile::tempdir().unwrap();
     let host = directory.path().join("r.io");
     std::fs::create_dir(&host).unwrap();

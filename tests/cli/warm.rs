@@ -27,7 +27,7 @@ fn outcomes(out: &str) -> (Vec<(String, String)>, Value) {
 }
 
 #[test]
-fn what_was_warmed_here_is_not_converted_again_and_is_there_for_a_proxy() {
+fn a_local_warm_up_fills_the_data_directory_for_a_proxy() {
     let demo = Demo::new(&["1.0", "1.1", "2.0", "2.0_obd"]);
     let (upstream, data) = (format!("oci:{}", demo.path("source")), demo.path("data"));
     let base = [
@@ -58,7 +58,7 @@ fn what_was_warmed_here_is_not_converted_again_and_is_there_for_a_proxy() {
 }
 
 #[test]
-fn a_proxy_is_asked_until_it_has_converted() {
+fn warm_repeats_requests_until_the_proxy_has_converted() {
     let demo = Demo::new(&["1", "2"]);
     let upstream = format!("oci:{}", demo.path("source"));
     let data = demo.directory.path().join("data");
@@ -91,7 +91,7 @@ fn a_proxy_is_asked_until_it_has_converted() {
 }
 
 #[test]
-fn what_failed_is_told_with_its_cause_and_the_exit_code_says_how_much() {
+fn failures_are_printed_with_their_cause_and_set_the_exit_code() {
     let demo = Demo::new(&["1"]);
     let upstream = format!("oci:{}", demo.path("source"));
     let proxy = Proxy::start(&upstream, demo.directory.path().join("data").as_path(), &[]);
@@ -157,7 +157,7 @@ fn lists_come_from_files_and_standard_input() {
     let output = child.wait_with_output().unwrap();
     let (images, _) = outcomes(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(images, [("layout:2".to_owned(), "found".to_owned())]);
-    // One bad line is told, and fails nothing but itself.
+    // A bad line is reported, and fails nothing but itself.
     std::fs::write(&list, "Not An Image\nlayout:1\n").unwrap();
     let arguments = ["warm", "--json", "--proxy", proxy.url(), "--file", &list];
     let ran = super::ran(&arguments);
@@ -183,7 +183,7 @@ fn lists_come_from_files_and_standard_input() {
 }
 
 #[test]
-fn a_proxy_that_is_not_there_and_one_that_is_none_are_told_apart() {
+fn an_unreachable_proxy_and_a_server_that_is_none_have_different_errors() {
     let error = bad(4, &["warm", "-q", "--proxy", "http://127.0.0.1:1", "x"]);
     assert!(error.contains("cannot be reached"), "{error}");
     let error = bad(2, &["warm", "-q", "--proxy", "ftp://x", "x"]);
@@ -191,7 +191,7 @@ fn a_proxy_that_is_not_there_and_one_that_is_none_are_told_apart() {
 }
 
 #[test]
-fn what_is_no_image_is_skipped_and_fails_nothing() {
+fn artifacts_that_are_no_images_are_skipped_without_an_error() {
     use super::support::image::Blob;
     use super::support::layout::Layout;
     let demo = Demo::new(&["1"]);

@@ -314,7 +314,7 @@ pub trait Tree {
     fn view(&mut self, ino: Ino) -> View;
     fn children(&mut self, dir: Ino) -> BTreeMap<Vec<u8>, Ino>;
 
-    /// One line a name, as `judges::walk` writes them.
+    /// One line a name, as `verifier::walk` writes them.
     fn lines(&mut self) -> BTreeMap<String, String> {
         let (mut lines, mut groups) = (BTreeMap::new(), BTreeMap::new());
         visit(self, 2, &mut Vec::new(), &mut lines, &mut groups);

@@ -37,7 +37,7 @@ async fn an_archives_bytes_do_not_depend_on_the_order_that_blobs_came_in() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_never_finished_leaves_nothing_and_replaces_nothing() {
+async fn an_unfinished_archive_leaves_no_file_and_replaces_none() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("archive.tar");
     std::fs::write(&file, "old").unwrap();

@@ -137,7 +137,7 @@ async fn a_blob_is_streamed_and_read_in_parts() {
 }
 
 #[tokio::test]
-async fn sha512_is_a_digest_too() {
+async fn blobs_are_found_by_sha512_digests() {
     let place = tempfile::tempdir().unwrap();
     let layout = Upstream::create_layout(place.path()).unwrap();
     let abc = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a\
@@ -162,7 +162,7 @@ async fn sha512_is_a_digest_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_who_pushes_at_the_same_time_loses_an_entry() {
+async fn concurrent_pushes_lose_no_entry() {
     let place = tempfile::tempdir().unwrap();
     let mut pushers = Vec::new();
     for pusher in 0..8 {
@@ -214,7 +214,7 @@ fn leftovers(root: &std::path::Path) -> usize {
 }
 
 #[tokio::test]
-async fn what_a_killed_writer_left_is_removed_and_a_living_ones_is_not() {
+async fn temporary_files_of_killed_writers_are_removed() {
     let place = tempfile::tempdir().unwrap();
     Upstream::create_layout(place.path()).unwrap();
     let blobs = place.path().join("blobs/sha256");
@@ -231,7 +231,7 @@ async fn what_a_killed_writer_left_is_removed_and_a_living_ones_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_pushed_wrong_is_refused_and_leaves_nothing() {
+async fn an_invalid_push_is_refused_and_leaves_no_file() {
     let place = tempfile::tempdir().unwrap();
     let layout = Upstream::create_layout(place.path()).unwrap();
     let digest = Digest::of(b"right");

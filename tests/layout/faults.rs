@@ -21,7 +21,7 @@ fn blob(root: &Path, digest: &Digest) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn a_damaged_manifest_is_an_error_and_no_answer() {
+async fn a_damaged_manifest_is_an_error() {
     let place = tempfile::tempdir().unwrap();
     let image = Image::of(b"x");
     let layout = layout_with(&image, place.path()).await;
@@ -40,7 +40,7 @@ async fn a_damaged_manifest_is_an_error_and_no_answer() {
 }
 
 #[tokio::test]
-async fn what_is_no_layout_is_not_opened() {
+async fn other_directories_and_files_are_refused_as_layouts() {
     let place = tempfile::tempdir().unwrap();
     let open = |name: &str| {
         Upstream::layout(&place.path().join(name))
@@ -73,7 +73,7 @@ async fn what_is_no_layout_is_not_opened() {
 }
 
 #[tokio::test]
-async fn a_blob_that_leads_elsewhere_is_not_followed() {
+async fn a_blob_that_is_a_symbolic_link_is_not_followed() {
     let place = tempfile::tempdir().unwrap();
     let image = Image::of(b"x");
     let root = place.path().join("layout");
@@ -106,7 +106,7 @@ async fn a_blob_that_leads_elsewhere_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_index_that_becomes_garbage_is_an_error_until_it_is_whole_again() {
+async fn an_invalid_index_json_is_an_error_until_it_is_valid_again() {
     let place = tempfile::tempdir().unwrap();
     let image = Image::of(b"x");
     let layout = layout_with(&image, place.path()).await;
@@ -138,7 +138,7 @@ async fn an_index_rewritten_in_place_at_the_same_length_is_noticed() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_cut_anywhere_is_an_error_or_still_right() {
+async fn a_truncated_archive_is_an_error_or_gives_right_content() {
     let place = tempfile::tempdir().unwrap();
     let (whole, image) = archive(place.path()).await;
     let file = place.path().join("cut.tar");
@@ -199,7 +199,7 @@ async fn archive(place: &Path) -> (Vec<u8>, Image) {
 }
 
 #[tokio::test]
-async fn an_archive_that_lies_about_lengths_is_refused() {
+async fn an_archive_with_wrong_lengths_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("lies.tar");
     let member = |kind: tar::EntryType, name: &str, size: u64, data: &[u8]| {

@@ -24,7 +24,7 @@ fn code(body: &Bytes) -> String {
 }
 
 #[tokio::test]
-async fn the_base_says_that_this_is_a_registry() {
+async fn v2_answers_200() {
     let (_place, layout, _) = demo().await;
     for path in ["/v2/", "/v2"] {
         let (response, body) = get(&layout, path).await;
@@ -77,7 +77,7 @@ async fn a_manifest_is_answered_by_tag_and_by_digest() {
 }
 
 #[tokio::test]
-async fn a_blob_is_answered_whole_in_part_or_not() {
+async fn a_blob_is_served_whole_and_by_ranges() {
     let (_place, layout, image) = demo().await;
     let (digest, len) = (Digest::of(&image.layer), image.layer.len());
     let path = format!("/v2/demo/blobs/{digest}");
@@ -208,7 +208,7 @@ async fn referrers_are_an_index_of_those_that_are_asked_for() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_has_the_specifications_code() {
+async fn missing_content_has_the_specifications_error_code() {
     let (_place, layout, image) = demo().await;
     let none = Digest::of(b"none");
     for (path, status, expected) in [

@@ -164,7 +164,7 @@ pub async fn serve(upstream: Upstream) -> SocketAddr {
     address
 }
 
-/// Whether a program is there; said aloud if not.
+/// Whether a program is there; prints SKIPPED if not.
 pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {

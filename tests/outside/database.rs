@@ -9,7 +9,7 @@ use crate::support::until::until;
 use crate::{PLATFORM, converted_layer, image};
 
 #[test]
-fn what_is_not_converted_passes_while_the_database_hangs() {
+fn unconverted_images_pass_through_while_the_database_hangs() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::start(&[])) else {
         return;
     };

@@ -11,7 +11,7 @@ use crate::support::registry::Registry;
 const SIZE: usize = 4 << 20;
 
 #[test]
-fn a_push_to_a_read_only_proxy_is_refused_in_words_however_large_it_is() {
+fn a_large_push_to_a_read_only_proxy_gets_its_error_response() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -36,7 +36,7 @@ fn a_push_to_a_read_only_proxy_is_refused_in_words_however_large_it_is() {
 }
 
 #[test]
-fn curl_hears_why_its_upload_is_refused() {
+fn curl_prints_why_its_upload_is_refused() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -59,7 +59,7 @@ fn curl_hears_why_its_upload_is_refused() {
 }
 
 #[test]
-fn a_client_that_sends_on_does_not_keep_the_server_from_stopping() {
+fn a_client_that_keeps_sending_does_not_delay_shutdown() {
     let Some(registry) = Registry::start() else {
         return;
     };

@@ -8,7 +8,7 @@ use crate::support::until::until;
 use crate::support::{self, http};
 use crate::{PLATFORM, converted_layer, image};
 
-/// Longer than any hold here, shorter than the patience of the test's client.
+/// Longer than any hold here, shorter than the timeout of the test's client.
 const SILENCE: [&str; 4] = ["--response-timeout", "40s", "--attempts", "3"];
 
 #[test]
@@ -48,14 +48,14 @@ fn a_silent_upstream_holds_a_request_for_the_hold_and_no_longer() {
             429 => assert!(manifest.header("retry-after").is_some(), "{manifest:?}"),
             _ => assert!(manifest.text().contains("within 1s"), "{manifest:?}"),
         }
-        // Whether this client may have it cannot be told.
+        // Whether this client may have it is not known.
         assert_eq!(blob.status, 504, "{blob:?}");
         assert_eq!(proxy.get("app/manifests/1_obd").status, 200);
         assert_eq!(proxy.get(&layer).status, 200);
     }
 }
 
-/// What a client is told that is sent to wait again and again, and how often it asked.
+/// The answer to a client that follows each redirect of a hold, and the number of its requests.
 fn waits(more: &[&str], image: &Sealed) -> Option<(http::Answer, usize)> {
     let registry = Registry::start()?;
     registry.push("app", "1", image);
@@ -84,7 +84,7 @@ fn waits(more: &[&str], image: &Sealed) -> Option<(http::Answer, usize)> {
 }
 
 #[test]
-fn the_tenth_request_of_a_client_that_waits_is_no_redirect() {
+fn the_tenth_request_of_a_waiting_client_is_not_redirected() {
     let Some((last, asked)) = waits(&["--on-timeout", "wait"], &image(1)) else {
         return;
     };

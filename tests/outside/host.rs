@@ -17,7 +17,7 @@ fn status(address: &str, head: &str) -> String {
 }
 
 #[test]
-fn a_request_without_a_host_with_two_or_with_none_that_is_one_is_400() {
+fn a_missing_repeated_or_invalid_host_header_is_400() {
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("layout"));
     layout.add("app", &image(1));

@@ -20,7 +20,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_full_or_closed_standard_output_and_error_end_nothing() {
+fn a_full_or_closed_output_does_not_end_the_server() {
     let scratch = tempfile::tempdir().unwrap();
     let layout = Layout::create(&scratch.path().join("layout"));
     layout.add("1", &image(1));

@@ -92,7 +92,7 @@ fn a_right_password_does_not_wait_for_hundreds_of_wrong_ones() {
 }
 
 #[test]
-fn a_right_password_is_known_until_the_file_changes() {
+fn a_right_password_is_cached_until_the_file_changes() {
     let Some((proxy, users, _scratch)) = scene() else {
         return;
     };

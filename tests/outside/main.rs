@@ -48,7 +48,7 @@ fn converted_layer(proxy: &Proxy, repo: &str, tag: &str) -> String {
     format!("{repo}/blobs/{digest}")
 }
 
-/// How many requests wait, as operators are told.
+/// How many requests wait, by the admin address's `/jobs`.
 fn waiting(proxy: &Proxy) -> u64 {
     let jobs = support::http::get(&format!("{}/jobs", proxy.admin())).json();
     jobs["requests"]["waiting"].as_u64().unwrap_or_default()

@@ -8,7 +8,7 @@ use crate::support::registry::Registry;
 use crate::{PLATFORM, image, refused};
 
 #[test]
-fn a_blob_that_is_missing_upstream_is_no_missing_image() {
+fn a_blob_missing_upstream_is_not_reported_as_a_missing_image() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -38,7 +38,7 @@ fn a_blob_that_is_missing_upstream_is_no_missing_image() {
 }
 
 #[test]
-fn an_entry_of_an_index_that_is_missing_upstream_is_no_missing_image() {
+fn an_index_entry_missing_upstream_is_not_reported_as_a_missing_image() {
     let Some(registry) = Registry::start() else {
         return;
     };

@@ -27,7 +27,7 @@ fn start_with_file(upstream: &str, data: &Path, file: &Path, more: &[&str]) -> P
 }
 
 #[test]
-fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
+fn sighup_aborts_no_request_and_changes_the_log_level() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -51,7 +51,7 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
         hold.release();
         assert_eq!(held.join().unwrap().status, 200);
     });
-    // What is wrong is told with its place, and changes nothing.
+    // A mistake is logged with its place, and changes nothing.
     std::fs::write(&file, "log-level = \"debug\"\nno-such-key = 1\n").unwrap();
     proxy.signal(Signal::SIGHUP);
     until_log(&proxy, "not reloaded", 1);
@@ -78,7 +78,7 @@ fn a_hangup_cuts_no_request_and_changes_the_logs_level() {
 }
 
 #[test]
-fn a_hangup_has_the_proxys_password_read_again() {
+fn sighup_reloads_the_proxys_password() {
     let Some(registry) = DockerRegistry::start_with_users(&[("robot", "right")]) else {
         return;
     };
@@ -98,7 +98,7 @@ fn a_hangup_has_the_proxys_password_read_again() {
     assert_eq!(status(), 502);
     std::fs::write(&password, "right\n").unwrap();
     proxy.signal(Signal::SIGHUP);
-    // There is no such repository, as the registry now says to who may ask.
+    // There is no such repository, as the registry now says to those with permission.
     until("the new password is used", || {
         (status() == 404).then_some(())
     });
@@ -109,7 +109,7 @@ fn a_hangup_has_the_proxys_password_read_again() {
 }
 
 #[test]
-fn a_hangup_has_authorities_and_certificates_read_again() {
+fn sighup_reloads_authorities_and_certificates() {
     let (Some(right), Some(wrong)) = (certificates(), certificates()) else {
         return;
     };
@@ -159,7 +159,7 @@ fn a_hangup_has_authorities_and_certificates_read_again() {
     until("the new authority is trusted", || {
         (curl(&wrong.path().join("ca.crt")) == "404").then_some(())
     });
-    // A certificate and another's key are told, and not used.
+    // A certificate with another's key is logged, and not used.
     copy(&right, "server.crt");
     proxy.signal(Signal::SIGHUP);
     until_log(&proxy, "certificate and key stay as they were", 1);

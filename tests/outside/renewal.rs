@@ -115,7 +115,7 @@ fn both_wait(proxy: &Proxy) {
 }
 
 #[test]
-fn a_conversion_whose_token_ends_goes_on_with_that_of_a_client_that_waits() {
+fn a_conversion_whose_token_expires_continues_with_that_of_a_waiting_client() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rules = Rules::new(&["first", "second"]);
     let served = runtime.block_on(registry(image(1), rules.clone()));
@@ -142,7 +142,7 @@ fn a_conversion_whose_token_ends_goes_on_with_that_of_a_client_that_waits() {
 }
 
 #[test]
-fn a_client_whose_token_ended_is_asked_for_another() {
+fn a_client_with_an_expired_token_is_challenged() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rules = Rules::new(&["first"]);
     let served = runtime.block_on(registry(image(1), rules.clone()));
@@ -166,7 +166,7 @@ fn a_client_whose_token_ended_is_asked_for_another() {
 }
 
 #[test]
-fn a_client_whose_credentials_are_right_is_not_told_that_they_are_wrong() {
+fn a_client_with_right_credentials_gets_no_401() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rules = Rules::new(&[]);
     rules.manifests_only.lock().insert("reader");

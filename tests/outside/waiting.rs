@@ -48,7 +48,7 @@ fn while_all_wait(proxy: &Proxy, hold: &Hold, count: u64, work: impl FnOnce()) {
 }
 
 #[test]
-fn what_is_there_is_read_while_every_waiting_place_is_taken() {
+fn cached_images_are_served_while_all_waiting_places_are_taken() {
     let places = [
         "--max-requests",
         "8",
@@ -109,7 +109,7 @@ fn a_client_address_gets_its_share_of_the_waiting_places() {
 }
 
 #[test]
-fn an_upstream_that_does_not_answer_keeps_no_other_request_out() {
+fn a_silent_upstream_blocks_no_request_to_another() {
     let places = [
         "--max-requests",
         "4",

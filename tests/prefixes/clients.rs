@@ -20,11 +20,11 @@ fn skopeo_pushes_to_and_pulls_from_every_upstream() {
         let other = if login == ANN { BOB } else { ANN };
         for image in [&plain, &converted] {
             for creds in [&[][..], &["--src-creds", other]] {
-                let told = fails(&mut place.copy(image, "none", creds));
+                let printed = fails(&mut place.copy(image, "none", creds));
                 let is_refusal = ["nauthorized", "authentication required", "denied"]
                     .iter()
-                    .any(|word| told.contains(word));
-                assert!(is_refusal, "{image} {creds:?}: {told}");
+                    .any(|word| printed.contains(word));
+                assert!(is_refusal, "{image} {creds:?}: {printed}");
             }
         }
     }

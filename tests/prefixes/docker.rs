@@ -77,7 +77,7 @@ pub fn get(proxy: &Proxy, path: &str, authorization: &str) -> Answer {
 }
 
 #[test]
-fn docker_pulls_by_the_challenge_of_the_ping_from_every_upstream() {
+fn docker_pulls_from_every_upstream_with_the_challenge_of_v2() {
     let Some(place) = Place::filled() else { return };
     let proxy = &place.proxy;
     let (realm, service) = ping(proxy);
@@ -103,7 +103,7 @@ fn docker_pulls_by_the_challenge_of_the_ping_from_every_upstream() {
 }
 
 #[test]
-fn a_wrong_password_is_refused_where_the_token_is_asked_for() {
+fn a_wrong_password_is_refused_by_the_token_endpoint() {
     let Some(place) = Place::filled() else { return };
     let (realm, service) = ping(&place.proxy);
     for (repo, login) in PRIVATE {
@@ -172,7 +172,7 @@ fn a_repositorys_challenge_leads_to_a_token_for_it() {
 }
 
 #[test]
-fn a_token_server_is_asked_with_its_own_names() {
+fn a_token_server_gets_the_upstreams_repository_names() {
     let Some(place) = Place::new() else { return };
     let (realm, service) = ping(&place.proxy);
     let scope = ["repository:token/team/app:pull,push"];
@@ -193,7 +193,7 @@ fn a_token_server_is_asked_with_its_own_names() {
 }
 
 #[test]
-fn a_login_is_checked_where_there_is_one_upstream_it_can_be_for() {
+fn a_login_is_verified_if_only_one_upstream_can_be_meant() {
     let Some(place) = Place::new() else { return };
     // Of three upstreams none is shown a password that may be another's.
     let (realm, service) = ping(&place.proxy);

@@ -228,7 +228,7 @@ fn a_password_that_one_of_two_upstreams_refuses_is_a_token_for_the_other() {
 }
 
 #[test]
-fn a_registry_that_guards_repositories_only_is_asked_about_the_repository() {
+fn a_registry_with_challenges_for_repositories_only_is_challenged_by_repository() {
     let runtime = Runtime::new().unwrap();
     let mut rules = with_tokens("Bearer of-first", &json!({}));
     rules.has_open_ping = true;
@@ -254,7 +254,7 @@ fn a_registry_that_guards_repositories_only_is_asked_about_the_repository() {
 }
 
 #[test]
-fn a_token_server_that_answers_badly_costs_no_more_than_an_error() {
+fn an_invalid_answer_of_a_token_server_is_an_error() {
     let runtime = Runtime::new().unwrap();
     let good = || with_tokens("Bearer x", &json!({}));
     let answering = |token: (u16, String)| Rules { token, ..good() };
@@ -314,7 +314,7 @@ fn a_token_server_that_answers_badly_costs_no_more_than_an_error() {
 }
 
 #[test]
-fn a_silent_token_server_is_waited_for_as_long_as_requests_are_held() {
+fn a_silent_token_server_is_waited_for_during_the_hold() {
     let runtime = Runtime::new().unwrap();
     let silent = runtime.block_on(serve(|request: Request<Incoming>| async move {
         if request.uri().path() == "/token" {
@@ -333,7 +333,7 @@ fn a_silent_token_server_is_waited_for_as_long_as_requests_are_held() {
 }
 
 #[test]
-fn the_realm_is_where_the_client_came_from() {
+fn the_realm_has_the_address_that_the_client_used() {
     let runtime = Runtime::new().unwrap();
     let registry = Registry::start(&runtime, with_passwords());
     let data = tempfile::tempdir().unwrap();
@@ -363,7 +363,7 @@ fn the_realm_is_where_the_client_came_from() {
 }
 
 #[test]
-fn upstreams_that_are_not_chosen_by_the_path_challenge_for_themselves() {
+fn upstreams_not_chosen_by_the_path_send_their_own_challenges() {
     let runtime = Runtime::new().unwrap();
     let first = Registry::start(&runtime, with_tokens("Bearer of-first", &json!({})));
     let second = Registry::start(&runtime, with_passwords());
@@ -403,7 +403,7 @@ fn upstreams_that_are_not_chosen_by_the_path_challenge_for_themselves() {
 }
 
 #[test]
-fn layouts_ask_for_nothing() {
+fn layouts_require_no_authentication() {
     let directory = tempfile::tempdir().unwrap();
     Layout::create(&directory.path().join("images"));
     let layout = directory.path().join("images").display().to_string();

@@ -88,12 +88,12 @@ fn a_warm_up_goes_on_with_the_newer_image_where_the_tag_moved() {
     let events = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let told: Vec<Value> = events.filter(|event| event["event"] == "image").collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let reported: Vec<Value> = events.filter(|event| event["event"] == "image").collect();
+    assert_eq!(reported.len(), 1, "{reported:?}");
     let other = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&gate.url(), other.path(), &PUSH);
     let converted = pull(&proxy, "app/manifests/1_obd");
-    assert_eq!(told[0]["digest"], converted.as_str());
+    assert_eq!(reported[0]["digest"], converted.as_str());
     assert_eq!(names(&registry, "app", "1_obd"), Some(converted));
     proxy.stop();
 }
@@ -131,7 +131,7 @@ fn a_client_s_token_that_runs_out_during_the_conversion_does_not_cost_the_tag() 
 }
 
 #[test]
-fn of_two_replicas_the_one_with_the_newer_image_has_the_last_word() {
+fn of_two_replicas_the_one_with_the_newer_image_sets_the_tag() {
     let (Some(registry), Some(server)) = (Registry::start(), Server::shared()) else {
         return;
     };

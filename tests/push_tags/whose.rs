@@ -96,7 +96,7 @@ fn blob_with_mark(mark: &str, content: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_tag_that_another_tool_wrote_is_left_alone_unless_told_otherwise() {
+fn a_tag_of_another_tool_is_replaced_with_push_overwrite_only() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -171,7 +171,7 @@ fn a_tag_that_another_tool_wrote_is_left_alone_unless_told_otherwise() {
 }
 
 #[test]
-fn this_program_s_own_tag_follows_also_when_the_index_was_lost() {
+fn a_tag_of_this_program_is_updated_without_its_index() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -196,7 +196,7 @@ fn this_program_s_own_tag_follows_also_when_the_index_was_lost() {
 }
 
 #[test]
-fn an_index_that_this_program_made_is_its_own_and_another_tool_s_is_not() {
+fn an_index_of_this_program_is_distinguished_from_one_of_another_tool() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -246,7 +246,7 @@ fn an_index_that_this_program_made_is_its_own_and_another_tool_s_is_not() {
 }
 
 #[test]
-fn what_an_older_version_of_this_program_made_is_its_own() {
+fn a_tag_of_an_older_version_is_this_programs() {
     let Some(registry) = Registry::start() else {
         return;
     };
@@ -262,7 +262,7 @@ fn what_an_older_version_of_this_program_made_is_its_own() {
 }
 
 #[test]
-fn what_the_index_records_is_this_program_s_own_whoever_made_its_layers() {
+fn a_recorded_image_is_this_programs_although_its_layers_are_not() {
     let Some(registry) = Registry::start() else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The rules of overlaybd's reader, judged: good blobs keep them, and each is broken once.
+//! Tests of the rules of overlaybd's reader: good blobs keep them, and each is broken once.
 
 #![allow(clippy::cast_possible_truncation)]
 
@@ -33,7 +33,7 @@ fn disk_digest(stack: &Stack) -> String {
 }
 
 #[test]
-fn the_reference_s_blobs_keep_the_rules_and_make_their_disk() {
+fn the_reference_s_blobs_keep_the_rules_and_read_as_their_disk() {
     for set in ["lz4-4", "lz4-64", "zstd-16"] {
         let files: Vec<_> = (0..3).map(|n| golden(&format!("{set}/{n}.obd"))).collect();
         let layers = overlaybd::assert_stack(&files);
@@ -120,7 +120,7 @@ fn each_rule_refuses_a_blob_that_breaks_only_it() {
 }
 
 #[test]
-fn what_is_just_within_the_limits_is_taken() {
+fn blobs_at_the_limits_are_accepted() {
     let bottom = layer(&Blob::new());
     let top = above(UUID);
     let high = std::iter::once(&bottom).chain(std::iter::repeat_n(&top, 254));
@@ -159,7 +159,7 @@ fn what_is_just_within_the_limits_is_taken() {
 }
 
 #[test]
-fn a_stack_s_disk_has_the_topmost_data_of_each_sector() {
+fn a_stack_reads_the_topmost_data_of_each_sector() {
     let bottom = Blob::new();
     let mut top = Blob::new().in_both(93, UUID.as_bytes());
     // Cuts the bottom's first mapping in three and hides the beginning of its second.

@@ -37,7 +37,7 @@ fn open(blob: &[u8]) -> Result<(), String> {
 }
 
 #[test]
-fn the_program_opens_no_layer_that_a_node_refuses() {
+fn the_program_opens_no_layer_that_overlaybd_refuses() {
     let taken: Vec<String> = cases::all()
         .into_iter()
         .filter(|(rule, _, blob)| !NOT_READ.contains(rule) && open(blob).is_ok())
@@ -51,7 +51,7 @@ fn the_program_opens_no_layer_that_a_node_refuses() {
 }
 
 #[test]
-fn what_only_nodes_refuse_can_be_looked_into_and_says_what_is_wrong() {
+fn a_layer_that_only_overlaybd_refuses_can_be_inspected_with_the_reason() {
     for (rule, what, blob) in cases::all() {
         let expected = match rule {
             Rule::LsmtZeros => "must point at a sector from 8 to 168",

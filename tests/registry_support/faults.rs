@@ -1,17 +1,13 @@
 //! What tests against misbehaving servers share.
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use overlaybd_proxy::oci::Digest;
-use overlaybd_proxy::registry::{
-    Authorization, Credentials, Error, RegistryConfig, Secret, Upstream,
-};
+use overlaybd_proxy::registry::{Authorization, Error, RegistryConfig, Upstream};
 use std::time::Duration;
 
 use super::scripted::{Answer, Served};
-use super::{quick, repo};
+use super::{quick, quick_as};
 
 pub const OWN: Authorization = Authorization::Own;
 
@@ -28,13 +24,7 @@ pub fn impatient() -> RegistryConfig {
 }
 
 pub fn with_password() -> RegistryConfig {
-    RegistryConfig {
-        credentials: Credentials::Basic {
-            username: "me".to_owned(),
-            password: Secret::new("s3cret"),
-        },
-        ..quick()
-    }
+    quick_as("me", "s3cret")
 }
 
 fn status(code: u16) -> Response<Full<Bytes>> {
@@ -53,9 +43,5 @@ pub fn with(code: u16, headers: &[(&str, &str)], bytes: impl Into<Bytes>) -> Ans
 }
 
 pub async fn blob(upstream: &Upstream, content: &Bytes) -> Result<Vec<u8>, Error> {
-    let digest = Digest::of(content);
-    let size = content.len() as u64;
-    let stream = upstream.blob(&repo("a"), &digest, size, &OWN).await?;
-    let chunks: Vec<Bytes> = stream.try_collect().await?;
-    Ok(chunks.concat())
+    super::blob(upstream, "a", content).await
 }

@@ -20,10 +20,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use http::{Request, Response, header};
+use http_body_util::BodyExt as _;
+use overlaybd_proxy::oci::media_type::MANIFEST_ACCEPT;
 use overlaybd_proxy::oci::{Digest, RepoName, Selector, Tag};
-use overlaybd_proxy::registry::{Authorization, BlobSource, RegistryConfig, RetryPolicy, Upstream};
+use overlaybd_proxy::registry::{
+    Authorization, BlobSource, Body, Credentials, Error, RegistryConfig, RetryPolicy, Secret,
+    Upstream, body,
+};
 
-/// Says aloud that a test is not done, or fails where all must be done.
+/// Prints that a test is skipped, or fails where all must be done.
 pub fn skip(reason: &str) {
     assert!(
         std::env::var("OVERLAYBD_PROXY_TEST_ALL").as_deref() != Ok("1"),
@@ -221,6 +228,17 @@ pub fn quick() -> RegistryConfig {
     }
 }
 
+/// The same, with a password.
+pub fn quick_as(username: &str, password: &str) -> RegistryConfig {
+    RegistryConfig {
+        credentials: Credentials::Basic {
+            username: username.to_owned(),
+            password: Secret::new(password),
+        },
+        ..quick()
+    }
+}
+
 pub fn repo(text: &str) -> RepoName {
     text.parse().unwrap()
 }
@@ -241,6 +259,28 @@ pub fn noise(length: usize, seed: u64) -> Bytes {
     }
     bytes.truncate(length);
     bytes.into()
+}
+
+/// A blob, read whole.
+pub async fn blob(upstream: &Upstream, name: &str, bytes: &Bytes) -> Result<Vec<u8>, Error> {
+    let digest = Digest::of(bytes);
+    let size = bytes.len() as u64;
+    let own = Authorization::Own;
+    let stream = upstream.blob(&repo(name), &digest, size, &own).await?;
+    let chunks: Vec<Bytes> = stream.try_collect().await?;
+    Ok(chunks.concat())
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path)
+        .header(header::ACCEPT, MANIFEST_ACCEPT)
+        .body(body::empty())
+        .unwrap()
+}
+
+pub async fn text(response: Response<Body>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Pushes blobs and a manifest of them; the manifest's bytes.

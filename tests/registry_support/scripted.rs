@@ -81,6 +81,20 @@ where
     Served { address, task }
 }
 
+/// Answers every request with this status and header.
+pub async fn always(status: u16, name: &'static str, value: &str) -> Served {
+    let value = value.to_owned();
+    serve(move |_| {
+        let response = Response::builder()
+            .status(status)
+            .header(name, &value)
+            .body(Full::default())
+            .unwrap();
+        std::future::ready(Answer::Http(response))
+    })
+    .await
+}
+
 /// One request as it came over the wire.
 #[derive(Debug, Clone)]
 pub struct Seen {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::scripted::{self, Answer, Served};
 
-/// Issuer and service, as the registry is told.
+/// Issuer and service, as in the registry's configuration.
 pub const ISSUER: &str = "test-issuer";
 pub const SERVICE: &str = "test-registry";
 

@@ -1,4 +1,4 @@
-//! A proxy in the test's own process, and a client that says exactly what it is told to.
+//! A proxy in the test's own process, and a client that sends exactly what a test says.
 
 // Each test binary uses its part of this.
 #![allow(dead_code)]
@@ -58,7 +58,7 @@ pub fn plain(upstream: &Upstream) -> UpstreamEntry {
     }
 }
 
-/// Settings for tests: loopback, any port, no patience.
+/// Settings for tests: loopback, any port, short timeouts.
 pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
     ServerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

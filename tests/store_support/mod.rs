@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use nix::sys::signal::Signal;
 use overlaybd_proxy::oci::{ChainId, Digest, RepoName};
-use overlaybd_proxy::store::{Index, IndexError, ManifestKey, SharedLayer};
+use overlaybd_proxy::store::{BlobFile, BlobStore, Index, IndexError, ManifestKey, SharedLayer};
 use parking_lot::Mutex;
 
 /// A running server; stopped and removed when dropped.
@@ -36,7 +36,21 @@ fn is_stopped(pid: u32) -> bool {
     })
 }
 
-/// Says aloud that a test is not done, or fails where all must be done.
+/// Stores a blob of these bytes.
+pub fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    store.put_bytes(&digest, bytes).unwrap();
+    digest
+}
+
+/// All bytes of a blob.
+pub fn content(blob: &BlobFile) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(blob.size()).unwrap()];
+    blob.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Prints that a test is skipped, or fails where all must be done.
 pub fn skip(reason: &str) {
     assert!(
         std::env::var("OVERLAYBD_PROXY_TEST_ALL").as_deref() != Ok("1"),
@@ -132,7 +146,7 @@ impl Server {
         *self.child.lock() = Some(command.spawn().unwrap());
         let started = Instant::now();
         loop {
-            // The greeting names the server; a port alone may be open too early.
+            // The initial handshake packet names the server; a port alone may be open too early.
             if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) {
                 use std::io::Read;
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));

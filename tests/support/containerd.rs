@@ -1,16 +1,16 @@
 //! A containerd of its own, to unpack images as nodes do.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::chain::chains;
 use super::image::Sealed;
-use super::judge::unmount;
 use super::layout::Layout;
 use super::process::Process;
+use super::verifier::unmount;
 use super::walk::{Kind, Tree};
 use super::{command, run};
 
@@ -40,7 +40,7 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// `None`, said aloud, where it is not there or not allowed.
+    /// `None`, and prints SKIPPED, where it is not installed or not allowed.
     pub fn start() -> Option<Self> {
         if !super::is_root("containerd") || !super::have(&["containerd", "ctr", "tar", "mount"]) {
             return None;
@@ -93,12 +93,22 @@ impl Containerd {
         ctr.output().unwrap()
     }
 
-    /// The tree that it makes of an image, or what it says instead.
+    /// The tree of an unpacked image.
     ///
     /// # Errors
-    /// When it does not unpack the image.
+    /// As [`Self::mount`].
     #[track_caller]
     pub fn unpack(&self, image: &Sealed, snapshotter: Snapshotter) -> Result<Tree, String> {
+        let mounted = self.mount(image, snapshotter)?;
+        Ok(Tree::of(mounted.path()))
+    }
+
+    /// Unpacks an image and mounts it, read-only.
+    ///
+    /// # Errors
+    /// The output of `ctr`, when the image is not unpacked.
+    #[track_caller]
+    pub fn mount(&self, image: &Sealed, snapshotter: Snapshotter) -> Result<Mounted, String> {
         let number = self.images.fetch_add(1, Ordering::Relaxed);
         let at = |name: &str| -> PathBuf { self.scratch.path().join(format!("{name}-{number}")) };
         let layout = Layout::create(&at("layout"));
@@ -131,13 +141,18 @@ impl Containerd {
         run(Command::new("sh")
             .arg("-c")
             .arg(String::from_utf8(shown.stdout).unwrap()));
-        let mounted = Mounted(mount);
-        Ok(Tree::of(&mounted.0))
+        Ok(Mounted(mount))
     }
 }
 
 /// Unmounted when dropped.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Mounted {
     fn drop(&mut self) {

@@ -235,3 +235,11 @@ pub fn index(flavour: Flavour, entries: &[Value]) -> Blob {
         bytes: serde_json::to_vec(&document).unwrap(),
     }
 }
+
+/// The digests of the layers that a manifest lists, bottom first.
+pub fn layer_digests(manifest: &Value) -> Vec<String> {
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| layer["digest"].as_str().unwrap().to_owned())
+        .collect()
+}

@@ -1,15 +1,15 @@
-//! What the end-to-end tests share: real servers, images made by hand, foreign judges.
+//! What the end-to-end tests share: real servers, images made by hand, independent verifiers.
 
 // Each test binary uses its part of this.
 #![allow(dead_code)]
 #![allow(clippy::needless_pass_by_value)]
 
+pub mod bench;
 pub mod chain;
 pub mod containerd;
 pub mod gate;
 pub mod http;
 pub mod image;
-pub mod judge;
 pub mod layout;
 pub mod overlaybd;
 pub mod process;
@@ -20,12 +20,13 @@ pub mod skopeo;
 pub mod tar;
 pub mod unpack;
 pub mod until;
+pub mod verifier;
 pub mod walk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Says aloud that something is not tested, or fails where everything must be.
+/// Prints that something is not tested, or fails where everything must be.
 pub fn skip(reason: &str) {
     assert!(
         std::env::var("OVERLAYBD_PROXY_TEST_ALL").as_deref() != Ok("1"),
@@ -34,7 +35,7 @@ pub fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
 }
 
-/// Whether mounts, devices and foreign owners are allowed; said aloud if not.
+/// Whether mounts, devices and foreign owners are allowed; prints SKIPPED if not.
 pub fn is_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -52,7 +53,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Whether all programs are there; what is missing is said aloud.
+/// Whether all programs are there; prints SKIPPED and what is missing if not.
 pub fn have(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs
         .iter()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::process::Process;
 use super::{http, overlaybd};
@@ -28,6 +29,8 @@ pub fn program() -> Command {
         }
     }
     command.env("DOCKER_CONFIG", "/nonexistent");
+    // A relative path must not name a place in the working tree.
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
@@ -78,6 +81,15 @@ impl Proxy {
     #[track_caller]
     pub fn get(&self, path: &str) -> http::Answer {
         http::get(&format!("{}/v2/{path}", self.url))
+    }
+
+    /// The manifest that the image becomes.
+    #[track_caller]
+    pub fn converted(&self, repo: &str, tag: &str) -> Value {
+        let answer = self.get(&format!("{repo}/manifests/{tag}_obd"));
+        let log = self.log();
+        assert_eq!(answer.status, 200, "{repo}:{tag}: {answer:?}\n{log}");
+        answer.json()
     }
 
     /// The sum of a counter over its labels; `None` if nothing is counted by that name.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::layout::Layout;
 use super::proxy::Proxy;
-use super::{judge, overlaybd, sha256, skopeo, walk::Tree};
+use super::{overlaybd, sha256, skopeo, verifier, walk::Tree};
 
 const ANNOTATION: &str = "containerd.io/snapshot/overlaybd/";
 
@@ -82,6 +82,6 @@ impl Pulled {
     /// Clean by e2fsck after each layer; the kernel's view of the whole.
     #[track_caller]
     pub fn tree(&self) -> Option<Tree> {
-        judge::tree(&self.layers)
+        verifier::tree(&self.layers)
     }
 }

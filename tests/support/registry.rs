@@ -24,7 +24,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    /// `None`, said aloud, where it is not installed.
+    /// `None`, and prints SKIPPED, where it is not installed.
     pub fn start() -> Option<Self> {
         if !super::have(&["docker-registry"]) {
             return None;

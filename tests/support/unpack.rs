@@ -53,6 +53,22 @@ pub fn gnu_tar(tars: &[PathBuf]) -> Tree {
     with_plain_root(Tree::of(&rootfs))
 }
 
+/// As [`gnu_tar`], of layers that are no files yet.
+#[track_caller]
+pub fn gnu_tar_of(layers: &[Vec<u8>]) -> Tree {
+    let scratch = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = layers
+        .iter()
+        .enumerate()
+        .map(|(number, tar)| {
+            let path = scratch.path().join(format!("{number}.tar"));
+            fs::write(&path, tar).unwrap();
+            path
+        })
+        .collect();
+    gnu_tar(&files)
+}
+
 fn implicit(directory: &Path) {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
     filetime::set_file_mtime(directory, FileTime::zero()).unwrap();
@@ -121,14 +137,14 @@ fn refuse_absolute_links(rootfs: &Path, name: &Path) {
     for component in name.parent().into_iter().flat_map(Path::components) {
         assert!(
             !matches!(component, Component::ParentDir | Component::RootDir),
-            "{} is not for this judge",
+            "{} cannot be unpacked here",
             name.display()
         );
         path.push(component);
         if let Ok(target) = fs::read_link(&path) {
             assert!(
                 target.is_relative(),
-                "{} goes through {}: not for this judge",
+                "{} goes through {}: it cannot be unpacked here",
                 name.display(),
                 path.display()
             );

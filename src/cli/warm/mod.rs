@@ -290,7 +290,7 @@ fn to_proxy(
             ),
         );
     }
-    // A proxy lets a request wait for its hold, and may be told a long one.
+    // The proxy holds a request for its own `--hold`, which may be long.
     registry.response_timeout = Some(match &args.registry.response_timeout {
         Some(time) => time.clone(),
         None => "10m".into(),
@@ -306,7 +306,7 @@ fn to_proxy(
         upstream: Upstream::registry(host, &config)?,
         host: host.to_owned(),
         suffix: suffix.clone(),
-        patience: args.timeout,
+        timeout: args.timeout,
     };
     Ok((proxy, suffix))
 }
@@ -441,7 +441,7 @@ fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> 
             "{converted} converted, {found} were there{ready}{skipped}, {failed} failed"
         ))?;
     }
-    // Elsewhere each was told when it happened.
+    // Otherwise each was printed when it happened.
     for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {
         output::note(format_args!("{name}: failed, {error:#}"));
     }

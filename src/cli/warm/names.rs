@@ -5,17 +5,18 @@ use std::fmt;
 use std::io::Read as _;
 
 use anyhow::Context as _;
+use wildmatch::WildMatch;
 
 use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// The longest list of images that is read, in bytes.
-const LONGEST_LIST: u64 = 64 << 20;
+const MAX_LIST_BYTES: u64 = 64 << 20;
 
 /// A registry that was named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
-    /// How it is spoken to, where that is written.
+    /// TLS or plain HTTP, if the name says so.
     pub scheme: Option<Scheme>,
     /// Host and, where it is written, port.
     pub name: String,
@@ -147,37 +148,8 @@ impl std::str::FromStr for Name {
     }
 }
 
-/// Whether a pattern matches: `*` stands for any text, `?` for one character.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // Where to go on when what followed the last star did not match.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || Some(c) == text.get(t) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
-}
-
-/// The tags that a pattern means: those that match, and are neither converted ones nor the
+/// The tags that a pattern means, in which `*` stands for any text and `?` for one character:
+/// those that match, and are neither converted ones nor the
 /// lists of referrers that registries without an API for them keep under a tag
 /// (OCI distribution-spec § Referrers Tag Schema).
 pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
@@ -187,10 +159,11 @@ pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
             .map(|(name, hex)| format!("{name}:{hex}"));
         digest.is_some_and(|digest| digest.parse::<Digest>().is_ok())
     };
+    let matcher = WildMatch::new(pattern);
     let is_wanted = |tag: &Tag| {
         let tag = tag.as_str();
         let is_ours = !suffix.is_empty() && tag.ends_with(suffix) && !pattern.ends_with(suffix);
-        matches(pattern, tag) && !is_ours && !is_referrers(tag)
+        matcher.matches(tag) && !is_ours && !is_referrers(tag)
     };
     tags.into_iter().filter(is_wanted).collect()
 }
@@ -260,15 +233,15 @@ fn read_list(path: &str) -> anyhow::Result<String> {
     let read = match path {
         "-" => std::io::stdin()
             .lock()
-            .take(LONGEST_LIST + 1)
+            .take(MAX_LIST_BYTES + 1)
             .read_to_string(&mut text)?,
         path => std::fs::File::open(path)?
-            .take(LONGEST_LIST + 1)
+            .take(MAX_LIST_BYTES + 1)
             .read_to_string(&mut text)?,
     };
     anyhow::ensure!(
-        read as u64 <= LONGEST_LIST,
-        "it is longer than {LONGEST_LIST} bytes"
+        read as u64 <= MAX_LIST_BYTES,
+        "it is longer than {MAX_LIST_BYTES} bytes"
     );
     Ok(text)
 }
@@ -284,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_host_is_the_default_upstream_s() {
+    fn a_name_without_a_host_is_of_the_default_upstream() {
         for (written, meant) in [
             ("redis", "redis:latest"),
             ("library/redis:7", "library/redis:7"),
@@ -316,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_as_a_shell_s_do() {
+    fn patterns_match_as_in_a_shell() {
         for (pattern, text, is_match) in [
             ("*", "", true),
             ("7.*", "7.4", true),
@@ -329,7 +302,8 @@ mod tests {
             ("*a*b", "ab-ab-", false),
             ("v*.*.*", "v1.2.3", true),
         ] {
-            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
+            let found = WildMatch::new(pattern).matches(text);
+            assert_eq!(found, is_match, "{pattern} {text}");
         }
     }
 
@@ -348,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn each_image_is_warmed_once_and_wrong_lines_are_told_by_place() {
+    fn each_image_is_warmed_once_and_invalid_lines_are_reported_with_their_number() {
         let directory = tempfile::tempdir().unwrap();
         let list = directory.path().join("list");
         std::fs::write(&list, "# images\nredis:7\n\nRedis\nmy/app  # ours\n").unwrap();

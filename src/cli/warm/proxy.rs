@@ -11,18 +11,19 @@ use super::names::{Host, Place, official};
 use super::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::oci::{Digest, RepoName, Selector, Tag};
-use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body};
+use crate::registry::header_names::CONTENT_DIGEST;
+use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body, link};
 
-/// The longest document that is taken from the proxy, in bytes.
-const LONGEST: usize = 32 << 20;
+/// Most bytes of a response body.
+const MAX_BODY_BYTES: usize = 32 << 20;
 /// Most pages of tags.
-const MOST_PAGES: usize = 10_000;
-/// The wait where the proxy does not say how long.
-const SOON: Duration = Duration::from_secs(2);
-/// The longest wait between two questions, whatever the proxy says.
-const LATE: Duration = Duration::from_mins(1);
+const MAX_PAGES: usize = 10_000;
+/// The wait before another request, where the response has no `Retry-After`.
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait between two requests, whatever `Retry-After` says.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// How often in a row the proxy may fail to answer.
-const FAILURES: u32 = 5;
+const MAX_FAILURES: u32 = 5;
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -39,7 +40,7 @@ pub struct Proxy {
     pub host: String,
     pub suffix: String,
     /// The longest that one image may take.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 struct Answer {
@@ -50,7 +51,7 @@ struct Answer {
 
 impl Answer {
     fn digest(&self) -> Option<Digest> {
-        let value = self.headers.get("docker-content-digest")?;
+        let value = self.headers.get(CONTENT_DIGEST)?;
         value.to_str().ok()?.parse().ok()
     }
 
@@ -65,8 +66,8 @@ impl Answer {
             .headers
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        seconds.map_or(SOON, |seconds: u64| {
-            Duration::from_secs(seconds.max(1)).min(LATE)
+        seconds.map_or(DEFAULT_WAIT, |seconds: u64| {
+            Duration::from_secs(seconds.max(1)).min(MAX_WAIT)
         })
     }
 
@@ -74,7 +75,7 @@ impl Answer {
     fn error(&self, place: &str) -> Error {
         let (place, detail) = (
             place.to_owned(),
-            crate::registry::error::detail_of(&self.bytes),
+            crate::registry::error_body::detail_of(&self.bytes),
         );
         match self.status {
             StatusCode::UNAUTHORIZED => Error::Unauthorized {
@@ -114,7 +115,7 @@ impl Proxy {
         };
         let response = self.upstream.forward(request, options).await?;
         let (parts, content) = response.into_parts();
-        let bytes = body::read(content, LONGEST)
+        let bytes = body::read(content, MAX_BODY_BYTES)
             .await
             .map_err(|error| Error::invalid(&place(), error.to_string()))?;
         Ok(Answer {
@@ -145,7 +146,7 @@ impl Proxy {
         }
         let mut address = self.address(named(place)?, &place.repo, "tags/list");
         let mut tags = Vec::new();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let answer = self.ask(Method::GET, &address).await?;
             let what = || format!("the tags of {place}");
             if answer.status != StatusCode::OK {
@@ -159,7 +160,7 @@ impl Proxy {
                 _ => return Ok(tags),
             }
         }
-        anyhow::bail!("the tags of {place} fill over {MOST_PAGES} pages")
+        anyhow::bail!("the tags of {place} fill over {MAX_PAGES} pages")
     }
 
     pub async fn warm(
@@ -209,7 +210,7 @@ impl Proxy {
     }
 
     async fn until_there(&self, address: &str, plain: Option<&Digest>) -> anyhow::Result<Warmed> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let (mut failures, mut waited) = (0, false);
         loop {
             let asked = self.ask(Method::GET, address).await;
@@ -236,14 +237,14 @@ impl Proxy {
                     answer.wait()
                 }
                 Ok(answer) if answer.is_no_image() => {
-                    let reason = crate::registry::error::detail_of(&answer.bytes);
+                    let reason = crate::registry::error_body::detail_of(&answer.bytes);
                     return Ok(Warmed::skipped(reason));
                 }
                 Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
-                Err(error) if error.is_transient() && failures < FAILURES => {
+                Err(error) if error.is_transient() && failures < MAX_FAILURES => {
                     failures += 1;
                     tracing::info!(%error, "the proxy is asked again");
-                    tokio::time::sleep(SOON).await;
+                    tokio::time::sleep(DEFAULT_WAIT).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -252,7 +253,7 @@ impl Proxy {
             if Instant::now() + wait >= deadline {
                 anyhow::bail!(
                     "it is not converted after {}: --timeout allows more; the proxy goes on",
-                    humantime::format_duration(self.patience)
+                    humantime::format_duration(self.timeout)
                 );
             }
             // A redirect to the same place must not become a storm.
@@ -268,7 +269,9 @@ fn named(place: &Place) -> anyhow::Result<Option<&str>> {
     };
     if let Some(scheme) = scheme {
         let scheme = scheme.as_str();
-        anyhow::bail!("the proxy knows how {name} is spoken to: leave {scheme}:// out");
+        anyhow::bail!(
+            "whether {name} is reached over TLS is a setting of the proxy: leave {scheme}:// out"
+        );
     }
     Ok(Some(name))
 }
@@ -285,11 +288,7 @@ fn outcome(answer: &Answer, waited: bool) -> Outcome {
 
 /// The address of the next page (RFC 8288, OCI distribution-spec § Listing Tags).
 fn next_page(headers: &HeaderMap) -> Option<String> {
-    let link = headers.get(header::LINK)?.to_str().ok()?;
-    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
-    if !relation.replace('"', "").contains("rel=next") {
-        return None;
-    }
+    let target = link::next_page(headers)?;
     // Only path and query count: it is the same proxy that goes on.
     let base = url::Url::parse("http://proxy/").ok()?;
     let url = base.join(target).ok()?;

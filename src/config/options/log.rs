@@ -1,4 +1,4 @@
-//! What is told while working.
+//! Options of the log.
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::required;
 use crate::config::{ConfigErrors, Text};
 
-/// What is told while working.
+/// What is logged.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Log")]

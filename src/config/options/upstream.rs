@@ -85,7 +85,7 @@ pub enum Target {
     Registry {
         /// Its host.
         host: String,
-        /// How it is spoken to.
+        /// How it is connected to.
         config: Box<RegistryConfig>,
     },
     /// A layout directory.

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_what_the_kernel_takes() {
+    fn an_acl_is_validated_as_in_the_kernel() {
         let value = named().to_value();
         assert_eq!(Value::parse(&value), Some(Value::List(named())));
         assert_eq!(Value::parse(b""), Some(Value::Nothing));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_comes_after_the_list_and_counts() {
+    fn the_mode_is_applied_after_the_acl() {
         let acl = named().with_mode(0o640).unwrap();
         let permissions: Vec<_> = acl.0.iter().map(|entry| entry.1).collect();
         assert_eq!(permissions, [6, 7, 1, 4, 4, 0]);

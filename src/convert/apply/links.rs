@@ -34,7 +34,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             return Err(Problem::TargetIsDirectory(target.to_vec()));
         }
         let there = self.filesystem.lookup(parent, name)?;
-        // GNU tar names a file that it was told to pack twice as a link to itself.
+        // GNU tar names a file that it packs twice as a link to itself.
         if there.is_none_or(|there| there.ino != found.ino) {
             self.remove(parent, name)?;
             // It may have been below what was just removed.

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_cleaned_but_do_not_climb() {
+    fn names_are_cleaned_and_must_not_leave_the_root() {
         for root in ["", ".", "./", "/", "//", "a/..", "/./a/../"] {
             assert_eq!(Name::of(root.as_bytes()).unwrap(), Name::Root, "{root}");
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_as_long_as_the_kernel_takes_once_they_are_cleaned() {
+    fn cleaned_names_are_limited_as_in_the_kernel() {
         let deep = |levels: usize| vec!["a"; levels].join("/");
         for path in [deep(2048), format!("/{}", deep(2048)), "a/../".repeat(5000)] {
             assert!(Name::of(path.as_bytes()).is_ok(), "{}", path.len());
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn whiteouts_are_told_from_files() {
+    fn whiteouts_are_recognized_by_name() {
         let whiteout = |path: &str| {
             let Name::Entry { parents, name } = entry(path) else {
                 unreachable!()

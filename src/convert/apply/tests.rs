@@ -170,6 +170,19 @@ impl Image {
     }
 }
 
+/// A layer to change.
+fn lower() -> Image {
+    Image::new().with(
+        Tar::new()
+            .dir("d", 0o700)
+            .file("d/a", "a")
+            .file("d/b", "b")
+            .dir("d/sub", 0o711)
+            .file("d/sub/c", "c")
+            .file("f", "f"),
+    )
+}
+
 #[test]
 fn every_kind_of_entry_is_made() {
     Image::new()
@@ -199,131 +212,6 @@ fn every_kind_of_entry_is_made() {
              l0777 7@9 x2 /soft -> d/../../f
              -6755 7@9 /suid = s");
 }
-
-fn lower() -> Image {
-    Image::new().with(
-        Tar::new()
-            .dir("d", 0o700)
-            .file("d/a", "a")
-            .file("d/b", "b")
-            .dir("d/sub", 0o711)
-            .file("d/sub/c", "c")
-            .file("f", "f"),
-    )
-}
-
-#[test]
-fn a_whiteout_hides_the_lower_layers_only_in_any_order() {
-    lower()
-        .with(
-            Tar::new()
-                .file(".wh.d", "")
-                .file(".wh.f", "")
-                .file(".wh.none", ""),
-        )
-        .is("");
-    lower()
-        .with(
-            Tar::new()
-                .file("d/.wh.a", "")
-                .file("no/such/.wh.x", "")
-                .file("f/.wh.x", ""),
-        )
-        .is("d0700 7@9 /d
-             -0644 7@9 /d/b = b
-             d0711 7@9 /d/sub
-             -0644 7@9 /d/sub/c = c
-             -0644 7@9 /f = f
-             d0755 0@0 /no
-             d0755 0@0 /no/such");
-    let expected = "d0755 0@0 /d
-                    d0750 7@9 /d/sub
-                    -0644 7@9 /d/sub/new = new
-                    -0644 7@9 /f = F";
-    lower()
-        .with(
-            Tar::new()
-                .file(".wh.d", "")
-                .file(".wh.f", "")
-                .dir("d/sub", 0o750)
-                .file("d/sub/new", "new")
-                .file("f", "F"),
-        )
-        .is(expected);
-    lower()
-        .with(
-            Tar::new()
-                .dir("d/sub", 0o750)
-                .file("d/sub/new", "new")
-                .file("f", "F")
-                .file(".wh.f", "")
-                .file(".wh.d", ""),
-        )
-        .is(expected);
-    // A directory that is listed stays, without what the lower layers have in it.
-    lower()
-        .with(
-            Tar::new()
-                .file(".wh.f", "")
-                .dir("d", 0o750)
-                .file(".wh.d", ""),
-        )
-        .is("d0750 7@9 /d");
-    // Even what this layer put in and took out again.
-    lower()
-        .with(
-            Tar::new()
-                .file("d/new/x", "")
-                .file("d/new", "file")
-                .file("d/.wh.new", "")
-                .file(".wh.d", "")
-                .file(".wh.f", ""),
-        )
-        .is("d0755 0@0 /d
-             -0644 7@9 /d/new = file");
-}
-
-#[test]
-fn an_opaque_directory_shows_this_layer_only_in_any_order() {
-    let expected = "d0750 7@9 /d
-                    -0644 7@9 /d/a = A
-                    d0755 0@0 /d/sub
-                    -0644 7@9 /d/sub/new = new
-                    -0644 7@9 /f = f";
-    let opaque = "d/.wh..wh..opq";
-    lower()
-        .with(
-            Tar::new()
-                .dir("d", 0o750)
-                .file(opaque, "")
-                .file("d/a", "A")
-                .file("d/sub/new", "new"),
-        )
-        .is(expected);
-    lower()
-        .with(
-            Tar::new()
-                .file("d/sub/new", "new")
-                .file("d/a", "A")
-                .file(opaque, "")
-                .dir("d", 0o750),
-        )
-        .is(expected);
-    lower().with(Tar::new().file(".wh..wh..opq", "")).is("");
-    lower()
-        .with(
-            Tar::new()
-                .file("d/sub/.wh..wh..opq", "")
-                .file("none/.wh..wh..opq", ""),
-        )
-        .is("d0700 7@9 /d
-             -0644 7@9 /d/a = a
-             -0644 7@9 /d/b = b
-             d0711 7@9 /d/sub
-             -0644 7@9 /f = f
-             d0755 0@0 /none");
-}
-
 #[test]
 fn types_change_and_the_later_entry_wins() {
     lower()
@@ -382,59 +270,6 @@ fn a_directory_over_a_directory_takes_all_new_attributes_and_keeps_its_content()
 }
 
 #[test]
-fn parents_are_found_through_links_inside_the_image() {
-    Image::new()
-        .with(
-            Tar::new()
-                .dir("usr/lib", 0o755)
-                .soft("lib", "usr/lib")
-                .soft("abs", "/usr")
-                .soft("usr/up", "../../../../usr/lib")
-                .soft("dangling", "made/./here/"),
-        )
-        .with(
-            Tar::new()
-                .file("lib/a", "a")
-                .file("abs/b", "b")
-                .file("usr/up/c", "c")
-                .file("abs/lib/../up/d", "d")
-                .file("dangling/e", "e")
-                .hard("abs/hard", "lib/a", 0o644),
-        )
-        .with(Tar::new().file("lib/.wh.c", ""))
-        .is("l0777 7@9 /abs -> /usr
-             l0777 7@9 /dangling -> made/./here/
-             l0777 7@9 /lib -> usr/lib
-             d0755 0@0 /made
-             d0755 0@0 /made/here
-             -0644 7@9 /made/here/e = e
-             d0755 0@0 /usr
-             -0644 7@9 /usr/b = b
-             -0644 7@9 x2 /usr/hard = a
-             d0755 7@9 /usr/lib
-             -0644 7@9 x2 /usr/lib/a = a
-             -0644 7@9 /usr/lib/d = d
-             l0777 7@9 /usr/up -> ../../../../usr/lib");
-}
-
-#[test]
-fn a_link_to_an_absolute_path_starts_at_the_images_root() {
-    Image::new()
-        .with(
-            Tar::new()
-                .dir("usr", 0o755)
-                .soft("a/b/link", "/usr/../top")
-                .file("a/b/link/f", "f"),
-        )
-        .is("d0755 0@0 /a
-             d0755 0@0 /a/b
-             l0777 7@9 /a/b/link -> /usr/../top
-             d0755 0@0 /top
-             -0644 7@9 /top/f = f
-             d0755 7@9 /usr");
-}
-
-#[test]
 fn a_parent_that_was_replaced_is_looked_up_again() {
     Image::new()
         .with(
@@ -453,14 +288,14 @@ fn a_parent_that_was_replaced_is_looked_up_again() {
 }
 
 #[test]
-fn broken_entries_are_named_with_their_place() {
+fn errors_name_the_entry_and_its_offset() {
     let error = lower().error(Tar::new().file("ok", "").file("a/../../b", ""));
     assert_eq!(
         error,
-        "layer tar, byte 512, entry \"a/../../b\": \"a/../../b\" climbs out of the image"
+        "layer tar, byte 512, entry \"a/../../b\": \"a/../../b\" leads out of the image"
     );
     for (tar, expected) in [
-        (Tar::new().hard("h", "../f", 0o644), "climbs out"),
+        (Tar::new().hard("h", "../f", 0o644), "leads out"),
         (
             Tar::new().hard("h", "none", 0o644),
             "\"none\" does not exist",
@@ -488,44 +323,7 @@ fn broken_entries_are_named_with_their_place() {
 }
 
 #[test]
-fn hard_links_share_mode_owner_and_attributes() {
-    Image::new()
-        .with(
-            Tar::new()
-                .pax(&[("SCHILY.xattr.user.a", b"1")])
-                .file("f", "f")
-                .soft("s", "t"),
-        )
-        .with(
-            Tar::new()
-                .pax(&[("SCHILY.xattr.user.b", b"2"), ("uid", b"3000000000")])
-                .hard("g", "/f", 0o4700)
-                .hard("s2", "s", 0o600)
-                // A link to itself is no link, but its attributes count.
-                .hard("s", "./s", 0o600),
-        )
-        .is("-4700 3000000000@9 x2 /f = f [user.a=1] [user.b=2]
-             -4700 3000000000@9 x2 /g = f [user.a=1] [user.b=2]
-             l0777 7@9 x2 /s -> t
-             l0777 7@9 x2 /s2 -> t");
-}
-
-#[test]
-fn more_links_than_a_file_can_have_go_on_in_a_copy() {
-    let mut image = Image::new().with(Tar::new().file("f", "data"));
-    let mut tar = Tar::new();
-    for link in 0..65_003 {
-        tar = tar.hard(&format!("l{link}"), "f", 0o644);
-    }
-    image.layer(tar).unwrap();
-    let listing = image.listing();
-    assert_eq!(listing.matches(" x65000 ").count(), 65_000);
-    assert_eq!(listing.matches(" x4 ").count(), 4);
-    assert_eq!(listing.matches("= data").count(), 65_004);
-}
-
-#[test]
-fn aufs_metadata_and_the_roots_own_entry_are_not_files() {
+fn aufs_metadata_and_entries_for_the_root_make_no_files() {
     let mut image = Image::new().with(
         Tar::new()
             .pax(&[("SCHILY.xattr.user.a", b"1")])
@@ -548,26 +346,7 @@ fn aufs_metadata_and_the_roots_own_entry_are_not_files() {
 }
 
 #[test]
-fn files_that_aufs_kept_for_hard_links_show_under_the_links_only() {
-    Image::new()
-        .with(
-            Tar::new()
-                .dir(".wh..wh.plnk", 0o700)
-                .file(".wh..wh.plnk/12.345", "shared")
-                .file(".wh..wh.plnk/12.346", "unused")
-                .file(".wh..wh..opq", "")
-                .hard("usr/a", ".wh..wh.plnk/12.345", 0o644)
-                .hard("usr/b", "/.wh..wh.plnk/12.345", 0o640),
-        )
-        .is("d0755 0@0 /usr
-             -0640 7@9 x2 /usr/a = shared
-             -0640 7@9 x2 /usr/b = shared");
-    let error = Image::new().error(Tar::new().hard("a", ".wh..wh.plnk/1", 0o644));
-    assert!(error.contains("does not exist"), "{error}");
-}
-
-#[test]
-fn a_global_header_makes_the_directories_of_its_name_only() {
+fn a_global_header_creates_the_parents_of_its_name_only() {
     let global = tar::EntryType::XGlobalHeader;
     let records = b"13 uid=nobod\n";
     lower()
@@ -589,7 +368,7 @@ fn a_global_header_makes_the_directories_of_its_name_only() {
 }
 
 #[test]
-fn sparse_data_lands_where_its_map_says() {
+fn sparse_data_is_written_at_the_offsets_of_its_map() {
     // Two pieces in one block, one over a block's edge, one far behind.
     let pieces = [
         (10u64, 3usize),
@@ -637,3 +416,5 @@ fn sparse_data_lands_where_its_map_says() {
 }
 
 mod attributes;
+mod links;
+mod whiteouts;

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read};
 
 use zstd::stream::raw::{DParameter, Decoder, Operation as _};
 
-use super::{ZSTD, is_skippable, named};
+use super::named;
+use crate::oci::compression::{ZSTD, is_skippable};
 
 /// log2 of the largest window taken: 512 MiB, what `zstd --long=29` asks for and containerd
 /// takes.
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frames_window_is_asked_for_before_it_is_taken() {
+    fn memory_for_each_window_is_requested_before_it_is_allocated() {
         let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
         let known = zstd::bulk::compress(&[7; 5000], 1).unwrap();
         let layer = [
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_over_the_limit_is_refused_unasked() {
+    fn a_window_over_the_limit_is_refused_without_a_request_for_memory() {
         let mut layer = frame(&[7; 1000], 29);
         for descriptor in [19 << 3 | 1, 20 << 3, 31 << 3 | 7] {
             layer[5] = descriptor;
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_every_shape_tell_the_window() {
+    fn the_window_size_is_parsed_from_every_form_of_header() {
         let of = |bytes: &[u8]| window(&[&ZSTD[..], bytes].concat());
         let is = |size, taken| Some(Window { size, taken });
         assert_eq!(of(&[0x00, 0x00]), is(1 << 10, 1 << 10));

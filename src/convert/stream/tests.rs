@@ -74,7 +74,7 @@ fn a_valid_layer_is_read_whole_and_counted() {
 }
 
 #[test]
-fn a_layer_that_is_not_read_is_hashed_all_the_same() {
+fn an_unread_layer_is_hashed_to_its_end() {
     let tar = big();
     let mut wrong = input(&gzip(&tar), &tar);
     wrong.diff_id = DiffId(Digest::of(b"another"));
@@ -166,7 +166,7 @@ fn dropping_a_layer_early_stops_its_threads() {
 }
 
 #[test]
-fn the_tar_ahead_of_the_reader_is_bounded() {
+fn the_inflated_data_before_the_reader_is_bounded() {
     let endless = std::iter::repeat_with(|| Ok(Bytes::from(vec![7; 65_536])));
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);

@@ -2,29 +2,20 @@
 
 use std::io;
 
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use tar::{EntryType, Header, PaxExtensions};
 
-use super::tar_header::{BLOCK, FILE, PAX, TarHeader};
-use crate::format::assert_layout::assert_layout;
+use super::tar_header::{self, BLOCK};
 use crate::format::block::{BlockDevice, SharedDevice, check_range};
 
 /// Where the `ZFile` begins behind a pax header.
 pub(super) const START: u64 = 1536;
 /// The name of the `ZFile` in the tar.
-const NAME: &[u8] = b"overlaybd.commit";
+const NAME: &str = "overlaybd.commit";
 /// The name of the pax header.
-const PAX_NAME: &[u8] = b"overlaybd.pax";
+const PAX_NAME: &str = "overlaybd.pax";
 
-/// What stands before a `ZFile`.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct Front {
-    pax: TarHeader,
-    records: [u8; BLOCK],
-    file: TarHeader,
-}
-
-assert_layout!(Front, 1536, { pax: 0, records: 512, file: 1024 });
+/// What stands before a `ZFile`: the pax header, its records, the header of the `ZFile`.
+type Front = [[u8; BLOCK]; 3];
 
 /// A part of a disk as a disk.
 pub(super) struct Part {
@@ -47,8 +38,8 @@ impl BlockDevice for Part {
 /// Finds the `ZFile` in a blob: behind a pax header, behind a plain header, or bare. An error
 /// that is text says what is wrong.
 pub(super) fn find(device: SharedDevice) -> io::Result<Result<Part, String>> {
-    let mut front = Front::new_zeroed();
-    let bytes = front.as_mut_bytes();
+    let mut front = [[0; BLOCK]; 3];
+    let bytes = front.as_flattened_mut();
     let len = device.size().min(bytes.len() as u64);
     let len = usize::try_from(len).unwrap_or(0);
     device.read_at(0, &mut bytes[..len])?;
@@ -69,48 +60,41 @@ pub(super) fn find(device: SharedDevice) -> io::Result<Result<Part, String>> {
 
 /// Where the `ZFile` begins, and how long it is.
 fn locate(front: &Front, whole: u64) -> Result<(u64, u64), String> {
-    if front.as_bytes().starts_with(b"ZFile\0") {
+    let [pax, records, file] = front;
+    if pax.starts_with(b"ZFile\0") {
         return Ok((0, whole));
     }
-    front.pax.check()?;
-    let len = front.pax.size()?;
-    if front.pax.kind != PAX {
+    let pax = Header::from_byte_slice(pax);
+    tar_header::check(pax)?;
+    let len = tar_header::size(pax)?;
+    if !pax.entry_type().is_pax_local_extensions() {
         return Ok((BLOCK as u64, len));
     }
     let records = usize::try_from(len)
         .ok()
-        .and_then(|len| front.records.get(..len))
+        .and_then(|len| records.get(..len))
         .ok_or_else(|| format!("its pax header of {len} bytes is longer than a block"))?;
-    front.file.check()?;
+    tar_header::check(Header::from_byte_slice(file))?;
     Ok((START, pax_size(records)?))
 }
 
-fn pax_size(mut records: &[u8]) -> Result<u64, String> {
+fn pax_size(records: &[u8]) -> Result<u64, String> {
     let bad = || "its pax header is damaged".to_owned();
-    while !records.is_empty() {
-        let space = records
-            .iter()
-            .position(|byte| *byte == b' ')
-            .ok_or_else(bad)?;
-        let len: usize = std::str::from_utf8(&records[..space])
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-            .filter(|len| (space + 2..=records.len()).contains(len))
-            .ok_or_else(bad)?;
-        let record = &records[space + 1..len - 1];
-        if let Some(size) = record.strip_prefix(b"size=") {
-            return std::str::from_utf8(size)
+    for record in PaxExtensions::new(records) {
+        let record = record.map_err(|_| bad())?;
+        if record.key_bytes() == b"size" {
+            return record
+                .value()
                 .ok()
-                .and_then(|n| n.parse().ok())
+                .and_then(|size| size.parse().ok())
                 .ok_or_else(bad);
         }
-        records = &records[len..];
     }
     Err("its pax header has no size".into())
 }
 
 /// What stands before a `ZFile` of `size` bytes.
-pub(super) fn front(size: u64) -> Vec<u8> {
+pub(super) fn front(size: u64) -> io::Result<Vec<u8>> {
     let mut len = 0;
     let record = loop {
         // The record's length counts its own digits.
@@ -120,14 +104,11 @@ pub(super) fn front(size: u64) -> Vec<u8> {
         }
         len = record.len();
     };
+    let pax = tar_header::new(PAX_NAME, EntryType::XHeader, len as u64)?;
     let mut records = [0; BLOCK];
     records[..len].copy_from_slice(record.as_bytes());
-    let front = Front {
-        pax: TarHeader::new(PAX_NAME, PAX, len as u64),
-        records,
-        file: TarHeader::new(NAME, FILE, 0),
-    };
-    front.as_bytes().to_vec()
+    let file = tar_header::new(NAME, EntryType::Regular, 0)?;
+    Ok([*pax.as_bytes(), records, *file.as_bytes()].concat())
 }
 
 /// Bytes of zeros that stand behind a `ZFile` of `size` bytes: padding and two blocks.
@@ -140,27 +121,28 @@ mod tests {
     use super::*;
 
     fn parse(bytes: &[u8]) -> &Front {
-        Front::ref_from_prefix(bytes).unwrap().0
+        let (blocks, _) = bytes.as_chunks();
+        blocks.first_chunk().unwrap()
     }
 
     #[test]
-    fn the_front_of_a_reference_blob_says_where_its_zfile_is() {
+    fn the_wrapping_of_a_reference_blob_gives_the_offset_of_its_zfile() {
         let blob = include_bytes!("../../../tests/golden/lz4-4/0.obd");
         let found = locate(parse(blob), blob.len() as u64);
         assert_eq!(found, Ok((START, 193_391)));
     }
 
     #[test]
-    fn a_front_reads_back_whatever_the_size() {
+    fn a_wrapping_of_any_size_reads_back() {
         for size in [0, 1, 9, 99, 8u64.pow(11) - 1, 8u64.pow(11), u64::MAX] {
-            assert_eq!(locate(parse(&front(size)), 0), Ok((START, size)));
+            assert_eq!(locate(parse(&front(size).unwrap()), 0), Ok((START, size)));
         }
     }
 
     #[test]
-    fn a_damaged_front_is_an_error() {
+    fn a_damaged_wrapping_is_an_error() {
         for at in [0, 124, 156, 257, 264, BLOCK, BLOCK + 4, 2 * BLOCK + 1] {
-            let mut bad = front(1234);
+            let mut bad = front(1234).unwrap();
             bad[at] ^= 0x40;
             assert!(locate(parse(&bad), 0).is_err(), "byte {at}");
         }

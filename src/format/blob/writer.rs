@@ -177,7 +177,8 @@ impl LayerWriter {
         let end = wrapping::START + finished.size;
         let size = end + wrapping::back(finished.size);
         self.file.set_len(size)?;
-        self.file.write_all_at(&wrapping::front(finished.size), 0)?;
+        self.file
+            .write_all_at(&wrapping::front(finished.size)?, 0)?;
         Ok(WrittenBlob {
             file: self.file,
             size,

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_stored_for_named_entries_only() {
+    fn acl_ids_are_stored_for_named_entries_only() {
         let entries: [(u16, u16, u32); 5] = [
             (1, 7, NO_ID),
             (2, 5, 1000),

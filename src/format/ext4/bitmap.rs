@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bits_are_found_set_and_counted_as_one_by_one(
+        fn bitmap_operations_equal_those_on_single_bits(
             bytes in prop::collection::vec(prop::sample::select(vec![0, 0xff, 0x10, 0x7f]), 64),
             from in 0..512_usize,
             length in 0..512_usize,

@@ -9,6 +9,7 @@
 mod entry;
 mod error;
 mod header;
+mod number;
 mod pax;
 mod reader;
 mod sparse;

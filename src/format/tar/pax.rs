@@ -6,6 +6,7 @@
 
 use super::Timestamp;
 use super::error::{Problem, excerpt};
+use super::number::decimal;
 use super::sparse::PaxSparse;
 
 /// Far more than any filesystem keeps for a file; the search among them is linear.
@@ -141,25 +142,6 @@ fn split_record(block: &[u8]) -> Result<Record<'_>, Problem> {
     Ok(Record { key, value, rest })
 }
 
-/// A decimal number that fits 63 bits, with or without a sign, as Go's `strconv.ParseInt`
-/// takes it.
-pub(super) fn decimal(field: &'static str, value: &[u8]) -> Result<i64, Problem> {
-    let (sign, digits) = match value {
-        [sign @ (b'-' | b'+'), digits @ ..] => (*sign, digits),
-        digits => (b'+', digits),
-    };
-    let signed = (sign == b'-').then_some(b'-').into_iter();
-    let text: Vec<u8> = signed.chain(digits.iter().copied()).collect();
-    std::str::from_utf8(&text)
-        .ok()
-        .filter(|_| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Problem::Number {
-            field,
-            text: excerpt(value),
-        })
-}
-
 /// Seconds with a fraction of any length; beyond nanoseconds it is cut off.
 fn time(value: &[u8]) -> Result<Timestamp, Problem> {
     let wrong = || Problem::Number {
@@ -200,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_says_its_own_length() {
+    fn a_record_begins_with_its_length() {
         let pax = merged(b"12 path=abc\n+15 uid=123456\n000013 gid=7\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"abc"[..]));
         assert_eq!(pax.uid().unwrap(), Some(123_456));
@@ -224,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_takes_a_record_back() {
+    fn an_empty_value_removes_a_record() {
         let pax = merged(b"12 path=abc\n8 path=\n").unwrap();
         assert_eq!(pax.path, None);
     }
 
     #[test]
-    fn of_several_records_the_last_is_read_and_only_when_asked() {
+    fn of_repeated_records_only_the_last_is_parsed() {
         let pax = merged(b"11 uid=odd\n8 uid=7\n11 gid=odd\n").unwrap();
         assert_eq!(pax.uid().unwrap(), Some(7));
         assert!(pax.gid().is_err());

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::MAX_SPARSE_RANGES;
 use super::error::Problem;
-use super::pax::decimal;
+use super::number::decimal;
 
 /// Characters of one number in a map; 19 are enough.
 const MAX_DIGITS: usize = 64;
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_is_in_order_and_within_the_file() {
+    fn a_map_must_be_sorted_and_within_the_file() {
         assert_eq!(
             checked(&[(0, 512), (512, 0), (1024, 100), (2000, 0)], 2000, 612).unwrap(),
             [0..512, 1024..1124]

@@ -1,10 +1,6 @@
-//! The reader against what GNU tar, bsdtar, Python and Rust's `tar` write, and against damage.
+//! The reader: headers, records, numbers and damage.
 
-use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::process::Command;
 
 use proptest::prelude::*;
 
@@ -101,7 +97,7 @@ fn every_type_flag_is_read_as_go_reads_it() {
         file("f7", b'7'),
         file("fnul", 0),
         header("dnul/", 0, b"0", |_| {}),
-        // The sizes of what has no data are not believed.
+        // The sizes of entries without data are ignored.
         header("hard", b'1', b"777", link),
         header("soft", b'2', b"777", link),
         header("chr", b'3', b"0", device),
@@ -172,7 +168,7 @@ fn prefixes_depend_on_the_magic() {
 }
 
 #[test]
-fn sums_may_be_signed_but_not_wrong() {
+fn checksums_may_be_of_signed_bytes_but_not_wrong() {
     let mut block = header("f", b'0', b"0", |block| block[1] = 0xff);
     let sum: i32 = block[..148]
         .iter()
@@ -187,7 +183,7 @@ fn sums_may_be_signed_but_not_wrong() {
 }
 
 #[test]
-fn an_end_may_be_missing_but_not_in_the_middle() {
+fn a_missing_end_of_archive_is_accepted_at_a_header_only() {
     let file = [header("f", b'0', b"3", |_| {}), padded(b"abc")].concat();
     for whole in [
         vec![],
@@ -278,7 +274,7 @@ fn an_empty_name_is_none_and_a_long_name_comes_before_a_record() {
 }
 
 #[test]
-fn owners_are_the_32_bits_that_chown_takes() {
+fn owners_are_cut_to_32_bits_as_by_chown() {
     for (written, uid) in [
         ("7", Some(7)),
         ("+5", Some(5)),
@@ -299,7 +295,7 @@ fn owners_are_the_32_bits_that_chown_takes() {
 }
 
 #[test]
-fn global_records_are_looked_through_but_not_kept() {
+fn global_records_are_validated_and_ignored() {
     let global = |records: &[(&str, &str)]| {
         let mut global = pax(records);
         global[156] = b'g';
@@ -340,7 +336,7 @@ fn global_records_are_looked_through_but_not_kept() {
 }
 
 #[test]
-fn numbers_that_cannot_be_used_are_named_with_their_place() {
+fn invalid_numbers_are_reported_with_field_and_offset() {
     let huge = |block: &mut [u8]| block[124..136].copy_from_slice(&[0xff; 12]);
     let first = [
         header("first", b'0', b"0", |_| {}),
@@ -392,7 +388,7 @@ fn numbers_that_cannot_be_used_are_named_with_their_place() {
 }
 
 #[test]
-fn data_that_is_not_read_is_skipped_and_more_is_not_given() {
+fn unread_data_is_skipped_and_reads_end_with_the_entry() {
     let tar = [
         header("a", b'0', b"3", |_| {}),
         padded(b"abc"),
@@ -409,264 +405,9 @@ fn data_that_is_not_read_is_skipped_and_more_is_not_given() {
     assert!(reader.read_data(&mut two).is_err());
 }
 
-#[test]
-fn sparse_records_of_each_version_make_the_same_file() {
-    let stored = padded(b"abcde");
-    let zero_zero = [
-        pax(&[
-            ("GNU.sparse.size", "1000"),
-            ("GNU.sparse.numblocks", "2"),
-            ("GNU.sparse.offset", "10"),
-            ("GNU.sparse.numbytes", "3"),
-            ("GNU.sparse.offset", "100"),
-            ("GNU.sparse.numbytes", "2"),
-        ]),
-        header("f", b'0', b"5", |_| {}),
-        stored.clone(),
-    ]
-    .concat();
-    let zero_one = [
-        pax(&[
-            ("GNU.sparse.size", "1000"),
-            ("GNU.sparse.name", "f"),
-            ("GNU.sparse.numblocks", "3"),
-            ("GNU.sparse.map", "10,3,100,2,1000,0"),
-        ]),
-        header("GNUSparseFile.1/f", b'0', b"5", |_| {}),
-        stored.clone(),
-    ]
-    .concat();
-    let one_zero = [
-        pax(&[
-            ("GNU.sparse.major", "1"),
-            ("GNU.sparse.minor", "0"),
-            ("GNU.sparse.realsize", "1000"),
-            ("GNU.sparse.name", "f"),
-        ]),
-        header("GNUSparseFile.1/f", b'0', b"1005", |_| {}),
-        padded(b"2\n10\n3\n100\n2\n"),
-        stored,
-    ]
-    .concat();
-    for tar in [zero_zero, zero_one, one_zero] {
-        let (entry, content) = only(&tar);
-        assert_eq!((entry.path.as_slice(), entry.size), (&b"f"[..], 1000));
-        assert_eq!(entry.data, [10..13, 100..102]);
-        assert_eq!(
-            (&content[10..13], &content[100..102]),
-            (&b"abc"[..], &b"de"[..])
-        );
-    }
-    let (map, size, count) = ("GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.numblocks");
-    for records in [
-        &[(size, "99"), (map, "10,5")][..],
-        &[(size, "9"), (map, "10,5"), (count, "1")],
-        &[(size, "99"), (map, "10,5,1"), (count, "1")],
-        &[(size, "99"), (map, "10,5"), (count, "2")],
-        &[(size, "99"), (map, "10,4"), (count, "1")],
-        &[(size, "99"), (map, "10,3,12,2"), (count, "2")],
-        &[(size, "99"), ("GNU.sparse.numbytes", "3")],
-        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")],
-        &[("GNU.sparse.major", "0"), ("GNU.sparse.minor", "1")],
-    ] {
-        let tar = [
-            pax(records),
-            header("f", b'0', b"5", |_| {}),
-            padded(b"abcde"),
-        ]
-        .concat();
-        assert!(read_all(&tar).is_err(), "{records:?}");
-    }
-    let directory = [
-        pax(&[(size, "9"), (map, "0,0"), (count, "1")]),
-        header("d", b'5', b"0", |_| {}),
-    ];
-    assert!(read_all(&directory.concat()).is_err());
-}
-
-#[test]
-fn records_without_a_map_or_of_an_unknown_version_make_no_sparse_file() {
-    let (major, minor) = ("GNU.sparse.major", "GNU.sparse.minor");
-    let name = ("GNU.sparse.name", "real");
-    for records in [
-        &[name][..],
-        &[name, ("GNU.sparse.size", "99")],
-        &[name, ("GNU.sparse.realsize", "odd")],
-        &[name, (major, "2"), (minor, "0")],
-        &[name, (major, "1"), (minor, "1")],
-        &[name, (major, "01"), (minor, "0")],
-        &[name, (major, "1")],
-        &[name, (minor, "0"), ("GNU.sparse.map", "0,5")],
-        &[name, (major, "odd"), (minor, "-")],
-    ] {
-        let file = [header("f", b'0', b"5", |_| {}), padded(b"abcde")];
-        let (entry, content) = only(&[pax(records), file.concat()].concat());
-        assert_eq!((&entry.path[..], &content[..]), (&b"f"[..], &b"abcde"[..]));
-    }
-    // A map has signs if it likes, and needs no size.
-    let map = [("GNU.sparse.map", "+1,+3"), ("GNU.sparse.numblocks", "+1")];
-    for (size, expected) in [(Some("+9"), &b"\0abc\0\0\0\0\0"[..]), (Some("4"), b"\0abc")] {
-        let size = size.map(|size| ("GNU.sparse.realsize", size));
-        let records: Vec<_> = map.into_iter().chain(size).chain([name]).collect();
-        let file = [header("f", b'0', b"3", |_| {}), padded(b"abc")];
-        let (entry, content) = only(&[pax(&records), file.concat()].concat());
-        assert_eq!((&entry.path[..], &content[..]), (&b"real"[..], expected));
-    }
-}
-
-/// A tree with everything that the tools can be made to pack.
-fn tree(root: &Path) {
-    let long = "d".repeat(120);
-    fs::create_dir_all(root.join(&long).join(&long)).unwrap();
-    fs::write(root.join(&long).join(&long).join("deep"), b"deep").unwrap();
-    fs::write(root.join("file"), vec![b'x'; 5000]).unwrap();
-    fs::hard_link(root.join("file"), root.join("hard")).unwrap();
-    std::os::unix::fs::symlink("t".repeat(200), root.join("soft")).unwrap();
-    // More pieces than the four that fit an old GNU header.
-    let sparse = fs::File::create(root.join("sparse")).unwrap();
-    for piece in 0..40u64 {
-        sparse
-            .write_at(
-                &[b'a' + u8::try_from(piece % 26).unwrap(); 4096],
-                piece * 65_536,
-            )
-            .unwrap();
-    }
-    sparse.set_len(40 * 65_536 + 777).unwrap();
-    for (name, secs) in [("file", 1_700_000_001), ("sparse", -1_700_000_001)] {
-        let time = filetime::FileTime::from_unix_time(secs, 250_000_000);
-        filetime::set_file_mtime(root.join(name), time).unwrap();
-    }
-    let _ = xattr::set(root.join("file"), "user.plain", b"a=b\nc\0d");
-}
-
-fn packed(program: &str, args: &[&str], root: &Path) -> Option<Vec<u8>> {
-    let out = root.with_extension("tar");
-    let result = Command::new(program)
-        .args(args)
-        .arg("-cf")
-        .arg(&out)
-        .arg("-C")
-        .arg(root)
-        .arg(".")
-        .output();
-    match result {
-        Ok(output) => {
-            assert!(
-                output.status.success(),
-                "{program}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            Some(fs::read(out).unwrap())
-        }
-        Err(error) => {
-            println!("SKIPPED: {program} is not here: {error}");
-            None
-        }
-    }
-}
-
-#[test]
-fn what_gnu_tar_and_bsdtar_pack_comes_out_as_it_went_in() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().join("tree");
-    tree(&root);
-    let has_xattr = xattr::get(root.join("file"), "user.plain")
-        .ok()
-        .flatten()
-        .is_some();
-    // Which of them keep sub-seconds and signs, and which keep attributes.
-    for (program, args, exact_time, xattrs) in [
-        ("tar", &["--format=gnu", "-S"][..], false, false),
-        ("tar", &["--format=pax", "-S", "--xattrs"], true, true),
-        (
-            "tar",
-            &["--format=pax", "-S", "--sparse-version=0.0"],
-            true,
-            false,
-        ),
-        (
-            "tar",
-            &["--format=pax", "-S", "--sparse-version=0.1"],
-            true,
-            false,
-        ),
-        ("tar", &["--format=pax"], true, false),
-        ("tar", &["--format=oldgnu", "-S"], false, false),
-        ("bsdtar", &["--format=pax"], true, true),
-        ("bsdtar", &["--format=gnutar"], false, false),
-    ] {
-        let Some(tar) = packed(program, args, &root) else {
-            continue;
-        };
-        let entries = read_all(&tar).unwrap_or_else(|error| panic!("{program} {args:?}: {error}"));
-        assert_eq!(entries.len(), 8, "{program} {args:?}");
-        for (entry, content) in entries {
-            let name = std::str::from_utf8(&entry.path).unwrap();
-            let path = root.join(name);
-            let what = format!("{program} {args:?}: {name}");
-            match &entry.kind {
-                EntryKind::File => {
-                    assert!(content == fs::read(&path).unwrap(), "{what}");
-                    if name.ends_with("sparse") && args.contains(&"-S") {
-                        assert_eq!(entry.data.len(), 40, "{what}");
-                    }
-                }
-                EntryKind::Directory => assert!(path.is_dir(), "{what}"),
-                EntryKind::Symlink(target) => assert_eq!(target, &[b't'; 200], "{what}"),
-                EntryKind::HardLink(target) => {
-                    assert!(matches!(&target[..], b"./file" | b"./hard"), "{what}");
-                }
-                other => panic!("{what}: {other:?}"),
-            }
-            // bsdtar writes -1.75 as "-2.25", which everyone else, Go too, reads as -2.25.
-            let secs = match name {
-                "./sparse" if program == "tar" => Some(-1_700_000_001),
-                "./file" => Some(1_700_000_001),
-                _ => None,
-            };
-            if let Some(secs) = secs.filter(|_| exact_time) {
-                let expected = Timestamp {
-                    secs,
-                    nanos: 250_000_000,
-                };
-                assert_eq!(entry.mtime, expected, "{what}");
-            }
-            let first_name =
-                (name == "./file" || name == "./hard") && entry.kind == EntryKind::File;
-            if xattrs && has_xattr && first_name {
-                assert_eq!(
-                    entry.xattrs,
-                    [(b"user.plain".to_vec(), b"a=b\nc\0d".to_vec())],
-                    "{what}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn what_rusts_tar_crate_packs_is_read() {
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(3);
-    header.set_mode(0o4755);
-    header.set_uid(3_000_000);
-    header.set_mtime(0o777_777_777_777);
-    header.set_cksum();
-    builder
-        .append_data(&mut header, "p/".repeat(80) + "f", &b"abc"[..])
-        .unwrap();
-    let (entry, content) = only(&builder.into_inner().unwrap());
-    assert_eq!(content, b"abc");
-    assert_eq!(entry.path, ("p/".repeat(80) + "f").as_bytes());
-    assert_eq!((entry.mode, entry.uid), (0o4755, Some(3_000_000)));
-    assert_eq!(entry.mtime.secs, 0o777_777_777_777);
-}
-
 proptest! {
     #[test]
-    fn damage_anywhere_is_an_error_or_another_tar_but_never_a_panic(
+    fn damaged_tars_never_panic(
         hits in proptest::collection::vec((0usize..6000, any::<u8>()), 1..6), resum: bool
     ) {
         let mut tar = [
@@ -706,3 +447,6 @@ proptest! {
         }
     }
 }
+
+mod sparse;
+mod tools;

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_as_the_command_line_has_them() {
+    fn settings_are_parsed_from_option_values() {
         assert_eq!("zstd".parse(), Ok(Algorithm::Zstd));
         assert_eq!("64".parse(), Ok(BlockSize::KIB_64));
         for bad in ["", "3", "5", "128", "4096", "4194304"] {

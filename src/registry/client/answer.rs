@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use url::Url;
 
 use super::retry::{Again, Failure, again, retry_after};
-use super::watch::Stalling;
 use crate::registry::body::{self, ReadError};
-use crate::registry::error::detail_of;
-use crate::registry::{Error, Timeouts};
+use crate::registry::error_body::detail_of;
+use crate::registry::stall::{Stalled, Stalling};
+use crate::registry::{BoxError, Error, Timeouts};
 
 /// As much of an error's body is read.
 const MAX_ERROR_BYTES: usize = 64 << 10;
@@ -117,9 +117,17 @@ impl Answer {
     }
 
     /// The body, which fails when it stands still.
-    pub(super) fn into_body(self) -> Stalling {
-        let limit = self.timeouts.stall;
-        Stalling::new(self.response.into_body(), self.place, limit)
+    pub(super) fn into_body(
+        self,
+    ) -> impl Body<Data = Bytes, Error = Error> + Send + Sync + Unpin + 'static {
+        let Self {
+            response,
+            place,
+            timeouts,
+            ..
+        } = self;
+        Stalling::new(response.into_body(), timeouts.stall)
+            .map_err(move |error| interrupted(&place, error))
     }
 
     /// The whole of a body of at most `limit` bytes.
@@ -144,7 +152,7 @@ impl Answer {
         }
         // A document is small: it must be there before a blob would have to move a few times.
         let after = self.timeouts.stall.saturating_mul(3);
-        let reading = body::read(self.into_body().map_err(body_error), limit);
+        let reading = body::read(self.into_body(), limit);
         match tokio::time::timeout(after, reading).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(ReadError::TooLong(_))) => Err(too_long(0)),
@@ -181,6 +189,14 @@ pub(super) fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn body_error(error: Error) -> crate::registry::BoxError {
-    error.into()
+/// Why the body of an answer did not come to its end.
+fn interrupted(place: &str, error: BoxError) -> Error {
+    match error.downcast::<Stalled>() {
+        Ok(stalled) => Error::TimedOut {
+            place: place.to_owned(),
+            what: "more of the body",
+            after: stalled.0,
+        },
+        Err(error) => Error::unreachable(place, &*error),
+    }
 }

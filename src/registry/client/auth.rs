@@ -1,6 +1,7 @@
-//! The `Authorization` of our own requests to one endpoint.
+//! The `Authorization` of requests to one endpoint with the program's own credentials.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
@@ -14,24 +15,26 @@ use super::scope::Scopes;
 use super::token::{TokenKey, Tokens};
 use crate::registry::{Error, RetryPolicy};
 
-/// What is known of how an endpoint authenticates, and what for.
+/// How an endpoint authenticates, as far as that is known, with credentials and tokens.
 #[derive(Debug)]
 pub(super) struct Auth {
     credentials: CredentialProvider,
     tokens: Tokens,
-    known: Mutex<Option<Known>>,
-    /// Scopes that were not enough, and those that the endpoint asked for then.
-    wider: Mutex<HashMap<Scopes, Scopes>>,
+    scheme: Mutex<Option<AuthScheme>>,
+    /// Scopes that were insufficient, with those that the challenge named then.
+    extended_scopes: Mutex<HashMap<Scopes, Scopes>>,
 }
 
-/// Most scopes remembered.
-const MAX_WIDER: usize = 10_000;
+/// Most entries of `extended_scopes`.
+const MAX_EXTENDED_SCOPES: usize = 10_000;
+/// How long the scheme that clients have to use is cached.
+const SCHEME_LIFETIME: Duration = Duration::from_mins(1);
 
-/// What the endpoint asks for.
+/// An authentication scheme, by the challenge of a 401.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Known {
-    /// It has let a request without credentials pass.
-    Open,
+pub(super) enum AuthScheme {
+    /// A request without credentials was accepted.
+    Anonymous,
     Basic,
     Bearer {
         realm: Url,
@@ -39,10 +42,26 @@ pub(super) enum Known {
     },
 }
 
-/// A header, and what it was made of.
+/// The scheme of an endpoint for clients with credentials of their own, cached for a while.
+#[derive(Debug, Default)]
+pub(super) struct CachedScheme(Mutex<Option<(Instant, AuthScheme)>>);
+
+impl CachedScheme {
+    pub(super) fn get(&self) -> Option<AuthScheme> {
+        let cached = self.0.lock();
+        let (since, scheme) = cached.as_ref()?;
+        (since.elapsed() < SCHEME_LIFETIME).then(|| scheme.clone())
+    }
+
+    pub(super) fn set(&self, scheme: &AuthScheme) {
+        *self.0.lock() = Some((Instant::now(), scheme.clone()));
+    }
+}
+
+/// The value of `Authorization`, with the credentials and the token that it was made of.
 #[derive(Debug, Clone)]
-pub(super) struct Presented {
-    pub(super) header: HeaderValue,
+pub(super) struct AuthorizationHeader {
+    pub(super) value: HeaderValue,
     login: Login,
     token: Option<TokenKey>,
 }
@@ -52,77 +71,74 @@ impl Auth {
         Self {
             credentials,
             tokens: Tokens::new(),
-            known: Mutex::new(None),
-            wider: Mutex::new(HashMap::new()),
+            scheme: Mutex::new(None),
+            extended_scopes: Mutex::new(HashMap::new()),
         }
     }
 
-    fn known(&self) -> Option<Known> {
-        self.known.lock().clone()
+    fn scheme(&self) -> Option<AuthScheme> {
+        self.scheme.lock().clone()
     }
 
-    fn learn(&self, known: Known) {
-        *self.known.lock() = Some(known);
+    fn set_scheme(&self, scheme: AuthScheme) {
+        *self.scheme.lock() = Some(scheme);
     }
 
-    /// Whether it is not known yet what the endpoint asks for.
-    pub(super) fn is_unknown(&self) -> bool {
-        self.known().is_none()
+    /// Whether the endpoint's scheme is known.
+    pub(super) fn has_scheme(&self) -> bool {
+        self.scheme().is_some()
     }
 
-    /// Remembers that a request without credentials passed.
-    pub(super) fn learn_open(&self) {
-        let mut known = self.known.lock();
-        if known.is_none() {
-            *known = Some(Known::Open);
-        }
+    /// Records that a request without credentials was accepted.
+    pub(super) fn set_anonymous(&self) {
+        self.scheme.lock().get_or_insert(AuthScheme::Anonymous);
     }
 
-    /// These scopes, and what the endpoint is known to want besides.
-    fn widened(&self, scopes: &Scopes) -> Scopes {
-        let wider = self.wider.lock();
-        wider.get(scopes).unwrap_or(scopes).clone()
+    /// These scopes, with those that the endpoint asked for besides.
+    fn extended(&self, scopes: &Scopes) -> Scopes {
+        let extended = self.extended_scopes.lock();
+        extended.get(scopes).unwrap_or(scopes).clone()
     }
 
-    fn widen(&self, scopes: &Scopes, asked: Scopes) {
-        let joined = scopes.clone().and(asked);
-        if joined != *scopes {
-            let mut wider = self.wider.lock();
-            if wider.len() >= MAX_WIDER {
-                wider.clear();
+    fn extend(&self, scopes: &Scopes, challenged: Scopes) {
+        let union = scopes.clone().union(challenged);
+        if union != *scopes {
+            let mut extended = self.extended_scopes.lock();
+            if extended.len() >= MAX_EXTENDED_SCOPES {
+                extended.clear();
             }
-            wider.insert(scopes.clone(), joined);
+            extended.insert(scopes.clone(), union);
         }
     }
 
-    /// What to present, by what is known.
-    pub(super) async fn present(
+    /// The header for a request, by the scheme that is known.
+    pub(super) async fn authorize(
         &self,
         scopes: &Scopes,
         dialer: &Dialer,
         retry: RetryPolicy,
-    ) -> Result<Option<Presented>, Error> {
-        match self.known() {
-            None | Some(Known::Open) => Ok(None),
-            Some(Known::Basic) => {
+    ) -> Result<Option<AuthorizationHeader>, Error> {
+        match self.scheme() {
+            None | Some(AuthScheme::Anonymous) => Ok(None),
+            Some(AuthScheme::Basic) => {
                 let login = self.credentials.login(scopes.repo()).await?;
-                Ok(login.basic().map(|header| Presented {
-                    header,
+                Ok(login.basic().map(|value| AuthorizationHeader {
+                    value,
                     login,
                     token: None,
                 }))
             }
-            Some(Known::Bearer { realm, service }) => {
+            Some(AuthScheme::Bearer { realm, service }) => {
                 let login = self.credentials.login(scopes.repo()).await?;
                 let key = TokenKey {
                     realm,
                     service,
-                    scopes: self.widened(scopes),
+                    scopes: self.extended(scopes),
                     login: login.clone(),
                 };
-                let header = self.tokens.get(&key, dialer, retry).await?;
-                Ok(Some(Presented {
-                    header,
+                let value = self.tokens.get(&key, dialer, retry).await?;
+                Ok(Some(AuthorizationHeader {
+                    value,
                     login,
                     token: Some(key),
                 }))
@@ -130,64 +146,67 @@ impl Auth {
         }
     }
 
-    /// What to present after a 401: `None` if there is nothing else than what was refused.
-    pub(super) async fn answer(
+    /// The header for another request after a 401; `None` if it would be the refused one.
+    pub(super) async fn answer_challenge(
         &self,
         place: &str,
         headers: &HeaderMap,
-        refused: Option<&Presented>,
+        refused: Option<&AuthorizationHeader>,
         scopes: &Scopes,
         dialer: &Dialer,
         retry: RetryPolicy,
-    ) -> Result<Option<Presented>, Error> {
-        let Some((known, asked)) = self.choose(place, &challenges(headers), dialer)? else {
+    ) -> Result<Option<AuthorizationHeader>, Error> {
+        let Some((scheme, challenged)) = self.choose(place, &challenges(headers), dialer)? else {
             return Ok(None);
         };
         if let Some(refused) = refused {
             self.credentials.forget(&refused.login);
             if let Some(key) = &refused.token {
-                self.tokens.forget(key, &refused.header).await;
+                self.tokens.forget(key, &refused.value).await;
             }
         }
-        self.learn(known);
-        self.widen(scopes, asked);
-        let presented = self.present(scopes, dialer, retry).await?;
-        Ok(presented.filter(|new| refused.is_none_or(|old| old.header != new.header)))
+        self.set_scheme(scheme);
+        self.extend(scopes, challenged);
+        let header = self.authorize(scopes, dialer, retry).await?;
+        Ok(header.filter(|new| refused.is_none_or(|old| old.value != new.value)))
     }
 
-    /// Remembers what a 401 asks for, without asking for a token yet.
-    pub(super) fn learn_challenge(
+    /// Records the scheme of a 401, without requesting a token yet.
+    pub(super) fn set_scheme_of(
         &self,
         place: &str,
         headers: &HeaderMap,
         dialer: &Dialer,
     ) -> Result<(), Error> {
-        if let Some((known, _)) = self.choose(place, &challenges(headers), dialer)? {
-            self.learn(known);
+        if let Some((scheme, _)) = self.choose(place, &challenges(headers), dialer)? {
+            self.set_scheme(scheme);
         }
         Ok(())
     }
 
-    /// The best challenge that we can meet, and the scopes that it names.
+    /// The preferred scheme for which there are credentials, and the scopes of its challenge.
     fn choose(
         &self,
         place: &str,
-        offered: &[Challenge],
+        challenges: &[Challenge],
         dialer: &Dialer,
-    ) -> Result<Option<(Known, Scopes)>, Error> {
-        let best = best(place, offered, dialer)?;
-        // Without a password there is nothing to answer it with.
-        Ok(best.filter(|(known, _)| *known != Known::Basic || !self.credentials.is_anonymous()))
+    ) -> Result<Option<(AuthScheme, Scopes)>, Error> {
+        let preferred = preferred_scheme(place, challenges, dialer)?;
+        Ok(preferred
+            .filter(|(scheme, _)| *scheme != AuthScheme::Basic || !self.credentials.is_anonymous()))
     }
 }
 
-/// The best of some challenges, and the scopes that it names. A realm is one that may be asked.
-pub(super) fn best(
+/// The preferred scheme of some challenges (Bearer before Basic), and the scopes of its challenge.
+///
+/// # Errors
+/// If requests to the realm are not allowed.
+pub(super) fn preferred_scheme(
     place: &str,
-    offered: &[Challenge],
+    challenges: &[Challenge],
     dialer: &Dialer,
-) -> Result<Option<(Known, Scopes)>, Error> {
-    if let Some(bearer) = offered.iter().find(|challenge| challenge.is("bearer"))
+) -> Result<Option<(AuthScheme, Scopes)>, Error> {
+    if let Some(bearer) = challenges.iter().find(|challenge| challenge.is("bearer"))
         && let Some(realm) = bearer.parameter("realm")
     {
         let realm: Url = realm
@@ -196,8 +215,8 @@ pub(super) fn best(
         dialer.check_realm(place, &realm)?;
         let service = bearer.parameter("service").map(str::to_owned);
         let scopes = Scopes::parse(bearer.parameter("scope").unwrap_or_default());
-        return Ok(Some((Known::Bearer { realm, service }, scopes)));
+        return Ok(Some((AuthScheme::Bearer { realm, service }, scopes)));
     }
-    let is_basic = offered.iter().any(|challenge| challenge.is("basic"));
-    Ok(is_basic.then(|| (Known::Basic, Scopes::default())))
+    let is_basic = challenges.iter().any(|challenge| challenge.is("basic"));
+    Ok(is_basic.then(|| (AuthScheme::Basic, Scopes::default())))
 }

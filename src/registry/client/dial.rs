@@ -1,8 +1,8 @@
 //! Where the upstream may lead us: the guard over redirects, realms and upload locations.
 //!
 //! Whoever can make a registry answer `Location: http://169.254.169.254/…` must not make
-//! us dial it. Literal addresses are judged when the target is known, names when they are
-//! resolved: the address that was judged is the one that is dialled.
+//! us dial it. Literal addresses are checked when the target is known, names when they are
+//! resolved: the address that was checked is the one that is dialled.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::registry::{BoxError, DialOptions, Error};
 pub(super) struct Guard {
     /// The registry's own host, which may be anywhere.
     own: String,
-    /// Whether the registry itself is spoken to in the clear.
+    /// Whether the registry itself is reached by plain HTTP.
     plain: bool,
     /// Whether the registry is on this machine.
     loopback: bool,

@@ -254,7 +254,7 @@ pub(super) fn location(answer: &Answer) -> Result<Option<Url>, Error> {
         .ok()
         .and_then(|text| answer.url.join(text).ok())
         .ok_or_else(|| answer.invalid("Location is no address"))?;
-    // A registry behind a proxy that ends TLS may not know that it is spoken to securely.
+    // A registry behind a proxy that ends TLS may not know that the connection is secure.
     let is_same_host = target.host_str() == answer.url.host_str() && target.port().is_none();
     if is_same_host && answer.url.scheme() == "https" && target.scheme() == "http" {
         let port = answer.url.port();

@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::try_unfold;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use http_body_util::combinators::BoxBody;
 
 use super::answer::{Answer, short};
 use super::dialer::place;
 use super::endpoint::Endpoint;
 use super::retry::{Attempts, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
-use super::watch::Stalling;
 use super::{Need, Registry, call};
 use crate::oci::{Digest, RepoName};
 use crate::registry::{Authorization, BlobStream, Error};
@@ -41,7 +41,7 @@ struct Download {
 
 /// A response's body that is being read.
 struct Reading {
-    body: Stalling,
+    body: BoxBody<Bytes, Error>,
     place: String,
     /// Bytes before the wanted ones that the server sends nevertheless.
     skip: u64,
@@ -172,7 +172,7 @@ impl Download {
         }
         Ok(Reading {
             place: answer.place.clone(),
-            body: answer.into_body(),
+            body: answer.into_body().boxed(),
             skip: 0,
             exact: true,
         })
@@ -204,7 +204,7 @@ impl Download {
         }
         Ok(Reading {
             place: answer.place.clone(),
-            body: answer.into_body(),
+            body: answer.into_body().boxed(),
             skip: self.offset,
             exact: self.size == Some(self.end),
         })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Request, Response, header};
 
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
+use crate::registry::header_names::{API_VERSION, CONTENT_DIGEST, OCI_FILTERS, OCI_SUBJECT};
 
 /// Headers whose values are shown. Whatever is not here may be a credential, a cookie or
 /// a signed address.
@@ -30,10 +31,10 @@ const SHOWN: [HeaderName; 24] = [
     header::TRANSFER_ENCODING,
     header::USER_AGENT,
     header::WWW_AUTHENTICATE,
-    HeaderName::from_static("docker-content-digest"),
-    HeaderName::from_static("docker-distribution-api-version"),
-    HeaderName::from_static("oci-filters-applied"),
-    HeaderName::from_static("oci-subject"),
+    CONTENT_DIGEST,
+    API_VERSION,
+    OCI_FILTERS,
+    OCI_SUBJECT,
     HeaderName::from_static("ratelimit-remaining"),
 ];
 

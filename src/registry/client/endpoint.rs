@@ -4,11 +4,10 @@ use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
 use super::answer::Answer;
-use super::auth::{Auth, Presented};
+use super::auth::{Auth, AuthorizationHeader, CachedScheme};
 use super::credentials::CredentialProvider;
 use super::dial::is_loopback;
 use super::dialer::{Dialer, Outgoing, same_origin};
-use super::grant::Greeting;
 use super::hosts_dir::{self, Capabilities, HostEntry};
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
@@ -18,21 +17,21 @@ use crate::registry::{
     Authorization, Credentials, Error, RegistryConfig, Renewal, RetryPolicy, TlsOptions,
 };
 
-/// How often one request is sent with other credentials than before.
+/// Most attempts of one request, each with newer credentials of clients.
 const MAX_RENEWALS: u32 = 4;
 
-/// A host and how it is spoken to.
+/// A host with its connections, credentials and capabilities.
 pub(super) struct Endpoint {
     /// Address of the API: up to and with `/v2`, without a slash at its end.
     base: Url,
     pub(super) dialer: Dialer,
     pub(super) auth: Auth,
-    /// What it asks clients for that authenticate by themselves.
-    pub(super) greeting: Greeting,
+    /// The scheme for clients with credentials of their own.
+    pub(super) client_scheme: CachedScheme,
     pub(super) can: Capabilities,
-    /// Whether it is the registry itself, which alone is shown clients' credentials.
+    /// Whether it is the registry itself. Clients' credentials are sent to no mirror.
     pub(super) is_registry: bool,
-    /// The registry that it stands for, told to mirrors as containerd does.
+    /// The registry that a mirror stands for: the parameter `ns`, as containerd sends it.
     namespace: Option<String>,
     pub(super) retry: RetryPolicy,
 }
@@ -98,7 +97,7 @@ impl Endpoint {
         let mut timeouts = config.timeouts;
         timeouts.connect = entry.dial_timeout.unwrap_or(timeouts.connect);
         let credentials = match &config.credentials {
-            // A password or token that was given for the registry is no mirror's business.
+            // A password or token for the registry is not sent to mirrors.
             Credentials::Basic { .. } | Credentials::RefreshToken(_) if !entry.is_registry => {
                 Credentials::Anonymous
             }
@@ -111,13 +110,13 @@ impl Endpoint {
             base.port()
                 .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
         };
-        let keeper = CredentialProvider::new(credentials, &known_as, timeouts.helper);
+        let provider = CredentialProvider::new(credentials, &known_as, timeouts.helper);
         let headers = entry.headers.clone();
         Ok(Self {
             dialer: Dialer::new(base.clone(), &tls, &config.dial, timeouts, headers)?,
             base,
-            auth: Auth::new(keeper),
-            greeting: Greeting::default(),
+            auth: Auth::new(provider),
+            client_scheme: CachedScheme::default(),
             can: entry.can,
             is_registry: entry.is_registry,
             namespace: (!entry.is_registry).then(|| reference::index_host(host).to_owned()),
@@ -185,22 +184,23 @@ impl Endpoint {
             // An upload's location elsewhere: it is signed, or it is not for us.
             return self.dialer.follow(&call.outgoing, None).await;
         }
-        let presented = self.present(&call.scopes).await?;
-        let header = presented.as_ref().map(|presented| &presented.header);
+        let sent = self.authorize(&call.scopes).await?;
+        let header = sent.as_ref().map(|header| &header.value);
         let answer = self.dialer.follow(&call.outgoing, header).await?;
-        // A challenge of where a redirect led to is not the registry's.
+        // The challenge of a redirect's target is not the registry's.
         if answer.status() != StatusCode::UNAUTHORIZED || !answer.at_home {
             return Ok(answer);
         }
         match self
-            .answer(&answer, presented.as_ref(), &call.scopes)
+            .answer_challenge(&answer, sent.as_ref(), &call.scopes)
             .await?
         {
             None => Ok(answer),
-            Some(presented) => {
+            Some(header) => {
                 answer.drain().await;
-                let header = Some(&presented.header);
-                self.dialer.follow(&call.outgoing, header).await
+                self.dialer
+                    .follow(&call.outgoing, Some(&header.value))
+                    .await
             }
         }
     }
@@ -211,10 +211,10 @@ impl Endpoint {
         let at_home = same_origin(&call.outgoing.url, &self.base) && self.is_registry;
         let mut header = renewal.current();
         for left in (0..MAX_RENEWALS).rev() {
-            let shown = header.as_ref().filter(|_| at_home);
-            let mut answer = self.dialer.follow(&call.outgoing, shown).await?;
+            let sent = header.as_ref().filter(|_| at_home);
+            let mut answer = self.dialer.follow(&call.outgoing, sent).await?;
             answer.is_own = false;
-            // Some say 403 of a token that has ended.
+            // Some registries answer 403 to an expired token.
             let is_refused = matches!(
                 answer.status(),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -232,20 +232,23 @@ impl Endpoint {
         Err(Error::Configuration("there are no credentials".to_owned()).into())
     }
 
-    /// What to present for these scopes, by what is known so far.
-    pub(super) async fn present(&self, scopes: &Scopes) -> Result<Option<Presented>, Error> {
-        self.auth.present(scopes, &self.dialer, self.retry).await
+    /// The `Authorization` for these scopes, by the scheme that is known.
+    pub(super) async fn authorize(
+        &self,
+        scopes: &Scopes,
+    ) -> Result<Option<AuthorizationHeader>, Error> {
+        self.auth.authorize(scopes, &self.dialer, self.retry).await
     }
 
-    /// What to present after a 401, if there is anything else.
-    pub(super) async fn answer(
+    /// The `Authorization` for another request after a 401; `None` if it would be the same.
+    pub(super) async fn answer_challenge(
         &self,
         answer: &Answer,
-        refused: Option<&Presented>,
+        refused: Option<&AuthorizationHeader>,
         scopes: &Scopes,
-    ) -> Result<Option<Presented>, Error> {
+    ) -> Result<Option<AuthorizationHeader>, Error> {
         self.auth
-            .answer(
+            .answer_challenge(
                 &answer.place,
                 answer.response.headers(),
                 refused,
@@ -256,10 +259,9 @@ impl Endpoint {
             .await
     }
 
-    /// Finds out how the endpoint authenticates, before a body is sent that could not be
-    /// sent again.
-    pub(super) async fn learn(&self) -> Result<(), Failure> {
-        if !self.auth.is_unknown() {
+    /// Determines the endpoint's scheme, before a body is sent that cannot be sent again.
+    pub(super) async fn detect_scheme(&self) -> Result<(), Failure> {
+        if self.auth.has_scheme() {
             return Ok(());
         }
         let outgoing = Outgoing {
@@ -272,9 +274,9 @@ impl Endpoint {
         if answer.status() == StatusCode::UNAUTHORIZED && answer.at_home {
             let headers = answer.response.headers();
             self.auth
-                .learn_challenge(&answer.place, headers, &self.dialer)?;
+                .set_scheme_of(&answer.place, headers, &self.dialer)?;
         } else if answer.status().is_success() {
-            self.auth.learn_open();
+            self.auth.set_anonymous();
         }
         answer.drain().await;
         Ok(())

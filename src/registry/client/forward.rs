@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use url::Url;
 
 use super::answer::Answer;
-use super::auth::Presented;
+use super::auth::AuthorizationHeader;
 use super::dialer::{Outgoing, Reach, place};
 use super::endpoint::Endpoint;
 use super::payload::Payload;
@@ -73,7 +73,7 @@ impl Passing {
         };
         // Where redirects are followed, `\` would become a slash.
         let is_odd = below.contains('\\') || below.split('/').any(dots);
-        // What the upstream would make of them is not what was judged here.
+        // The upstream could read them otherwise than they were checked here.
         if !(below.starts_with('/') || path == "/v2") || is_odd {
             return Err(Error::Unsupported {
                 place: format!("{} {path}", head.method),
@@ -131,7 +131,7 @@ impl Passing {
     async fn send(
         &self,
         endpoint: &Endpoint,
-        presented: Option<&Presented>,
+        authorization: Option<&AuthorizationHeader>,
         body: Body,
     ) -> Result<Answer, Failure> {
         let origin = &endpoint.dialer.origin;
@@ -153,8 +153,8 @@ impl Passing {
                 .parse()
                 .map_err(|_| Error::invalid(&place, "the address cannot be requested"))?;
             let mut headers = self.headers.clone();
-            let authorization = match presented {
-                Some(presented) => Some(presented.header.clone()),
+            let authorization = match authorization {
+                Some(own) => Some(own.value.clone()),
                 None => headers.get(header::AUTHORIZATION).cloned(),
             };
             headers.remove(header::AUTHORIZATION);
@@ -175,10 +175,10 @@ impl Passing {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         request.headers_mut().clone_from(&self.headers);
-        if let Some(presented) = presented {
+        if let Some(own) = authorization {
             request
                 .headers_mut()
-                .insert(header::AUTHORIZATION, presented.header.clone());
+                .insert(header::AUTHORIZATION, own.value.clone());
         }
         endpoint.dialer.send(place, uri, request).await
     }
@@ -191,17 +191,17 @@ impl Passing {
             return self.send(endpoint, None, body).await;
         }
         if has_body {
-            // A body can be sent once, so a challenge must have been met before.
-            endpoint.learn().await?;
+            // A body can be sent once, so the scheme must be known before.
+            endpoint.detect_scheme().await?;
         }
-        let presented = endpoint.present(&self.scopes).await?;
-        let answer = self.send(endpoint, presented.as_ref(), body).await?;
+        let sent = endpoint.authorize(&self.scopes).await?;
+        let answer = self.send(endpoint, sent.as_ref(), body).await?;
         if answer.status() != StatusCode::UNAUTHORIZED || !answer.at_home {
             return Ok(answer);
         }
         // Learnt in any case: it serves the next request.
         let next = endpoint
-            .answer(&answer, presented.as_ref(), &self.scopes)
+            .answer_challenge(&answer, sent.as_ref(), &self.scopes)
             .await?;
         match next {
             Some(next) if !has_body => {

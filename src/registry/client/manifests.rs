@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::answer::Answer;
 use super::dialer::Outgoing;
@@ -15,11 +15,8 @@ use super::{Need, Registry, call, repeated};
 use crate::oci::media_type::MANIFEST_ACCEPT;
 use crate::oci::{Digest, RepoName, Selector};
 use crate::registry::config::MAX_MANIFEST;
+use crate::registry::header_names::{CONTENT_DIGEST, OCI_SUBJECT};
 use crate::registry::{Authorization, Error, ManifestHead, PushedManifest, RawManifest};
-
-pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
-    HeaderName::from_static("docker-content-digest");
-const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 fn need(selector: &Selector) -> Need {
     match selector {
@@ -44,7 +41,7 @@ pub(super) fn digest_like(like: &Digest, bytes: &[u8]) -> Result<Digest, Error> 
 
 /// The digest that the upstream states, where it is one that we know.
 fn stated_digest(answer: &Answer) -> Option<Digest> {
-    answer.header(DOCKER_CONTENT_DIGEST)?.parse().ok()
+    answer.header(CONTENT_DIGEST)?.parse().ok()
 }
 
 /// Whether a failed `HEAD` is to be followed by a `GET`: there are registries, and servers before them,

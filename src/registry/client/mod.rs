@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `manifests`, `tags`, `download`, `upload`, `referrers` | one operation of the distribution API |
 //! | `retry` | what is worth another attempt, and when |
-//! | `endpoint` | the registry or a mirror of it; `auth`, `token`, `credentials`: who we are there |
+//! | `endpoint` | the registry or a mirror of it; `auth`, `token`, `credentials`: authentication there |
 //! | `dialer` | redirects, guarded by `dial`; what is secret stays at its origin |
 //! | `transport` | one exchange on a pooled connection, within time limits |
 //!
@@ -15,6 +15,7 @@
 mod answer;
 mod auth;
 mod challenge;
+mod client_token;
 mod credentials;
 mod dial;
 mod dialer;
@@ -24,7 +25,6 @@ mod dump;
 mod early;
 mod endpoint;
 mod forward;
-mod grant;
 mod hosts_dir;
 mod listing;
 mod login;
@@ -41,8 +41,8 @@ mod upload;
 mod watch;
 
 pub use challenge::{Challenge, challenges};
-pub use grant::{Grant, GrantedToken};
-pub use scope::needed as needed_scopes;
+pub use client_token::{ClientAuth, ClientToken};
+pub use scope::needed_scopes;
 
 use std::fmt;
 use std::future::Future;

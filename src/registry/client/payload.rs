@@ -1,4 +1,4 @@
-//! Bodies of our own requests, which can be sent again.
+//! Bodies of requests that can be sent again.
 
 use std::fs::File;
 use std::io;

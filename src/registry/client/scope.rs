@@ -1,4 +1,4 @@
-//! What a token must allow: `repository:NAME:ACTIONS` (Docker's token scope grammar).
+//! Token scopes: `repository:NAME:ACTIONS` (distribution's `docs/spec/auth/scope.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::oci::RepoName;
 
-/// Resources and what is to be done with each.
+/// A set of scopes: resources, and the actions on each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Scopes(BTreeMap<String, BTreeSet<String>>);
 
@@ -19,7 +19,7 @@ impl Scopes {
         Self::default().with(&format!("repository:{repo}"), &["pull", "push"])
     }
 
-    pub(super) fn and(mut self, other: Self) -> Self {
+    pub(super) fn union(mut self, other: Self) -> Self {
         for (resource, actions) in other.0 {
             self.0.entry(resource).or_default().extend(actions);
         }
@@ -34,7 +34,7 @@ impl Scopes {
         self
     }
 
-    /// The repository that this is about: of several, one that is written to.
+    /// The first repository: of several, one with the action `push`.
     pub(super) fn repo(&self) -> Option<&str> {
         let is_written = |actions: &BTreeSet<String>| actions.contains("push");
         let mut repos = self.0.iter().filter_map(|(resource, actions)| {
@@ -48,7 +48,7 @@ impl Scopes {
         written.or(Some(first)).map(|(repo, _)| repo)
     }
 
-    /// Reads the `scope` of a challenge: scopes between spaces.
+    /// Parses the `scope` of a challenge: scopes separated by spaces.
     pub(super) fn parse(text: &str) -> Self {
         let mut scopes = Self::default();
         for scope in text.split_ascii_whitespace() {
@@ -61,15 +61,15 @@ impl Scopes {
         scopes
     }
 
-    /// The scopes as texts, in one order.
-    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+    /// Each scope as a string, sorted.
+    pub(super) fn to_strings(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(resource, actions)| {
             let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
             format!("{resource}:{}", actions.join(","))
         })
     }
 
-    /// What a request of the distribution API needs, by its path behind `/v2/`.
+    /// The scopes of a request of the distribution API, by its path behind `/v2/`.
     pub(super) fn of_request(method: &Method, path: &str, query: &str) -> Self {
         let scopes = Self::default();
         if path == "_catalog" {
@@ -95,15 +95,17 @@ impl Scopes {
     }
 }
 
-/// The scopes that a request of the distribution API needs, by its path behind `/v2/` and its
-/// query: `repository:NAME:ACTIONS`. None where that cannot be told.
+/// The scopes that a request of the distribution API requires, by its path behind `/v2/` and its
+/// query: `repository:NAME:ACTIONS`. None for a path of another API.
 #[must_use]
-pub fn needed(method: &Method, path: &str, query: &str) -> Vec<String> {
-    Scopes::of_request(method, path, query).texts().collect()
+pub fn needed_scopes(method: &Method, path: &str, query: &str) -> Vec<String> {
+    Scopes::of_request(method, path, query)
+        .to_strings()
+        .collect()
 }
 
-/// Repository and what is behind it. A repository may have a component `blobs`,
-/// so what is behind is looked for from the end.
+/// The repository and the rest of a path. A repository may have a component `blobs`, so the
+/// rest is searched for from the end.
 fn split(path: &str) -> Option<(&str, &str)> {
     let ends = [
         "/blobs/uploads",
@@ -128,11 +130,13 @@ mod tests {
     use super::*;
 
     fn of(method: &Method, path: &str, query: &str) -> Vec<String> {
-        Scopes::of_request(method, path, query).texts().collect()
+        Scopes::of_request(method, path, query)
+            .to_strings()
+            .collect()
     }
 
     #[test]
-    fn a_request_needs_what_it_does() {
+    fn the_scopes_of_a_request_follow_from_method_and_path() {
         let digest = "sha256:00";
         let blob = format!("a/b/blobs/{digest}");
         assert_eq!(of(&Method::GET, &blob, ""), ["repository:a/b:pull"]);
@@ -159,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn a_challenges_scopes_are_read_and_joined() {
-        let read = Scopes::parse("repository:host:5000/a:pull repository:b:push,pull bad");
-        let joined = read.and(Scopes::push(&"b".parse().unwrap()));
-        let texts: Vec<_> = joined.texts().collect();
+    fn the_scopes_of_a_challenge_are_parsed_and_merged() {
+        let parsed = Scopes::parse("repository:host:5000/a:pull repository:b:push,pull bad");
+        let union = parsed.union(Scopes::push(&"b".parse().unwrap()));
+        let texts: Vec<_> = union.to_strings().collect();
         assert_eq!(
             texts,
             ["repository:b:pull,push", "repository:host:5000/a:pull"]

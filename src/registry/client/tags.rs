@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
@@ -14,7 +14,7 @@ use super::retry::Failure;
 use super::scope::Scopes;
 use super::{Need, Registry, call};
 use crate::oci::{RepoName, Tag};
-use crate::registry::{Authorization, Error};
+use crate::registry::{Authorization, Error, link};
 
 /// Longest page, in bytes. Some registries send all tags in one.
 const MAX_PAGE_BYTES: usize = 32 << 20;
@@ -26,49 +26,21 @@ const MAX_TAGS: usize = 1_000_000;
 /// The address of a list's next page, which must be at the same origin: the credentials
 /// go with it.
 pub(super) fn next_page(answer: &Answer) -> Result<Option<Url>, Error> {
-    for value in answer.response.headers().get_all(header::LINK) {
-        let Some(target) = value.to_str().ok().and_then(next_link) else {
-            continue;
-        };
-        let next = answer
-            .url
-            .join(target)
-            .map_err(|_| answer.invalid("Link is no address"))?;
-        if !same_origin(&next, &answer.url) {
-            return Err(Error::Refused {
-                place: answer.place.clone(),
-                target: super::dial::shown(&next),
-                why: "the next page of a list must be at the same host".to_owned(),
-            });
-        }
-        return Ok(Some(next));
-    }
-    Ok(None)
-}
-
-/// The target of `<TARGET>; rel="next"` (RFC 8288) among the links of one field.
-fn next_link(text: &str) -> Option<&str> {
-    let mut rest = text;
-    while let Some((_, behind)) = rest.split_once('<') {
-        let (target, behind) = behind.split_once('>')?;
-        let end = behind.find('<').unwrap_or(behind.len());
-        let (parameters, next) = behind.split_at(end);
-        let is_next = parameters.split([';', ',']).any(|parameter| {
-            parameter.split_once('=').is_some_and(|(name, value)| {
-                name.trim().eq_ignore_ascii_case("rel")
-                    && value
-                        .trim()
-                        .trim_matches('"')
-                        .split_ascii_whitespace()
-                        .any(|relation| relation.eq_ignore_ascii_case("next"))
-            })
+    let Some(target) = link::next_page(answer.response.headers()) else {
+        return Ok(None);
+    };
+    let next = answer
+        .url
+        .join(target)
+        .map_err(|_| answer.invalid("Link is no address"))?;
+    if !same_origin(&next, &answer.url) {
+        return Err(Error::Refused {
+            place: answer.place.clone(),
+            target: super::dial::shown(&next),
+            why: "the next page of a list must be at the same host".to_owned(),
         });
-        if is_next {
-            return Some(target);
-        }
-        rest = next;
     }
-    None
+    Ok(Some(next))
 }
 
 impl Endpoint {
@@ -160,20 +132,6 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_next_page_is_found_among_links() {
-        assert_eq!(next_link(r#"</v2/a?n=1>; rel="next""#), Some("/v2/a?n=1"));
-        assert_eq!(next_link("</x>;REL=next"), Some("/x"));
-        let several = r#"</a>; rel="prev", </b,c>; title="<"; rel="x next""#;
-        assert_eq!(
-            next_link(r#"</a>; rel="prev", </b,c>; rel="x next""#),
-            Some("/b,c")
-        );
-        assert_eq!(next_link(several), None);
-        assert_eq!(next_link("</a"), None);
-        assert_eq!(next_link(r#"</a>; rel="last""#), None);
-    }
 
     #[test]
     fn a_list_without_tags_may_say_null() {

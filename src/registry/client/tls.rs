@@ -1,15 +1,13 @@
 //! Converts the TLS settings to those of rustls.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::registry::{Error, TlsOptions};
+use crate::registry::{Error, TlsOptions, pem};
 
 /// The one provider of this program.
 fn provider() -> Arc<CryptoProvider> {
@@ -53,11 +51,7 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, Error> {
         RootCertStore::empty()
     };
     for path in &options.extra_roots {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| {
-                unusable(path, &format!("it is no root that can be used: {error}"))
-            })?;
-        }
+        pem::add_roots(&mut roots, path)?;
     }
     let builder = if options.skip_verify {
         builder
@@ -69,47 +63,18 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, Error> {
     let mut config = match &options.client {
         None => builder.with_no_client_auth(),
         Some(client) => {
-            let chain = certificates(&client.certificate)?;
-            let key = PrivateKeyDer::from_pem_file(&client.key)
-                .map_err(|error| pem_error(&client.key, "private key", &error))?;
+            let chain = pem::certificates(&client.certificate)?;
+            let key = pem::private_key(&client.key)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
-                let key = client.key.display();
-                unusable(
-                    &client.certificate,
-                    &format!("it cannot be used with the key {key}: {error}"),
-                )
+                let (certificate, key) = (client.certificate.display(), client.key.display());
+                Error::Configuration(format!(
+                    "{certificate}: it cannot be used with the key {key}: {error}"
+                ))
             })?
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| pem_error(path, "certificate", &error))?;
-    if found.is_empty() {
-        return Err(unusable(
-            path,
-            "there is no certificate in it (PEM is expected)",
-        ));
-    }
-    Ok(found)
-}
-
-fn pem_error(path: &Path, what: &str, error: &pem::Error) -> Error {
-    match error {
-        pem::Error::Io(error) => Error::io(path, error),
-        error => unusable(
-            path,
-            &format!("no {what} can be read (PEM is expected): {error}"),
-        ),
-    }
-}
-
-fn unusable(path: &Path, why: &str) -> Error {
-    Error::Configuration(format!("{}: {why}", path.display()))
 }
 
 /// Accepts any certificate; signatures are still verified, so that the peer has its key.

@@ -1,4 +1,4 @@
-//! Bearer tokens: asked of the realm, kept for as long as they live.
+//! Bearer tokens: requested from the realm, cached until they expire.
 //! Source: distribution's `docs/spec/auth/token.md` and `oauth.md`.
 
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::retry::{Attempts, Failure};
 use super::scope::Scopes;
 use crate::registry::{Error, RetryPolicy};
 
-/// Longest answer of a token server, in bytes.
-const MAX_ANSWER: usize = 1 << 20;
-/// What a token lives when its server does not say: the least that the specification allows.
-const DEFAULT_LIFE: Duration = Duration::from_mins(1);
-/// Longer than this no token is kept.
-const MAX_LIFE: Duration = Duration::from_hours(1);
-/// Most tokens kept.
+/// Most bytes of a token response.
+const MAX_RESPONSE: usize = 1 << 20;
+/// The lifetime without `expires_in`, by the specification.
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
+/// The longest time that a token is cached.
+const MAX_LIFETIME: Duration = Duration::from_hours(1);
+/// Most tokens cached.
 const MAX_TOKENS: u64 = 10_000;
 
 /// What a token is for.
@@ -35,46 +35,49 @@ pub(super) struct TokenKey {
     pub(super) login: Login,
 }
 
-/// A token and how long it is used.
+/// A token and how long it is cached.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     /// The value of `Authorization`.
     pub(super) header: HeaderValue,
-    life: Duration,
+    lifetime: Duration,
 }
 
-impl From<Document> for Token {
-    fn from(document: Document) -> Self {
-        let stated = document.expires_in.unwrap_or(DEFAULT_LIFE).min(MAX_LIFE);
-        // It must still be good when a request with it arrives.
-        let life = stated.saturating_sub((stated / 5).min(Duration::from_secs(30)));
+impl From<TokenResponse> for Token {
+    fn from(response: TokenResponse) -> Self {
+        let stated = response
+            .expires_in
+            .unwrap_or(DEFAULT_LIFETIME)
+            .min(MAX_LIFETIME);
+        // It must still be valid when a request with it arrives.
+        let lifetime = stated.saturating_sub((stated / 5).min(Duration::from_secs(30)));
         Self {
-            header: document.header,
-            life,
+            header: response.header,
+            lifetime,
         }
     }
 }
 
-/// What a token server answers.
+/// The response of a token server.
 #[derive(Debug, Clone)]
-pub(super) struct Document {
+pub(super) struct TokenResponse {
     /// The value of `Authorization`.
     pub(super) header: HeaderValue,
-    /// How long the token lives, if that is stated.
+    /// The lifetime of the token, if there is one.
     pub(super) expires_in: Option<Duration>,
-    /// Since when, if that is stated.
+    /// When it begins, as written.
     pub(super) issued_at: Option<String>,
 }
 
-/// The tokens of one registry. Those who need the same one wait for one request.
+/// The tokens of one registry. There is one request at a time for each.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens(Cache<TokenKey, Token>);
 
-struct ByLife;
+struct ByLifetime;
 
-impl Expiry<TokenKey, Token> for ByLife {
+impl Expiry<TokenKey, Token> for ByLifetime {
     fn expire_after_create(&self, _: &TokenKey, token: &Token, _: Instant) -> Option<Duration> {
-        Some(token.life)
+        Some(token.lifetime)
     }
 }
 
@@ -83,12 +86,12 @@ impl Tokens {
         Self(
             Cache::builder()
                 .max_capacity(MAX_TOKENS)
-                .expire_after(ByLife)
+                .expire_after(ByLifetime)
                 .build(),
         )
     }
 
-    /// The token for this, from memory or from its realm.
+    /// A token, from the cache or from its realm.
     pub(super) async fn get(
         &self,
         key: &TokenKey,
@@ -107,7 +110,7 @@ impl Tokens {
                 }
             }
         });
-        // All attempts together: whatever needs the token has attempts of its own.
+        // For all attempts together: the request that needs the token has attempts of its own.
         let fetching = async {
             tokio::time::timeout(after, fetching)
                 .await
@@ -125,7 +128,7 @@ impl Tokens {
         }
     }
 
-    /// Forgets a token that was refused; one that came meanwhile is kept.
+    /// Removes a token that was refused, unless another has replaced it.
     pub(super) async fn forget(&self, key: &TokenKey, refused: &HeaderValue) {
         if self
             .0
@@ -140,34 +143,34 @@ impl Tokens {
 
 async fn fetch(key: &TokenKey, dialer: &Dialer) -> Result<Token, Failure> {
     let (outgoing, authorization) = request(key);
-    let document = exchange(&outgoing, authorization.as_ref(), true, dialer).await?;
-    Ok(document.into())
+    let response = send(&outgoing, authorization.as_ref(), true, dialer).await?;
+    Ok(response.into())
 }
 
-/// Asks a token server once; `is_own` where the credentials are the program's own.
-pub(super) async fn exchange(
+/// Sends a token request once; `is_own` where the credentials are the program's own.
+pub(super) async fn send(
     outgoing: &Outgoing,
     authorization: Option<&HeaderValue>,
     is_own: bool,
     dialer: &Dialer,
-) -> Result<Document, Failure> {
+) -> Result<TokenResponse, Failure> {
     let place = place(&outgoing.method, &outgoing.url);
     let mut answer = dialer.follow(outgoing, authorization).await?;
     answer.is_own = is_own;
     let answer = answer.expect(&[StatusCode::OK]).await?;
-    let body = answer.document(MAX_ANSWER).await?;
-    Ok(read(&body).map_err(|detail| Error::Invalid { place, detail })?)
+    let body = answer.document(MAX_RESPONSE).await?;
+    Ok(parse(&body).map_err(|detail| Error::Invalid { place, detail })?)
 }
 
-/// The request for a token: a GET, or a POST where we have a refresh token.
+/// The token request: a GET, or a POST with a refresh token.
 fn request(key: &TokenKey) -> (Outgoing, Option<HeaderValue>) {
     if let Login::Identity(token) = &key.login {
-        let mut headers = accepting();
+        let mut headers = json_headers();
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token");
         form.append_pair("client_id", "overlaybd-proxy");
         form.append_pair("service", key.service.as_deref().unwrap_or_default());
-        let scopes: Vec<String> = key.scopes.texts().collect();
+        let scopes: Vec<String> = key.scopes.to_strings().collect();
         form.append_pair("scope", &scopes.join(" "));
         form.append_pair("refresh_token", token.expose());
         headers.insert(
@@ -186,18 +189,18 @@ fn request(key: &TokenKey) -> (Outgoing, Option<HeaderValue>) {
         Login::Basic { username, .. } => Some(username.as_str()),
         _ => None,
     };
-    let outgoing = get(&key.realm, key.service.as_deref(), &key.scopes, account);
+    let outgoing = get_request(&key.realm, key.service.as_deref(), &key.scopes, account);
     (outgoing, key.login.basic())
 }
 
-fn accepting() -> HeaderMap {
+fn json_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers
 }
 
-/// The request for a token by GET.
-pub(super) fn get(
+/// The token request by GET.
+pub(super) fn get_request(
     realm: &Url,
     service: Option<&str>,
     scopes: &Scopes,
@@ -209,7 +212,7 @@ pub(super) fn get(
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        for scope in scopes.texts() {
+        for scope in scopes.to_strings() {
             query.append_pair("scope", &scope);
         }
         if let Some(account) = account {
@@ -219,14 +222,14 @@ pub(super) fn get(
     Outgoing {
         method: Method::GET,
         url,
-        headers: accepting(),
+        headers: json_headers(),
         payload: Payload::Empty,
     }
 }
 
-fn read(body: &[u8]) -> Result<Document, String> {
+fn parse(body: &[u8]) -> Result<TokenResponse, String> {
     #[derive(Deserialize)]
-    struct Written {
+    struct Document {
         #[serde(default)]
         token: Option<String>,
         #[serde(default)]
@@ -237,7 +240,7 @@ fn read(body: &[u8]) -> Result<Document, String> {
         issued_at: serde_json::Value,
     }
     // The parser's message could repeat a part of the token.
-    let document: Written =
+    let document: Document =
         serde_json::from_slice(body).map_err(|_| "it is no token document".to_owned())?;
     let token = [document.token, document.access_token]
         .into_iter()
@@ -253,9 +256,9 @@ fn read(body: &[u8]) -> Result<Document, String> {
     };
     let expires_in = seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|life| !life.is_zero());
+        .filter(|lifetime| !lifetime.is_zero());
     let issued_at = document.issued_at.as_str().map(str::to_owned);
-    Ok(Document {
+    Ok(TokenResponse {
         header,
         expires_in,
         issued_at,
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_for_with_service_scopes_and_account() {
+    fn a_token_request_has_service_scopes_and_account() {
         let login = Login::Basic {
             username: "me".to_owned(),
             password: Secret::new("pass"),
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_is_posted() {
+    fn a_refresh_token_is_sent_by_post() {
         let (outgoing, authorization) = request(&key(Login::Identity(Secret::new("r&t"))));
         let Payload::Bytes(form) = &outgoing.payload else {
             panic!("a form is expected");
@@ -301,20 +304,24 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_used_a_little_shorter_than_it_lives() {
-        let life = |text: &str| Token::from(read(text.as_bytes()).unwrap()).life.as_secs();
-        assert_eq!(life(r#"{"token":"x"}"#), 48);
-        assert_eq!(life(r#"{"access_token":"x","expires_in":300}"#), 270);
-        assert_eq!(life(r#"{"token":"x","expires_in":"300"}"#), 270);
-        assert_eq!(life(r#"{"token":"x","expires_in":-1}"#), 48);
-        assert_eq!(life(r#"{"token":"x","expires_in":1e9}"#), 3570);
-        assert_eq!(life(r#"{"token":"x","expires_in":1e300}"#), 48);
+    fn a_token_is_cached_for_less_than_its_lifetime() {
+        let lifetime = |text: &str| {
+            Token::from(parse(text.as_bytes()).unwrap())
+                .lifetime
+                .as_secs()
+        };
+        assert_eq!(lifetime(r#"{"token":"x"}"#), 48);
+        assert_eq!(lifetime(r#"{"access_token":"x","expires_in":300}"#), 270);
+        assert_eq!(lifetime(r#"{"token":"x","expires_in":"300"}"#), 270);
+        assert_eq!(lifetime(r#"{"token":"x","expires_in":-1}"#), 48);
+        assert_eq!(lifetime(r#"{"token":"x","expires_in":1e9}"#), 3570);
+        assert_eq!(lifetime(r#"{"token":"x","expires_in":1e300}"#), 48);
     }
 
     #[test]
-    fn what_is_no_token_is_an_error_that_does_not_repeat_it() {
+    fn an_invalid_token_response_is_an_error_that_does_not_quote_it() {
         for bad in ["", "[]", "{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#] {
-            let error = read(bad.as_bytes()).unwrap_err();
+            let error = parse(bad.as_bytes()).unwrap_err();
             assert!(!error.contains("a\nb"), "{error}");
         }
     }

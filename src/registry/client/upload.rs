@@ -13,6 +13,7 @@ use super::retry::{Again, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
 use super::{Registry, repeated};
 use crate::oci::{Digest, RepoName};
+use crate::registry::header_names::CONTENT_DIGEST;
 use crate::registry::{Authorization, BlobSource, Error, Pushed, UploadMode};
 
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
@@ -113,7 +114,7 @@ impl Upload<'_> {
                     payload,
                 },
                 scopes: match also {
-                    Some(also) => scopes.and(also),
+                    Some(also) => scopes.union(also),
                     None => scopes,
                 },
                 authorization: self.authorization,
@@ -245,7 +246,7 @@ impl Upload<'_> {
             .settled(answer, &[StatusCode::CREATED, StatusCode::NO_CONTENT])
             .await?;
         if let Some(stated) = answer
-            .header(super::manifests::DOCKER_CONTENT_DIGEST)
+            .header(CONTENT_DIGEST)
             .and_then(|text| text.parse::<Digest>().ok())
             && stated.algorithm() == self.digest.algorithm()
             && stated != *self.digest

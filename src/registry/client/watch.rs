@@ -1,6 +1,5 @@
-//! Tracks the progress of bodies, and limits how long they stall.
+//! Tracks the progress of requests, and limits how long they stall.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use crate::registry::{Body, BoxError, Error, Timeouts};
+use crate::registry::stall::later;
+use crate::registry::{Body, BoxError, Timeouts};
 
 /// The progress of sending a request.
 #[derive(Debug)]
@@ -73,12 +72,6 @@ impl Progress {
     }
 }
 
-/// The instant after a limit; if that is beyond the clock's range, far in the future.
-fn later(since: Instant, limit: Duration) -> Instant {
-    let never = Duration::from_hours(30 * 365 * 24);
-    since.checked_add(limit).unwrap_or(since + never)
-}
-
 /// A request's body that records its progress.
 pub(super) struct Watched {
     inner: Body,
@@ -121,63 +114,5 @@ impl Drop for Watched {
     // asking for its end where its length is known.
     fn drop(&mut self) {
         self.progress.set(State::Sent(Instant::now()));
-    }
-}
-
-/// A response's body that fails when nothing comes for too long.
-pub(super) struct Stalling {
-    inner: Incoming,
-    limit: Duration,
-    place: String,
-    alarm: Pin<Box<Sleep>>,
-    waiting: bool,
-}
-
-impl Stalling {
-    pub(super) fn new(inner: Incoming, place: String, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            place,
-            alarm: Box::pin(tokio::time::sleep(limit)),
-            waiting: false,
-        }
-    }
-}
-
-impl HttpBody for Stalling {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
-            this.waiting = false;
-            let broken = |error| Error::unreachable(&this.place, &error);
-            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
-        }
-        if !std::mem::replace(&mut this.waiting, true) {
-            let deadline = later(Instant::now(), this.limit);
-            this.alarm.as_mut().reset(deadline);
-        }
-        match this.alarm.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Some(Err(Error::TimedOut {
-                place: this.place.clone(),
-                what: "more of the body",
-                after: this.limit,
-            }))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

@@ -17,7 +17,7 @@ use super::directory::{INDEX, MARK, check_mark};
 use super::index::{Index, MAX_INDEX};
 use super::section::Section;
 use super::stamp::Stamp;
-use crate::oci::Digest;
+use crate::oci::{Compression, Digest};
 use crate::registry::Error;
 
 const BLOCK: u64 = 512;
@@ -25,12 +25,6 @@ const BLOCK: u64 = 512;
 const MAX_MEMBERS: u32 = 1_000_000;
 /// Most bytes of a PAX header or a long name.
 const MAX_EXTENSION: u64 = 64 << 10;
-const MAGICS: [(&[u8], &str); 4] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ", "xz"),
-];
 
 /// A layout in a tar file.
 #[derive(Debug)]
@@ -115,8 +109,9 @@ impl Contents {
         };
         if let Some(kind) = walk.compression().map_err(failed)? {
             return Err(invalid(format!(
-                "the archive is compressed ({kind}), so no part of it can be read by itself: \
-                 decompress it first"
+                "the archive is compressed ({}), so no part of it can be read by itself: \
+                 decompress it first",
+                kind.name()
             )));
         }
         for _ in 0..MAX_MEMBERS {
@@ -191,13 +186,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn compression(&self) -> io::Result<Option<&'static str>> {
+    fn compression(&self) -> io::Result<Option<Compression>> {
         let mut start = [0; 8];
         let count = usize::try_from(self.len.min(8)).unwrap_or(0);
         let part = start.get_mut(..count).unwrap_or_default();
         self.file.read_exact_at(part, 0)?;
-        let known = MAGICS.iter().find(|(magic, _)| start.starts_with(magic));
-        Ok(known.map(|(_, name)| *name))
+        Ok(Compression::of(&start))
     }
 
     /// Whether there is no further member.

@@ -20,7 +20,6 @@ mod hash;
 mod index;
 mod naming;
 mod new_archive;
-mod range;
 mod referrers;
 mod section;
 mod serve;
@@ -337,7 +336,7 @@ impl Layout {
     }
 }
 
-/// Most tags that are told to who asks for one that is not there.
+/// Most tags that are listed in the error for one that is not there.
 const MANY_TAGS: usize = 20;
 
 /// Reads a manifest and verifies it.

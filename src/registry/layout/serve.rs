@@ -4,8 +4,8 @@
 use std::fmt::Display;
 
 use http::header::{
-    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, IF_NONE_MATCH, IF_RANGE, LINK, RANGE,
+    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue,
+    IF_RANGE, LINK, RANGE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -13,14 +13,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::Layout;
-use super::range::Asked;
 use crate::oci::media_type::OCI_INDEX;
 use crate::oci::{Digest, RepoName, Selector};
-use crate::registry::{Body, Error, body};
-
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
+use crate::registry::content_headers::ContentHeaders;
+use crate::registry::header_names::{API_VERSION, OCI_FILTERS, REGISTRY_2};
+use crate::registry::ranges::{self, Wanted};
+use crate::registry::{Body, Error, body, error_body, link};
 
 type Answer = Result<Response<Body>, Error>;
 
@@ -142,50 +140,44 @@ async fn manifest(
     asked: &HeaderMap,
 ) -> Answer {
     let manifest = layout.manifest(repo, selector).await?;
-    if is_known(asked, &manifest.digest) {
-        return Ok(not_modified(&manifest.digest));
+    let named = ContentHeaders::new(&manifest.digest);
+    if named.is_known(asked) {
+        return Ok(not_modified(&named));
     }
     let mut response = bytes(&manifest.media_type, manifest.bytes);
-    content_headers(&mut response, &manifest.digest);
+    named.put(response.headers_mut());
     Ok(response)
 }
 
 async fn blob(layout: &Layout, repo: &RepoName, digest: &Digest, asked: &HeaderMap) -> Answer {
     let section = layout.section(repo, digest).await?;
-    if is_known(asked, digest) {
-        return Ok(not_modified(digest));
+    let named = ContentHeaders::new(digest);
+    if named.is_known(asked) {
+        return Ok(not_modified(&named));
     }
     let len = section.len();
-    let text = |name| {
-        asked
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
     // Content never changes under its digest: only what is meant for another is not given.
-    let is_meant = text(IF_RANGE).is_none_or(|tag| tag == entity_tag(digest));
-    let part = match text(RANGE).filter(|_| is_meant) {
-        Some(range) => Asked::parse(range, len),
-        None => Asked::Whole,
+    let is_meant = named.is_current(asked.get(IF_RANGE));
+    let range = asked.get(RANGE).filter(|_| is_meant);
+    let part = match range.and_then(|range| range.to_str().ok()) {
+        Some(range) => ranges::parse_single(range, len),
+        None => Wanted::Whole,
     };
     let (status, range) = match part {
-        Asked::Whole => (StatusCode::OK, 0..len),
-        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Asked::Unsatisfiable => {
+        Wanted::Whole | Wanted::Several(_) => (StatusCode::OK, 0..len),
+        Wanted::One(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Nothing => {
             let mut response = refusal(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "RANGE_INVALID",
                 format!("the blob has {len} bytes"),
             );
-            put(&mut response, CONTENT_RANGE, format!("bytes */{len}"));
+            put(&mut response, CONTENT_RANGE, ranges::unsatisfied(len));
             return Ok(response);
         }
     };
     let count = range.end - range.start;
-    let content_range = format!(
-        "bytes {}-{}/{len}",
-        range.start,
-        range.end.saturating_sub(1)
-    );
+    let content_range = ranges::content_range(&range, len);
     let mut response = Response::new(body::stream(section.stream(range)));
     *response.status_mut() = status;
     if status == StatusCode::PARTIAL_CONTENT {
@@ -194,7 +186,7 @@ async fn blob(layout: &Layout, repo: &RepoName, digest: &Digest, asked: &HeaderM
     put(&mut response, CONTENT_LENGTH, count);
     put(&mut response, CONTENT_TYPE, "application/octet-stream");
     put(&mut response, ACCEPT_RANGES, "bytes");
-    content_headers(&mut response, digest);
+    named.put(response.headers_mut());
     Ok(response)
 }
 
@@ -243,7 +235,7 @@ async fn referrers(layout: &Layout, repo: &RepoName, subject: &Digest, query: &Q
     let text = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
     let mut response = document(OCI_INDEX, &text);
     if wanted.is_some() {
-        put(&mut response, FILTERS, "artifactType");
+        put(&mut response, OCI_FILTERS, "artifactType");
     }
     Ok(response)
 }
@@ -273,8 +265,8 @@ fn page(
     let mut response = document("application/json", &write(shown));
     // Names and tags need no escaping; a page of nothing leads nowhere.
     if let Some(last) = shown.last().filter(|_| shown.len() < items.len()) {
-        let link = format!("<{path}?n={count}&last={last}>; rel=\"next\"");
-        put(&mut response, LINK, link);
+        let next = link::to_next(&format!("{path}?n={count}&last={last}"));
+        put(&mut response, LINK, next);
     }
     response
 }
@@ -297,30 +289,11 @@ impl Query {
     }
 }
 
-fn entity_tag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
-}
-
-fn is_known(asked: &HeaderMap, digest: &Digest) -> bool {
-    let tag = entity_tag(digest);
-    asked.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let tags = value.to_str().unwrap_or_default().split(',');
-        tags.map(|known| known.trim().trim_start_matches("W/"))
-            .any(|known| known == "*" || known == tag)
-    })
-}
-
-fn not_modified(digest: &Digest) -> Response<Body> {
+fn not_modified(named: &ContentHeaders) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    content_headers(&mut response, digest);
+    named.put(response.headers_mut());
     response
-}
-
-fn content_headers(response: &mut Response<Body>, digest: &Digest) {
-    put(response, CONTENT_DIGEST, digest);
-    put(response, ETAG, entity_tag(digest));
-    put(response, API_VERSION, "registry/2.0");
 }
 
 fn bytes(media_type: &str, bytes: impl Into<bytes::Bytes>) -> Response<Body> {
@@ -329,7 +302,7 @@ fn bytes(media_type: &str, bytes: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(bytes));
     put(&mut response, CONTENT_LENGTH, len);
     put(&mut response, CONTENT_TYPE, media_type);
-    put(&mut response, API_VERSION, "registry/2.0");
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     response
 }
 
@@ -338,8 +311,8 @@ fn document(media_type: &str, document: &Value) -> Response<Body> {
 }
 
 fn refusal(status: StatusCode, code: &str, message: impl Display) -> Response<Body> {
-    let text = json!({"errors": [{"code": code, "message": message.to_string()}]});
-    let mut response = document("application/json", &text);
+    let text = error_body::document(code, &message.to_string());
+    let mut response = bytes("application/json", text);
     *response.status_mut() = status;
     response
 }

@@ -26,7 +26,7 @@ pub(in crate::server) const TOKEN_PATH: &str = "/v2/_token";
 
 const SERVICE: &str = "overlaybd-proxy";
 /// Longest text of an upstream's challenge that is passed on, in bytes.
-const LONGEST: usize = 4096;
+const MAX_TEXT_BYTES: usize = 4096;
 
 /// How a client is asked for credentials for what it requests.
 #[derive(Debug)]
@@ -149,10 +149,15 @@ impl Asking {
 /// As much of an upstream's text as may stand in a quoted string.
 fn quotable(text: &str) -> Cow<'_, str> {
     let is_good = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
-    if text.len() <= LONGEST && text.chars().all(is_good) {
+    if text.len() <= MAX_TEXT_BYTES && text.chars().all(is_good) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().filter(|c| is_good(*c)).take(LONGEST).collect())
+    Cow::Owned(
+        text.chars()
+            .filter(|c| is_good(*c))
+            .take(MAX_TEXT_BYTES)
+            .collect(),
+    )
 }
 
 /// Puts into a request's head what the upstream takes, in the place of a token of the proxy's.
@@ -203,7 +208,7 @@ fn has_own(headers: &HeaderMap, seal: &Seal) -> bool {
     given.any(|one| wrapped_token::unwrap(one, seal) != Carried::Other)
 }
 
-/// An answer, or what is told instead, with challenges that the client can meet.
+/// A response, or the error instead, with challenges that the client can answer.
 pub(in crate::server) fn finish(
     answer: Result<Response<ResponseBody>, ApiError>,
     asking: Option<&Asking>,

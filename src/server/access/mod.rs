@@ -1,4 +1,4 @@
-//! Who may do what: users, permissions, challenges and tokens.
+//! Access control: users, permissions, challenges and tokens.
 
 pub(in crate::server) mod challenge;
 pub(in crate::server) mod permission;

@@ -1,4 +1,4 @@
-//! Who may: an upstream's yes to somebody's credentials, remembered for seconds.
+//! Permissions: an upstream's yes to a client's credentials, cached for seconds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::server::upstreams::Chosen;
 /// Most decisions remembered.
 const MAX_PERMISSIONS: u64 = 100_000;
 
-/// What upstreams allowed, to whom. A no is never remembered.
+/// What upstreams allowed, by credentials. A refusal is never cached.
 pub(in crate::server) struct Permissions {
     cache: Cache<[u8; 32], Allowed>,
     lifetime: Duration,
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_a_question_makes_another_key() {
+    fn every_part_of_a_permission_check_changes_its_key() {
         let permissions = Permissions::new(Duration::from_secs(1));
         let client =
             |text: &'static str| Authorization::Client(Some(HeaderValue::from_static(text)));

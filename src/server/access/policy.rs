@@ -1,6 +1,6 @@
 //! Which requests are answered or passed on at all.
 //!
-//! With a client's own credentials that is nearly everything: the upstream judges. With the
+//! With a client's own credentials that is nearly everything: the upstream decides. With the
 //! proxy's credentials it is the distribution API, and of that, what this client may do.
 
 use http::Method;
@@ -16,7 +16,7 @@ const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTI
 /// Whether a method is passed on to anybody.
 ///
 /// # Errors
-/// What the client is told.
+/// The answer to the client.
 pub(in crate::server) fn method(method: &Method) -> Result<(), ApiError> {
     if KNOWN.contains(&method.as_str()) {
         Ok(())
@@ -28,7 +28,7 @@ pub(in crate::server) fn method(method: &Method) -> Result<(), ApiError> {
 /// Whether a request of a client that was let in is one that it may make here.
 ///
 /// # Errors
-/// What the client is told.
+/// The answer to the client.
 pub(in crate::server) fn request(
     config: &ServerConfig,
     method: &Method,

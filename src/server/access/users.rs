@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use moka::future::Cache;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
@@ -32,7 +32,7 @@ type Table = HashMap<String, String>;
 pub(in crate::server) struct Users {
     path: PathBuf,
     table: RwLock<Arc<Table>>,
-    watched: Mutex<Watched>,
+    watched: Watched,
     /// Keyed hashes of pairs and the hash that they were checked with: none means anything any
     /// more when the user's line of the file is another.
     right: Cache<[u8; 32], ()>,
@@ -57,7 +57,7 @@ impl Users {
         Ok(Self {
             path: path.to_owned(),
             table: RwLock::new(Arc::new(table)),
-            watched: Mutex::new(watched),
+            watched,
             right: Cache::new(MAX_REMEMBERED_LOGINS),
             wrong: Cache::builder()
                 .max_capacity(MAX_REMEMBERED_LOGINS)
@@ -72,9 +72,7 @@ impl Users {
 
     /// Reads the file again if it changed. A file that cannot be used changes nothing.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock();
-        if watched.have_changed() {
-            drop(watched);
+        if self.watched.have_changed() {
             self.reload();
         }
     }
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_known_user_is_right() {
+    async fn only_the_right_password_of_a_known_user_is_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         let text = format!("# people\n\n{}{}", line("ann", "p:w"), line("bob", "x"));
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_counts_at_once_and_a_broken_one_never() {
+    async fn a_changed_file_takes_effect_at_once_and_an_invalid_one_never() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
         std::fs::write(&path, line("ann", "old")).unwrap();

@@ -22,7 +22,7 @@ const MARK: &str = "obd1.";
 /// Characters of a seal.
 const SEAL: usize = 32;
 /// Longest token, in bytes: half of what may stand in a request's head.
-const LONGEST: usize = 32 << 10;
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// What binds a token to an upstream, whichever place it has among the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(in crate::server) fn wrap(entries: &[(Seal, Option<HeaderValue>)]) -> Option
         };
         write!(token, "{seal}{kind}{}.{text}", text.len()).ok()?;
     }
-    (token.len() <= LONGEST).then_some(token)
+    (token.len() <= MAX_TOKEN_BYTES).then_some(token)
 }
 
 /// What `authorization` has for the upstream of `seal`.
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_to_an_upstream_comes_out_for_that_one_only() {
+    fn credentials_for_an_upstream_are_unwrapped_for_it_only() {
         let token = token(&[
             ("a", Some("Bearer x.y.z~1")),
             ("b", Some("basic YTpi")),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_proxy_did_not_make_is_told_apart() {
+    fn tokens_of_others_are_recognized() {
         for other in ["Bearer x.y.z", "Bearer", "Basic b2JkMS46", "obd1.", ""] {
             assert_eq!(unwrap(&header(other), &Seal::of("a")), Carried::Other);
         }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_token_has_a_bound_and_takes_nothing_but_credentials() {
-        let long = header(&format!("Bearer {}", "x".repeat(LONGEST)));
+        let long = header(&format!("Bearer {}", "x".repeat(MAX_TOKEN_BYTES)));
         assert_eq!(wrap(&[(Seal::of("a"), Some(long))]), None);
         let other = header("Negotiate x");
         assert_eq!(wrap(&[(Seal::of("a"), Some(other))]), None);
@@ -178,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_cut_off_a_token_nothing_of_it_goes_elsewhere(at in 0usize..120) {
+        fn a_truncated_token_is_passed_to_no_upstream(at in 0usize..120) {
             let whole = token(&[("a", Some("Bearer secret")), ("b", Some("Basic secret"))]);
             let whole = whole.to_str().unwrap();
             let part = header(whole.get(..at.min(whole.len())).unwrap());

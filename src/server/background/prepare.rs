@@ -68,7 +68,7 @@ impl Preparations {
             match converter.lookup(&source, &digest).await {
                 Ok(Some(_)) => return,
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "what is known of the image cannot be told"),
+                Err(error) => tracing::warn!(%error, "the image cannot be looked up in the index"),
             }
             match converter.convert(&source, &digest, None).await {
                 Ok(_) => tracing::info!(repo = %source.repo, %digest, "prepared"),

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::oci::Digest;
+use crate::registry::content_headers::ContentHeaders;
 use crate::server::http::buffers::Buffers;
-use crate::server::http::content_headers::ContentHeaders;
 use crate::store::{BlobError, BlobFile, BlobStore, Shortage};
 
 /// How long a file stays open after its last use.
 const IDLE: Duration = Duration::from_secs(3);
 /// How long a file stays open whatever its use.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_OPEN_TIME: Duration = Duration::from_secs(30);
 const SHARDS: usize = 16;
 /// Most files that stay open, however many this process may open.
 const MAX_OPEN_FILES: u64 = 1024;
@@ -55,7 +55,7 @@ struct Open {
 impl Open {
     fn is_stale(&self, now: Instant) -> bool {
         now.duration_since(self.used) > IDLE
-            || now.duration_since(self.opened) > LONGEST
+            || now.duration_since(self.opened) > MAX_OPEN_TIME
             || self.blob.file.is_suspect()
     }
 }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_written_to_or_moved_is_opened_anew() {
+    async fn a_file_that_was_written_to_or_replaced_is_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
         let digest = Digest::of(b"content");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_files_stay_open_than_may() {
+    async fn the_number_of_open_files_is_limited() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = BlobStore::at(directory.path(), None, Duration::ZERO).unwrap();
         let open_files = OpenFiles::new(blobs.clone(), FILES);

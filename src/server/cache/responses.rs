@@ -1,7 +1,7 @@
 //! What was answered a moment ago, by the request that asked for it.
 //!
 //! A node reads a blob in thousands of small ranges, each the same question but for its range:
-//! which upstream, whose blob, who may. Its answer holds for as long as the upstream's yes to
+//! which upstream, whose blob, who may read it. Its answer holds for as long as the upstream's yes to
 //! these credentials does, and never for other ones.
 
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_decides_the_answer_is_part_of_the_question() {
+    fn the_cache_key_has_everything_that_decides_the_answer() {
         let answers = ResponseCache::new();
         let key = |uri: &str, host: Option<&'static str>, authorization: Option<&'static str>| {
             let mut headers = HeaderMap::new();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_may_be() {
+    fn the_number_of_kept_items_is_limited() {
         let answers = ResponseCache::new();
         for n in 0..MAX_RESPONSES_PER_SHARD * 3 {
             let mut key = [0; 32];

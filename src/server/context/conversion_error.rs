@@ -1,4 +1,4 @@
-//! What a client is told when its image was not converted for a reason that lies with the
+//! The answer to a client whose image was not converted for a reason that lies with the
 //! upstream: what is missing there, and whose credentials are refused.
 //!
 //! To clients, 404 says that there is no such image: a mirror's sends containerd to the next

@@ -27,7 +27,7 @@ pub(in crate::server) enum Belongs {
     Here { source: Digest, until: Instant },
     /// Not to anything converted: the upstream may know it.
     Upstream,
-    /// It cannot be told now: the upstream may know it, but that it does not is not the last
+    /// Not known now: the upstream may know it, but that it does not is not the last
     /// word. This is.
     Undecided(ApiError),
 }
@@ -224,7 +224,7 @@ impl RequestContext<'_> {
                     pushed.insert(key, ()).await;
                     return Ok(Found::Pushed(upstream.clone(), repo.clone()));
                 }
-                // Where it cannot be told, it is made again.
+                // Where that is not known, it is made again.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
             }

@@ -22,7 +22,7 @@ impl ApiError {
         )
     }
 
-    /// That it cannot be told now whether a client may have something: what the upstream said,
+    /// That it is not known now whether a client may have something: what the upstream said,
     /// without a word of what it was asked.
     pub fn undecided(error: &registry::Error, is_own: bool) -> Self {
         let mut failure = Self::upstream(error, is_own);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_passed_on_unless_it_was_ours_to_answer() {
+    fn a_challenge_is_passed_on_unless_it_is_for_the_proxys_credentials() {
         let challenge = HeaderValue::from_static(r#"Bearer realm="r",service="s""#);
         let error = |is_own| registry::Error::Unauthorized {
             place: place(),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upstreams_wait_is_passed_on() {
+    fn the_upstreams_retry_after_is_passed_on() {
         let error = registry::Error::RateLimited {
             place: place(),
             retry_after: Some(Duration::from_secs(77)),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_image_is_not_worth_asking_again_and_a_full_disk_is() {
+    fn a_full_disk_has_retry_after_and_a_broken_image_has_none() {
         let broken = ConvertError::Document {
             what: "manifest",
             digest: Digest::of(b""),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_to_mend_is_not_told() {
+    fn paths_in_blob_store_errors_are_not_disclosed() {
         let error = BlobError::Layout {
             path: PathBuf::from("/secret/path"),
             found: "x".to_owned(),

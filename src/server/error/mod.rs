@@ -1,4 +1,4 @@
-//! From what went wrong to what a client is told: the only such map.
+//! Errors as the responses that clients get: the only such map.
 //!
 //! Codes: OCI distribution-spec § Error Codes; `UNAVAILABLE` and `UNKNOWN` are Docker's.
 //! Two things decide a status besides its meaning: containerd repeats 429 and 5xx at once and
@@ -15,17 +15,17 @@ use http::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::json;
 
 use crate::oci::Digest;
+use crate::registry::header_names::{API_VERSION, REGISTRY_2};
+use crate::registry::{error_body, ranges};
 use crate::server::error::text as error_text;
 use crate::server::http::body::ResponseBody;
-use crate::server::http::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::http::path::Ambiguous;
 
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What a client is told instead of what it asked for.
+/// The error response to a client.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct ApiError(Box<ErrorBody>);
 
@@ -239,7 +239,7 @@ impl ApiError {
     }
 
     pub fn not_satisfiable(size: u64) -> Self {
-        let range = HeaderValue::from_str(&format!("bytes */{size}"));
+        let range = HeaderValue::from_str(&ranges::unsatisfied(size));
         let failure = Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "SIZE_INVALID",
@@ -261,10 +261,7 @@ impl ApiError {
 
     /// The answer. `HEAD` has none of the text, but its length.
     pub fn into_response(self, is_head: bool) -> Response<ResponseBody> {
-        let document = json!({
-            "errors": [{ "code": self.0.code, "message": self.0.message, "detail": null }]
-        });
-        let text = document.to_string();
+        let text = error_body::document(self.0.code, &self.0.message);
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
@@ -285,7 +282,7 @@ mod tests {
     use crate::registry;
 
     #[tokio::test]
-    async fn a_failure_is_the_specifications_document() {
+    async fn an_error_response_has_the_specifications_body() {
         let response = ApiError::outside().into_response(false);
         let length = response.headers()[CONTENT_LENGTH].clone();
         let body = registry::body::read(response.into_body(), 1024)

@@ -1,4 +1,4 @@
-//! What a client is told of an upstream's error: what it is, and what to do about it.
+//! The text of an upstream's error for clients: what it is, and what to do about it.
 //!
 //! Where it happened is for the log only: addresses of upstreams, paths of layouts, and causes
 //! that name either. So is what an upstream says to the proxy's own credentials.
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_content_that_an_error_is_about_is_found_in_its_place() {
+    fn the_subject_of_an_error_is_found_in_its_url() {
         let digest = Digest::of(b"x");
         for (place, content) in [
             (
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_tells_where_it_happened_and_our_own_no_detail() {
+    fn no_error_discloses_the_address_and_with_own_credentials_no_detail() {
         let place = || "GET http://10.0.0.7:5000/v2/a or oci:/srv/images".to_owned();
         let detail = || "user robot may not".to_owned();
         let errors = [

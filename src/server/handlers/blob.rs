@@ -12,6 +12,8 @@ use http::header::{
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::oci::{Digest, RepoName};
+use crate::registry::content_headers::{ContentHeaders, value};
+use crate::registry::ranges::{self, Wanted};
 use crate::server::cache::open_files::OpenBlob;
 use crate::server::cache::responses::CachedContent;
 use crate::server::context::RequestContext;
@@ -21,14 +23,12 @@ use crate::server::handlers::forward;
 use crate::server::handlers::manifest::pass_undecided;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::buffers::Buffers;
-use crate::server::http::content_headers::{ContentHeaders, value};
 use crate::server::http::file_body::{self, FileBody};
-use crate::server::http::ranges::{self, Wanted};
 
 /// `GET` or `HEAD` of a blob.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn serve(
     context: RequestContext<'_>,
     repo: &RepoName,
@@ -95,7 +95,7 @@ pub(in crate::server) fn answer(
             return Ok(response);
         }
         Wanted::One(range) => {
-            headers.insert(CONTENT_RANGE, value(&content_range(&range, size)));
+            headers.insert(CONTENT_RANGE, value(&ranges::content_range(&range, size)));
             let length = range.end.saturating_sub(range.start);
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             one(blob, buffers, range)
@@ -138,7 +138,7 @@ fn wanted(asked: &HeaderMap, content_headers: &ContentHeaders, size: u64) -> Wan
 fn parts(mut file_body: FileBody, ranges: &[Range<u64>], size: u64, boundary: &str) -> FileBody {
     for (place, range) in ranges.iter().enumerate() {
         let line_end = if place == 0 { "" } else { "\r\n" };
-        let content_range = content_range(range, size);
+        let content_range = ranges::content_range(range, size);
         file_body.push_bytes(Bytes::from(format!(
             "{line_end}--{boundary}\r\nContent-Type: application/octet-stream\r\n\
              Content-Range: {content_range}\r\n\r\n"
@@ -147,12 +147,4 @@ fn parts(mut file_body: FileBody, ranges: &[Range<u64>], size: u64, boundary: &s
     }
     file_body.push_bytes(Bytes::from(format!("\r\n--{boundary}--\r\n")));
     file_body
-}
-
-fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!(
-        "bytes {}-{}/{size}",
-        range.start,
-        range.end.saturating_sub(1)
-    )
 }

@@ -11,11 +11,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::registry::error::detail_of;
+use crate::registry::error_body::detail_of;
+use crate::registry::stall::Stalling;
 use crate::registry::{Body, Error, ForwardOptions, Redirects, Upstream, body};
 use crate::server::context::RequestContext;
 use crate::server::error::ApiError;
-use crate::server::http::body::{ResponseBody, Stalling};
+use crate::server::http::body::ResponseBody;
 use crate::server::http::headers;
 use crate::server::http::rewrite;
 use crate::server::limits::request_slot::RequestSlot;
@@ -104,7 +105,7 @@ pub(in crate::server) async fn pass_bytes(
 /// name, with the proxy's credentials.
 ///
 /// # Errors
-/// As [`pass`], and that there is no such content: where it was looked for is not told.
+/// As [`pass`], and that there is no such content: without where it was looked for.
 pub(in crate::server) async fn fetch(
     context: &RequestContext<'_>,
     upstream: &Upstream,

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::convert::Converter;
 use crate::convert::layer::Format;
 use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
 use crate::server::config::{OnTimeout, TurboFallback};
 use crate::server::context::RequestContext;
@@ -18,7 +19,6 @@ use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
 use crate::server::http::body::ResponseBody;
-use crate::server::http::content_headers::CONTENT_DIGEST;
 use crate::server::http::header_names::{FALLBACK, OUTCOME};
 use crate::server::observe::metrics::CacheName;
 use crate::server::state::AppState;
@@ -39,7 +39,7 @@ fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
 /// upstream has there.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn by_tag(
     context: RequestContext<'_>,
     repo: &RepoName,
@@ -150,7 +150,7 @@ async fn original(
     target: &str,
     reason: &str,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let mut response = told(forward::pass_to(context, target).await?, "original");
+    let mut response = with_outcome(forward::pass_to(context, target).await?, "original");
     add_fallback(&mut response, "original", reason);
     Ok(response)
 }
@@ -164,11 +164,14 @@ fn add_fallback(response: &mut Response<ResponseBody>, form: &str, reason: &str)
 
 /// What the upstream has under the tag that was asked for, of whatever kind it is.
 async fn as_it_is(context: RequestContext<'_>) -> Result<Response<ResponseBody>, ApiError> {
-    Ok(told(forward::pass(context).await?, "upstream"))
+    Ok(with_outcome(forward::pass(context).await?, "upstream"))
 }
 
 /// A good answer with a word on what it is.
-fn told(mut response: Response<ResponseBody>, outcome: &'static str) -> Response<ResponseBody> {
+fn with_outcome(
+    mut response: Response<ResponseBody>,
+    outcome: &'static str,
+) -> Response<ResponseBody> {
     let status = response.status();
     if status.is_success() || status == StatusCode::NOT_MODIFIED {
         let outcome = HeaderValue::from_static(outcome);
@@ -196,7 +199,7 @@ async fn too_long(
             let original = Box::pin(forward::pass_to(context, &target));
             let answer = timeout(ORIGINAL, original).await;
             let answer = answer.unwrap_or_else(|_| Err(ApiError::silent_upstream(hold)))?;
-            Ok(told(answer, "original"))
+            Ok(with_outcome(answer, "original"))
         }
     }
 }
@@ -228,7 +231,7 @@ async fn by_plain_tag(
 /// `GET` or `HEAD` of a manifest by digest.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn by_digest(
     context: RequestContext<'_>,
     repo: &RepoName,
@@ -245,7 +248,7 @@ pub(in crate::server) async fn by_digest(
     }
 }
 
-/// Passes a request through of which it cannot be told whether it is ours to answer: the
+/// Passes a request through of which it is not known whether it is ours to answer: the
 /// upstream's "not found" then means nothing.
 ///
 /// # Errors
@@ -266,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suffix_is_taken_off_a_tag_and_something_must_be_left() {
+    fn the_suffix_is_removed_from_a_tag_unless_nothing_is_left() {
         let plain_of = |tag: &str, suffix| {
             let tag: Tag = tag.parse().unwrap();
             plain(&tag, suffix).map(|tag| tag.to_string())

@@ -12,12 +12,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response};
 
 use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector};
+use crate::registry::stall::Stalling;
 use crate::registry::{BlobSource, body};
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Found};
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
-use crate::server::http::body::{ResponseBody, Stalling};
+use crate::server::http::body::ResponseBody;
 
 /// Longest manifest that is looked into, in bytes: longer ones are refused by registries anyway.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -27,7 +28,7 @@ const MAX_PARTS: usize = 4096;
 /// `PUT` of a manifest.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn manifest(
     mut context: RequestContext<'_>,
     repo: &RepoName,
@@ -143,7 +144,7 @@ async fn supply_blob(
     let Some(source) = source_of(context, repo, digest, seen).await? else {
         return Ok(());
     };
-    // What was pushed is at an upstream already: if not at this one, that is told by it.
+    // What was pushed is at an upstream already: if not at this one, it answers so.
     let Found::File(blob) = context.find(repo, digest, &source).await? else {
         return Ok(());
     };

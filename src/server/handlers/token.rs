@@ -13,7 +13,7 @@ use http::header::{
 use http::{HeaderMap, Method, Response, StatusCode, request};
 use serde_json::json;
 
-use crate::registry::{Error, Grant};
+use crate::registry::{ClientAuth, Error};
 use crate::server::access::scope;
 use crate::server::access::wrapped_token::{self, Seal};
 use crate::server::error::ApiError;
@@ -28,11 +28,11 @@ const MAX_SCOPES: usize = 32;
 /// Most upstreams that one token is for.
 const MAX_UPSTREAMS: usize = 8;
 /// How long a token lives that does not say so: the least that the specification allows.
-const DEFAULT_LIFE: Duration = Duration::from_mins(1);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 /// The longest life that is passed on: clients count it in 32 bits.
-const LONGEST_LIFE: Duration = Duration::from_hours(24);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// After which time a password is looked at again, where each request carries it.
-const PASSWORD_LIFE: Duration = Duration::from_mins(5);
+const PASSWORD_LIFETIME: Duration = Duration::from_mins(5);
 
 /// What is asked of one upstream.
 struct Part {
@@ -52,7 +52,7 @@ struct Given {
 /// Answers a request for a token.
 ///
 /// # Errors
-/// What the client is told instead.
+/// The error response.
 pub(in crate::server) async fn serve(
     state: &AppState,
     chosen: &Chosen<'_>,
@@ -90,7 +90,7 @@ pub(in crate::server) async fn serve(
     if let (true, Some(failure)) = (entries.is_empty(), failed) {
         return Err(failure);
     }
-    let (life, issued_at) = life.unwrap_or((PASSWORD_LIFE, None));
+    let (life, issued_at) = life.unwrap_or((PASSWORD_LIFETIME, None));
     let token = wrapped_token::wrap(&entries).ok_or_else(|| {
         let text = "the upstream's token is longer than the proxy passes on";
         tracing::warn!("{text}");
@@ -226,21 +226,24 @@ async fn ask(
     let slots = state.limits.upstreams.get(part.place).ok_or_else(missing)?;
     let started = Instant::now();
     let place = || format!("a token for {}", upstream.host());
-    let granted = Box::pin(upstream.grant(&part.scopes, login));
-    let granted = slot.wait(slots, hold.upstream(place, granted)).await;
-    let granted =
-        granted.map_err(|full| ApiError::full(full, "requests that wait for the upstream"))?;
+    let client_auth = Box::pin(upstream.authenticate_client(&part.scopes, login));
+    let client_auth = slot.wait(slots, hold.upstream(place, client_auth)).await;
+    let client_auth =
+        client_auth.map_err(|full| ApiError::full(full, "requests that wait for the upstream"))?;
     state
         .metrics
-        .call("token", granted.is_ok(), started.elapsed());
-    let (authorization, life, issued_at) = match granted {
-        Ok(Grant::Open) => (None, PASSWORD_LIFE, None),
-        Ok(Grant::Basic) => (login.cloned(), PASSWORD_LIFE, None),
-        Ok(Grant::Bearer(token)) => {
-            let life = token.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+        .call("token", client_auth.is_ok(), started.elapsed());
+    let (authorization, life, issued_at) = match client_auth {
+        Ok(ClientAuth::Anonymous) => (None, PASSWORD_LIFETIME, None),
+        Ok(ClientAuth::Basic) => (login.cloned(), PASSWORD_LIFETIME, None),
+        Ok(ClientAuth::Bearer(token)) => {
+            let life = token
+                .expires_in
+                .unwrap_or(DEFAULT_LIFETIME)
+                .min(MAX_LIFETIME);
             (Some(token.header), life, token.issued_at)
         }
-        Err(error) => return Err(refused(told(&error))),
+        Err(error) => return Err(refused(api_error(&error))),
     };
     Ok(Given {
         authorization,
@@ -250,7 +253,7 @@ async fn ask(
 }
 
 /// What an upstream's error means here: nothing is asked for but a token.
-fn told(error: &Error) -> ApiError {
+fn api_error(error: &Error) -> ApiError {
     let failure = ApiError::upstream(error, false);
     match error {
         Error::NotFound { .. } => {

@@ -26,8 +26,8 @@ use crate::server::http::lingering_close;
 use crate::server::http::tls::Tls;
 use crate::server::limits::slots::{Slots, client_of};
 
-/// How often it is told that connections are closed.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// How often it is logged that connections are closed.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Answers requests.
 pub(in crate::server) trait Handler: Clone + Send + Sync + 'static {
@@ -65,7 +65,7 @@ impl<H: Handler> HttpListener<H> {
         let (closing, is_closing) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut shutdown = pin!(shutdown);
-        let mut told: Option<Instant> = None;
+        let mut logged: Option<Instant> = None;
         loop {
             // The permit comes first: what is not accepted waits in the kernel, and costs nothing.
             let accepted = async {
@@ -89,8 +89,8 @@ impl<H: Handler> HttpListener<H> {
             };
             let Ok(place) = self.slots.take(client_of(client.ip())) else {
                 // One line in a while: they may come in thousands.
-                if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-                    told = Some(Instant::now());
+                if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+                    logged = Some(Instant::now());
                     tracing::warn!(
                         client = %client.ip(),
                         "a connection is closed: its address has its share of them \

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idleness_slow_heads_and_slow_readers_end() {
+    async fn idle_connections_slow_heads_and_slow_readers_are_closed() {
         let activity = Activity::new();
         assert_eq!(after(&activity).await, (Overdue::Idle, 20));
         let activity = Activity::new();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_being_answered_may_take_its_time() {
+    async fn a_request_that_is_being_answered_does_not_time_out() {
         let activity = Activity::new();
         activity.read();
         let busy = activity.begin();

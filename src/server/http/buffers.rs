@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_and_shows_only_its_length() {
+    fn a_reused_buffer_has_the_requested_length() {
         let buffers = Buffers::default();
         let mut first = buffers.take(100);
         first.as_mut().fill(7);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_may_be() {
+    fn the_number_of_kept_items_is_limited() {
         let buffers = Buffers::default();
         let taken: Vec<Buffer> = (0..100).map(|_| buffers.take(LARGEST)).collect();
         drop(taken);

@@ -160,7 +160,7 @@ pub(in crate::server) fn small(
     if length == 0 || length > CACHED {
         return None;
     }
-    // Whatever goes wrong goes wrong again, and is told, where it is read in pieces.
+    // The error occurs again, and is reported, where the file is read in pieces.
     let read = read_cached(file, buffers.take(length), range.start);
     read.ok().flatten().filter(|bytes| bytes.len() == length)
 }
@@ -191,9 +191,7 @@ mod tests {
 
     fn open(file: BlobFile) -> Arc<OpenBlob> {
         Arc::new(OpenBlob {
-            content_headers: crate::server::http::content_headers::ContentHeaders::new(
-                file.digest(),
-            ),
+            content_headers: crate::registry::content_headers::ContentHeaders::new(file.digest()),
             file,
         })
     }
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_cut_is_an_error() {
+    async fn a_truncated_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let store =
             BlobStore::at(directory.path(), None, std::time::Duration::from_secs(9)).unwrap();

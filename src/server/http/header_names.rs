@@ -1,12 +1,7 @@
-//! Names and values of headers that answers share.
+//! Names of headers that answers share, besides those of the distribution API.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 
-/// `Docker-Distribution-Api-Version`.
-pub(in crate::server) const API_VERSION: HeaderName =
-    HeaderName::from_static("docker-distribution-api-version");
-/// The value of [`API_VERSION`].
-pub(in crate::server) const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
 /// `OCI-Namespace`: the registry that the answer is for.
 pub(in crate::server) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 /// `X-Request-Id`.

@@ -8,12 +8,14 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
+use crate::registry::header_names::{API_VERSION, CONTENT_DIGEST};
+
 const fn name(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
 
 /// Never passed on to an upstream: by these it would make other addresses of its own, or take
-/// the request for another than the one that was judged here.
+/// the request for another than the one that was checked here.
 const NOT_ASKED: [HeaderName; 8] = [
     header::COOKIE,
     name("cookie2"),
@@ -89,8 +91,8 @@ const ANSWERED_IN_OUR_NAME: [HeaderName; 26] = [
     header::WARNING,
     header::X_CONTENT_TYPE_OPTIONS,
     name("content-digest"),
-    name("docker-content-digest"),
-    name("docker-distribution-api-version"),
+    CONTENT_DIGEST,
+    API_VERSION,
     name("docker-upload-uuid"),
     name("repr-digest"),
 ];
@@ -105,7 +107,7 @@ pub(in crate::server) fn of_request(headers: &mut HeaderMap, is_own: bool) {
     });
 }
 
-/// Drops what a client must not be told.
+/// Removes headers that are not for clients.
 pub(in crate::server) fn of_answer(headers: &mut HeaderMap, is_own: bool) {
     retain(headers, |name| {
         !NOT_ANSWERED.contains(name)
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_makes_its_addresses_by_its_own_name() {
+    fn request_headers_that_name_another_host_or_method_are_removed() {
         let names = [
             "authorization",
             "cookie",
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_passed_back_to_those_that_can_meet_them() {
+    fn challenges_are_passed_to_clients_that_can_answer_them() {
         let names = [
             "authentication-info",
             "docker-content-digest",

@@ -75,7 +75,7 @@ fn is_authority(text: &str) -> bool {
 
 /// Scheme and host that the client used, as `https://HOST`; `None` where the request names no
 /// host. Whatever stands before the proxy and ends TLS, or calls it by another name, says so
-/// (`X-Forwarded-Proto`, `X-Forwarded-Host`). A client that says it itself is told the same:
+/// (`X-Forwarded-Proto`, `X-Forwarded-Host`). A client that sends these itself gets the same answer:
 /// it is for answers to itself only.
 pub(in crate::server) fn external(parts: &request::Parts, is_tls: bool) -> Option<String> {
     let forwarded = |name: &str| {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 /// Most bytes that are thrown away.
 const MAX_DISCARDED_BYTES: usize = 64 << 20;
 /// The longest that it may take.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_CLOSE_TIME: Duration = Duration::from_secs(30);
 /// The longest without any byte.
 const STILL: Duration = Duration::from_secs(5);
 /// The longest when the server stops.
@@ -29,7 +29,7 @@ pub(in crate::server) async fn close<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let farewell = async {
+    let close = async {
         stream.write_all(word).await?;
         stream.shutdown().await?;
         throw_away(&mut stream).await
@@ -40,7 +40,7 @@ pub(in crate::server) async fn close<S>(
         sleep(AT_THE_END).await;
     };
     tokio::select! {
-        _ = timeout(LONGEST, farewell) => {}
+        _ = timeout(MAX_CLOSE_TIME, close) => {}
         () = stopping => {}
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_on_hears_the_last_word() {
+    async fn a_client_that_keeps_sending_gets_the_response() {
         let (server, mut client) = tokio::io::duplex(1024);
         let (_stop, closing) = watch::channel(false);
         let closed = tokio::spawn(close(server, b"no", closing));
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_neither_sends_nor_leaves_is_left() {
+    async fn a_silent_client_is_disconnected() {
         let (server, _client) = tokio::io::duplex(1024);
         let (_stop, closing) = watch::channel(false);
         close(server, b"", closing).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_without_end_is_left() {
+    async fn an_endlessly_sending_client_is_disconnected() {
         let (server, mut client) = tokio::io::duplex(1 << 20);
         let (_stop, closing) = watch::channel(false);
         let bytes = vec![0; 65_536];

@@ -1,6 +1,6 @@
 //! Request paths that every server reads the same way.
 //!
-//! A path is judged here and read again by the upstream, and perhaps by proxies on the way to it.
+//! A path is checked here and read again by the upstream, and perhaps by proxies on the way to it.
 //! Servers differ in what they make of backslashes, encoded separators, dot segments, path
 //! parameters and double encodings. Names, tags and digests (OCI distribution-spec § Pulling
 //! manifests) need none of these, so a path that has one is refused, whatever it is about.
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_servers_read_differently_is_refused() {
+    fn ambiguous_paths_are_refused() {
         for (path, why) in [
             ("/v2/a\\b", BACKSLASH),
             ("/v2/a%5cb", BACKSLASH),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn encoding_that_nothing_needs_is_taken_off() {
+    fn needless_percent_encoding_is_removed() {
         for (path, wanted) in [
             ("/v2/library/redis/tags/list", "/v2/library/redis/tags/list"),
             ("/v2/%68ub/a", "/v2/hub/a"),
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_normal_stays_as_it_is(path in "(/|[a-z.~:=]|%[0-9a-fA-F]{2}|%|;|\\\\){0,20}") {
+        fn a_normal_path_is_unchanged(path in "(/|[a-z.~:=]|%[0-9a-fA-F]{2}|%|;|\\\\){0,20}") {
             if let Ok(once) = normal(&path) {
                 let twice = normal(&once);
                 prop_assert_eq!(twice.as_deref(), Ok(&*once));

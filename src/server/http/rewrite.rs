@@ -3,7 +3,7 @@
 use http::header::{LINK, LOCATION};
 use http::{HeaderMap, HeaderValue};
 
-use crate::registry::Upstream;
+use crate::registry::{Upstream, link};
 use crate::server::upstreams::{Mount, is_own};
 
 /// The addresses in an answer's headers, for the client.
@@ -24,7 +24,7 @@ pub(in crate::server) fn response(headers: &mut HeaderMap, upstream: &Upstream, 
         let new = value
             .to_str()
             .ok()
-            .and_then(|text| link(text, mount, is_own));
+            .and_then(|text| link::rewritten(text, |target| address(target, mount, is_own)));
         let new = new.and_then(|text| HeaderValue::from_str(&text).ok());
         headers.append(LINK, new.unwrap_or(value));
     }
@@ -84,25 +84,6 @@ fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// The addresses in a `Link` header (RFC 8288): `<address>; rel="next", …`.
-fn link(text: &str, mount: &Mount, is_own: impl Fn(&str) -> bool) -> Option<String> {
-    let mut new = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, behind)) = rest.split_once('<') {
-        let (target, behind) = behind.split_once('>')?;
-        new.push_str(before);
-        new.push('<');
-        match address(target, mount, &is_own) {
-            Some(address) => new.push_str(&address),
-            None => new.push_str(target),
-        }
-        new.push('>');
-        rest = behind;
-    }
-    new.push_str(rest);
-    Some(new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,16 +133,5 @@ mod tests {
         ] {
             assert_eq!(address(text, mount, own).as_deref(), wanted, "{text}");
         }
-    }
-
-    #[test]
-    fn links_are_rewritten_one_by_one() {
-        let mount = mount(Some("hub"), None);
-        let text = r#"</v2/_catalog?last=b&n=1>; rel="next", <https://other/x>; rel="help""#;
-        assert_eq!(
-            link(text, &mount, own).as_deref(),
-            Some(r#"</v2/hub/_catalog?last=b&n=1>; rel="next", <https://other/x>; rel="help""#)
-        );
-        assert_eq!(link("<broken", &mount, own), None);
     }
 }

@@ -1,16 +1,15 @@
 //! TLS in front: certificate and key, read again when the files change.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use crate::registry::pem;
 use crate::server::config::{ClientCertificates, TlsConfig};
 use crate::server::files::Watched;
 
@@ -18,7 +17,7 @@ use crate::server::files::Watched;
 pub(in crate::server) struct Tls {
     config: TlsConfig,
     current: RwLock<Arc<rustls::ServerConfig>>,
-    watched: Mutex<Watched>,
+    watched: Watched,
 }
 
 impl Tls {
@@ -38,7 +37,7 @@ impl Tls {
         Ok(Self {
             current: RwLock::new(load(config)?),
             config: config.clone(),
-            watched: Mutex::new(watched),
+            watched,
         })
     }
 
@@ -50,9 +49,7 @@ impl Tls {
 
     /// Reads the files again if they changed. Files that cannot be used change nothing.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock();
-        if watched.have_changed() {
-            drop(watched);
+        if self.watched.have_changed() {
             self.reload();
         }
     }
@@ -74,18 +71,15 @@ impl Tls {
 
 fn load(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let certificates = certificates(&config.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key)
-        .map_err(|error| format!("{}: no private key: {error}", config.key.display()))?;
+    let text = |error: crate::registry::Error| error.to_string();
+    let certificates = pem::certificates(&config.certificate).map_err(text)?;
+    let key = pem::private_key(&config.key).map_err(text)?;
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let verifier = |path: &PathBuf, is_required: bool| {
         let mut roots = RootCertStore::empty();
-        for certificate in self::certificates(path)? {
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        pem::add_roots(&mut roots, path).map_err(text)?;
         let mut verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         if !is_required {
@@ -111,15 +105,4 @@ fn load(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, String> {
         })?;
     made.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(made))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{shown}: no certificate: {error}"))?;
-    if certificates.is_empty() {
-        return Err(format!("{shown}: there is no certificate in it"));
-    }
-    Ok(certificates)
 }

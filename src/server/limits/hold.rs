@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn all_waits_of_a_request_have_one_end() {
+    async fn all_waits_of_a_request_share_one_deadline() {
         let hold = Hold::begin(Duration::from_secs(20));
         let begun = Instant::now();
         let never = || std::future::pending::<Result<(), registry::Error>>();
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_hold_is_time_enough_for_an_answer() {
+    async fn a_hold_of_zero_or_maximum_leaves_time_for_an_answer() {
         for time in [Duration::ZERO, Duration::MAX] {
             let hold = Hold::begin(time);
             let answer = async {

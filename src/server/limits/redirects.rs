@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_somebody_else_shortens_the_wait_at_most() {
+    fn a_forged_redirect_count_only_shortens_the_wait() {
         for (query, wanted) in [
             ("overlaybd-waits=3", Some("overlaybd-waits=4")),
             (

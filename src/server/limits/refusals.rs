@@ -1,4 +1,4 @@
-//! What a client is told that asks for more, or for longer, than the proxy takes.
+//! The answers to clients that exceed a limit of number or time.
 
 use std::time::Duration;
 

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_that_waits_leaves_its_place_to_others() {
+    async fn a_waiting_request_releases_its_slot() {
         let requests = Slots::new(1, 100);
         let limits = Slots::new(1, 100);
         let client = IpAddr::from([10, 0, 0, 1]);

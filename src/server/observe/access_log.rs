@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sane_id_is_kept_and_another_replaced() {
+    fn a_valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
         let id_for = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());

@@ -1,4 +1,4 @@
-//! What is counted, told in Prometheus's format.
+//! Metrics, in Prometheus's format.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_told() {
+    fn counters_appear_in_the_metrics() {
         let metrics = Metrics::new();
         let took = Duration::from_millis(3);
         metrics.request(Kind::Blob, &http::Method::GET, 206, took, 4096);

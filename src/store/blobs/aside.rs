@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_damaged_files_are_removed_first_until_both_bounds_hold() {
+    fn the_oldest_damaged_files_are_removed_until_both_limits_hold() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let put = |name: &str, size: usize| fs::write(path(name), vec![0; size]).unwrap();

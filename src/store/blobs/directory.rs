@@ -1,9 +1,8 @@
 //! The state of the blob directory: paths, last uses, and what is known of its files.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
@@ -11,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::counters::Counters;
-use super::filesystem::{create_directory, disk_space};
+use super::filesystem::{create_directory, disk_space, open_or_read};
 use super::pins::Pins;
 use super::shards::Shards;
 use super::stamp::Stamp;
@@ -51,19 +50,7 @@ impl BlobDirectory {
         keep: Duration,
     ) -> Result<Self, BlobError> {
         let path = data_dir.join("layout");
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(BlobError::io("opening", &path));
-        let mut file = match opened {
-            // A disk that cannot be written can be read, and its files locked.
-            Err(error) if error.is_no_space() => File::open(&path).map_err(|_| error)?,
-            other => other?,
-        };
+        let mut file = open_or_read(&path)?;
         file.lock().map_err(BlobError::io("locking", &path))?;
         let checked = check_layout(&mut file, &path);
         file.unlock().map_err(BlobError::io("unlocking", &path))?;

@@ -1,8 +1,8 @@
 //! Helpers for directories and files: durable creation, free space, identity.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::store::error::BlobError;
@@ -32,6 +32,27 @@ pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
         Err(error) => return Err(BlobError::io("creating", path)(error)),
     }
     sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// Opens a file to read and write, for this user only, and creates it if it is not there.
+pub(super) fn open_or_create(path: &Path) -> Result<File, BlobError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(BlobError::io("opening", path))
+}
+
+/// As [`open_or_create`]; read-only where the disk cannot be written, so that the file can be
+/// read, and locked.
+pub(super) fn open_or_read(path: &Path) -> Result<File, BlobError> {
+    match open_or_create(path) {
+        Err(error) if error.is_no_space() => File::open(path).map_err(|_| error),
+        other => other,
+    }
 }
 
 /// The space of a file system, in bytes.

@@ -7,13 +7,13 @@
 //! its file: so an eviction does not miss a pin.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use parking_lot::Mutex;
 
+use super::filesystem::open_or_create;
 use crate::oci::Digest;
 use crate::store::error::BlobError;
 
@@ -64,14 +64,7 @@ impl Pins {
             return Ok(());
         }
         if state.file.is_none() {
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&self.path);
-            match opened.map_err(BlobError::io("opening", &self.path)) {
+            match open_or_create(&self.path) {
                 Ok(file) => state.file = Some(file),
                 // Nothing is removed from a read-only disk, and on a full one the pin holds at
                 // least within this process.

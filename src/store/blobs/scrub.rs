@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::directory::BlobDirectory;
 use super::examine::{BlobEntry, Examined};
+use super::filesystem::open_or_read;
 use crate::oci::Digest;
 use crate::store::error::BlobError;
 
@@ -100,27 +101,11 @@ pub(super) fn start(
     Ok(Scrubber(stop))
 }
 
-/// The file with the scrubber's lock; read-only if it cannot be written.
-fn open(path: &Path) -> Result<File, BlobError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(BlobError::io("opening", path));
-    match opened {
-        Err(error) if error.is_no_space() => File::open(path).map_err(|_| error),
-        other => other,
-    }
-}
-
 impl Scrub {
     fn run(&mut self, path: &Path) {
         // Its lock is held as long as it is open.
         let _file = loop {
-            match open(path) {
+            match open_or_read(path) {
                 Ok(file) => {
                     self.read_last_round(&file);
                     match file.try_lock() {

@@ -2,7 +2,7 @@
 //!
 //! Written from the published formats and the reader's sources (containerd/overlaybd
 //! `docs/specs` and `src/overlaybd/{tar,zfile,lsmt}`). Nothing here uses the program's own
-//! code, which must not judge itself. Some rules are stricter than the reader, where the
+//! code, which must not verify itself. Some rules are stricter than the reader, where the
 //! published format or what the reference's tools write is.
 
 // Each test binary uses its part of this.

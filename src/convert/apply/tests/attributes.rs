@@ -39,7 +39,7 @@ fn attributes_that_linux_or_containerd_do_not_take_are_left_out() {
 }
 
 #[test]
-fn times_that_containerd_does_not_tell_are_1970() {
+fn times_that_containerd_does_not_set_are_1970() {
     let at = |time: &'static [u8]| Tar::new().pax(&[("mtime", time)]).file("f", "");
     for (time, kept) in [
         (&b"-1"[..], "@0 "),
@@ -57,7 +57,7 @@ fn times_that_containerd_does_not_tell_are_1970() {
 }
 
 #[test]
-fn an_owner_of_all_ones_stays_as_it_was() {
+fn an_owner_of_all_ones_leaves_the_owner_unchanged() {
     let nobody = [("uid", &b"4294967295"[..]), ("gid", b"-1")];
     Image::new()
         .with(Tar::new().dir("lower", 0o755))
@@ -119,7 +119,7 @@ impl Image {
 }
 
 #[test]
-fn the_headers_mode_changes_an_access_list() {
+fn the_headers_mode_changes_an_access_acl() {
     let plain = list(&[(1, 7, NONE), (4, 7, NONE), (32, 7, NONE)]);
     let mut image = Image::new().with(
         Tar::new()
@@ -147,7 +147,7 @@ fn the_headers_mode_changes_an_access_list() {
 }
 
 #[test]
-fn new_nodes_take_their_directorys_group_and_default_list() {
+fn new_nodes_inherit_their_directorys_group_and_default_acl() {
     let lower = || {
         Image::new().with(
             Tar::new()
@@ -195,7 +195,7 @@ fn new_nodes_take_their_directorys_group_and_default_list() {
 }
 
 #[test]
-fn a_hard_link_takes_capabilities_away_that_it_does_not_bring() {
+fn a_hard_link_entry_without_capabilities_removes_them() {
     let capability = [&[1, 0, 0, 2][..], &[0, 4, 0, 0], &[0; 12]].concat();
     let records = [("SCHILY.xattr.security.capability", &capability[..])];
     let mut image = Image::new().with(

@@ -83,17 +83,7 @@ async fn verify(
     let (chunks, failure) = fetch(source, &step.layer.digest, step.layer.size);
     // If the image is given up, the thread ends with the chunks.
     let _abort = AbortOnDrop(failure.clone());
-    let input = LayerInput {
-        chunks,
-        digest: step.layer.digest.clone(),
-        size: step.layer.size,
-        diff_id: step.diff_id.clone(),
-        chain_id: step.chain_id.clone(),
-        parent_chain_id: step.parent.clone(),
-        copy: None,
-        windows: Windows::within(permitted, budget.clone()),
-        random_access: None,
-    };
+    let input = LayerInput::of(step, chunks, Windows::within(permitted, budget.clone()));
     let limit = context.config.settings.max_layer_size;
     let verified = on_thread("verify", move || {
         let verify = || {

@@ -67,15 +67,9 @@ impl Chain<'_> {
             // The chain's memory, which the window is a part of.
             permitted = permitted.max(self.window);
         }
+        let windows = Windows::within(permitted, context.memory.clone());
         let input = LayerInput {
-            chunks,
-            digest: step.layer.digest.clone(),
-            size: step.layer.size,
-            diff_id: step.diff_id.clone(),
-            chain_id: step.chain_id.clone(),
-            parent_chain_id: step.parent.clone(),
             copy: self.repeats.copy(step, position, context.store.blobs()),
-            windows: Windows::within(permitted, context.memory.clone()),
             random_access: match context.config.settings.format {
                 Format::Native => None,
                 Format::Turbo(turbo) => Some(RandomAccess {
@@ -83,6 +77,7 @@ impl Chain<'_> {
                     max_gap: turbo.max_gap,
                 }),
             },
+            ..LayerInput::of(step, chunks, windows)
         };
         let limit = context.config.settings.max_layer_size;
         let counted = AtomicU64::new(0);

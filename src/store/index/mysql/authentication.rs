@@ -1,4 +1,4 @@
-//! What a connection fails of when the account wants a plugin that cannot serve, told with its
+//! What a connection fails of when the account wants a plugin that cannot serve, with its
 //! remedy.
 
 use std::panic::AssertUnwindSafe;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_input_and_output_is_told_once() {
+    fn an_io_error_is_printed_once() {
         let error = std::io::Error::other("connection reset");
         let error = Error::Io(IoError::Io(error));
         assert_eq!(explain(&error), "Input/output error: connection reset");

@@ -3,7 +3,7 @@
 //! (github.com/go-sql-driver/mysql, README § DSN).
 //!
 //! A text that was mistyped may have its password anywhere, so that errors repeat nothing of it:
-//! parameters are told by their place, and by name only where it is one that is known.
+//! parameters are named by their place, and by name only where it is one that is known.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_an_error_that_names_it() {
+    fn an_invalid_dsn_is_an_error_that_names_the_part() {
         for (text, names) in [
             ("user:secret@tcp(h:1)", "slash"),
             ("user:secret@tcp(h:1)/", "database"),

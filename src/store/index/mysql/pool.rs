@@ -23,7 +23,7 @@ const MAX_CONNECTIONS: usize = 10;
 /// After a restart of the server every pooled connection fails once.
 const MAX_ATTEMPTS: u32 = 16;
 
-/// How often a login is tried before its refusal is believed. The client library cuts a zero off
+/// How often a login is tried before its refusal is an error. The client library cuts a zero off
 /// the end of what `ed25519` accounts have to sign (`AuthSwitchRequest::plugin_data` of
 /// `mysql_common` 0.37.3), so the right password is refused once in 256 logins.
 const LOGINS: u32 = 3;

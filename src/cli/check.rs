@@ -1,18 +1,16 @@
-//! `check`: is a converted image what its source is?
+//! `check`: verifies a converted image against its source.
 
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
 
-use super::report::{ImageReport, Report};
-use super::verify::{self, Options, Step};
-use crate::cli::context::Context;
-use crate::cli::exit::ExitStatus;
-use crate::cli::image::{self, Found, ImageOptions};
-use crate::cli::output::{self, short, size};
-use crate::cli::progress::{ProgressOptions, Terminal};
+use super::context::Context;
+use super::exit::ExitStatus;
+use super::image::{self, Found, ImageOptions, NotConverted};
+use super::output::{self, short, size};
+use super::progress::{ProgressOptions, Terminal};
+use crate::check::{ImageReport, Options, Report, Repository, Step, check};
 use crate::config::ConfigErrors;
-use crate::convert::Source;
 use crate::oci::{ImageReference, Manifest, Platform, Selector};
 use crate::registry::Authorization;
 
@@ -60,7 +58,7 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
     let registries = args.images.registries(&hosts, &context, &terminal)?;
 
     let found = Found::look_up(&converted, &registries).await?;
-    let of = |found: &Found| Source {
+    let of = |found: &Found| Repository {
         upstream: found.upstream.clone(),
         repo: found.repo.clone(),
         authorization: Authorization::Own,
@@ -82,12 +80,16 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
     // By digest from here on: a tag may move.
     let selector = Selector::Digest(found.raw.digest.clone());
     let converted = of(&found);
-    let report = verify::check(
+    let report = check(
         (&source, &source_selector),
         (&converted, &selector),
         &options,
     );
     let report = report.await?;
+    if report.is_empty() {
+        let image = report.converted.to_string();
+        return Err(NotConverted { image }.into());
+    }
     if terminal.is_json() {
         output::json(&report)?;
     } else {

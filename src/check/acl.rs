@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_refused() {
+    fn an_acl_that_the_kernel_refuses_is_refused() {
         assert_eq!(List::parse(b""), Ok(None));
         assert_eq!(List::parse(&value(&[])), Ok(None));
         let mut swapped = NAMED;

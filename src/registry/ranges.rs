@@ -1,4 +1,4 @@
-//! The `Range` header. Source: RFC 9110 § 14.
+//! The headers `Range` and `Content-Range`. Source: RFC 9110 § 14.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ const GAP: u64 = 80;
 
 /// What a `Range` header asks of a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::server) enum Wanted {
+pub(crate) enum Wanted {
     /// All of it: there is no range, or none that is understood.
     Whole,
     /// One piece.
@@ -23,7 +23,7 @@ pub(in crate::server) enum Wanted {
 }
 
 /// What `header` asks of a content of `size` bytes.
-pub(in crate::server) fn parse(header: &str, size: u64) -> Wanted {
+pub(crate) fn parse(header: &str, size: u64) -> Wanted {
     let Some(specs) = of_bytes(header) else {
         return Wanted::Whole;
     };
@@ -61,6 +61,28 @@ pub(in crate::server) fn parse(header: &str, size: u64) -> Wanted {
     }
 }
 
+/// As [`parse`], for who answers one range only: a list of several is ignored.
+pub(crate) fn parse_single(header: &str, size: u64) -> Wanted {
+    if header.contains(',') {
+        return Wanted::Whole;
+    }
+    parse(header, size)
+}
+
+/// The `Content-Range` of a part of a content of `size` bytes.
+pub(crate) fn content_range(range: &Range<u64>, size: u64) -> String {
+    format!(
+        "bytes {}-{}/{size}",
+        range.start,
+        range.end.saturating_sub(1)
+    )
+}
+
+/// The `Content-Range` that tells the size where no range was satisfiable.
+pub(crate) fn unsatisfied(size: u64) -> String {
+    format!("bytes */{size}")
+}
+
 struct Malformed;
 
 fn of_bytes(header: &str) -> Option<&str> {
@@ -71,7 +93,7 @@ fn of_bytes(header: &str) -> Option<&str> {
 /// `None` for a range that lies behind the end.
 fn one(spec: &str, size: u64) -> Result<Option<Range<u64>>, Malformed> {
     let (first, last) = spec.split_once('-').ok_or(Malformed)?;
-    let range = match (first, last) {
+    let range = match (first.trim(), last.trim()) {
         ("", length) => {
             let length = number(length)?.min(size);
             size - length..size
@@ -138,6 +160,7 @@ mod tests {
             ("bytes=-99999", Wanted::One(0..10_000)),
             ("bytes=9999-99999", Wanted::One(9999..10_000)),
             ("Bytes= 0-1 ", Wanted::One(0..2)),
+            ("BYTES= 9 - 9 ", Wanted::One(9..10)),
             ("bytes=,0-1,,", Wanted::One(0..2)),
             ("bytes=10000-", Wanted::Nothing),
             ("bytes=-0", Wanted::Nothing),
@@ -157,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn who_answers_one_range_ignores_lists() {
+        assert_eq!(parse_single("bytes=0-1,3-4", 10), Wanted::Whole);
+        assert_eq!(parse_single("bytes=2-99", 10), Wanted::One(2..10));
+        assert_eq!(parse_single("bytes=10-11", 10), Wanted::Nothing);
+    }
+
+    #[test]
     fn several_ranges_keep_their_order() {
         assert_eq!(
             parse("bytes=5000-5099, 0-99,-1", 10_000),
@@ -166,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_is_answered_once_and_abuse_not_at_all() {
+    fn overlapping_ranges_are_merged_and_too_many_are_ignored() {
         assert_eq!(parse("bytes=0-9,5-19", 10_000), Wanted::One(0..20));
         assert_eq!(parse("bytes=0-9,10-19", 10_000), Wanted::One(0..20));
         assert_eq!(
@@ -185,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_there_of_an_empty_content() {
+    fn no_range_of_empty_content_is_satisfiable() {
         assert_eq!(parse("bytes=0-0", 0), Wanted::Nothing);
         assert_eq!(parse("bytes=-5", 0), Wanted::Nothing);
     }

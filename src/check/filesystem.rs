@@ -33,8 +33,8 @@ impl Tree {
     /// The root filesystem on an ext4 disk.
     ///
     /// What the filesystem says twice is compared on the way: types in directories and in
-    /// inodes, link counts, parents. Whether its maps of free space are right is `e2fsck`'s
-    /// business, since what reads it does not ask them.
+    /// inodes, link counts, parents. Its bitmaps of free space are left to `e2fsck`, since
+    /// nothing reads them.
     ///
     /// # Errors
     /// When the disk cannot be read, or what is on it is damaged or of a kind that overlaybd

@@ -1,4 +1,4 @@
-//! What an image names, fetched and hashed; what follows is read on threads that may block.
+//! Manifests, configs and blobs of an image, fetched and verified by their digests.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
@@ -8,13 +8,24 @@ use futures_util::TryStreamExt as _;
 use sha2::digest::DynDigest;
 use tokio::runtime::Handle;
 
+use super::decompress;
 use super::report::Damaged;
-use crate::convert::{Source, inflate};
-use crate::oci::{Descriptor, DiffId, Digest, Manifest, Selector};
-use crate::registry::{self, BlobStream, RawManifest};
+use crate::oci::{Descriptor, DiffId, Digest, Manifest, RepoName, Selector};
+use crate::registry::{self, Authorization, BlobStream, RawManifest, Upstream};
 
 /// Most bytes of a config.
 const MAX_CONFIG: u64 = 16 << 20;
+
+/// Where an image is fetched from.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// The registry or layout.
+    pub upstream: Upstream,
+    /// The repository in it.
+    pub repo: RepoName,
+    /// The credentials.
+    pub authorization: Authorization,
+}
 
 /// A manifest or index.
 pub(super) struct Document {
@@ -22,8 +33,9 @@ pub(super) struct Document {
     pub(super) manifest: Manifest,
 }
 
-/// Fetches a manifest, and hashes it once more: whoever asks does not believe us.
-pub(super) async fn document(image: &Source, selector: &Selector) -> anyhow::Result<Document> {
+/// Fetches a manifest. Its digest is computed here too: the client's own comparison is part of
+/// what is being verified.
+pub(super) async fn document(image: &Repository, selector: &Selector) -> anyhow::Result<Document> {
     let raw = image
         .upstream
         .manifest(&image.repo, selector, &image.authorization)
@@ -40,7 +52,7 @@ pub(super) async fn document(image: &Source, selector: &Selector) -> anyhow::Res
 }
 
 /// Fetches a config.
-pub(super) async fn config(image: &Source, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+pub(super) async fn config(image: &Repository, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
     if let Some(data) = &descriptor.data {
         return Ok(data.to_vec());
     }
@@ -90,16 +102,16 @@ fn agrees(what: &str, expected: &Digest, hash: Hash) -> Result<(), Damaged> {
     )))
 }
 
-/// Reads blobs of an image from a thread that may block.
+/// The blobs of an image, read synchronously: for threads that may block.
 pub(super) struct Blobs {
-    image: Source,
+    image: Repository,
     handle: Handle,
     progress: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 impl Blobs {
-    /// Of this image; `progress` is told of bytes that came.
-    pub(super) fn new(image: Source, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
+    /// Those of `image`; `progress` is called with the number of bytes received.
+    pub(super) fn new(image: Repository, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self {
             image,
             handle: Handle::current(),
@@ -124,7 +136,7 @@ impl Blobs {
         })
     }
 
-    /// A blob in a file of its own, its digest right.
+    /// A blob whose digest was verified, in an unnamed temporary file.
     pub(super) fn to_file(&self, descriptor: &Descriptor) -> anyhow::Result<File> {
         let mut incoming = self.open(descriptor)?;
         let mut file = tempfile::tempfile()?;
@@ -134,7 +146,7 @@ impl Blobs {
         Ok(file)
     }
 
-    /// Gives the tar in a layer to `take`, and sees that layer and tar have their digests.
+    /// Gives the tar in a layer to `take`, and verifies the digests of layer and tar.
     pub(super) fn untar<E: std::error::Error + Send + Sync + 'static>(
         &self,
         descriptor: &Descriptor,
@@ -146,8 +158,10 @@ impl Blobs {
             .head()
             .map_err(anyhow::Error::from)
             .and_then(|head| {
-                let tar =
-                    inflate::inflate(&head, BufReader::with_capacity(1 << 18, &mut incoming))?;
+                let tar = decompress::decompress(
+                    &head,
+                    BufReader::with_capacity(1 << 18, &mut incoming),
+                )?;
                 let mut tar = Hashed {
                     stream: tar,
                     hash: hasher(&diff_id.0),
@@ -162,13 +176,13 @@ impl Blobs {
     }
 }
 
-/// A blob as it comes.
+/// The body of a blob.
 struct Incoming<'a> {
     blobs: &'a Blobs,
     stream: BlobStream,
     chunk: Bytes,
     hash: Hash,
-    /// What really happened, where a reader on top only knows that reading failed.
+    /// The registry's error; readers on top see an [`io::Error`] only.
     failure: Option<registry::Error>,
 }
 
@@ -193,13 +207,13 @@ impl Incoming<'_> {
         }
     }
 
-    /// The first bytes, which will be read again.
+    /// The first bytes, without consuming them.
     fn head(&mut self) -> io::Result<Bytes> {
-        while self.chunk.len() < inflate::HEAD && self.pull()? {}
-        Ok(self.chunk.slice(..self.chunk.len().min(inflate::HEAD)))
+        while self.chunk.len() < decompress::HEAD && self.pull()? {}
+        Ok(self.chunk.slice(..self.chunk.len().min(decompress::HEAD)))
     }
 
-    /// Says what went wrong: the transfer, the digest, or what was made of it, in this order.
+    /// The first error of: the transfer, the digest, `outcome`.
     fn done<E: Into<anyhow::Error>>(
         mut self,
         what: &str,

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_of_any_size_costs_nothing() {
+    fn a_hole_of_any_size_can_be_hashed() {
         let mut hasher = Hasher::default();
         hasher.zeros_to(u64::MAX - 5000);
         hasher.data(b"x");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_moved_by_one_is_another_content() {
+    fn data_at_another_offset_is_different_content() {
         let at = |place: usize| {
             let mut bytes = [0; 9000];
             bytes[place] = 1;
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_a_content_is_given(
+        fn the_hash_does_not_depend_on_how_data_is_split(
             runs in prop::collection::vec((any::<bool>(), 1..10_000usize), 1..12),
             cut in 1..5000usize,
         ) {

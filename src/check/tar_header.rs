@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_mean_what_go_takes_them_for() {
+    fn numbers_are_parsed_as_in_go() {
         for (field, expected) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"   5 \0\0\0", Some(5)),

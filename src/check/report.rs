@@ -1,9 +1,10 @@
-//! What a check came to.
+//! The result of a check.
 
 use serde::{Serialize, Serializer};
 
-use super::{Difference, ExtractError, FilesystemError, What};
-use crate::cli::exit;
+use super::compare::{Difference, What};
+use super::extract::ExtractError;
+use super::filesystem::FilesystemError;
 use crate::format::blob::{BlobError, StackError};
 use crate::oci::{Digest, ManifestError};
 use crate::registry;
@@ -49,10 +50,19 @@ pub struct ImageReport {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether the converted image has no image that could be compared, and no problem says why:
+    /// it is not a conversion of the source.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty() && self.images.is_empty()
+    }
+
+    /// Whether images were compared and nothing is wrong.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        self.problems.is_empty() && self.images.iter().all(ImageReport::is_same)
+        self.problems.is_empty()
+            && !self.images.is_empty()
+            && self.images.iter().all(ImageReport::is_same)
     }
 }
 
@@ -94,9 +104,15 @@ pub(super) fn finding(error: anyhow::Error) -> anyhow::Result<String> {
     if !is_finding {
         return Err(error);
     }
-    let text = exit::describe(&error);
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    Ok(text.replace("\n  because: ", ": "))
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    Ok(text)
 }
 
 impl Serialize for Difference {

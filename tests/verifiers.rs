@@ -1,4 +1,4 @@
-//! The judges of the other tests, judged: each comparison is seen to fail.
+//! Tests of what the other tests verify with: each comparison fails where it must.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::image::{Flavour, Image, Packing};
 use support::layout::Layout;
 use support::tar::{self, Entry, Tar};
 use support::walk::Tree;
-use support::{judge, registry::Registry, run, skopeo, unpack};
+use support::{registry::Registry, run, skopeo, unpack, verifier};
 
 /// Without opening: a FIFO would wait for its other end.
 fn set_mtime(path: &Path, seconds: i64, nanos: u32) {
@@ -97,7 +97,7 @@ const CHANGES: [(&str, &str, Change); 13] = [
 ];
 
 #[test]
-fn the_walk_sees_every_difference_there_can_be() {
+fn the_walk_detects_every_kind_of_difference() {
     if !support::is_root("making devices and foreign owners") {
         return;
     }
@@ -126,7 +126,7 @@ fn the_walk_sees_every_difference_there_can_be() {
 }
 
 #[test]
-fn e2fsck_does_not_call_a_damaged_disk_clean() {
+fn e2fsck_detects_a_damaged_disk() {
     if !support::have(&["mkfs.ext4", "e2fsck", "debugfs"]) {
         return;
     }
@@ -135,11 +135,11 @@ fn e2fsck_does_not_call_a_damaged_disk_clean() {
     let mut mkfs = support::command("mkfs.ext4");
     fs::File::create(&raw).unwrap().set_len(16 << 20).unwrap();
     run(mkfs.args(["-q", "-O", "^has_journal"]).arg(&raw));
-    judge::e2fsck(&raw).unwrap();
+    verifier::e2fsck(&raw).unwrap();
     run(support::command("debugfs")
         .args(["-w", "-R", "clri lost+found"])
         .arg(&raw));
-    judge::e2fsck(&raw).unwrap_err();
+    verifier::e2fsck(&raw).unwrap_err();
 }
 
 /// Layers on which both foreign extractors must agree.
@@ -189,17 +189,8 @@ fn umoci_and_gnu_tar_agree_on_layers_that_both_can_read() {
     let layout = Layout::create(&scratch.path().join("layout"));
     let layers = layers();
     layout.add("demo", &Image::gzip(&layers).seal());
-    let files: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(number, tar)| {
-            let path = scratch.path().join(format!("{number}.tar"));
-            fs::write(&path, tar).unwrap();
-            path
-        })
-        .collect();
     let umoci = unpack::umoci(layout.path(), "demo");
-    let gnu = unpack::gnu_tar(&files);
+    let gnu = unpack::gnu_tar_of(&layers);
     let implicit = ["/", "/implicit", "/implicit/parent"].map(str::to_owned);
     umoci.assert_is(&gnu, &BTreeSet::from(implicit), "umoci beside GNU tar");
     assert_eq!(gnu.node("/etc/suid").gid, 3_000_000_000);
@@ -209,7 +200,7 @@ fn umoci_and_gnu_tar_agree_on_layers_that_both_can_read() {
 }
 
 #[test]
-fn images_made_by_hand_are_taken_by_a_registry_and_by_skopeo() {
+fn images_of_the_test_builder_are_accepted_by_a_registry_and_skopeo() {
     let Some(registry) = Registry::start() else {
         return;
     };

@@ -2,13 +2,12 @@
 
 use anyhow::Context as _;
 
-use super::fetch::{self, Document};
+use super::fetch::{self, Document, Repository};
 use super::report::{Damaged, Report};
-use crate::cli::image::is_not_there;
-use crate::convert::Source;
 use crate::oci::{
     Descriptor, Digest, ImageConfig, ImageManifest, Manifest, ManifestKind, Platform, Selector,
 };
+use crate::registry;
 
 /// How deep indexes may lie in indexes, and how many entries they may have together.
 const MAX_DEPTH: usize = 8;
@@ -41,15 +40,15 @@ impl Side {
         }
     }
 
-    async fn fetch(image: &Source, entry: &Descriptor) -> anyhow::Result<Self> {
+    async fn fetch(image: &Repository, entry: &Descriptor) -> anyhow::Result<Self> {
         Self::of(&document(image, entry).await?)
     }
 }
 
-/// Finds all pairs, of these platforms or of all; what has no partner is told in the report.
+/// Finds all pairs, of these platforms or of all; images without a partner go into the report.
 pub(super) async fn pairs(
-    (source, source_root): (&Source, &Document),
-    (converted, converted_root): (&Source, &Document),
+    (source, source_root): (&Repository, &Document),
+    (converted, converted_root): (&Repository, &Document),
     platforms: &[Platform],
     report: &mut Report,
 ) -> anyhow::Result<Vec<Pair>> {
@@ -90,7 +89,7 @@ pub(super) async fn pairs(
             left.retain(is_wanted);
             let mut made = images(converted, converted_root).await?;
             made.retain(is_wanted);
-            // What was left as it is is nothing's counterpart.
+            // An image that was left as it is has no counterpart.
             made.retain(|entry| {
                 let is_same = |other: &Descriptor| other.digest == entry.digest;
                 let place = left.iter().position(is_same);
@@ -127,7 +126,7 @@ pub(super) async fn pairs(
     Ok(pairs)
 }
 
-async fn document(image: &Source, entry: &Descriptor) -> anyhow::Result<Document> {
+async fn document(image: &Repository, entry: &Descriptor) -> anyhow::Result<Document> {
     let selector = Selector::Digest(entry.digest.clone());
     fetch::document(image, &selector)
         .await
@@ -136,7 +135,7 @@ async fn document(image: &Source, entry: &Descriptor) -> anyhow::Result<Document
 
 /// The entries of an index that are images, those of indexes in it among them, in their
 /// order. An entry that names no platform is for that of the index that it is in.
-async fn images(image: &Source, root: &Document) -> anyhow::Result<Vec<Descriptor>> {
+async fn images(image: &Repository, root: &Document) -> anyhow::Result<Vec<Descriptor>> {
     let mut images = Vec::new();
     let mut count = 0usize;
     let mut ahead: Vec<(Descriptor, usize)> = Vec::new();
@@ -182,6 +181,11 @@ async fn images(image: &Source, root: &Document) -> anyhow::Result<Vec<Descripto
     Ok(images)
 }
 
+fn is_not_there(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<registry::Error>();
+    matches!(error, Some(registry::Error::NotFound { .. }))
+}
+
 fn may_be_index(entry: &Descriptor) -> bool {
     let kind = ManifestKind::from_media_type(&entry.media_type);
     entry.media_type.is_empty() || kind.is_some_and(ManifestKind::is_index)
@@ -195,7 +199,7 @@ fn find(images: &[Descriptor], wanted: &Platform) -> Option<Descriptor> {
     images.iter().find(is_it).cloned()
 }
 
-async fn platform_of(image: &Source, config: &Descriptor) -> anyhow::Result<Platform> {
+async fn platform_of(image: &Repository, config: &Descriptor) -> anyhow::Result<Platform> {
     let config = ImageConfig::parse(&fetch::config(image, config).await?)?;
     config
         .platform

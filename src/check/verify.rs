@@ -5,34 +5,28 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::Tree;
-use super::fetch::{self, Blobs};
+use super::blobs::{converted_tree, is_overlaybd_layer};
+use super::fetch::{self, Blobs, Repository};
 use super::pairs::{Pair, Side, pairs};
 use super::report::{Damaged, ImageReport, Report, finding};
-use crate::cli::image::NotConverted;
-use crate::convert::Source;
-use crate::convert::image::is_overlaybd_layer;
-use crate::convert::image::{BLOB_DIGEST, BLOB_SIZE};
-use crate::convert::tag::UserTag;
-use crate::format::blob::{LayerBlob, Stack};
-use crate::format::block::FileDevice;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Selector, json};
+use super::tree::Tree;
+use crate::oci::{Digest, ImageConfig, Platform, Selector, json};
 
-/// How much is checked.
+/// Settings of a check.
 #[derive(Clone)]
 pub struct Options {
     /// The platforms of an index; none for all that were converted.
     pub platforms: Vec<Platform>,
     /// Most differences that are listed of an image.
     pub limit: usize,
-    /// Told of what happens; must be quick.
+    /// Called at each step; must not block.
     pub progress: Arc<dyn Fn(Step) + Send + Sync>,
 }
 
-/// What a check is at.
+/// Progress of a check.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// It begins with an image.
+    /// An image is begun.
     Image {
         /// The platform, where it is known.
         platform: Option<Platform>,
@@ -43,16 +37,15 @@ pub enum Step {
     Bytes(u64),
 }
 
-/// Checks a converted image: that all of it has the digests that name it, that every block of
-/// its blobs is whole, that the blobs belong upon each other, and that its root filesystem
-/// is its source's.
+/// Verifies a converted image: the digests of its manifests, configs and blobs, the checksum of
+/// every block, the order of its blobs, and that its root filesystem equals its source's. The
+/// report is empty ([`Report::is_empty`]) if the image was not converted.
 ///
 /// # Errors
-/// When something cannot be had or is no converted image: what is wrong with one is told in
-/// the report.
+/// When something cannot be fetched or read. What is wrong with the image is in the report.
 pub async fn check(
-    source: (&Source, &Selector),
-    converted: (&Source, &Selector),
+    source: (&Repository, &Selector),
+    converted: (&Repository, &Selector),
     options: &Options,
 ) -> anyhow::Result<Report> {
     let source_root = fetch::document(source.0, source.1)
@@ -83,12 +76,6 @@ pub async fn check(
             return Ok(report);
         }
     };
-    if pairs.is_empty() && report.problems.is_empty() {
-        return Err(NotConverted {
-            image: report.converted.to_string(),
-        }
-        .into());
-    }
     for pair in pairs {
         let image = check_pair(source, converted, pair, options).await?;
         report.images.push(image);
@@ -97,8 +84,8 @@ pub async fn check(
 }
 
 async fn check_pair(
-    source: &Source,
-    converted: &Source,
+    source: &Repository,
+    converted: &Repository,
     pair: Pair,
     options: &Options,
 ) -> anyhow::Result<ImageReport> {
@@ -189,8 +176,8 @@ async fn check_pair(
 
 /// Compares the configs; the source's.
 async fn configs(
-    source: &Source,
-    converted: &Source,
+    source: &Repository,
+    converted: &Repository,
     pair: &Pair,
     problems: &mut Vec<String>,
 ) -> anyhow::Result<ImageConfig> {
@@ -224,103 +211,4 @@ fn without_diff_ids(config: &[u8]) -> anyhow::Result<Value> {
         rootfs.remove("diff_ids");
     }
     Ok(value)
-}
-
-/// The converted root filesystem. `None` if a layer is damaged: then all of them were looked
-/// at, and the problems say which.
-fn converted_tree(
-    blobs: &Blobs,
-    manifest: &ImageManifest,
-    problems: &mut Vec<String>,
-) -> anyhow::Result<Option<Tree>> {
-    // Without layers there is no disk; what they make is an empty root.
-    if manifest.layers.is_empty() {
-        return Ok(Some(Tree::bare()));
-    }
-    let mut layers: Vec<Arc<LayerBlob>> = Vec::new();
-    let mut below: Option<&Digest> = None;
-    for layer in &manifest.layers {
-        annotations(layer, problems);
-        match converted_layer(blobs, layer) {
-            Ok(blob) => {
-                usable(&blob, layer, problems);
-                belongs(&blob, layer, below, layers.last(), problems);
-                layers.push(Arc::new(blob));
-            }
-            Err(error) => problems.push(finding(error)?),
-        }
-        below = Some(&layer.digest);
-    }
-    if layers.len() != manifest.layers.len() {
-        return Ok(None);
-    }
-    let stack = Stack::new(layers)?;
-    Ok(Some(
-        Tree::from_filesystem(stack).context("the converted root filesystem")?,
-    ))
-}
-
-fn converted_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlob> {
-    let name = || format!("layer {}", layer.digest);
-    let file = blobs.to_file(layer).with_context(name)?;
-    let device = FileDevice::new(file).with_context(name)?;
-    let blob = LayerBlob::open_readable(Arc::new(device)).with_context(name)?;
-    // The file is our own copy: what cannot be read of it is not whole.
-    blob.verify()
-        .map_err(|error| Damaged(error.to_string()))
-        .with_context(name)?;
-    Ok(blob)
-}
-
-fn annotations(layer: &Descriptor, problems: &mut Vec<String>) {
-    let says = |key| layer.annotations.get(key).map(String::as_str);
-    let digest = &layer.digest;
-    if says(BLOB_DIGEST) != Some(digest.as_str()) {
-        problems.push(format!(
-            "layer {digest}: its annotation names another digest"
-        ));
-    }
-    if says(BLOB_SIZE).map(str::to_owned) != layer.size.map(|size| size.to_string()) {
-        problems.push(format!("layer {digest}: its annotation names another size"));
-    }
-}
-
-/// Sees that nodes take the layer: what overlaybd refuses can still be read here.
-fn usable(blob: &LayerBlob, layer: &Descriptor, problems: &mut Vec<String>) {
-    let digest = &layer.digest;
-    problems.extend(blob.refusals().iter().map(|refusal| {
-        format!(
-            "layer {digest}: overlaybd refuses it: {refusal}: convert the image again, or pull \
-             its tag through a proxy of this version"
-        )
-    }));
-}
-
-/// Sees that a blob is a layer upon the one below, as far as it says so itself.
-fn belongs(
-    blob: &LayerBlob,
-    layer: &Descriptor,
-    below: Option<&Digest>,
-    below_blob: Option<&Arc<LayerBlob>>,
-    problems: &mut Vec<String>,
-) {
-    let digest = &layer.digest;
-    // Other tools write other tags, which say nothing here.
-    if let Ok(tag) = blob.user_tag().parse::<UserTag>()
-        && tag.parent.as_ref() != below
-    {
-        let parent = tag
-            .parent
-            .map_or("nothing".to_owned(), |parent| parent.to_string());
-        problems.push(format!("layer {digest}: it was made upon {parent}"));
-    }
-    let parent = blob.lsmt().parent_uuid.as_str();
-    if let Some(below) = below_blob
-        && !parent.is_empty()
-        && parent != below.lsmt().uuid
-    {
-        problems.push(format!(
-            "layer {digest}: its parent is {parent}, which is not below it"
-        ));
-    }
 }

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_mean_what_go_takes_them_for() {
+    fn times_are_parsed_as_in_go() {
         for (text, expected) in [
             ("7", Some((7, 0))),
             ("+7.5", Some((7, 500_000_000))),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_what_chown_makes_of_them() {
+    fn owners_are_cut_to_32_bits_as_by_chown() {
         for (number, expected) in [
             (7, Some(7)),
             (-1, None),

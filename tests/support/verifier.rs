@@ -1,4 +1,4 @@
-//! What judges a converted image: the stacked disk, e2fsck on it, the kernel's mount of it.
+//! Verifies a converted image: the stacked disk, e2fsck on it, the kernel's mount of it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -69,8 +69,8 @@ pub fn unmount(at: &Path) {
     }
 }
 
-/// Calls the stack clean after each of its layers, and gives the tree of the whole; `None`,
-/// said aloud, where mounting is not allowed.
+/// Runs e2fsck after each of the layers, and returns the tree of the whole; `None`, and prints
+/// SKIPPED, where mounting is not allowed.
 #[track_caller]
 pub fn tree(blobs: &[PathBuf]) -> Option<Tree> {
     let scratch = tempfile::tempdir().unwrap();

@@ -9,9 +9,9 @@ use std::process::Command;
 
 use filetime::FileTime;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use overlaybd_proxy::cli::check::Tree;
+use overlaybd_proxy::check::Tree;
 
-/// Whether this user may make any file; said aloud if not.
+/// Whether this user may make any file; prints SKIPPED if not.
 pub fn is_root() -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
@@ -20,7 +20,7 @@ pub fn is_root() -> bool {
     is_root
 }
 
-/// Whether a program is there; said aloud if not.
+/// Whether a program is installed; prints SKIPPED if not.
 pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {

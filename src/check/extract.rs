@@ -1,8 +1,8 @@
 //! A root filesystem from the tars of its layers, by the rules of OCI image-spec `layer.md`.
 //!
-//! Written to be seen through, not to be fast: the entries are put in, one after the other,
-//! and what a whiteout names is taken out, but for what the layer itself put there: whiteouts
-//! hide lower layers only, whichever comes first. Where the specification is silent, the
+//! Simple rather than fast: the entries are added one after the other, and what a whiteout names
+//! is removed unless the layer itself added it: whiteouts hide lower layers only, whichever comes
+//! first. Where the specification is silent, the
 //! rules are those of containerd's `pkg/archive`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,7 +17,7 @@ const MAX_LINKS: usize = 40;
 /// Bytes of the longest path that Linux takes.
 const MAX_PATH: usize = 4095;
 /// Parts of names that are followed in a layer, and how many more with each of its entries.
-/// Each is followed anew: what the converter remembers is no business of this.
+/// Nothing is cached, unlike in the converter.
 const MAX_STEPS: u64 = 100_000_000;
 const STEPS_PER_ENTRY: u64 = 4096;
 

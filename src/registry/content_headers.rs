@@ -3,16 +3,12 @@
 use http::HeaderMap;
 use http::header::{ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 
+use super::header_names::{API_VERSION, CONTENT_DIGEST, REGISTRY_2};
 use crate::oci::Digest;
-use crate::server::http::header_names::{API_VERSION, REGISTRY_2};
-
-/// `Docker-Content-Digest`.
-pub(in crate::server) const CONTENT_DIGEST: HeaderName =
-    HeaderName::from_static("docker-content-digest");
 
 /// A digest as headers have it.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct ContentHeaders {
+pub(crate) struct ContentHeaders {
     digest: HeaderValue,
     etag: HeaderValue,
 }
@@ -63,7 +59,7 @@ impl ContentHeaders {
 }
 
 /// A header's value of characters that every value may have.
-pub(in crate::server) fn value(text: &str) -> HeaderValue {
+pub(crate) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -88,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_not_there_holds() {
+    fn an_absent_condition_is_true() {
         let content_headers = ContentHeaders::new(&Digest::of(b"x"));
         assert!(!content_headers.is_known(&HeaderMap::new()));
         assert!(!content_headers.is_unwanted(&HeaderMap::new()));

@@ -1,0 +1,305 @@
+//! TurboOCI images through the front door: a stock registry behind, what is served in front, and the
+//! disk that a node puts together of the small layers and the original ones.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use overlaybd_proxy::format::blob::{LayerBlob, Stack, export, unpack_turbo};
+use overlaybd_proxy::format::block::{FileDevice, MemDevice, SharedDevice};
+use overlaybd_proxy::format::gzip_index::{GzipIndex, GzipTarget};
+use serde_json::Value;
+use support::image::{self, Flavour, Image, Packing};
+use support::proxy::Proxy;
+use support::registry::Registry;
+use support::tar::{self, Entry, Tar};
+use support::verifier::{Mount, e2fsck};
+use support::walk::Tree;
+use support::{noise, unpack};
+
+const NOTE: &str = "containerd.io/snapshot/overlaybd/";
+const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Three layers with what is peculiar to this format: files that end within a sector, empty, small
+/// and sparse ones, replaced and removed ones, hard links.
+fn layers() -> Vec<Vec<u8>> {
+    let base = Tar::new()
+        .dir("etc/")
+        .file("etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+        .dir("data/")
+        .file("data/old", noise(1, 300_001))
+        .file("data/replaced", noise(2, 70_000))
+        .file("data/empty", "")
+        .file("data/block", noise(3, 4096))
+        .file("data/sectors", noise(4, 8192 + 512))
+        .file("data/zeros", vec![0; 100_000])
+        .hard("data/again", "data/old")
+        .finish();
+    let package = Tar::new()
+        .entry(
+            Entry::new(tar::FILE, "bin/tool")
+                .mode(0o755)
+                .data(&noise(5, 3_000_000)),
+        )
+        .file("data/replaced", noise(6, 12_345))
+        .file("data/twice", noise(7, 50_000))
+        .file("data/twice", noise(8, 40_001))
+        .dir("many/")
+        .finish();
+    let removal = Tar::new()
+        .file("data/.wh.old", "")
+        .file("data/new", noise(9, 9_999))
+        .soft("link", "data/new")
+        .finish();
+    vec![base, package, removal]
+}
+
+fn image(flavour: Flavour, packings: &[Packing]) -> Image {
+    let layers = layers();
+    let tars: Vec<_> = layers
+        .iter()
+        .map(|tar| &tar[..])
+        .zip(packings.iter().copied())
+        .collect();
+    Image::new(flavour, &tars)
+}
+
+/// A layer of a manifest, as a node reads it: metadata from the proxy, data from the origin.
+fn layer(proxy: &Proxy, registry: &Registry, repo: &str, layer: &Value, has_data: bool) -> LayerBlob {
+    let digest = layer["digest"].as_str().unwrap();
+    let blob = proxy.get(&format!("{repo}/blobs/{digest}"));
+    assert_eq!(blob.status, 200);
+    assert_eq!(support::sha256(&blob.body), digest);
+    let note = |name: &str| layer["annotations"][format!("{NOTE}{name}")].clone();
+    assert_eq!(note("blob-digest"), layer["digest"]);
+    assert_eq!(note("blob-size"), blob.body.len().to_string());
+    assert_eq!(note("version"), "0.1.0-turbo.ociv1");
+    let (mut meta, mut index) = (Vec::new(), Vec::new());
+    let unpacked =
+        unpack_turbo(&blob.body[..], "ext4", 1 << 30, &mut meta, &mut index).unwrap();
+    let origin = registry.blob_path(note("turbo-oci/target-digest").as_str().unwrap());
+    let origin: SharedDevice = Arc::new(FileDevice::open(&origin).unwrap());
+    let kind = note("turbo-oci/target-media-type");
+    let target: SharedDevice = if unpacked.is_gzip {
+        assert!(kind.as_str().unwrap().ends_with("gzip"), "{kind}");
+        let index: SharedDevice = Arc::new(index);
+        Arc::new(GzipTarget::new(origin, GzipIndex::open(index).unwrap()).unwrap())
+    } else {
+        assert!(kind.as_str().unwrap().ends_with(".tar"), "{kind}");
+        origin
+    };
+    let target = if has_data {
+        target
+    } else {
+        Arc::new(MemDevice::new(target.size()))
+    };
+    LayerBlob::open_turbo(Arc::new(meta), target).unwrap()
+}
+
+/// The disk of an image, written to a file.
+fn disk(proxy: &Proxy, registry: &Registry, repo: &str, manifest: &Value, to: &Path, data: bool) {
+    let layers = manifest["layers"].as_array().unwrap();
+    let layers = layers
+        .iter()
+        .map(|one| Arc::new(layer(proxy, registry, repo, one, data)));
+    let stack = Stack::new(layers.collect()).unwrap();
+    export(&stack, &File::create(to).unwrap(), |_| {}).unwrap();
+}
+
+/// The root filesystem, which e2fsck calls clean with its data and without.
+fn tree(proxy: &Proxy, registry: &Registry, repo: &str, manifest: &Value) -> Option<Tree> {
+    let scratch = tempfile::tempdir().unwrap();
+    let raw = scratch.path().join("raw");
+    for data in [false, true] {
+        disk(proxy, registry, repo, manifest, &raw, data);
+        if let Err(problem) = e2fsck(&raw) {
+            panic!("with data: {data}: {problem}");
+        }
+    }
+    if !support::is_root("mounting") {
+        return None;
+    }
+    let mount = Mount::new(&raw, &scratch.path().join("mount"));
+    Some(Tree::of(mount.path()))
+}
+
+fn json(proxy: &Proxy, path: &str) -> Value {
+    let answer = proxy.get(path);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+fn data_dir(scratch: &tempfile::TempDir) -> PathBuf {
+    scratch.path().join("data")
+}
+
+#[test]
+fn a_turbo_image_holds_metadata_and_reads_as_its_source() {
+    if !support::have(&["e2fsck", "tar"]) {
+        return;
+    }
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    for (tag, packings) in [
+        ("gzip", [Packing::Gzip; 3]),
+        ("mixed", [Packing::Gzip, Packing::Plain, Packing::Gzip]),
+    ] {
+        let source = image(Flavour::Oci, &packings).seal();
+        registry.push("demo", tag, &source);
+        let proxy = Proxy::start(&registry.url(), &scratch.path().join(tag), &[]);
+        let answer = proxy.get(&format!("demo/manifests/{tag}_turbo"));
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        assert_eq!(answer.header("overlaybd-outcome"), Some("converted"));
+        assert_eq!(answer.header("overlaybd-fallback"), None);
+        let manifest: Value = serde_json::from_slice(&answer.body).unwrap();
+        for (one, packing) in manifest["layers"].as_array().unwrap().iter().zip(packings) {
+            assert_eq!(one["mediaType"], OCI_GZIP);
+            let kind = &one["annotations"][format!("{NOTE}turbo-oci/target-media-type")];
+            let expected = match packing {
+                Packing::Plain => OCI_TAR,
+                _ => OCI_GZIP,
+            };
+            assert_eq!(kind, expected);
+        }
+        // None of the noise is in the layers.
+        let sizes = manifest["layers"].as_array().unwrap().iter();
+        let size: u64 = sizes.map(|one| one["size"].as_u64().unwrap()).sum();
+        assert!(size < 120_000, "{size}");
+        // containerd compares the diff ids when it unpacks.
+        let config = json(&proxy, &format!("demo/blobs/{}", manifest["config"]["digest"].as_str().unwrap()));
+        for (one, diff_id) in manifest["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(config["rootfs"]["diff_ids"].as_array().unwrap())
+        {
+            let blob = proxy.get(&format!("demo/blobs/{}", one["digest"].as_str().unwrap()));
+            let mut tar = Vec::new();
+            let mut gzip = flate2::read::MultiGzDecoder::new(&blob.body[..]);
+            std::io::Read::read_to_end(&mut gzip, &mut tar).unwrap();
+            assert_eq!(support::sha256(&tar), diff_id.as_str().unwrap());
+        }
+        let found = tree(&proxy, &registry, "demo", &manifest);
+        if let (Some(found), true) = (found, support::is_root("unpacking with owners")) {
+            let expected = unpack::gnu_tar_of(&layers());
+            found.assert_is(&expected, &BTreeSet::new(), tag);
+        }
+        // By digest, and found the second time.
+        let digest = support::sha256(&answer.body);
+        assert_eq!(proxy.get(&format!("demo/manifests/{digest}")).body, answer.body);
+        let again = proxy.get(&format!("demo/manifests/{tag}_turbo"));
+        assert_eq!(again.body, answer.body);
+        proxy.stop();
+    }
+}
+
+#[test]
+fn a_layer_is_put_on_turbo_layers_of_an_earlier_run_with_the_same_bytes() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let layers = layers();
+    let below = Image::gzip(&layers[..2]).seal();
+    let whole = Image::gzip(&layers).seal();
+    registry.push("demo", "below", &below);
+    registry.push("demo", "whole", &whole);
+    let scratch = tempfile::tempdir().unwrap();
+    let first = {
+        let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+        let manifest = json(&proxy, "demo/manifests/below_turbo");
+        proxy.stop();
+        manifest
+    };
+    let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+    let second = json(&proxy, "demo/manifests/whole_turbo");
+    assert_eq!(
+        image::layer_digests(&second)[..2],
+        image::layer_digests(&first)[..]
+    );
+    assert_eq!(proxy.metric("overlaybd_proxy_layers_converted_total"), Some(1));
+    let anew = tempfile::tempdir().unwrap();
+    let other = Proxy::start(&registry.url(), &data_dir(&anew), &[]);
+    assert_eq!(json(&other, "demo/manifests/whole_turbo"), second);
+}
+
+#[test]
+fn images_that_turbo_cannot_carry_become_what_the_fallback_says() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    for (tag, packing, reason) in [
+        ("zstd", Packing::Zstd, "zstd"),
+        ("members", Packing::GzipMembers, "second member"),
+    ] {
+        let packings = [Packing::Gzip, packing, Packing::Gzip];
+        let source = image(Flavour::Oci, &packings).seal();
+        registry.push("demo", tag, &source);
+        let scratch = tempfile::tempdir().unwrap();
+        let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+        let native = proxy.get(&format!("demo/manifests/{tag}_obd"));
+        for _ in 0..2 {
+            let answer = proxy.get(&format!("demo/manifests/{tag}_turbo"));
+            assert_eq!(answer.body, native.body, "{tag}");
+        }
+        assert!(proxy.log().contains(reason), "{}", proxy.log());
+        proxy.stop();
+
+        let scratch = tempfile::tempdir().unwrap();
+        let options = ["--turbo-fallback", "original"];
+        let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &options);
+        for _ in 0..2 {
+            let answer = proxy.get(&format!("demo/manifests/{tag}_turbo"));
+            assert_eq!(support::sha256(&answer.body), source.digest());
+            let fallback = answer.header("overlaybd-fallback").unwrap();
+            assert!(fallback.starts_with("original; "), "{fallback}");
+            assert!(fallback.contains(reason), "{fallback}");
+        }
+        proxy.stop();
+
+        let scratch = tempfile::tempdir().unwrap();
+        let options = ["--turbo-fallback", "error"];
+        let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &options);
+        let answer = proxy.get(&format!("demo/manifests/{tag}_turbo"));
+        assert_eq!(answer.status, 422);
+        assert!(String::from_utf8_lossy(&answer.body).contains(reason));
+        proxy.stop();
+    }
+}
+
+#[test]
+fn an_evicted_turbo_layer_is_made_again() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    registry.push("demo", "1", &image(Flavour::Oci, &[Packing::Gzip; 3]).seal());
+    let scratch = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+    let manifest = json(&proxy, "demo/manifests/1_turbo");
+    proxy.stop();
+    for blob in support::proxy::blobs(&data_dir(&scratch)) {
+        std::fs::remove_file(blob).unwrap();
+    }
+    let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+    for digest in image::layer_digests(&manifest) {
+        let answer = proxy.get(&format!("demo/blobs/{digest}"));
+        assert_eq!(answer.status, 200);
+        assert_eq!(support::sha256(&answer.body), digest);
+    }
+}
+
+#[test]
+fn an_empty_turbo_suffix_leaves_the_upstreams_tags_alone() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    registry.push("demo", "1", &image(Flavour::Oci, &[Packing::Gzip; 3]).seal());
+    let scratch = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &["--turbo-suffix", ""]);
+    assert_eq!(proxy.get("demo/manifests/1_turbo").status, 404);
+}

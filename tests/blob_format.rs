@@ -68,7 +68,7 @@ fn an_exported_stack_is_a_sparse_file_with_the_disk() {
     let stack = stack(&golden("zstd-16"));
     let mut written = 0;
     export(&stack, &File::create(&path).unwrap(), |bytes| {
-        written += bytes
+        written += bytes;
     })
     .unwrap();
     let digest = sha2_of(&path);

@@ -248,6 +248,7 @@ fn read_ranges(name: &str, blob: &[u8], index: GzipIndex, tar: &[u8]) {
     let starts = entries.iter().map(|entry| (entry.uncompressed, 5));
     let starts: Vec<(u64, u64)> = whole.into_iter().chain(starts).collect();
     for n in 0..starts.len() as u64 + ranges() {
+        #[allow(clippy::single_match_else)]
         let (start, length) = match starts.get(n as usize) {
             Some(range) => *range,
             // Where the last one ended, a little later, or anywhere.

@@ -1,4 +1,4 @@
-//! TurboOCI layers through their public face: the reference's are read, ours read back.
+//! `TurboOCI` layers through their public face: the reference's are read, ours read back.
 
 #![allow(clippy::cast_possible_truncation)]
 
@@ -352,8 +352,7 @@ proptest! {
                         let data = &target[from..from + len as usize * 512];
                         model.write_at(at * 512, data).unwrap();
                     }
-                    Action::Copy(from, to, len) => {
-                        let (len, to) = (to, len);
+                    Action::Copy(from, len, to) => {
                         writer.copy_at(from * 512, to * 512, len * 512).unwrap();
                         let mut data = vec![0; len as usize * 512];
                         model.read_at(from * 512, &mut data).unwrap();

@@ -1,7 +1,7 @@
 //! How fast images are converted, and how fast they could be on this machine.
 //!
 //! `cargo bench --bench convert -- [--quick] [--size MB] [--algorithm lz4|zstd] [--bs KIB]
-//! [--only stages|memory|small-files|many-layers|incremental]`
+//! [--only stages|turbo|memory|small-files|many-layers|incremental]`
 //!
 //! Nothing is compared with a stored number: every ratio is of two figures of this run.
 #![allow(missing_docs, clippy::pedantic)]
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlaybd_proxy::convert::image::ImageStyle;
-use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, Settings};
+use overlaybd_proxy::convert::layer::{Algorithm, BlockSize, Format, Settings, TurboSettings};
 use overlaybd_proxy::convert::{
     ConvertedImage, Converter, ConverterConfig, Others, Platforms, Source,
 };
@@ -81,7 +81,7 @@ fn main() -> Result<(), Failure> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{cores} cores; every figure is of this run");
-    if wanted("stages") || wanted("incremental") {
+    if wanted("stages") || wanted("turbo") || wanted("incremental") {
         let layout = scratch.join("system");
         println!(
             "making an image of /usr/lib and /usr/share, {} MB",
@@ -92,6 +92,9 @@ fn main() -> Result<(), Failure> {
             if wanted("stages") {
                 stages_and_pipeline(&image, &scratch, *algorithm, *block_size, cores)?;
             }
+        }
+        if wanted("turbo") {
+            turbo(&image, &scratch, cores)?;
         }
         if wanted("incremental") {
             incremental(&image, &scratch)?;
@@ -183,12 +186,22 @@ fn convert(
     algorithm: Algorithm,
     block_size: BlockSize,
 ) -> Result<Run, Failure> {
+    convert_to(image, store, algorithm, block_size, Format::Native)
+}
+
+fn convert_to(
+    image: &Image,
+    store: &Path,
+    algorithm: Algorithm,
+    block_size: BlockSize,
+    format: Format,
+) -> Result<Run, Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     reset_peak();
     let (converted, cost) = measure(|| {
         runtime.block_on(async {
             let store = open(store).await?;
-            convert_into(image, store, algorithm, block_size).await
+            convert_into(image, store, algorithm, block_size, format).await
         })
     });
     Ok(Run {
@@ -214,6 +227,7 @@ async fn convert_into(
     store: Store,
     algorithm: Algorithm,
     block_size: BlockSize,
+    format: Format,
 ) -> Result<Arc<ConvertedImage>, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let config = ConverterConfig {
@@ -223,6 +237,7 @@ async fn convert_into(
             virtual_size: 64 << 30,
             max_layer_size: u64::MAX,
             threads,
+            format,
         },
         platforms: Platforms::All,
         others: Others::Stay,
@@ -305,13 +320,87 @@ fn stages_and_pipeline(
 }
 
 /// One small layer on top of an image that was converted before.
+/// TurboOCI beside native LZ4 with 4 KiB, each three times in turn; the median counts.
+fn turbo(image: &Image, scratch: &Path, cores: usize) -> Result<(), Failure> {
+    let inlines = [("all data", 0), ("files over 4 KiB", 4096)];
+    let (algorithm, block_size) = (Algorithm::Lz4, BlockSize::KIB_4);
+    let mut stages = stages::measure_all(image, &[], scratch, algorithm)?;
+    // Nothing else is needed: no data is compressed or written.
+    stages.retain(|stage| {
+        [
+            "fetch: read the layer",
+            "digest",
+            "inflate",
+            "diff id",
+            "untar, place",
+        ]
+        .contains(&stage.name)
+    });
+    let floor = stages::floor(&stages, cores);
+    let mut native = Vec::new();
+    let mut turbo: Vec<Vec<Run>> = vec![Vec::new(), Vec::new()];
+    for round in 0..3 {
+        let store = |name: &str| scratch.join(format!("{name}-{round}"));
+        native.push(convert(image, &store("native"), algorithm, block_size)?);
+        for (runs, (_, max_stored_file)) in turbo.iter_mut().zip(inlines) {
+            let format = Format::Turbo(TurboSettings {
+                max_stored_file,
+                max_gap: 4 << 20,
+            });
+            let store = store(&format!("turbo-{max_stored_file}"));
+            runs.push(convert_to(image, &store, algorithm, block_size, format)?);
+        }
+    }
+    let median = |runs: &[Run]| {
+        let mut times: Vec<Duration> = runs.iter().map(|run| run.cost.wall).collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let most = |runs: &[Run]| runs.iter().map(|run| run.peak).max().unwrap_or(0) >> 20;
+    let beside = median(&native);
+    println!(
+        "\n## TurboOCI beside native (LZ4, 4 KiB): {:.2} s, peak {} MB\n",
+        beside.as_secs_f64(),
+        most(&native)
+    );
+    println!(
+        "| left in the tar | wall | / native | / its floor | peak | layers | of the compressed |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (runs, (name, _)) in turbo.iter().zip(inlines) {
+        let wall = median(runs);
+        let bytes: u64 = runs[0]
+            .image
+            .manifests
+            .iter()
+            .flat_map(|one| one.layers.iter().filter_map(|layer| layer.size))
+            .sum();
+        println!(
+            "| {name} | {:.2} s | {:.2} | {:.2} | {} MB | {:.1} MB | {:.2} % |",
+            wall.as_secs_f64(),
+            wall.as_secs_f64() / beside.as_secs_f64(),
+            wall.as_secs_f64() / floor.as_secs_f64().max(1e-9),
+            most(runs),
+            bytes as f64 / 1e6,
+            100.0 * bytes as f64 / image.compressed_bytes() as f64,
+        );
+    }
+    Ok(())
+}
+
 fn incremental(image: &Image, scratch: &Path) -> Result<(), Failure> {
     let directory = scratch.join("store-incremental");
     let runtime = tokio::runtime::Runtime::new()?;
     // One process, as the proxy is: what it made itself it need not verify.
     let store = runtime.block_on(open(&directory))?;
     let convert = |image| {
-        let converting = convert_into(image, store.clone(), Algorithm::Lz4, BlockSize::KIB_4);
+        let converting = convert_into(
+            image,
+            store.clone(),
+            Algorithm::Lz4,
+            BlockSize::KIB_4,
+            Format::Native,
+        );
         runtime.block_on(converting)
     };
     let whole = convert(image)?;

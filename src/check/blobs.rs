@@ -118,6 +118,7 @@ fn parents(
 /// The blob below, as the LSMT `user_tag` of this program's blobs has it:
 /// `overlaybd-proxy/VERSION parent=DIGEST`, or `none` at the bottom. Other tools' tags do not
 /// name it.
+#[allow(clippy::option_option)]
 fn tagged_parent(tag: &str) -> Option<Option<Digest>> {
     let (version, parent) = tag
         .strip_prefix("overlaybd-proxy/")?

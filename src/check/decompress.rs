@@ -58,6 +58,7 @@ pub(super) fn decompress<'a>(
 }
 
 /// Concatenated gzip members; only zeros may follow the last.
+#[allow(clippy::large_enum_variant)]
 enum Gzip<R> {
     Member(GzDecoder<R>),
     End,

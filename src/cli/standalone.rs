@@ -41,7 +41,12 @@ pub struct StandaloneOptions {
     #[arg(long, hide = true)]
     reserve: bool,
     /// Tag of the result in TurboOCI form in --repository, besides or instead of --output-tag
-    #[arg(long = "turboOCI", value_name = "TAG", alias = "fastoci", hide_short_help = true)]
+    #[arg(
+        long = "turboOCI",
+        value_name = "TAG",
+        alias = "fastoci",
+        hide_short_help = true
+    )]
     #[arg(requires = "repository", help_heading = STANDALONE)]
     turbo_oci: Option<String>,
     #[arg(long, hide = true)]

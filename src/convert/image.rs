@@ -28,8 +28,7 @@ pub const TURBO_ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.turb
 /// Annotation: digest of the original layer that a TurboOCI layer points into.
 pub const TARGET_DIGEST: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
 /// Annotation: media type of that layer, which says what its bytes are.
-pub const TARGET_MEDIA_TYPE: &str =
-    "containerd.io/snapshot/overlaybd/turbo-oci/target-media-type";
+pub const TARGET_MEDIA_TYPE: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-media-type";
 /// What [`BLOB_VERSION`] says of a TurboOCI layer.
 const TURBO_VERSION: &str = "0.1.0-turbo.ociv1";
 
@@ -236,11 +235,7 @@ pub fn manifest(
 }
 
 /// Sets the `subject`, or removes it: one that the source has is not that of the converted image.
-fn set_subject(
-    fields: &mut Map<String, Value>,
-    subject: Option<&Subject>,
-    style: &ImageStyle,
-) {
+fn set_subject(fields: &mut Map<String, Value>, subject: Option<&Subject>, style: &ImageStyle) {
     fields.shift_remove("subject");
     let Some(subject) = subject else { return };
     let artifact_type = if style.is_turbo {

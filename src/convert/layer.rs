@@ -17,8 +17,8 @@ use std::thread::{self, JoinHandle};
 use super::apply::{apply, implicit};
 use super::disk::Disk;
 use super::error::Fault;
-use super::tag::{UserTag, layer_uuid};
 use super::scratch::Scratch;
+use super::tag::{UserTag, layer_uuid};
 use super::turbo::{NoTarget, pack};
 use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack, TurboWriter};
 use crate::format::block::{BlockDevice as _, FileDevice, MovableDevice, SharedDevice};
@@ -246,11 +246,7 @@ impl ChainBuilder {
     ///
     /// # Errors
     /// The first cause of whatever went wrong.
-    pub fn add_layer(
-        &mut self,
-        layer: Inflating,
-        out: LayerOutput,
-    ) -> Result<Sealing, LayerError> {
+    pub fn add_layer(&mut self, layer: Inflating, out: LayerOutput) -> Result<Sealing, LayerError> {
         let state = std::mem::replace(&mut self.state, State::Broken);
         let (filesystem, sealing) = match out {
             LayerOutput::Native(out) => self.convert(state, layer, out)?,

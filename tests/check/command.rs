@@ -37,9 +37,6 @@ impl Layout {
         Self(root.to_owned())
     }
 
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.0.join("blobs/sha256").join(digest.hex())

@@ -123,15 +123,19 @@ impl ConversionOptions {
 
     /// How TurboOCI layers are made.
     pub fn turbo(&self, errors: &mut ConfigErrors) -> Option<TurboSettings> {
-        let inline = required(errors, "turbo-inline", self.turbo_inline.as_ref(), |text| {
-            match bytes(text)? {
-                size if size > MAX_TURBO_INLINE => Err(format!(
-                    "{text:?} is too large: the format is for files that stay in the original \
+        let inline =
+            required(
+                errors,
+                "turbo-inline",
+                self.turbo_inline.as_ref(),
+                |text| match bytes(text)? {
+                    size if size > MAX_TURBO_INLINE => Err(format!(
+                        "{text:?} is too large: the format is for files that stay in the original \
                      layer, so up to 1MiB is taken"
-                )),
-                size => Ok(size),
-            }
-        });
+                    )),
+                    size => Ok(size),
+                },
+            );
         let max_gap = required(errors, "turbo-max-gap", self.turbo_max_gap.as_ref(), bytes);
         Some(TurboSettings {
             max_stored_file: inline?,

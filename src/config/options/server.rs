@@ -223,7 +223,10 @@ impl ServerOptions {
             return Some(None);
         }
         if suffix == Some(own.as_str()) {
-            errors.add("turbo-suffix", "is that of --suffix: each form needs its own");
+            errors.add(
+                "turbo-suffix",
+                "is that of --suffix: each form needs its own",
+            );
         }
         Some(Some(TurboConfig {
             suffix: own,

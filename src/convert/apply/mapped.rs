@@ -89,7 +89,7 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
         let target = segment.tar + (file.start - segment.file.start);
         self.skip(length - tail, tar)?;
         let mut mapped = length - tail;
-        let mut last = [0; SECTOR as usize];
+        let mut last = [0; 512];
         let mut stored = 0;
         if tail > 0 {
             let part = last.get_mut(..usize::try_from(tail).unwrap_or_default());

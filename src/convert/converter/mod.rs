@@ -183,7 +183,10 @@ impl Converter {
     pub async fn has_made(&self, manifest: &Digest) -> Result<bool, ConvertError> {
         let index = self.context.store.index();
         let variant = &self.context.image_variant;
-        Ok(index.find_built_manifest(manifest, variant).await?.is_some())
+        Ok(index
+            .find_built_manifest(manifest, variant)
+            .await?
+            .is_some())
     }
 
     /// Converts a source manifest or index, or waits for the running job that does. Dropping the

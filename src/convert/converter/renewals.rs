@@ -44,6 +44,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::convert::layer::Format;
     use crate::oci::Digest;
 
     fn key(number: usize) -> ImageKey {
@@ -51,6 +52,7 @@ mod tests {
             host: "up.example".to_owned(),
             repo: "a".parse().unwrap(),
             source: Digest::of(number.to_string().as_bytes()),
+            format: Format::Native,
         }
     }
 

@@ -94,7 +94,7 @@ impl LayerBlob {
         })
     }
 
-    /// Opens a TurboOCI layer: `meta` is its `ext4.fs.meta` or the like, `target` the tar of the
+    /// Opens a `TurboOCI` layer: `meta` is its `ext4.fs.meta` or the like, `target` the tar of the
     /// original layer.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! A layer blob: `tar( pax header, overlaybd.commit = ZFile( LSMT ) )`, read and written, and that
-//! of a TurboOCI layer.
+//! of a `TurboOCI` layer.
 
 mod export;
 mod layer;

@@ -1,4 +1,4 @@
-//! The blob of a TurboOCI layer: `tar.gz( ext4.fs.meta, .turbo.ociv1, gzip.meta )`.
+//! The blob of a `TurboOCI` layer: `tar.gz( ext4.fs.meta, .turbo.ociv1, gzip.meta )`.
 //! Source: containerd/accelerated-container-image `cmd/convertor/builder/turboOCI_builder.go` and
 //! `pkg/snapshot/overlay.go`.
 
@@ -25,7 +25,7 @@ const MAX_AROUND: u64 = 1 << 20;
 /// Bytes that are copied at once.
 const PIECE: usize = 64 << 10;
 
-/// The files of a TurboOCI layer.
+/// The files of a `TurboOCI` layer.
 #[derive(Clone, Copy)]
 pub struct TurboParts<'a> {
     /// The filesystem, `ext4` or `erofs`, after which its metadata is named.
@@ -109,7 +109,7 @@ impl Read for Whole<'_> {
     }
 }
 
-/// Writes the blob of a TurboOCI layer to `out`. The same parts make the same bytes.
+/// Writes the blob of a `TurboOCI` layer to `out`. The same parts make the same bytes.
 ///
 /// # Errors
 /// When a part cannot be read or `out` not be written.
@@ -182,7 +182,7 @@ pub struct UnpackedTurbo {
     pub size: u64,
 }
 
-/// Takes the blob of a TurboOCI layer apart: the metadata of `filesystem` goes to `fs_meta`, the
+/// Takes the blob of a `TurboOCI` layer apart: the metadata of `filesystem` goes to `fs_meta`, the
 /// index, if there is one, to `gzip_meta`. Of both no more than `max_size` bytes are written, and
 /// what else is in the blob counts, too.
 ///
@@ -230,10 +230,10 @@ pub fn unpack_turbo(
 }
 
 fn first(seen: &mut bool, name: &str) -> Result<(), TurboError> {
-    match std::mem::replace(seen, true) {
-        false => Ok(()),
-        true => Err(TurboError::Content(format!("it has two {name}"))),
+    if std::mem::replace(seen, true) {
+        return Err(TurboError::Content(format!("it has two {name}")));
     }
+    Ok(())
 }
 
 fn copy(

@@ -1,4 +1,4 @@
-//! The metadata of a TurboOCI layer under construction: a disk of which file data is in the
+//! The metadata of a `TurboOCI` layer under construction: a disk of which file data is in the
 //! original layer's tar.
 
 use std::fs::File;
@@ -18,7 +18,7 @@ const ZERO_CHECK_BYTES: u64 = 4096;
 /// Most bytes of the disk below that are copied at once.
 const MAX_COPY_BYTES: u64 = 256 << 10;
 
-/// A disk over a [`Stack`], whose writes make up the metadata of a TurboOCI layer: an
+/// A disk over a [`Stack`], whose writes make up the metadata of a `TurboOCI` layer: an
 /// `ext4.fs.meta`, which is a `ZFile` with a warp file. The file data is not written but mapped, by
 /// [`map_target`](BlockDeviceMut::map_target).
 ///
@@ -103,14 +103,13 @@ impl TurboWriter {
         if !self.segments.mappings().all(is_remote) {
             return Ok(());
         }
-        let free = self
-            .segments
-            .mappings()
-            .fold(0, |free, mapping| match mapping.offset == free {
-                true => mapping.end(),
-                false => free,
-            });
-        let mut sector = [0; SECTOR as usize];
+        let mut free = 0;
+        for mapping in self.segments.mappings() {
+            if mapping.offset == free {
+                free = mapping.end();
+            }
+        }
+        let mut sector = [0; 512];
         self.lower.read_at(free * SECTOR, &mut sector)?;
         self.append(free * SECTOR, &sector)
     }

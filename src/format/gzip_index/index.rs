@@ -140,6 +140,8 @@ impl GzipIndex {
     /// # Errors
     /// When it cannot be read, or does not hold 32 KiB ([`io::ErrorKind::InvalidData`]).
     pub fn window(&self, entry: &Entry) -> io::Result<Box<Window>> {
+        // 32 KiB, on their way to the heap.
+        #[allow(clippy::large_stack_arrays)]
         let mut window = Box::new([0; WINDOW]);
         let mut stored = unpacked(
             &self.device,

@@ -107,6 +107,8 @@ impl<W: Write + Seek> Points<W> {
     /// Begins to find out the bits of `block`.
     fn choose(&mut self, block: Boundary) -> Result<(), GzipError> {
         self.last = None;
+        // 32 KiB, on their way to the heap.
+        #[allow(clippy::large_stack_arrays)]
         let mut window = Box::new([0; WINDOW]);
         let before = self
             .output

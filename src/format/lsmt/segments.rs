@@ -140,9 +140,12 @@ impl Segments {
     /// The sectors of a range of a native layer piece by piece, each with what it is mapped to,
     /// if to anything.
     pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Target>)> {
-        let target = |mapping: Mapping| match mapping.zeroed {
-            true => Target::Zeros,
-            false => Target::Data(mapping.moffset),
+        let target = |mapping: Mapping| {
+            if mapping.zeroed {
+                Target::Zeros
+            } else {
+                Target::Data(mapping.moffset)
+            }
         };
         let parts = self.parts(range).into_iter();
         parts
@@ -191,6 +194,8 @@ mod tests {
     /// What a sector is mapped to: the tag, whether to zeros, and where.
     type Mapped = Option<(u8, bool, u64)>;
 
+    // So that what is expected of unmapped sectors reads alike.
+    #[allow(clippy::unnecessary_wraps)]
     fn of(mapping: Mapping, sector: u64) -> Mapped {
         let skip = if mapping.zeroed {
             0
@@ -270,9 +275,12 @@ mod tests {
             }
             let parts = segments.parts(5..90).into_iter();
             let parts = parts.map(|(range, mapping)| {
-                let target = mapping.map(|mapping| match mapping.zeroed {
-                    true => Target::Zeros,
-                    false => Target::Data(mapping.moffset),
+                let target = mapping.map(|mapping| {
+                    if mapping.zeroed {
+                        Target::Zeros
+                    } else {
+                        Target::Data(mapping.moffset)
+                    }
                 });
                 (range, target)
             });

@@ -97,7 +97,9 @@ pub(in crate::server) async fn by_tag(
                     tracing::info!(%repo, tag = %plain, source = %head.digest, %reason,
                         "an image cannot be a TurboOCI image");
                     let not_turbo = &state.converted.not_turbo;
-                    not_turbo.insert(head.digest.clone(), Arc::clone(&reason)).await;
+                    not_turbo
+                        .insert(head.digest.clone(), Arc::clone(&reason))
+                        .await;
                     let target = format!("/v2/{repo}/manifests/{}", head.digest);
                     match instead(state, &head.digest, &reason)? {
                         Some(native) => converter = native,
@@ -123,9 +125,18 @@ pub(in crate::server) async fn by_tag(
 
 /// The plain tag and the converter, where a tag asks for a converted image.
 fn wanted<'a>(state: &'a AppState, tag: &Tag) -> Option<(Tag, &'a Converter)> {
-    let turbo = state.config.turbo.as_ref().zip(state.converted.turbo.as_ref());
+    let turbo = state
+        .config
+        .turbo
+        .as_ref()
+        .zip(state.converted.turbo.as_ref());
     let turbo = turbo.and_then(|(config, turbo)| Some((plain(tag, &config.suffix)?, turbo)));
-    turbo.or_else(|| Some((plain(tag, &state.config.suffix)?, &state.converted.converter)))
+    turbo.or_else(|| {
+        Some((
+            plain(tag, &state.config.suffix)?,
+            &state.converted.converter,
+        ))
+    })
 }
 
 /// What makes the image that is served instead of a TurboOCI image; `None` for the original.

@@ -51,12 +51,19 @@ pub(super) async fn find_turbo(
         let mut unpacked = blobs.unnamed()?;
         let blob = || Whole { file: &file, at: 0 };
         let opened = turbo::open(blob, &mut unpacked, &scratch);
-        if matches!(opened, Err(UnusableTurbo::Content(_) | UnusableTurbo::Meta(_))) {
+        if matches!(
+            opened,
+            Err(UnusableTurbo::Content(_) | UnusableTurbo::Meta(_))
+        ) {
             // It may have been damaged since it was verified: opening it again moves it aside.
             blobs.doubt(&digest);
         }
         let pin = file.pin()?;
-        Ok(Some(opened.map(|opened| (opened, pin)).map_err(|error| error.to_string())))
+        Ok(Some(
+            opened
+                .map(|opened| (opened, pin))
+                .map_err(|error| error.to_string()),
+        ))
     })
     .await?;
     let fitting = match opened {

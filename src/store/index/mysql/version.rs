@@ -34,16 +34,22 @@ impl MysqlIndex {
             return Err(IndexError::Schema {
                 index: self.server.to_string(),
                 problem: format!("its tables have version {found}, and {VERSION} is needed"),
-                statement: format!("{}\n{VERSION_TABLE}\n{RECORD} ({VERSION});", statements.join("\n")),
+                statement: format!(
+                    "{}\n{VERSION_TABLE}\n{RECORD} ({VERSION});",
+                    statements.join("\n")
+                ),
             });
         }
         for statement in statements {
             self.server.define(statement.trim_end_matches(';')).await?;
         }
         if recorded != Some(VERSION) {
-            self.server.define(VERSION_TABLE.trim_end_matches(';')).await?;
+            self.server
+                .define(VERSION_TABLE.trim_end_matches(';'))
+                .await?;
             let record = format!("{RECORD} ({VERSION})");
-            self.write_now("record the version of the tables", &record, Vec::new()).await?;
+            self.write_now("record the version of the tables", &record, Vec::new())
+                .await?;
         }
         Ok(())
     }

@@ -13,10 +13,11 @@ use overlaybd_proxy::format::block::{FileDevice, MemDevice, SharedDevice};
 use overlaybd_proxy::format::gzip_index::{GzipIndex, GzipTarget};
 use serde_json::Value;
 use support::image::{self, Flavour, Image, Packing};
+use support::process::Process;
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::{self, Entry, Tar};
-use support::verifier::{Mount, e2fsck};
+use support::verifier::{self, Mount, e2fsck};
 use support::walk::Tree;
 use support::{noise, unpack};
 
@@ -341,4 +342,128 @@ fn an_empty_turbo_suffix_leaves_the_upstreams_tags_alone() {
         &["--turbo-suffix", ""],
     );
     assert_eq!(proxy.get("demo/manifests/1_turbo").status, 404);
+}
+
+#[test]
+fn the_disk_of_a_turbo_image_is_that_of_the_native_one() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    if !support::have(&["tar"]) {
+        return;
+    }
+    // A sparse file, whose parts lie on sectors of the tar and of the file, or do not.
+    let holes = tempfile::tempdir().unwrap();
+    let file = File::create(holes.path().join("sparse")).unwrap();
+    for (at, length) in [(0, 5000), (20_480, 8192), (40_000, 100), (65_536, 8193)] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &noise(20, length), at).unwrap();
+    }
+    file.set_len(100_001).unwrap();
+    let mut gnu_tar = support::command("tar");
+    gnu_tar.args([
+        "--create",
+        "--sparse",
+        "--format=posix",
+        "--file=-",
+        "--directory",
+    ]);
+    let sparse = support::run(gnu_tar.arg(holes.path()).arg("sparse")).stdout;
+    let layers = [layers(), vec![sparse]].concat();
+    registry.push("demo", "1", &Image::gzip(&layers).seal());
+    for inline in ["0", "4KiB", "1MiB"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let options = ["--vsize", "1", "--turbo-inline", inline];
+        let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &options);
+        let turbo = json(&proxy, "demo/manifests/1_turbo");
+        let raw = scratch.path().join("turbo.raw");
+        disk(&proxy, &registry, "demo", &turbo, &raw, true);
+        let native = proxy.converted("demo", "1");
+        let native: Vec<PathBuf> = image::layer_digests(&native)
+            .iter()
+            .map(|digest| {
+                let path = scratch.path().join(&digest["sha256:".len()..]);
+                let blob = proxy.get(&format!("demo/blobs/{digest}"));
+                std::fs::write(&path, &blob.body).unwrap();
+                path
+            })
+            .collect();
+        let expected = scratch.path().join("native.raw");
+        verifier::disk(&native, &expected);
+        assert!(is_equal(&raw, &expected), "--turbo-inline {inline}");
+    }
+}
+
+/// Whether two files have the same bytes.
+fn is_equal(one: &Path, other: &Path) -> bool {
+    support::command("cmp")
+        .arg("--silent")
+        .args([one, other])
+        .status()
+        .unwrap()
+        .success()
+}
+
+#[test]
+fn containerd_unpacks_a_turbo_image_from_a_mirror_without_the_source_layers() {
+    if !support::have(&["containerd", "ctr"]) || !support::is_root("containerd") {
+        return;
+    }
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let source = Image::gzip(&layers()).seal();
+    registry.push("demo", "1", &source);
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &[]);
+    let manifest = json(&proxy, "demo/manifests/1_turbo");
+    let hosts = at("hosts").join(registry.address());
+    std::fs::create_dir_all(&hosts).unwrap();
+    let mirror = format!(
+        "server = \"{}\"\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+        registry.url(),
+        proxy.url()
+    );
+    std::fs::write(hosts.join("hosts.toml"), mirror).unwrap();
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\n\
+         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
+         [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+        at("root"),
+        at("state"),
+        at("grpc.sock"),
+        at("ttrpc.sock")
+    );
+    std::fs::write(at("config.toml"), config).unwrap();
+    let mut daemon = support::command("containerd");
+    daemon.arg("--config").arg(at("config.toml"));
+    let mut daemon = Process::start(daemon, &at("log"));
+    daemon.wait_for("containerd successfully booted in ");
+    let before = registry.requests().len();
+    support::run(
+        support::command("ctr")
+            .arg("--address")
+            .arg(at("grpc.sock"))
+            .args(["images", "pull", "--snapshotter", "native", "--hosts-dir"])
+            .arg(at("hosts"))
+            .arg(format!("{}/demo:1_turbo", registry.address())),
+    );
+    // It has compared digests and diff ids, and unpacked the layers one upon the other.
+    let snapshots = at("root").join("io.containerd.snapshotter.v1.native/snapshots");
+    let unpacked: Vec<PathBuf> = std::fs::read_dir(snapshots)
+        .unwrap()
+        .map(|snapshot| snapshot.unwrap().path())
+        .collect();
+    assert_eq!(unpacked.len(), manifest["layers"].as_array().unwrap().len());
+    for snapshot in unpacked {
+        for file in ["ext4.fs.meta", ".turbo.ociv1", "gzip.meta"] {
+            assert!(snapshot.join(file).is_file(), "{file}");
+        }
+    }
+    // Neither containerd nor the proxy asked the origin for a layer.
+    for request in registry.requests().iter().skip(before) {
+        for layer in image::layer_digests(&serde_json::from_slice(&source.manifest).unwrap()) {
+            assert!(!request.contains(&layer), "{request}");
+        }
+    }
 }

@@ -283,7 +283,7 @@ fn a_native_layer_s_tags_mean_nothing() {
 #[test]
 fn a_damaged_warp_file_is_an_error() {
     let meta = std::fs::read(golden("turbo/0/ext4.fs.meta")).unwrap();
-    for cut in [0, 100, 600, meta.len() - 1] {
+    for cut in [0, 100, 600, meta.len() / 2] {
         let target: SharedDevice = Arc::new(Vec::new());
         LayerBlob::open_turbo(Arc::new(meta[..cut].to_vec()), target).unwrap_err();
     }

@@ -111,6 +111,12 @@ impl StandaloneOptions {
                 "the bottom layer always brings its filesystem: leave it out",
             );
         }
+        if self.turbo_oci.is_some() && self.repository.is_none() {
+            errors.add(
+                "turboOCI",
+                "names a tag in --repository: name that, or say --turbo beside SRC and DST",
+            );
+        }
         if self.disable_sparse {
             tracing::info!("--disable-sparse has no meaning here: no sparse file is used");
         }

@@ -19,6 +19,9 @@ pub struct Sources {
     origins: BTreeMap<String, Origin>,
 }
 
+/// The setting whose empty text is one.
+const EMPTY_MEANS_NEVER: &str = "turbo-suffix";
+
 impl Sources {
     /// Reads `file`, if there is to be one; what is wrong with it is among the mistakes.
     #[must_use]
@@ -44,7 +47,7 @@ impl Sources {
 
     /// What holds for a group of options that was parsed from environment and flags.
     ///
-    /// An empty text stands for a setting that was not made.
+    /// An empty text stands for a setting that was not made, but for [`EMPTY_MEANS_NEVER`].
     pub fn effective<G>(&mut self, group: &G, errors: &mut ConfigErrors) -> G
     where
         G: Serialize + DeserializeOwned + Default,
@@ -70,7 +73,7 @@ impl Sources {
         let empty: Vec<String> = self
             .table
             .iter()
-            .filter(|(_, value)| is_empty(value))
+            .filter(|(key, value)| is_empty(value) && *key != EMPTY_MEANS_NEVER)
             .map(|(key, _)| key.clone())
             .collect();
         for key in empty {

@@ -37,7 +37,6 @@ impl Layout {
         Self(root.to_owned())
     }
 
-
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.0.join("blobs/sha256").join(digest.hex())
     }

@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlaybd_proxy::check::{Tree, What};
 use overlaybd_proxy::format::blob::{LayerBlob, Stack};
@@ -31,6 +33,18 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        // A child that another test starts has this process's files open until it calls `exec`.
+        for _ in 0..50 {
+            if Command::new("umount")
+                .arg(&self.0)
+                .status()
+                .unwrap()
+                .success()
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         run("umount", &[text(&self.0)]);
     }
 }

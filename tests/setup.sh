@@ -9,7 +9,7 @@ packages=(
     # Clients that pull and push.
     skopeo podman buildah containerd curl ca-certificates
     # Makers of images and layers.
-    umoci debootstrap tar libarchive-tools zstd gzip
+    umoci debootstrap tar libarchive-tools zstd gzip pigz zopfli isal libdeflate-tools
     # Verifiers: filesystem checks, mounts, attributes.
     e2fsprogs mount util-linux attr acl
     # TLS, passwords, load.

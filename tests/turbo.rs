@@ -13,6 +13,7 @@ use overlaybd_proxy::format::block::{FileDevice, MemDevice, SharedDevice};
 use overlaybd_proxy::format::gzip_index::{GzipIndex, GzipTarget};
 use serde_json::Value;
 use support::image::{self, Flavour, Image, Packing};
+use support::layout::Layout;
 use support::process::Process;
 use support::proxy::Proxy;
 use support::registry::Registry;
@@ -466,4 +467,40 @@ fn containerd_unpacks_a_turbo_image_from_a_mirror_without_the_source_layers() {
             assert!(!request.contains(&layer), "{request}");
         }
     }
+}
+
+#[test]
+fn convert_puts_a_turbo_image_beside_its_source_and_export_writes_its_disk() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    layout.add("1", &Image::gzip(&layers()).seal());
+    let at = |tag: &str| format!("oci:{}:{tag}", layout.path().display());
+    let run = |arguments: &[&str]| support::run(support::proxy::program().args(arguments));
+    run(&["convert", "--vsize", "1", "--turbo", &at("1"), &at("turbo")]);
+    run(&["convert", "--vsize", "1", &at("1"), &at("obd")]);
+    let raw = |tag: &str| scratch.path().join(tag).display().to_string();
+    for tag in ["turbo", "obd"] {
+        run(&["export", &at(tag), "--output", &raw(tag)]);
+    }
+    assert!(is_equal(raw("turbo").as_ref(), raw("obd").as_ref()));
+    let shown = run(&["inspect", &at("turbo")]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("made on top of the layer below"), "{shown}");
+
+    // In another repository its data would not be found.
+    let elsewhere = format!("oci:{}:turbo", raw("elsewhere"));
+    let refused = support::proxy::program()
+        .args(["convert", "--turbo", &at("1"), &elsewhere])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let checked = support::proxy::program()
+        .args(["check", "--source", &at("1"), &at("turbo")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        said.contains("TurboOCI") && !checked.status.success(),
+        "{checked:?}"
+    );
 }

@@ -14,6 +14,13 @@ use crate::oci::{Descriptor, Digest, ImageManifest};
 const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
 const BLOB_SIZE: &str = "containerd.io/snapshot/overlaybd/blob-size";
 
+const TURBO_TARGET: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
+
+/// Whether a layer's annotations say that it is a TurboOCI layer.
+pub(super) fn is_turbo_layer(layer: &Descriptor) -> bool {
+    layer.annotations.contains_key(TURBO_TARGET)
+}
+
 /// Whether a layer's annotations say that it is an overlaybd blob.
 pub(super) fn is_overlaybd_layer(layer: &Descriptor) -> bool {
     layer.annotations.contains_key(BLOB_DIGEST)

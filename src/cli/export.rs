@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::context::Context;
 use super::exit::ExitStatus;
 use super::image::{self, Found, ImageOptions, NotConverted};
+use super::layer::LayerSource;
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
 use crate::config::ONE_PLATFORM;
@@ -71,20 +72,20 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
     let registries =
         args.images
             .registries(&found.iter().collect::<Vec<_>>(), &context, &terminal)?;
-    let devices = match &found {
+    let image_layers = match &found {
         Some(image) => {
             let looked_up = Found::look_up(image, &registries).await?;
-            Some(image_devices(image, looked_up, args.platform.as_ref()).await?)
+            Some(layers_of(image, looked_up, args.platform.as_ref()).await?)
         }
         None => None,
     };
     let (path, printer) = (args.output.clone(), terminal.clone());
     let work = move || -> anyhow::Result<(u64, u64)> {
-        let layers = match devices {
-            Some(devices) => devices
+        let layers = match image_layers {
+            Some(layers) => layers
                 .into_iter()
-                .map(|(name, device)| {
-                    let blob = LayerBlob::open_readable(device);
+                .map(|(name, layer)| {
+                    let blob = layer.open();
                     Ok(Arc::new(blob.with_context(|| format!("layer {name}"))?))
                 })
                 .collect::<anyhow::Result<Vec<_>>>()?,
@@ -152,13 +153,13 @@ fn refuse_overwriting(path: &Path, force: bool) -> anyhow::Result<()> {
     }
 }
 
-type Device = (crate::oci::Digest, crate::format::block::SharedDevice);
+type NamedLayer = (crate::oci::Digest, LayerSource);
 
-async fn image_devices(
+async fn layers_of(
     image: &ImageReference,
     found: Found,
     platform: Option<&Platform>,
-) -> anyhow::Result<Vec<Device>> {
+) -> anyhow::Result<Vec<NamedLayer>> {
     let (found, manifest) = found
         .image_for(platform)
         .await
@@ -170,11 +171,11 @@ async fn image_devices(
         let image = image.to_string();
         return Err(NotConverted { image }.into());
     }
-    let mut devices = Vec::with_capacity(manifest.layers.len());
+    let mut layers = Vec::with_capacity(manifest.layers.len());
     for layer in &manifest.layers {
-        devices.push((layer.digest.clone(), found.layer_device(layer).await?));
+        layers.push((layer.digest.clone(), found.layer(layer).await?));
     }
-    Ok(devices)
+    Ok(layers)
 }
 
 /// Writes the disk beside its place and moves it there when it is whole; how large the disk

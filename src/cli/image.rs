@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::context::{Context, PasswordFlag};
+use super::layer::LayerSource;
 use super::progress::Terminal;
 use crate::config::options::{Registries, RegistryOptions, UpstreamOptions};
+use crate::convert::image::TARGET_DIGEST;
 use crate::convert::{RemoteBlob, Source};
 use crate::format::blob::LayerBlob;
 use crate::format::block::{FileDevice, SharedDevice};
 use crate::oci::{
-    Descriptor, ImageManifest, ImageReference, Index, Manifest, ManifestKind, Platform, RepoName,
-    Selector,
+    Descriptor, Digest, ImageManifest, ImageReference, Index, Manifest, ManifestKind, Platform,
+    RepoName, Selector,
 };
 use crate::registry::{self, Authorization, RawManifest, Upstream};
 
@@ -171,26 +173,41 @@ impl Found {
         Ok(flat)
     }
 
-    /// Opens a layer as a blob; bytes are fetched when they are read. To be read from a thread
-    /// that may block.
+    /// Where a layer's bytes are; they are fetched when they are read.
     ///
     /// # Errors
-    /// When the manifest does not say its size, and the registry does not either.
-    pub async fn layer_device(&self, layer: &Descriptor) -> anyhow::Result<SharedDevice> {
+    /// When the manifest does not say its size, and the registry does not either, or a TurboOCI
+    /// layer does not say where its data is.
+    pub async fn layer(&self, layer: &Descriptor) -> anyhow::Result<LayerSource> {
+        let target = match layer.annotations.get(TARGET_DIGEST) {
+            None => None,
+            Some(digest) => {
+                let digest = digest
+                    .parse()
+                    .with_context(|| format!("the annotation {TARGET_DIGEST}"))?;
+                let size = self
+                    .upstream
+                    .blob_size(&self.repo, &digest, &Authorization::Own)
+                    .await
+                    .with_context(|| format!("the original layer {digest}"))?;
+                Some(self.device(digest, size))
+            }
+        };
+        let size = self
+            .upstream
+            .size_of(&self.repo, layer, &Authorization::Own)
+            .await?;
+        let blob = self.device(layer.digest.clone(), size);
+        Ok(LayerSource { blob, target })
+    }
+
+    fn device(&self, digest: Digest, size: u64) -> SharedDevice {
         let source = Source {
             upstream: self.upstream.clone(),
             repo: self.repo.clone(),
             authorization: Authorization::Own,
         };
-        let size = source
-            .upstream
-            .size_of(&source.repo, layer, &source.authorization)
-            .await?;
-        Ok(Arc::new(RemoteBlob::new(
-            source,
-            layer.digest.clone(),
-            size,
-        )))
+        Arc::new(RemoteBlob::new(source, digest, size))
     }
 }
 

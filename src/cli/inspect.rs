@@ -205,9 +205,9 @@ async fn layer_reports(
     let mut below: Option<&Descriptor> = None;
     for layer in &manifest.layers {
         let blob = if is_overlaybd_layer(layer) {
-            let device = found.layer_device(layer).await?;
+            let opening = found.layer(layer).await?;
             let open = move || -> anyhow::Result<BlobReport> {
-                let blob = LayerBlob::open_readable(device)?;
+                let blob = opening.open()?;
                 Ok(BlobReport::new(&blob, with_mappings))
             };
             let opened = tokio::task::spawn_blocking(open).await?;

@@ -10,6 +10,7 @@ mod exit;
 mod export;
 mod image;
 mod inspect;
+mod layer;
 mod log;
 mod man;
 mod mistyped;

@@ -6,20 +6,24 @@
 //!                              └→ queue → reader of the tar
 //! ```
 
+mod source;
+
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use parking_lot::Mutex;
+
+use source::{Failure, Source, fail};
 
 use super::error::{LayerError, NoRandomAccess};
 use super::inflate::{HEAD, inflate_within, sniff};
-use super::input::{Chunks, LayerInput, OnProgress, Progress, RandomAccess, TarCopy};
+use super::input::{LayerInput, OnProgress, Progress, RandomAccess, TarCopy};
 use super::window::{self, Windows};
 use crate::format::gzip_index::{DEFAULT_SPAN, GzipError, GzipIndexer};
 use crate::oci::Compression;
@@ -302,104 +306,6 @@ fn spawn<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(work)
         .map_err(LayerError::Thread)
-}
-
-type Failure = Arc<Mutex<Option<LayerError>>>;
-
-/// The compressed bytes, counted and hashed as they are read. What is wrong with them is stored in
-/// `failure`, because decoders pass on only an [`io::Error`].
-struct Source {
-    chunks: Chunks,
-    current: Bytes,
-    ended: bool,
-    hash: Hasher,
-    digest: Digest,
-    size: u64,
-    taken: u64,
-    inflated: u64,
-    on_progress: OnProgress,
-    failure: Failure,
-}
-
-/// Stores the cause of a failure, and returns it as an error for decoders.
-fn fail(failure: &Failure, cause: LayerError) -> io::Error {
-    let message = cause.to_string();
-    failure.lock().get_or_insert(cause);
-    io::Error::other(message)
-}
-
-impl Source {
-    fn fail(&self, cause: LayerError) -> io::Error {
-        fail(&self.failure, cause)
-    }
-
-    fn next_chunk(&mut self) -> io::Result<()> {
-        let Some(next) = self.chunks.next() else {
-            self.ended = true;
-            return self.check();
-        };
-        let chunk = next.map_err(|error| self.fail(LayerError::Source(error)))?;
-        self.taken = self.taken.saturating_add(chunk.len() as u64);
-        if self.taken > self.size {
-            return Err(self.fail(LayerError::Longer {
-                expected: self.size,
-                actual: self.taken,
-            }));
-        }
-        self.hash.update(&chunk);
-        self.current = chunk;
-        (self.on_progress)(Progress {
-            compressed: self.taken,
-            inflated: self.inflated,
-        });
-        Ok(())
-    }
-
-    /// At the end of the chunks, compares them with the manifest.
-    fn check(&mut self) -> io::Result<()> {
-        let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
-        if actual != self.digest {
-            return Err(self.fail(LayerError::Digest {
-                expected: self.digest.clone(),
-                actual,
-            }));
-        }
-        if self.taken < self.size {
-            return Err(self.fail(LayerError::Shorter {
-                expected: self.size,
-                actual: self.taken,
-            }));
-        }
-        Ok(())
-    }
-
-    /// Reads the rest of the chunks; what is wrong with them is stored in `failure`.
-    fn drain(&mut self) {
-        while !self.ended && self.next_chunk().is_ok() {}
-    }
-}
-
-impl BufRead for Source {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.current.is_empty() && !self.ended {
-            self.next_chunk()?;
-        }
-        Ok(&self.current)
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.current.advance(count.min(self.current.len()));
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buf.len());
-        buf[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
 }
 
 /// A buffer that returns to its pool when it is dropped.

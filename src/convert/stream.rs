@@ -165,8 +165,12 @@ pub fn prepare(
                 .map(|access| *known_access.lock() = Some(access)),
         };
         let is_explained = failure.lock().is_some();
-        if matches!(result, Err(LayerError::Inflate(_))) && !is_explained {
-            // Reads to the end, to distinguish a transfer error from a layer that was pushed damaged.
+        let is_of_the_bytes = matches!(
+            result,
+            Err(LayerError::Inflate(_) | LayerError::NoRandomAccess(_))
+        );
+        if is_of_the_bytes && !is_explained {
+            // Reads to the end, to distinguish a transfer error from a layer that was pushed so.
             source.drain();
         }
         // An error of the source is the cause of the decoder's error.

@@ -15,6 +15,8 @@ use crate::oci::{DiffId, Digest, Hasher};
 
 /// The name of the filesystem in these layers.
 const FILESYSTEM: &str = "ext4";
+/// Most bytes of a blob's tar besides its files: headers and the end.
+const MAX_AROUND_BYTES: u64 = 1 << 20;
 /// Most bytes of metadata of one layer that are taken from a blob of the store.
 const MAX_META_BYTES: u64 = 4 << 30;
 
@@ -95,7 +97,9 @@ pub(super) fn open<R: Read>(
     unpacked.rewind()?;
     let device = scratch.append(unpacked)?;
     let layer = LayerBlob::open_turbo(device, Arc::new(NoTarget))?;
-    let mut tar = MultiGzDecoder::new(BufReader::new(blob()));
+    // Its files have been read within the same bound.
+    let most = MAX_META_BYTES.saturating_add(MAX_AROUND_BYTES);
+    let mut tar = MultiGzDecoder::new(BufReader::new(blob())).take(most);
     let mut hasher = Hasher::like(&Digest::of(b""));
     let mut buffer = vec![0; 64 << 10];
     loop {

@@ -185,3 +185,30 @@ fn the_inflated_data_before_the_reader_is_bounded() {
     );
     drop(inflating);
 }
+
+#[test]
+fn what_turbo_cannot_carry_is_said_of_bytes_with_the_right_digest_only() {
+    let tar = vec![7; 100_000];
+    let layer = zstd::encode_all(&tar[..], 1).unwrap();
+    let indexed = || LayerInput {
+        random_access: Some(RandomAccess {
+            index: tempfile::tempfile().unwrap(),
+            max_gap: 4 << 20,
+        }),
+        ..input(&layer, &tar)
+    };
+    let refused = taken(indexed(), u64::MAX);
+    assert!(
+        matches!(refused, Err(LayerError::NoRandomAccess(_))),
+        "{refused:?}"
+    );
+    let another = LayerInput {
+        digest: Digest::of(b"another layer"),
+        ..indexed()
+    };
+    let refused = taken(another, u64::MAX);
+    assert!(
+        matches!(refused, Err(LayerError::Digest { .. })),
+        "{refused:?}"
+    );
+}

@@ -7,7 +7,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::errors::{BlobThreadError, layer_error};
 use super::super::status::Gauge;
 use super::super::threads::on_thread;
-use super::prepare::needed;
 use super::state::{Chain, Fetched};
 use crate::convert::error::{ConvertError, LayerError};
 use crate::convert::layer::{ChainBuilder, Format, LayerOutput, Sealing, TurboOutput};
@@ -104,7 +103,7 @@ impl Chain<'_> {
                 break;
             }
             // Only with memory that no other job waits for.
-            let Some(memory) = context.memory.try_acquire(needed(next)) else {
+            let Some(memory) = context.memory.try_acquire(self.needed(next)) else {
                 break;
             };
             let next = self.prepare(next, above, Some(memory))?;

@@ -21,6 +21,8 @@ use crate::convert::window::{self, Windows};
 const MAX_FILESYSTEM_BYTES: u64 = 96 << 20;
 /// The least that it takes.
 const MIN_FILESYSTEM_BYTES: u64 = 8 << 20;
+/// What the index of a gzip layer takes while it is made: 5 MiB and six spans of 1 MiB.
+const INDEXER_BYTES: u64 = 11 << 20;
 
 impl Chain<'_> {
     /// Bytes of memory that applying the layers from `position` on takes.
@@ -29,7 +31,7 @@ impl Chain<'_> {
         let sizes = layers.clone().map(|step| step.layer.size);
         let compressed = sizes.fold(0, u64::saturating_add);
         let filesystem = MIN_FILESYSTEM_BYTES.saturating_add(compressed.saturating_mul(4));
-        let largest = layers.map(needed).max().unwrap_or(0);
+        let largest = layers.map(|step| self.needed(step)).max().unwrap_or(0);
         let filesystem = filesystem.min(MAX_FILESYSTEM_BYTES);
         filesystem
             .saturating_add(largest)
@@ -95,6 +97,15 @@ impl Chain<'_> {
         })
     }
 
+    /// Bytes of memory that a layer takes until it is applied.
+    pub(super) fn needed(&self, step: &Step) -> u64 {
+        let index = match self.job.context.config.settings.format {
+            Format::Native => 0,
+            Format::Turbo(_) => INDEXER_BYTES,
+        };
+        working_set(step.layer.size, &step.layer.media_type).saturating_add(index)
+    }
+
     /// Calls `count`, then the observer, with how far a layer has come.
     fn on_progress(
         &self,
@@ -110,9 +121,4 @@ impl Chain<'_> {
             }
         })
     }
-}
-
-/// Bytes of memory that a layer takes until it is applied.
-pub(super) fn needed(step: &Step) -> u64 {
-    working_set(step.layer.size, &step.layer.media_type)
 }

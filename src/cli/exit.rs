@@ -1,7 +1,5 @@
 //! How the program ends.
 
-use std::process::ExitCode;
-
 use crate::config::ConfigErrors;
 use crate::convert::{ConvertError, Fault};
 use crate::format::blob;
@@ -27,8 +25,10 @@ pub enum ExitStatus {
     CutOff = 6,
     /// A check found differences.
     Different = 7,
-    /// Interrupted by a signal.
+    /// Interrupted by SIGINT.
     Interrupted = 130,
+    /// Ended by a second SIGTERM.
+    Terminated = 143,
 }
 
 /// What `--help` says of exit codes.
@@ -42,12 +42,14 @@ Exit codes:
     5  some of several images failed
     6  requests were cut off when the time to finish them was over
     7  a check found differences
-  130  interrupted by a signal";
+  130  interrupted by SIGINT
+  143  ended by a second SIGTERM";
 
-impl From<ExitStatus> for ExitCode {
-    fn from(status: ExitStatus) -> Self {
-        Self::from(status as u8)
-    }
+/// Ends the process with this status, and at once: no handler of a library runs (`exit(3)`).
+/// AWS-LC's frees what its random numbers come from, and aborts the process when another thread
+/// begins a TLS handshake after that (`tree_jitter_free_global_drbg`).
+pub fn end(status: ExitStatus) -> ! {
+    signal_hook::low_level::exit(i32::from(status as u8))
 }
 
 impl ExitStatus {
@@ -166,6 +168,7 @@ mod tests {
             ExitStatus::CutOff,
             ExitStatus::Different,
             ExitStatus::Interrupted,
+            ExitStatus::Terminated,
         ] {
             let code = format!("{:>5}  ", status as u8);
             assert!(EXIT_CODES.contains(&code), "{status:?}");

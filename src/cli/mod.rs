@@ -32,7 +32,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use futures_util::FutureExt as _;
 
-pub use exit::ExitStatus;
+pub use exit::{ExitStatus, end};
 pub use output::note;
 
 use crate::config::decorate;

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::exit::{self, ExitStatus};
 use super::output;
 
 /// Has a write beyond the limit of a file's size (`ulimit -f`) fail from now on, as one on a full
@@ -28,16 +29,16 @@ pub fn shutdown() -> io::Result<impl Future<Output = &'static str> + Send> {
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
-                _ = terminate.recv() => ("SIGTERM", 143),
-                _ = interrupt.recv() => ("SIGINT", 130),
+                _ = terminate.recv() => ("SIGTERM", ExitStatus::Terminated),
+                _ = interrupt.recv() => ("SIGINT", ExitStatus::Interrupted),
             }
         };
         let (name, _) = next().await;
         // Nobody may be waiting: then the second signal still counts.
         let _ = asked.send(name);
-        let (name, code) = next().await;
+        let (name, status) = next().await;
         output::note(format_args!("{name} again: ending at once"));
-        std::process::exit(code);
+        exit::end(status)
     });
     Ok(async move {
         match answer.await {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use overlaybd_proxy::convert::PushTarget;
+use overlaybd_proxy::convert::{PushTarget, Suffixes};
 use overlaybd_proxy::oci::Digest;
 use overlaybd_proxy::registry::{Authorization, BlobSource, Upstream};
 use overlaybd_proxy::server::{OnTimeout, Pattern, ServerConfig};
@@ -331,7 +331,10 @@ async fn a_pushed_conversion_is_tagged_and_served_from_the_upstream() {
         let target = PushTarget {
             upstream: None,
             repo: elsewhere.map(registry_support::repo),
-            suffix: "_obd".to_owned(),
+            suffixes: Suffixes {
+                native: "_obd".to_owned(),
+                turbo: None,
+            },
             overwrite_tags: false,
         };
         let config = config(vec![plain(&upstream)]);

@@ -67,8 +67,8 @@ pub struct ConvertArgs {
     /// Write manifest.json, config.json and index.json into --dir
     #[arg(long)]
     dump_manifest: bool,
-    /// Make a TurboOCI image: small layers that point into those of SRC, so it belongs into the
-    /// repository of SRC
+    /// Make a TurboOCI image: small layers that point into those of SRC, which is copied along
+    /// where DST is in another repository
     #[arg(long)]
     turbo: bool,
     /// Directory for temporary data and dumped manifests [default: the system's, and here]
@@ -196,13 +196,6 @@ fn plan(
         .as_ref()
         .is_some_and(|destination| !is_same_repository(&source, destination));
     let turbo = conversion.turbo(errors).filter(|_| is_turbo);
-    if is_turbo && is_elsewhere {
-        errors.add(
-            "turbo",
-            "nodes read the data of such an image in the layers of SRC, which must be in the same \
-             repository: name a tag there as DST",
-        );
-    }
     let converter = conversion.config(None, is_elsewhere, errors);
     let hosts = hosts_of_user(&source, destination.as_ref());
     let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, errors);

@@ -2,11 +2,11 @@
 //! that its data is in.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::sync::Arc;
 
 use crate::format::blob::{LayerBlob, unpack_turbo};
-use crate::format::block::{BlockDevice as _, FileDevice, SharedDevice};
+use crate::format::block::{DeviceReader, FileDevice, SharedDevice};
 use crate::format::gzip_index::{GzipIndex, GzipTarget};
 
 /// Most bytes of metadata and index of one TurboOCI layer.
@@ -31,10 +31,7 @@ impl LayerSource {
         };
         let (meta, index) = (tempfile::tempfile()?, tempfile::tempfile()?);
         let (mut meta_out, mut index_out) = (BufWriter::new(&meta), BufWriter::new(&index));
-        let blob = BufReader::new(Whole {
-            device: self.blob,
-            at: 0,
-        });
+        let blob = BufReader::new(DeviceReader::new(&self.blob));
         let unpacked = unpack_turbo(blob, "ext4", MAX_TURBO_BYTES, &mut meta_out, &mut index_out)?;
         meta_out.flush()?;
         index_out.flush()?;
@@ -50,21 +47,4 @@ impl LayerSource {
 
 fn device(file: File) -> io::Result<SharedDevice> {
     Ok(Arc::new(FileDevice::new(file)?))
-}
-
-/// A device from front to back.
-struct Whole {
-    device: SharedDevice,
-    at: u64,
-}
-
-impl Read for Whole {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(self.device.size() - self.at).unwrap_or(usize::MAX);
-        let length = rest.min(buf.len());
-        let part = buf.get_mut(..length).unwrap_or_default();
-        self.device.read_at(self.at, part)?;
-        self.at += length as u64;
-        Ok(length)
-    }
 }

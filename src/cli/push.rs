@@ -1,7 +1,7 @@
 //! The one place where a finished image leaves for its destination.
 
 use crate::convert::push::{PushSummary, push};
-use crate::convert::{ConvertError, ConvertedImage, PushTarget, Source};
+use crate::convert::{ConvertError, ConvertedImage, PushTarget, Source, Suffixes};
 use crate::oci::{RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::store::Store;
@@ -25,7 +25,7 @@ impl Destination {
             upstream: Some(self.upstream.clone()),
             repo: Some(self.repo.clone()),
             // The user names the tag: none is made here.
-            suffix: String::new(),
+            suffixes: Suffixes::default(),
             overwrite_tags: false,
         })
     }

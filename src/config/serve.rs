@@ -94,11 +94,12 @@ impl ServeOptions {
             }
         }
         let push = self.push.target(&registries, found);
-        let suffix = self.push.suffix(&mut ConfigErrors::default());
+        let suffixes = self.push.suffixes(&mut ConfigErrors::default());
         let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
         let converter = self.conversion.config(push, is_elsewhere, found);
         let turbo = self.conversion.turbo(found);
-        let server = self.server.config(upstreams, suffix, turbo, limits, found);
+        let named = (suffixes, self.push.turbo_fallback(found));
+        let server = self.server.config(upstreams, named, turbo, limits, found);
         let config = (|| {
             Some(ServeConfig {
                 store: store?,

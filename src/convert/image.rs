@@ -55,6 +55,12 @@ pub fn is_overlaybd_layer(layer: &Descriptor) -> bool {
     layer.annotations.contains_key(BLOB_DIGEST)
 }
 
+/// Whether a layer is a TurboOCI layer, by its annotations.
+#[must_use]
+pub fn is_turbo_layer(layer: &Descriptor) -> bool {
+    layer.annotations.contains_key(TARGET_DIGEST)
+}
+
 /// The bytes of a document, with its media type and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {

@@ -4,6 +4,7 @@ pub mod apply;
 mod converted_layer;
 pub mod converter;
 mod disk;
+mod download;
 mod error;
 pub mod image;
 pub mod inflate;
@@ -27,5 +28,5 @@ pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
-    PlannedLayer, Platforms, PushTarget, Source, StoredManifest,
+    PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,
 };

@@ -1,21 +1,17 @@
 //! Pushes a converted image to a registry or a layout: blobs first, then the manifests.
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::PathBuf;
 
+use super::download::download;
 use super::error::ConvertError;
+use super::image::is_turbo_layer;
 use super::types::{ConvertedImage, Source};
-use crate::oci::{Descriptor, Digest, Hasher, Manifest, RepoName, Selector};
-use crate::registry::{Authorization, BlobSource, Error, Pushed, Upstream};
-use crate::store::{Store, TempBlob};
+use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector};
+use crate::registry::{Authorization, BlobSource, Pushed, Upstream};
+use crate::store::Store;
 
 /// Nested indexes are followed to this depth.
 const MAX_INDEX_DEPTH: usize = 4;
-/// Bytes that are buffered before they are written.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// What was pushed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +38,7 @@ impl PushSummary {
 
 /// Pushes an image whose parts are in `store` to `repo` of `to`, with the proxy's own credentials,
 /// as `selector`. Entries that a converted index keeps of its `source` are copied, unless `repo`
-/// has them.
+/// has them; so are the images that TurboOCI images were made of, in whose layers their data is.
 ///
 /// # Errors
 /// When the destination refuses a part, or a part cannot be read.
@@ -61,7 +57,11 @@ pub async fn push(
         repo,
         summary: PushSummary::default(),
     };
+    let is_elsewhere = source.upstream.host() != to.host() || source.repo != *repo;
     for one in &image.manifests {
+        if is_elsewhere && one.layers.iter().any(is_turbo_layer) {
+            push.copy(one.source.clone()).await?;
+        }
         for blob in one.layers.iter().chain([&one.config]) {
             push.blob(blob).await?;
         }
@@ -72,7 +72,7 @@ pub async fn push(
         }
     }
     for kept in &image.kept {
-        push.copy(kept.clone()).await?;
+        push.copy(kept.digest.clone()).await?;
     }
     for index in &image.indexes {
         let selector = Selector::Digest(index.digest.clone());
@@ -81,16 +81,7 @@ pub async fn push(
     }
     if image.manifests.is_empty() && image.kept.is_empty() {
         // The source is an overlaybd image: all of its blobs are copied.
-        let root = Descriptor {
-            media_type: image.root.media_type.clone(),
-            digest: image.root.digest.clone(),
-            size: Some(image.root.bytes.len() as u64),
-            data: None,
-            platform: None,
-            artifact_type: None,
-            annotations: std::collections::BTreeMap::new(),
-        };
-        push.copy(root).await?;
+        push.copy(image.root.digest.clone()).await?;
     }
     let (media_type, bytes) = (&image.root.media_type, image.root.bytes.clone());
     push.manifest(selector, media_type, bytes).await?;
@@ -151,12 +142,12 @@ impl Push<'_> {
     }
 
     /// Copies a manifest of the source with all manifests and blobs that it refers to.
-    async fn copy(&mut self, root: Descriptor) -> Result<(), ConvertError> {
+    async fn copy(&mut self, root: Digest) -> Result<(), ConvertError> {
         // Depth first: pushed in reverse, children before their parents.
         let mut open = vec![(root, 0)];
-        let mut named: Vec<(Descriptor, String, Bytes)> = Vec::new();
-        while let Some((descriptor, depth)) = open.pop() {
-            let selector = Selector::Digest(descriptor.digest.clone());
+        let mut named: Vec<(Digest, String, Bytes)> = Vec::new();
+        while let Some((digest, depth)) = open.pop() {
+            let selector = Selector::Digest(digest.clone());
             let found = self
                 .to
                 .head_manifest(self.repo, &selector, &Authorization::Own)
@@ -180,7 +171,7 @@ impl Push<'_> {
                 }
                 Ok(Manifest::Index(index)) if depth < MAX_INDEX_DEPTH => {
                     let children = index.manifests.into_iter();
-                    open.extend(children.map(|child| (child, depth + 1)));
+                    open.extend(children.map(|child| (child.digest, depth + 1)));
                 }
                 Ok(Manifest::Index(_)) => {
                     return Err(ConvertError::Document {
@@ -198,10 +189,10 @@ impl Push<'_> {
                     });
                 }
             }
-            named.push((descriptor, raw.media_type, raw.bytes));
+            named.push((digest, raw.media_type, raw.bytes));
         }
-        for (descriptor, media_type, bytes) in named.into_iter().rev() {
-            let selector = Selector::Digest(descriptor.digest);
+        for (digest, media_type, bytes) in named.into_iter().rev() {
+            let selector = Selector::Digest(digest);
             self.manifest(&selector, &media_type, bytes).await?;
         }
         Ok(())
@@ -236,65 +227,8 @@ impl Push<'_> {
             .upstream
             .size_of(&from.repo, blob, &from.authorization)
             .await?;
-        let mut stream = from
-            .upstream
-            .blob(&from.repo, &blob.digest, size, &from.authorization)
-            .await?;
-        let blobs = self.store.blobs().clone();
-        let begun = tokio::task::spawn_blocking(move || blobs.begin()).await;
-        let temp = begun.map_err(|_| ConvertError::Interrupted)??;
-        let mut writer = Writer::new(&temp, &blob.digest)?;
-        let mut buffered = Vec::new();
-        let mut waiting = 0_usize;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk?;
-            waiting = waiting.saturating_add(chunk.len());
-            buffered.push(chunk);
-            if waiting >= WRITE_BYTES {
-                writer = writer.write(std::mem::take(&mut buffered)).await?;
-                waiting = 0;
-            }
-        }
-        let found = writer.write(buffered).await?.hasher.finish();
-        if found != blob.digest {
-            return Err(ConvertError::Document {
-                what: "blob",
-                digest: blob.digest.clone(),
-                cause: format!("the upstream sends other bytes: {found}"),
-            });
-        }
+        let temp = download(self.store, from, &blob.digest, size).await?;
         let bytes = BlobSource::File(temp.path().to_owned());
         self.upload(&blob.digest, size, &bytes).await
-    }
-}
-
-/// Writes and hashes a blob on the blocking threads, many chunks at a time.
-struct Writer {
-    file: File,
-    path: PathBuf,
-    hasher: Hasher,
-}
-
-impl Writer {
-    fn new(temp: &TempBlob, expected: &Digest) -> Result<Self, ConvertError> {
-        let file = temp.file().try_clone();
-        Ok(Self {
-            file: file.map_err(|cause| Error::io(temp.path(), &cause))?,
-            path: temp.path().to_owned(),
-            hasher: Hasher::like(expected),
-        })
-    }
-
-    async fn write(mut self, chunks: Vec<Bytes>) -> Result<Self, ConvertError> {
-        let work = move || {
-            for chunk in &chunks {
-                self.hasher.update(chunk);
-                let written = self.file.write_all(chunk);
-                written.map_err(|cause| Error::io(&self.path, &cause))?;
-            }
-            Ok(self)
-        };
-        let written = tokio::task::spawn_blocking(work).await;
-        written.map_err(|_| ConvertError::Interrupted)?
     }
 }

@@ -10,7 +10,7 @@ use super::converted_layer::{ConvertedLayer, TurboLayer};
 use super::scratch::Scratch;
 use super::stream::TarAccess;
 use crate::format::blob::{BlobError, LayerBlob, TurboError, TurboParts, pack_turbo, unpack_turbo};
-use crate::format::block::{BlockDevice, FileDevice, SharedDevice};
+use crate::format::block::{BlockDevice, DeviceReader, FileDevice, SharedDevice};
 use crate::oci::{DiffId, Digest, Hasher};
 
 /// The name of the filesystem in these layers.
@@ -78,15 +78,15 @@ pub(super) enum UnusableTurbo {
 }
 
 /// Opens the metadata of a layer's blob, which is copied to `scratch` by way of `unpacked`, an empty
-/// file. `blob` gives a reader of all of the blob.
-pub(super) fn open<R: Read>(
-    blob: impl Fn() -> R,
+/// file.
+pub(super) fn open(
+    blob: &dyn BlockDevice,
     unpacked: &mut File,
     scratch: &Arc<Scratch>,
 ) -> Result<(LayerBlob, TurboLayer), UnusableTurbo> {
     let mut meta = BufWriter::new(&*unpacked);
     let found = unpack_turbo(
-        BufReader::new(blob()),
+        BufReader::new(DeviceReader::new(blob)),
         FILESYSTEM,
         MAX_META_BYTES,
         &mut meta,
@@ -99,7 +99,7 @@ pub(super) fn open<R: Read>(
     let layer = LayerBlob::open_turbo(device, Arc::new(NoTarget))?;
     // Its files have been read within the same bound.
     let most = MAX_META_BYTES.saturating_add(MAX_AROUND_BYTES);
-    let mut tar = MultiGzDecoder::new(BufReader::new(blob())).take(most);
+    let mut tar = MultiGzDecoder::new(BufReader::new(DeviceReader::new(blob))).take(most);
     let mut hasher = Hasher::like(&Digest::of(b""));
     let mut buffer = vec![0; 64 << 10];
     loop {

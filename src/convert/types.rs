@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::image::ImageStyle;
 use super::input::Progress;
-use super::layer::Settings;
+use super::layer::{Format, Settings};
 use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName};
 use crate::registry::{Authorization, Upstream};
 
@@ -47,7 +47,7 @@ pub struct PushTarget {
     /// The repository; `None`: the image's own.
     pub repo: Option<RepoName>,
     /// What is added to the source's tag.
-    pub suffix: String,
+    pub suffixes: Suffixes,
     /// Whether a tag is replaced although it names an image that this program did not make.
     pub overwrite_tags: bool,
 }
@@ -57,6 +57,26 @@ impl PushTarget {
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         self.upstream.is_some() || self.repo.is_some()
+    }
+}
+
+/// The ends of the tags of converted images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Suffixes {
+    /// That of native images.
+    pub native: String,
+    /// That of TurboOCI images; `None`: they have no tags.
+    pub turbo: Option<String>,
+}
+
+impl Suffixes {
+    /// The end of the tags of images in this format, if they have any.
+    #[must_use]
+    pub fn of(&self, format: Format) -> Option<&str> {
+        match format {
+            Format::Native => Some(&self.native),
+            Format::Turbo(_) => self.turbo.as_deref(),
+        }
     }
 }
 

@@ -121,6 +121,40 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
 /// A disk that several threads read.
 pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 
+/// A range of a disk from front to back.
+pub struct DeviceReader<'a> {
+    device: &'a dyn BlockDevice,
+    /// Bytes of the disk that are still to be read.
+    rest: std::ops::Range<u64>,
+}
+
+impl<'a> DeviceReader<'a> {
+    /// Reads all of the disk.
+    #[must_use]
+    pub fn new(device: &'a dyn BlockDevice) -> Self {
+        Self::of(device, 0..device.size())
+    }
+
+    /// Reads a range, in bytes. One that reaches beyond the disk is an error of reading.
+    #[must_use]
+    pub fn of(device: &'a dyn BlockDevice, range: std::ops::Range<u64>) -> Self {
+        Self {
+            device,
+            rest: range,
+        }
+    }
+}
+
+impl io::Read for DeviceReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.rest.end.saturating_sub(self.rest.start);
+        let length = buf.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+        self.device.read_at(self.rest.start, &mut buf[..length])?;
+        self.rest.start += length as u64;
+        Ok(length)
+    }
+}
+
 /// A disk of which the bytes can be moved to another device while it is read.
 pub struct MovableDevice {
     size: u64,

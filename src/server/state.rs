@@ -63,7 +63,7 @@ impl AppState {
             }
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
-        let tags = PushedTags::new(converter.clone());
+        let tags = PushedTags::new();
         Ok(Self {
             upstreams: Upstreams::new(config.upstreams.clone()),
             permissions: Permissions::new(config.auth_cache_ttl),

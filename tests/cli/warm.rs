@@ -5,7 +5,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use super::support::image::{Flavour, Image, Packing};
+use super::support::layout::Layout;
 use super::support::proxy::Proxy;
+use super::support::tar::Tar;
 use super::{Demo, bad, good, program, ran};
 
 /// The outcome of each image, and the summary.
@@ -239,4 +242,78 @@ fn artifacts_that_are_no_images_are_skipped_without_an_error() {
         }
         assert!(out.contains("no linux image"), "{out}");
     }
+}
+
+/// Each image with its format, outcome and reason.
+fn formats(out: &str) -> Vec<(String, String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut images: Vec<_> = out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["event"] == "image")
+        .map(|event| {
+            let fields = ["image", "format", "outcome", "reason"];
+            let [image, format, outcome, reason] = fields.map(|field| text(&event[field]));
+            (image, format, outcome, reason)
+        })
+        .collect();
+    images.sort();
+    images
+}
+
+#[test]
+fn both_forms_are_warmed_in_one_go() {
+    let demo = Demo::new(&["1"]);
+    let layout = Layout::open(&demo.directory.path().join("source"));
+    let tar = Tar::new().file("file", "in zstd").finish();
+    let zstd = Image::new(Flavour::Oci, &[(&tar[..], Packing::Zstd)]);
+    layout.add("zstd", &zstd.seal());
+    let (upstream, data) = (format!("oci:{}", demo.path("source")), demo.path("data"));
+    let store = ["--upstream", &upstream, "--data-dir", &data];
+    let warm = |forms: &[&str], way: &[&str]| {
+        let names = ["warm", "--json", "-c1", "layout:1", "layout:zstd"];
+        formats(&good(&[&names[..], forms, way].concat()))
+    };
+    let check = |images: &[(String, String, String, String)], forms: &[&str], outcome: &str| {
+        let names = ["layout:1", "layout:zstd"];
+        let expected = names
+            .iter()
+            .flat_map(|name| forms.iter().map(move |form| (name, form)));
+        for (warmed, (name, form)) in images.iter().zip(expected.clone()) {
+            assert_eq!((&warmed.0[..], &warmed.1[..]), (*name, *form));
+            let is_native_instead = *name == "layout:zstd" && *form == "turbo";
+            if !is_native_instead {
+                assert_eq!(warmed.2, outcome, "{warmed:?}");
+            }
+            assert_eq!(
+                warmed.3.contains("as native"),
+                is_native_instead,
+                "{warmed:?}"
+            );
+            assert_eq!(warmed.3.contains("zstd"), is_native_instead, "{warmed:?}");
+        }
+        assert_eq!(images.len(), expected.count());
+    };
+    let both = ["--native", "--turbo"];
+    check(&warm(&both, &store), &["native", "turbo"], "converted");
+    check(&warm(&["--turbo"], &store), &["turbo"], "found");
+    check(&warm(&["--native"], &store), &["native"], "found");
+
+    let proxy = Proxy::start(&upstream, demo.directory.path().join("data").as_path(), &[]);
+    let way = ["--proxy", proxy.url()];
+    check(&warm(&both, &way), &["native", "turbo"], "found");
+    proxy.stop();
+    let proxy = Proxy::start(
+        &upstream,
+        demo.directory.path().join("data").as_path(),
+        &["--turbo-fallback", "original"],
+    );
+    let way = ["--proxy", proxy.url()];
+    let images = warm(&["--turbo"], &way);
+    assert_eq!(images[1].2, "skipped", "{images:?}");
+    assert!(images[1].3.contains("zstd"), "{images:?}");
+    proxy.stop();
+
+    let refused = bad(2, &["warm", "--turbo", "--turbo-suffix", "", "layout:1"]);
+    assert!(refused.contains("--turbo-suffix is empty"), "{refused}");
 }

@@ -7,6 +7,7 @@ mod store_support;
 mod support;
 
 mod moved;
+mod turbo;
 mod whose;
 
 use support::image::{Image, Sealed};

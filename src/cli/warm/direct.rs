@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
+use super::Form;
 use super::names::{Host, Place, official};
-use super::{Outcome, Warmed};
+use super::report::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::ConfigErrors;
 use crate::config::options::{Registries, Target};
@@ -15,13 +16,19 @@ use crate::convert::{Converter, Source, TagOutcome};
 use crate::oci::reference::is_docker_hub;
 use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, Upstream};
+use crate::server::TurboFallback;
 
 /// How often an image is converted because its tag moved while the one before was.
 const ATTEMPTS: u32 = 3;
 
 /// Converts here.
 pub struct Direct {
+    /// For native images.
     pub converter: Converter,
+    /// For TurboOCI images.
+    pub turbo: Converter,
+    /// What is made of an image that TurboOCI cannot carry.
+    pub fallback: TurboFallback,
     pub registries: Registries,
     /// The upstream of names without a host.
     pub default: Target,
@@ -72,10 +79,16 @@ impl Direct {
         &self,
         name: String,
         place: &Place,
+        form: Form,
         selector: Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let source = self.source(place)?;
+        let mut converter = match form {
+            Form::Native => &self.converter,
+            Form::Turbo => &self.turbo,
+        };
+        let mut reason = None;
         let progress = ImageProgress::new(terminal, name, Detail::Image);
         let mut attempts = ATTEMPTS;
         let image = loop {
@@ -89,19 +102,31 @@ impl Direct {
                     head.await?.digest
                 }
             };
-            let made = self
-                .converter
+            let made = converter
                 .convert(&source, &digest, Some(progress.observer()))
                 .await;
             progress.clear();
             let image: Arc<_> = match made {
                 Err(error) if error.is_no_image() => return Ok(Warmed::skipped(error.to_string())),
+                Err(error) if error.no_turbo().is_some() => match self.fallback {
+                    TurboFallback::Native => {
+                        converter = &self.converter;
+                        reason = error.no_turbo().map(|why| format!("as native: {why}"));
+                        continue;
+                    }
+                    TurboFallback::Original => return Ok(Warmed::skipped(error.to_string())),
+                    TurboFallback::Error => return Err(error.into()),
+                },
                 made => made?,
             };
             let Selector::Tag(tag) = &selector else {
                 break image;
             };
-            let outcome = self.converter.push_tag(&source, &image, tag).await?;
+            // A tag of this form names nothing in another one.
+            if reason.is_some() {
+                break image;
+            }
+            let outcome = converter.push_tag(&source, &image, tag).await?;
             attempts -= 1;
             match outcome {
                 TagOutcome::Moved if attempts > 0 => {}
@@ -118,7 +143,7 @@ impl Direct {
         Ok(Warmed {
             outcome,
             digest: Some(image.root.digest.clone()),
-            reason: None,
+            reason,
         })
     }
 }

@@ -3,14 +3,14 @@
 mod direct;
 mod names;
 mod proxy;
+mod report;
+mod work;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::context::{Context, PasswordFlag};
 use super::exit::ExitStatus;
@@ -21,14 +21,17 @@ use crate::config::options::{
     ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{ConfigErrors, Sources, duration, number};
-use crate::convert::{Converter, PushTarget};
+use crate::convert::layer::Format;
+use crate::convert::{Converter, PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_address};
-use crate::oci::{Digest, Selector, Tag};
+use crate::oci::{Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::Store;
 use direct::Direct;
-use names::{Gathered, Name, Place, Which};
+use names::{Gathered, Name, Place};
 use proxy::Proxy;
+use report::{Report, Warmed, conclude, tell};
+use work::Work;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,6 +69,12 @@ pub struct WarmArgs {
         hide_env_values = true
     )]
     proxy: Option<String>,
+    /// Make the native form; it is the only one without --turbo
+    #[arg(long)]
+    native: bool,
+    /// Make the TurboOCI form; with --native both, in one go
+    #[arg(long)]
+    turbo: bool,
     /// Images at one time
     #[arg(short, long, value_name = "N", default_value = "4")]
     #[arg(value_parser = |text: &str| number(text, 1..=256_usize))]
@@ -89,45 +98,36 @@ pub struct WarmArgs {
     password: PasswordFlag,
 }
 
-/// How an image came to be there.
+/// What images are converted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// It was converted now, at least in part.
-    Converted,
-    /// All of it had been converted before.
-    Found,
-    /// It is there; the proxy does not say since when.
-    Ready,
-    /// It is no Linux image: there is nothing to convert.
-    Skipped,
+enum Form {
+    Native,
+    Turbo,
 }
 
-/// An image that is there.
-struct Warmed {
-    outcome: Outcome,
-    digest: Option<Digest>,
-    /// Why it was skipped.
-    reason: Option<String>,
-}
+impl Form {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Turbo => "turbo",
+        }
+    }
 
-impl Warmed {
-    /// Something that is no image, for this reason.
-    fn skipped(reason: String) -> Self {
-        Self {
-            outcome: Outcome::Skipped,
-            digest: None,
-            reason: Some(reason),
+    /// An image in this form, for people.
+    fn title(self, name: impl std::fmt::Display) -> String {
+        match self {
+            Self::Native => name.to_string(),
+            Self::Turbo => format!("{name} (TurboOCI)"),
         }
     }
 }
 
-impl Outcome {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Converted => "converted",
-            Self::Found => "found",
-            Self::Ready => "ready",
-            Self::Skipped => "skipped",
+impl WarmArgs {
+    fn forms(&self) -> &'static [Form] {
+        match (self.native, self.turbo) {
+            (_, false) => &[Form::Native],
+            (false, true) => &[Form::Turbo],
+            (true, true) => &[Form::Native, Form::Turbo],
         }
     }
 }
@@ -149,25 +149,16 @@ impl Way {
     async fn warm(
         &self,
         name: &Name,
+        form: Form,
         selector: Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
-        let text = name.to_string();
+        let (text, place) = (form.title(name), &name.place);
         match self {
-            Self::Direct(direct) => direct.warm(text, &name.place, selector, terminal).await,
-            Self::Proxy(proxy) => proxy.warm(&text, &name.place, &selector, terminal).await,
+            Self::Direct(direct) => direct.warm(text, place, form, selector, terminal).await,
+            Self::Proxy(proxy) => proxy.warm(&text, place, form, &selector, terminal).await,
         }
     }
-}
-
-/// What it came to.
-#[derive(Default)]
-struct Report {
-    converted: u64,
-    found: u64,
-    ready: u64,
-    skipped: u64,
-    failed: Vec<(String, anyhow::Error)>,
 }
 
 pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus> {
@@ -200,20 +191,26 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         }
         return Err(errors.into());
     }
-    let (way, suffix) = way(&args, &context, &terminal).await?;
+    let (way, suffixes) = way(&args, &context, &terminal).await?;
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     let mut report = Report::default();
     // One bad line is no reason to leave the others out.
     for (place, error) in bad_lines {
         let outcome = Err(anyhow::anyhow!(error));
-        tell(&terminal, &place, &outcome);
-        report
-            .failed
-            .extend(outcome.err().map(|error| (place, error)));
+        tell(&terminal, &place, None, &outcome);
+        report.add(&place, outcome);
     }
     let report = Mutex::new(report);
+    let work = Work {
+        way: &way,
+        suffixes: &suffixes,
+        forms: args.forms(),
+        concurrency: args.concurrency,
+        terminal: &terminal,
+        report: &report,
+    };
     let interrupted = tokio::select! {
-        () = work(&way, &suffix, names, args.concurrency, &terminal, &report) => None,
+        () = work.run(names) => None,
         signal = shutdown => Some(signal),
     };
     let report = report.into_inner();
@@ -233,7 +230,7 @@ async fn way(
     args: &WarmArgs,
     context: &Context,
     terminal: &Terminal,
-) -> anyhow::Result<(Way, String)> {
+) -> anyhow::Result<(Way, Suffixes)> {
     let (mut sources, mut found) = context.service();
     let errors = &mut found;
     let upstream = sources.effective(&args.upstream, errors);
@@ -248,22 +245,37 @@ async fn way(
     let mut registry = sources.effective(&args.registry, errors);
     args.password.apply(&mut registry, errors)?;
     let (named, registries) = upstream.config(&registry, errors);
-    let suffix = push.suffix(&mut ConfigErrors::default());
+    let suffixes = suffixes(args, &push, errors);
+    let fallback = push.turbo_fallback(errors);
     let push = push.target(&registries, errors);
     let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
     let converter = conversion.config(push, is_elsewhere, errors);
+    let turbo = conversion.turbo(errors);
     let store = store.config(errors);
     let default = named.into_iter().next().map(|upstream| upstream.target);
-    let all = (|| Some((store?, converter?, default?, suffix?)))();
-    let (store, converter, default, suffix) = found.none_or(all)?;
+    let all = (|| Some((store?, converter?, turbo?, fallback?, default?, suffixes?)))();
+    let (store, converter, turbo, fallback, default, suffixes) = found.none_or(all)?;
     let store = Store::open(store).await?;
+    let converter = Converter::new(store, converter)?;
     let direct = Direct {
-        converter: Converter::new(store, converter)?,
+        turbo: converter.in_format(Format::Turbo(turbo)),
+        converter,
+        fallback,
         registries,
         default,
         opened: Mutex::new(HashMap::new()),
     };
-    Ok((Way::Direct(Box::new(direct)), suffix))
+    Ok((Way::Direct(Box::new(direct)), suffixes))
+}
+
+/// The ends of converted images' tags, that of each form that is wanted among them.
+fn suffixes(args: &WarmArgs, push: &PushOptions, errors: &mut ConfigErrors) -> Option<Suffixes> {
+    let suffixes = push.suffixes(errors)?;
+    if args.turbo && suffixes.turbo.is_none() {
+        errors.add("turbo", "there are no such images: --turbo-suffix is empty");
+        return None;
+    }
+    Some(suffixes)
 }
 
 /// The proxy's own settings say nothing of how it is reached: only flags and environment count.
@@ -273,7 +285,7 @@ fn to_proxy(
     sources: Sources,
     push: &PushOptions,
     mut found: ConfigErrors,
-) -> anyhow::Result<(Proxy, String)> {
+) -> anyhow::Result<(Proxy, Suffixes)> {
     drop(sources);
     let errors = &mut found;
     let (mut own, _) = Sources::read(None, std::collections::BTreeMap::new());
@@ -299,155 +311,14 @@ fn to_proxy(
         scheme: scheme.or(config.scheme),
         ..config
     });
-    let suffix = push.suffix(errors);
-    let both = (|| Some((config?, suffix?)))();
-    let (config, suffix) = found.none_or(both)?;
+    let suffixes = suffixes(args, push, errors);
+    let both = (|| Some((config?, suffixes?)))();
+    let (config, suffixes) = found.none_or(both)?;
     let proxy = Proxy {
         upstream: Upstream::registry(host, &config)?,
         host: host.to_owned(),
-        suffix: suffix.clone(),
+        suffixes: suffixes.clone(),
         timeout: args.timeout,
     };
-    Ok((proxy, suffix))
-}
-
-async fn work(
-    way: &Way,
-    suffix: &str,
-    names: Vec<Name>,
-    concurrency: usize,
-    terminal: &Terminal,
-    report: &Mutex<Report>,
-) {
-    let total = terminal.count_bar("images".to_owned(), 0);
-    let add = |name: &str, outcome: anyhow::Result<Warmed>| {
-        tell(terminal, name, &outcome);
-        let mut report = report.lock();
-        match outcome {
-            Ok(Warmed { outcome, .. }) => match outcome {
-                Outcome::Converted => report.converted += 1,
-                Outcome::Found => report.found += 1,
-                Outcome::Ready => report.ready += 1,
-                Outcome::Skipped => report.skipped += 1,
-            },
-            Err(error) => report.failed.push((name.to_owned(), error)),
-        }
-    };
-    let mut images = Vec::new();
-    for name in names {
-        let Which::Matching(pattern) = &name.which else {
-            images.push(name);
-            continue;
-        };
-        match way.tags(&name.place).await {
-            Ok(tags) => {
-                let tags = names::chosen(pattern, suffix, tags);
-                if tags.is_empty() {
-                    add(&name.to_string(), Err(anyhow::anyhow!("no tag matches")));
-                }
-                images.extend(tags.into_iter().map(|tag| Name {
-                    place: name.place.clone(),
-                    which: Which::Tag(tag),
-                }));
-            }
-            Err(error) => add(&name.to_string(), Err(error)),
-        }
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    images.retain(|name| seen.insert(name.to_string()));
-    total.set_length(images.len() as u64);
-    let (add, total) = (&add, &total);
-    let one = |name: Name| async move {
-        let selector = match &name.which {
-            Which::Digest(digest) => Selector::Digest(digest.clone()),
-            Which::Tag(tag) => Selector::Tag(tag.clone()),
-            Which::Matching(_) => return,
-        };
-        let outcome = way.warm(&name, selector, terminal).await;
-        add(&name.to_string(), outcome);
-        total.inc(1);
-    };
-    futures_util::stream::iter(images)
-        .map(one)
-        .buffer_unordered(concurrency)
-        .collect::<()>()
-        .await;
-    total.finish_and_clear();
-}
-
-fn tell(terminal: &Terminal, name: &str, outcome: &anyhow::Result<Warmed>) {
-    match outcome {
-        Ok(warmed) => {
-            let word = warmed.outcome.word();
-            match &warmed.reason {
-                Some(reason) => terminal.tell(format_args!("{name}: {word}, {reason}")),
-                None => terminal.tell(format_args!("{name}: {word}")),
-            }
-            let mut event = json!({
-                "event": "image",
-                "image": name,
-                "outcome": word,
-                "digest": warmed.digest.as_ref().map(Digest::as_str),
-            });
-            if let Some(reason) = &warmed.reason {
-                event["reason"] = json!(reason);
-            }
-            terminal.event(&event);
-        }
-        Err(error) => {
-            terminal.tell(format_args!("{name}: failed, {error:#}"));
-            terminal.event(&json!({
-                "event": "image",
-                "image": name,
-                "outcome": "failed",
-                "error": format!("{error:#}"),
-            }));
-        }
-    }
-}
-
-fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
-    let Report {
-        converted,
-        found,
-        ready,
-        skipped,
-        failed,
-    } = report;
-    let succeeded = converted + found + ready + skipped;
-    let failures: Vec<_> = failed
-        .iter()
-        .map(|(name, error)| json!({"image": name, "error": format!("{error:#}")}))
-        .collect();
-    terminal.event(&json!({
-        "event": "summary",
-        "converted": converted,
-        "found": found,
-        "ready": ready,
-        "skipped": skipped,
-        "failed": failures,
-    }));
-    if !terminal.is_json() {
-        let ready = match ready {
-            0 => String::new(),
-            ready => format!(", {ready} are ready"),
-        };
-        let skipped = match skipped {
-            0 => String::new(),
-            skipped => format!(", {skipped} are no images"),
-        };
-        let failed = failed.len();
-        output::line(format_args!(
-            "{converted} converted, {found} were there{ready}{skipped}, {failed} failed"
-        ))?;
-    }
-    // Otherwise each was printed when it happened.
-    for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {
-        output::note(format_args!("{name}: failed, {error:#}"));
-    }
-    Ok(match failed.first() {
-        None => ExitStatus::Ok,
-        Some(_) if succeeded > 0 => ExitStatus::Partly,
-        Some((_, error)) => ExitStatus::of(error),
-    })
+    Ok((proxy, suffixes))
 }

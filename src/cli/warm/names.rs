@@ -7,6 +7,7 @@ use std::io::Read as _;
 use anyhow::Context as _;
 use wildmatch::WildMatch;
 
+use crate::convert::Suffixes;
 use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
 
@@ -152,7 +153,7 @@ impl std::str::FromStr for Name {
 /// those that match, and are neither converted ones nor the
 /// lists of referrers that registries without an API for them keep under a tag
 /// (OCI distribution-spec § Referrers Tag Schema).
-pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
+pub fn chosen(pattern: &str, suffixes: &Suffixes, tags: Vec<Tag>) -> Vec<Tag> {
     let is_referrers = |tag: &str| {
         let digest = tag
             .split_once('-')
@@ -162,7 +163,10 @@ pub fn chosen(pattern: &str, suffix: &str, tags: Vec<Tag>) -> Vec<Tag> {
     let matcher = WildMatch::new(pattern);
     let is_wanted = |tag: &Tag| {
         let tag = tag.as_str();
-        let is_ours = !suffix.is_empty() && tag.ends_with(suffix) && !pattern.ends_with(suffix);
+        let is_ours = |suffix: &str| {
+            !suffix.is_empty() && tag.ends_with(suffix) && !pattern.ends_with(suffix)
+        };
+        let is_ours = is_ours(&suffixes.native) || suffixes.turbo.as_deref().is_some_and(is_ours);
         matcher.matches(tag) && !is_ours && !is_referrers(tag)
     };
     tags.into_iter().filter(is_wanted).collect()

@@ -7,9 +7,11 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::Form;
 use super::names::{Host, Place, official};
-use super::{Outcome, Warmed};
+use super::report::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
+use crate::convert::Suffixes;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body, link};
@@ -32,13 +34,15 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 
 /// What the proxy may say of how an image came to be there.
 const OUTCOME: &str = "overlaybd-outcome";
+/// What it may say of an image that is not in TurboOCI form, which was asked for.
+const FALLBACK: &str = "overlaybd-fallback";
 
 /// Asks a proxy.
 pub struct Proxy {
     pub upstream: Upstream,
     /// Its host, by which images may be named too.
     pub host: String,
-    pub suffix: String,
+    pub suffixes: Suffixes,
     /// The longest that one image may take.
     pub timeout: Duration,
 }
@@ -59,6 +63,11 @@ impl Answer {
     fn is_no_image(&self) -> bool {
         let said = self.headers.get(OUTCOME);
         said.is_some_and(|said| said.as_bytes() == b"no-image")
+    }
+
+    /// The form that the image has instead of the TurboOCI form, and why.
+    fn fallback(&self) -> Option<(&str, &str)> {
+        self.headers.get(FALLBACK)?.to_str().ok()?.split_once("; ")
     }
 
     fn wait(&self) -> Duration {
@@ -167,13 +176,18 @@ impl Proxy {
         &self,
         name: &str,
         place: &Place,
+        form: Form,
         selector: &Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let Selector::Tag(tag) = selector else {
             anyhow::bail!("a proxy is asked by tag: only without --proxy can a digest be warmed");
         };
-        let wanted: Tag = format!("{tag}{}", self.suffix).parse()?;
+        let suffix = match form {
+            Form::Native => self.suffixes.native.as_str(),
+            Form::Turbo => self.suffixes.turbo.as_deref().unwrap_or_default(),
+        };
+        let wanted: Tag = format!("{tag}{suffix}").parse()?;
         let host = named(place)?;
         // What it must not be: a proxy may answer with the source while it converts.
         let mut repo = place.repo.clone();
@@ -217,11 +231,15 @@ impl Proxy {
             let wait = match asked {
                 Ok(answer) if answer.status == StatusCode::OK => {
                     let digest = answer.digest();
+                    let fallback = answer.fallback();
+                    if let Some(("original", reason)) = fallback {
+                        return Ok(Warmed::skipped(reason.to_owned()));
+                    }
                     if plain.is_none() || digest.as_ref() != plain {
                         return Ok(Warmed {
                             outcome: outcome(&answer, waited),
+                            reason: fallback.map(|(form, reason)| format!("as {form}: {reason}")),
                             digest,
-                            reason: None,
                         });
                     }
                     answer.wait()

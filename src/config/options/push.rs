@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::upstream::Registries;
 use super::{required, switch};
 use crate::config::{ConfigErrors, Text};
-use crate::convert::PushTarget;
+use crate::convert::{PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_host};
 use crate::oci::{RepoName, Tag};
+use crate::server::TurboFallback;
 
 /// How converted images are called, and where they are pushed to.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
@@ -19,6 +20,14 @@ pub struct PushOptions {
     /// The end of a tag that asks for the converted image
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub suffix: Option<Text>,
+    /// The end of a tag that asks for the image in TurboOCI form, of which nodes read file data in the
+    /// original layers; empty for never
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub turbo_suffix: Option<Text>,
+    /// What a TurboOCI tag is where that form cannot carry a layer: native (overlaybd's other
+    /// form), original (the unconverted image) or error
+    #[arg(long, value_name = "native|original|error")]
+    pub turbo_fallback: Option<Text>,
     /// Push converted images to the upstream, with the proxy's own credentials
     #[arg(long, value_name = "BOOL")]
     pub push: Option<Text>,
@@ -74,7 +83,7 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
 }
 
 /// The end of a tag.
-pub(super) fn tag_end(text: &str) -> Result<String, String> {
+fn tag_end(text: &str) -> Result<String, String> {
     match format!("x{text}").parse::<Tag>() {
         Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
         _ => Err(format!(
@@ -84,14 +93,36 @@ pub(super) fn tag_end(text: &str) -> Result<String, String> {
 }
 
 impl PushOptions {
-    /// The suffix of converted images' tags.
-    pub fn suffix(&self, errors: &mut ConfigErrors) -> Option<String> {
-        required(errors, "suffix", self.suffix.as_ref(), tag_end)
+    /// The ends of converted images' tags.
+    pub fn suffixes(&self, errors: &mut ConfigErrors) -> Option<Suffixes> {
+        let native = required(errors, "suffix", self.suffix.as_ref(), tag_end);
+        let turbo = required(errors, "turbo-suffix", self.turbo_suffix.as_ref(), tag_end);
+        if native.is_some() && native == turbo && native.as_deref() != Some("") {
+            errors.add(
+                "turbo-suffix",
+                "is that of --suffix: each form needs its own",
+            );
+        }
+        Some(Suffixes {
+            native: native?,
+            turbo: turbo.filter(|turbo| !turbo.is_empty()),
+        })
+    }
+
+    /// What is made of an image that TurboOCI cannot carry.
+    pub fn turbo_fallback(&self, errors: &mut ConfigErrors) -> Option<TurboFallback> {
+        let fallback = self.turbo_fallback.as_ref();
+        required(errors, "turbo-fallback", fallback, |text| match text {
+            "native" => Ok(TurboFallback::Native),
+            "original" => Ok(TurboFallback::Original),
+            "error" => Ok(TurboFallback::Error),
+            _ => Err(format!("{text:?} is not native, original or error")),
+        })
     }
 
     /// Where finished images are pushed to, if anywhere.
     pub fn target(&self, registries: &Registries, errors: &mut ConfigErrors) -> Option<PushTarget> {
-        let suffix = self.suffix(errors);
+        let suffixes = self.suffixes(errors);
         let push = super::optional(errors, "push", self.push.as_ref(), crate::config::boolean);
         let place = super::optional(errors, "push-repo", self.push_repo.as_ref(), place);
         if push == Some(false) && self.push_repo.is_some() {
@@ -126,7 +157,7 @@ impl PushOptions {
         Some(PushTarget {
             upstream,
             repo,
-            suffix: suffix?,
+            suffixes: suffixes?,
             overwrite_tags,
         })
     }

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::push::tag_end;
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{ConfigErrors, Text, duration};
+use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
 use crate::oci::{RepoName, Tag};
 use crate::server::{
@@ -36,14 +36,6 @@ pub struct ServerOptions {
     /// (the unconverted image, now)
     #[arg(long, value_name = "wait|wait-then-original|busy|original")]
     pub on_timeout: Option<Text>,
-    /// The end of a tag that asks for the image in TurboOCI form, of which nodes read file data in the
-    /// original layers; empty for never
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub turbo_suffix: Option<Text>,
-    /// What a TurboOCI tag is where that form cannot carry a layer: native (overlaybd's other
-    /// form), original (the unconverted image) or error
-    #[arg(long, value_name = "native|original|error")]
-    pub turbo_fallback: Option<Text>,
     /// Serve a tag that the upstream really has under its name with --suffix, before its plain tag
     /// is converted; without, only where there is no plain tag
     #[arg(long, value_name = "BOOL")]
@@ -138,7 +130,7 @@ impl ServerOptions {
     pub fn config(
         &self,
         upstreams: Vec<UpstreamEntry>,
-        suffix: Option<String>,
+        (suffixes, fallback): (Option<Suffixes>, Option<TurboFallback>),
         turbo: Option<TurboSettings>,
         limits: Option<Limits>,
         errors: &mut ConfigErrors,
@@ -165,7 +157,14 @@ impl ServerOptions {
                 )),
             },
         );
-        let turbo = self.turbo(suffix.as_deref(), turbo, errors);
+        let turbo = suffixes.as_ref().and_then(|suffixes| {
+            let (fallback, settings) = (fallback?, turbo?);
+            Some(suffixes.turbo.clone().map(|suffix| TurboConfig {
+                suffix,
+                fallback,
+                settings,
+            }))
+        });
         let access = self.access(errors);
         let anonymous = self.allow_anonymous_push.as_ref();
         let allow_anonymous_push = switch(errors, "allow-anonymous-push", anonymous);
@@ -183,7 +182,7 @@ impl ServerOptions {
             admin,
             tls,
             upstreams,
-            suffix: suffix?,
+            suffix: suffixes?.native,
             turbo: turbo?,
             prefer_upstream_tags,
             hold: hold?,
@@ -200,39 +199,6 @@ impl ServerOptions {
             errors.add("allow-anonymous-push", mistake);
         }
         Some(config)
-    }
-
-    /// How TurboOCI images are served; `Some(None)` if they are not.
-    #[allow(clippy::option_option)]
-    fn turbo(
-        &self,
-        suffix: Option<&str>,
-        settings: Option<TurboSettings>,
-        errors: &mut ConfigErrors,
-    ) -> Option<Option<TurboConfig>> {
-        let own = required(errors, "turbo-suffix", self.turbo_suffix.as_ref(), tag_end);
-        let fallback = self.turbo_fallback.as_ref();
-        let fallback = required(errors, "turbo-fallback", fallback, |text| match text {
-            "native" => Ok(TurboFallback::Native),
-            "original" => Ok(TurboFallback::Original),
-            "error" => Ok(TurboFallback::Error),
-            _ => Err(format!("{text:?} is not native, original or error")),
-        });
-        let own = own?;
-        if own.is_empty() {
-            return Some(None);
-        }
-        if suffix == Some(own.as_str()) {
-            errors.add(
-                "turbo-suffix",
-                "is that of --suffix: each form needs its own",
-            );
-        }
-        Some(Some(TurboConfig {
-            suffix: own,
-            fallback: fallback?,
-            settings: settings?,
-        }))
     }
 
     fn tls(&self, errors: &mut ConfigErrors) -> Option<TlsConfig> {

@@ -72,10 +72,6 @@ impl Context {
         let mut config = self.config.clone();
         config.settings.format = format;
         config.style.is_turbo = format != Format::Native;
-        // Nodes read these images' data in the source's layers; nothing need be elsewhere.
-        if config.style.is_turbo {
-            config.push = None;
-        }
         let layer_variant = variant::of_layers(&config.settings);
         Self {
             image_variant: variant::of_images(&layer_variant, &config),

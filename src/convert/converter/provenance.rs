@@ -8,14 +8,16 @@
 use std::sync::Arc;
 
 use super::super::error::ConvertError;
-use super::super::image::has_overlaybd_layers;
+use super::super::image::{has_overlaybd_layers, is_turbo_layer};
 use super::super::layer::LayerBlob;
 use super::super::remote::RemoteBlob;
+use super::super::scratch::Scratch;
 use super::super::tag::UserTag;
+use super::super::turbo;
 use super::super::types::Source;
 use super::context::Context;
 use super::destination::Destination;
-use super::threads::blocking;
+use super::threads::{blocking, on_thread};
 use crate::format::block::SharedDevice;
 use crate::oci::{Digest, ImageManifest, Manifest, Selector};
 use crate::registry::{self, RawManifest};
@@ -35,7 +37,7 @@ pub(super) async fn is_own_manifest(
     }
     let target = destination.as_own_source();
     let index = match Manifest::parse(&raw.media_type, &raw.bytes) {
-        Ok(Manifest::Image(image)) => return is_tagged(&target, &image).await,
+        Ok(Manifest::Image(image)) => return is_tagged(context, &target, &image).await,
         Ok(Manifest::Index(index)) if index.manifests.len() <= MAX_ENTRIES => index,
         _ => return Ok(false),
     };
@@ -46,7 +48,7 @@ pub(super) async fn is_own_manifest(
             continue;
         };
         if has_overlaybd_layers(&image) {
-            if !is_tagged(&target, &image).await? {
+            if !is_tagged(context, &target, &image).await? {
                 return Ok(false);
             }
             has_tagged = true;
@@ -94,7 +96,11 @@ async fn image_of(target: &Source, digest: &Digest) -> Result<Option<ImageManife
 }
 
 /// Whether every layer's blob has this program's user tag, of any version, over the one below.
-async fn is_tagged(target: &Source, image: &ImageManifest) -> Result<bool, ConvertError> {
+async fn is_tagged(
+    context: &Context,
+    target: &Source,
+    image: &ImageManifest,
+) -> Result<bool, ConvertError> {
     if !has_overlaybd_layers(image) {
         return Ok(false);
     }
@@ -106,10 +112,16 @@ async fn is_tagged(target: &Source, image: &ImageManifest) -> Result<bool, Conve
             .size_of(&target.repo, layer, &target.authorization)
             .await?;
         let device: SharedDevice = Arc::new(RemoteBlob::new(target.clone(), digest, size));
-        // Also one that overlaybd refuses: an earlier version made those.
-        let blob = match blocking(move || Ok(LayerBlob::open_readable(device))).await? {
+        let opened = if is_turbo_layer(layer) {
+            open_turbo(context, device).await?
+        } else {
+            // Also one that overlaybd refuses: an earlier version made those.
+            let opened = blocking(move || Ok(LayerBlob::open_readable(device))).await?;
+            opened.map_err(Into::into)
+        };
+        let blob = match opened {
             Ok(blob) => blob,
-            Err(error) => match upstream_error(&error) {
+            Err(error) => match upstream_error(&*error) {
                 Some(error) if !error.is_not_found() => return Err(error.clone().into()),
                 _ => return Ok(false),
             },
@@ -120,6 +132,20 @@ async fn is_tagged(target: &Source, image: &ImageManifest) -> Result<bool, Conve
         }
     }
     Ok(true)
+}
+
+/// The metadata of a `TurboOCI` layer, or why it cannot be read.
+async fn open_turbo(
+    context: &Context,
+    device: SharedDevice,
+) -> Result<Result<LayerBlob, Box<dyn std::error::Error + Send + Sync>>, ConvertError> {
+    let blobs = context.store.blobs().clone();
+    on_thread("open", move || {
+        let scratch = Arc::new(Scratch::new(blobs.unnamed()?));
+        let opened = turbo::open(&device, &mut blobs.unnamed()?, &scratch);
+        Ok(opened.map(|(blob, _)| blob).map_err(Into::into))
+    })
+    .await
 }
 
 /// The error of the registry among the causes of `error`.

@@ -39,7 +39,10 @@ pub(super) async fn push_tag(
     let Some(target) = &context.config.push else {
         return Ok(TagOutcome::Without);
     };
-    let name = format!("{tag}{}", target.suffix);
+    let Some(suffix) = target.suffixes.of(context.config.settings.format) else {
+        return Ok(TagOutcome::Without);
+    };
+    let name = format!("{tag}{suffix}");
     let Ok(converted) = name.parse::<Tag>() else {
         tracing::warn!(
             name,

@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
-use crate::format::block::BlockDevice;
+use crate::format::block::{BlockDevice, DeviceReader};
 use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
 use crate::oci::Digest;
 
@@ -93,22 +93,6 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// A device from front to back.
-struct Whole<'a> {
-    device: &'a dyn BlockDevice,
-    at: u64,
-}
-
-impl Read for Whole<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(self.device.size() - self.at).unwrap_or(usize::MAX);
-        let length = rest.min(buf.len());
-        self.device.read_at(self.at, &mut buf[..length])?;
-        self.at += length as u64;
-        Ok(length)
-    }
-}
-
 /// Writes the blob of a `TurboOCI` layer to `out`. The same parts make the same bytes.
 ///
 /// # Errors
@@ -150,10 +134,7 @@ fn append(
     header.set_mtime(0);
     header.set_size(content.size());
     header.set_cksum();
-    let content = Whole {
-        device: content,
-        at: 0,
-    };
+    let content = DeviceReader::new(content);
     tar.append(&header, content)
 }
 

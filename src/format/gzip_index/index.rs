@@ -8,7 +8,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::error::GzipIndexError;
 use super::layout::{Entry, Header, Storage, WINDOW, Window};
 use super::raw::{HEADER, RawEntry, RawHeader};
-use crate::format::block::{BlockDevice as _, SharedDevice};
+use crate::format::block::{BlockDevice as _, DeviceReader, SharedDevice};
 
 /// An index: its entries in memory, 40 bytes each, and its windows where they are.
 pub struct GzipIndex {
@@ -25,23 +25,6 @@ impl std::fmt::Debug for GzipIndex {
     }
 }
 
-/// A part of a device, from front to back.
-struct Part<'a> {
-    device: &'a SharedDevice,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let length = rest.min(buf.len());
-        self.device.read_at(self.at, &mut buf[..length])?;
-        self.at += length as u64;
-        Ok(length)
-    }
-}
-
 /// Reads `count` bytes at `offset` of the index as they were before they were stored.
 fn unpacked<'a>(
     device: &'a SharedDevice,
@@ -49,11 +32,7 @@ fn unpacked<'a>(
     offset: u64,
     length: u64,
 ) -> Box<dyn Read + 'a> {
-    let part = Part {
-        device,
-        at: offset,
-        end: offset.saturating_add(length),
-    };
+    let part = DeviceReader::of(device, offset..offset.saturating_add(length));
     match storage {
         Storage::Plain => Box::new(part),
         Storage::Zlib => Box::new(ZlibDecoder::new(part)),

@@ -60,7 +60,9 @@ impl Preparations {
             return;
         };
         self.lately.insert(key, ()).await;
-        let followed = self.tags.follow(place, &source, tag, &digest);
+        let followed = self
+            .tags
+            .follow(&self.converter, place, &source, tag, &digest);
         followed.await;
         let converter = self.converter.clone();
         let work = async move {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use tracing::Instrument;
 
+use crate::convert::layer::Format;
 use crate::convert::{ConvertError, Converter, Source, TagOutcome};
 use crate::oci::{Digest, RepoName, Tag};
 
@@ -15,14 +16,12 @@ const REPEAT_AFTER: Duration = Duration::from_hours(1);
 /// Which tags were pushed lately.
 #[derive(Clone)]
 pub(in crate::server) struct PushedTags {
-    converter: Converter,
-    lately: Cache<(usize, RepoName, Tag), Digest>,
+    lately: Cache<(Format, usize, RepoName, Tag), Digest>,
 }
 
 impl PushedTags {
-    pub fn new(converter: Converter) -> Self {
+    pub fn new() -> Self {
         Self {
-            converter,
             lately: Cache::builder()
                 .max_capacity(100_000)
                 .time_to_live(REPEAT_AFTER)
@@ -30,22 +29,30 @@ impl PushedTags {
         }
     }
 
-    /// Pushes the tag of what `digest` becomes, once that is there.
-    pub async fn follow(&self, place: usize, source: &Source, tag: &Tag, digest: &Digest) {
-        if !self.converter.is_pushing() {
+    /// Pushes the tag of what `converter` makes of `digest`, once that is there.
+    pub async fn follow(
+        &self,
+        converter: &Converter,
+        place: usize,
+        source: &Source,
+        tag: &Tag,
+        digest: &Digest,
+    ) {
+        if !converter.is_pushing() {
             return;
         }
-        let key = (place, source.repo.clone(), tag.clone());
+        let key = (converter.format(), place, source.repo.clone(), tag.clone());
         if self.lately.get(&key).await.as_ref() == Some(digest) {
             return;
         }
         self.lately.insert(key.clone(), digest.clone()).await;
-        let (tags, source) = (self.clone(), source.clone());
+        let (tags, converter, source) = (self.clone(), converter.clone(), source.clone());
         let (tag, digest) = (tag.clone(), digest.clone());
         let work = async move {
-            match push(&tags.converter, &source, &tag, &digest).await {
+            match push(&converter, &source, &tag, &digest).await {
                 Ok(TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without) => return,
                 Ok(TagOutcome::Moved) => {}
+                Err(error) if error.no_turbo().is_some() => return,
                 Err(error) => {
                     tracing::warn!(repo = %source.repo, %tag, %error, "the converted image has no tag in the registry yet");
                 }

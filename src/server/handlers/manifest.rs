@@ -82,9 +82,9 @@ pub(in crate::server) async fn by_tag(
     };
     let known = known.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
     state.metrics.lookup(CacheName::Image, known.is_some());
-    if converter.format() == Format::Native && fallback.is_none() {
-        let place = context.chosen.place;
-        let followed = state.tags.follow(place, &source, &plain, &head.digest);
+    if fallback.is_none() {
+        let (tags, place) = (&state.tags, context.chosen.place);
+        let followed = tags.follow(converter, place, &source, &plain, &head.digest);
         followed.await;
     }
     let (image, outcome) = match known {

@@ -4,11 +4,11 @@ mod support;
 
 use support::gate::Gate;
 use support::http::Answer;
-use support::image::{Flavour, Image, Packing, Sealed};
+use support::image::{Blob, Flavour, Image, Packing, Sealed};
 use support::proxy::{self, Proxy};
 use support::registry::Registry;
 use support::tar::Tar;
-use support::{noise, sha256};
+use support::{noise, run, sha256};
 
 fn repeated() -> Vec<u8> {
     let tar = Tar::new().dir("app").file("app/data", noise(1, 1_000_000));
@@ -63,6 +63,48 @@ fn a_layer_that_occurs_many_times_in_an_image_is_fetched_once() {
     );
     assert!(fetched() > 1);
     proxy.stop();
+}
+
+#[test]
+fn an_image_that_is_converted_to_both_formats_is_fetched_once() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let image = Image::gzip(&tars(3)).seal();
+    registry.push("app", "1", &image);
+    let fetched = || {
+        let layers = image.blobs[1..3].iter().map(Blob::digest);
+        let count = |layer| registry.count("GET", &format!("/v2/app/blobs/{layer}"));
+        layers.map(count).collect::<Vec<_>>()
+    };
+    let repository = format!("{}/app", registry.address());
+    let convert = |results: &[&str]| {
+        let what = ["convert", "--plain-http", "-r", &repository, "-i", "1"];
+        let output = run(proxy::program().args([&what[..], results].concat()));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let both = convert(&["--overlaybd", "1_obd", "--turboOCI", "1_turbo"]);
+    // The first and the third layer are one.
+    assert_eq!(fetched(), [2, 1]);
+    let native = convert(&["--overlaybd", "other_obd"]);
+    let turbo = convert(&["--turboOCI", "other_turbo"]);
+    assert_eq!(both, turbo + &native);
+
+    let before = fetched();
+    let data = tempfile::tempdir().unwrap();
+    let warmed = run(proxy::program()
+        .args(["warm", "--native", "--turbo", "--upstream", &registry.url()])
+        .args(["--data-dir", &data.path().display().to_string(), "app:1"]));
+    let said = String::from_utf8_lossy(&warmed.stdout);
+    assert!(said.contains("2 converted"), "{said}");
+    let again: Vec<_> = fetched()
+        .iter()
+        .zip(before)
+        .map(|(now, then)| now - then)
+        .collect();
+    assert_eq!(again, [2, 1]);
+    let kept = std::fs::read_dir(data.path().join("tmp")).unwrap().count();
+    assert_eq!(kept, 0);
 }
 
 struct Damaged {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::context::{Context, PasswordFlag};
-use super::exit::ExitStatus;
+use super::exit::{self, ExitStatus};
 use super::image;
 use super::output::{self, size};
 use super::platforms::{self, LacksPlatform};
@@ -21,7 +21,7 @@ use crate::config::{ConfigErrors, Origin, Text};
 use crate::convert::layer::Format;
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
 use crate::oci::reference::index_host;
-use crate::oci::{ImageReference, ManifestKind, Platform, Selector};
+use crate::oci::{Digest, ImageReference, ManifestKind, Platform, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{Authorization, RegistryConfig, Upstream};
 use crate::store::{Store, StoreConfig};
@@ -110,7 +110,7 @@ pub struct ConvertArgs {
 struct Plan {
     source: ImageReference,
     upstream: Upstream,
-    destination: Option<Destination>,
+    results: Vec<Wanted>,
     converter: ConverterConfig,
     /// The platforms that must be there: those that somebody named.
     asked_for: Vec<Platform>,
@@ -119,16 +119,18 @@ struct Plan {
     temporary: Option<tempfile::TempDir>,
 }
 
+/// A result that is wanted.
+struct Wanted {
+    format: Format,
+    destination: Option<Destination>,
+}
+
 pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::choose(args.progress);
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     let work = async {
-        let mut status = ExitStatus::Ok;
-        for is_turbo in args.standalone.forms(args.turbo) {
-            let plan = plan(&args, is_turbo, &context, &terminal)?;
-            status = convert(&args, plan, &terminal).await?;
-        }
-        Ok(status)
+        let plan = plan(&args, &context, &terminal)?;
+        convert_all(&args, plan, &terminal).await
     };
     tokio::select! {
         done = work => done,
@@ -141,13 +143,14 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
     }
 }
 
-fn plan(
-    args: &ConvertArgs,
-    is_turbo: bool,
-    context: &Context,
-    terminal: &Terminal,
-) -> anyhow::Result<Plan> {
-    let (source, destination) = images(args, is_turbo)?;
+fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::Result<Plan> {
+    let mut named = Vec::new();
+    for is_turbo in args.standalone.forms(args.turbo) {
+        let (source, destination) = images(args, is_turbo)?;
+        named.push((is_turbo, source, destination));
+    }
+    // All results are tags of one repository.
+    let (_, source, destination) = named.first().cloned().context("nothing is asked for")?;
     let (mut sources, mut found) = context.personal();
     let errors = &mut found;
     let mut registry = sources.effective(&args.registry, errors);
@@ -195,7 +198,7 @@ fn plan(
     let is_elsewhere = destination
         .as_ref()
         .is_some_and(|destination| !is_same_repository(&source, destination));
-    let turbo = conversion.turbo(errors).filter(|_| is_turbo);
+    let turbo = conversion.turbo(errors);
     let converter = conversion.config(None, is_elsewhere, errors);
     let hosts = hosts_of_user(&source, destination.as_ref());
     let registries = Registries::new(registry, hosts).with_upstreams(&upstreams, errors);
@@ -205,7 +208,8 @@ fn plan(
     let destination_config = destination
         .as_ref()
         .and_then(|image| config_for(&registries, image, dst_user, errors));
-    let (store, converter, config) = found.none_or(combine(store, converter, config))?;
+    let all = (|| Some((store?, converter?, config?, turbo?)))();
+    let (store, converter, config, turbo) = found.none_or(all)?;
     let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
     let destination = match destination.zip(destination_config) {
         Some((image, config)) => Some(Destination {
@@ -219,27 +223,33 @@ fn plan(
         (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
         _ => Vec::new(),
     };
-    let mut converter = ConverterConfig {
+    let converter = ConverterConfig {
         push: destination.as_ref().and_then(Destination::target),
         ..converter
     };
-    if let Some(turbo) = turbo {
-        converter.settings.format = Format::Turbo(turbo);
-        converter.style.is_turbo = true;
-    }
+    let results = named.into_iter().map(|(is_turbo, _, image)| Wanted {
+        format: if is_turbo {
+            Format::Turbo(turbo)
+        } else {
+            Format::Native
+        },
+        destination: destination
+            .clone()
+            .zip(image)
+            .map(|(destination, image)| Destination {
+                selector: image.selector(),
+                ..destination
+            }),
+    });
     Ok(Plan {
         source,
         upstream,
-        destination,
+        results: results.collect(),
         converter,
         asked_for,
         store,
         temporary,
     })
-}
-
-fn combine<A, B, C>(a: Option<A>, b: Option<B>, c: Option<C>) -> Option<(A, B, C)> {
-    Some((a?, b?, c?))
 }
 
 fn images(
@@ -337,13 +347,14 @@ fn temporary_directory(parent: Option<&Path>) -> anyhow::Result<tempfile::TempDi
     made.context("no directory for temporary data can be made: --dir or --data-dir names another")
 }
 
-async fn convert(
+/// Converts the source to all formats that are wanted. One that fails leaves the others.
+async fn convert_all(
     args: &ConvertArgs,
     plan: Plan,
     terminal: &Terminal,
 ) -> anyhow::Result<ExitStatus> {
     let store = Store::open(plan.store).await?;
-    let converter = Converter::new(store.clone(), plan.converter)?;
+    let converter = Converter::new(store, plan.converter)?;
     let source = Source {
         upstream: plan.upstream,
         repo: plan.source.repo().clone(),
@@ -370,24 +381,73 @@ async fn convert(
             "image {name} is not there for {lacking}, which --platform asks for; it is for {there}"
         )));
     }
-    if let Some(destination) = &plan.destination {
+    if let Some(destination) = plan.results.iter().find_map(|one| one.destination.as_ref()) {
         let tried = destination.try_out().await;
         tried.context("the place where the converted image belongs")?;
     }
+    let converter = match plan.results.len() {
+        1 => converter,
+        _ => converter.sharing_tars(),
+    };
+    let image = SourceImage {
+        source,
+        digest,
+        name,
+        there,
+    };
+    let mut failed = None;
+    for wanted in &plan.results {
+        let converter = converter.in_format(wanted.format);
+        let destination = wanted.destination.as_ref();
+        let converted = convert(args, &image, &converter, destination, terminal).await;
+        if let Err(error) = converted
+            && let Some(earlier) = failed.replace(error)
+        {
+            output::note(exit::describe(&earlier));
+        }
+    }
+    drop(plan.temporary);
+    failed.map_or(Ok(ExitStatus::Ok), Err)
+}
+
+/// The image that is converted.
+struct SourceImage {
+    source: Source,
+    digest: Digest,
+    name: String,
+    /// The platforms that it is there for.
+    there: Vec<Platform>,
+}
+
+/// Converts the image to one format, and puts the result where it belongs.
+async fn convert(
+    args: &ConvertArgs,
+    image: &SourceImage,
+    converter: &Converter,
+    destination: Option<&Destination>,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let SourceImage {
+        source,
+        digest,
+        name,
+        there,
+    } = image;
+    let store = converter.store();
     let progress = ImageProgress::new(terminal, name.clone(), Detail::Layers);
     let converted = converter
-        .convert(&source, &digest, Some(progress.observer()))
+        .convert(source, digest, Some(progress.observer()))
         .await;
     progress.clear();
     let converted = converted.with_context(|| format!("image {name}"))?;
     if args.dump_manifest {
         let directory = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
-        dump(&store, &converted, &directory)
+        dump(store, &converted, &directory)
             .with_context(|| format!("manifests in {}", directory.display()))?;
     }
     let mut pushed = None;
-    if let Some(destination) = &plan.destination {
-        let summary = destination.take(&store, &converted, &source).await;
+    if let Some(destination) = destination {
+        let summary = destination.take(store, &converted, source).await;
         pushed = Some(summary.context("putting the converted image where it belongs")?);
     }
     let tally = progress.tally();
@@ -401,6 +461,10 @@ async fn convert(
     terminal.event(&json!({
         "event": "done",
         "image": name,
+        "format": match converter.format() {
+            Format::Native => "native",
+            Format::Turbo(_) => "turbo",
+        },
         "source": digest.as_str(),
         "digest": converted.root.digest.as_str(),
         "media_type": converted.root.media_type,
@@ -415,7 +479,7 @@ async fn convert(
     }));
     if !terminal.is_json() {
         output::line(&converted.root.digest)?;
-        if converted.root.digest == digest {
+        if converted.root.digest == *digest {
             terminal.tell("it is in overlaybd format already");
         } else {
             terminal.tell(format_args!(
@@ -425,12 +489,11 @@ async fn convert(
                 size(tally.blob_bytes),
             ));
         }
-        if let Some(summary) = platforms::summary(&converted, &there) {
+        if let Some(summary) = platforms::summary(&converted, there) {
             terminal.tell(summary);
         }
     }
-    drop(plan.temporary);
-    Ok(ExitStatus::Ok)
+    Ok(())
 }
 
 /// Writes the documents of a converted image into a directory.

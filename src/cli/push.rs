@@ -7,6 +7,7 @@ use crate::registry::{self, Authorization, Upstream};
 use crate::store::Store;
 
 /// Where a converted image goes.
+#[derive(Clone)]
 pub struct Destination {
     /// The registry or layout.
     pub upstream: Upstream,

@@ -77,10 +77,11 @@ impl StandaloneOptions {
         )))
     }
 
-    /// Whether each result that is asked for is a TurboOCI image; `turbo`: the only one is.
+    /// Whether each result that is asked for is a TurboOCI image; `turbo`: the only one is. The
+    /// native one is last: it is made of the tars that the other one inflated.
     pub fn forms(&self, turbo: bool) -> Vec<bool> {
         match (&self.turbo_oci, &self.output_tag) {
-            (Some(_), Some(_)) => vec![false, true],
+            (Some(_), Some(_)) => vec![true, false],
             (Some(_), None) => vec![true],
             (None, _) => vec![turbo],
         }

@@ -12,6 +12,7 @@ use super::report::{Outcome, Warmed};
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::ConfigErrors;
 use crate::config::options::{Registries, Target};
+use crate::convert::layer::{Format, TurboSettings};
 use crate::convert::{Converter, Source, TagOutcome};
 use crate::oci::reference::is_docker_hub;
 use crate::oci::{RepoName, Selector, Tag};
@@ -25,8 +26,8 @@ const ATTEMPTS: u32 = 3;
 pub struct Direct {
     /// For native images.
     pub converter: Converter,
-    /// For TurboOCI images.
-    pub turbo: Converter,
+    /// How TurboOCI images are made.
+    pub turbo: TurboSettings,
     /// What is made of an image that TurboOCI cannot carry.
     pub fallback: TurboFallback,
     pub registries: Registries,
@@ -36,7 +37,25 @@ pub struct Direct {
     pub opened: Mutex<HashMap<Option<Host>, Upstream>>,
 }
 
+/// The converters for one image.
+pub struct Converters {
+    native: Converter,
+    turbo: Converter,
+}
+
 impl Direct {
+    /// The converters for one image in these forms.
+    pub fn converters(&self, forms: &[Form]) -> Converters {
+        let native = match forms {
+            [_] => self.converter.clone(),
+            _ => self.converter.sharing_tars(),
+        };
+        Converters {
+            turbo: native.in_format(Format::Turbo(self.turbo)),
+            native,
+        }
+    }
+
     fn source(&self, place: &Place) -> anyhow::Result<Source> {
         let mut opened = self.opened.lock();
         let upstream = if let Some(upstream) = opened.get(&place.host) {
@@ -77,22 +96,23 @@ impl Direct {
 
     pub async fn warm(
         &self,
+        converters: &Converters,
         name: String,
         place: &Place,
         form: Form,
-        selector: Selector,
+        selector: &Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let source = self.source(place)?;
         let mut converter = match form {
-            Form::Native => &self.converter,
-            Form::Turbo => &self.turbo,
+            Form::Native => &converters.native,
+            Form::Turbo => &converters.turbo,
         };
         let mut reason = None;
         let progress = ImageProgress::new(terminal, name, Detail::Image);
         let mut attempts = ATTEMPTS;
         let image = loop {
-            let digest = match &selector {
+            let digest = match selector {
                 Selector::Digest(digest) => digest.clone(),
                 tag @ Selector::Tag(_) => {
                     let head =
@@ -110,7 +130,7 @@ impl Direct {
                 Err(error) if error.is_no_image() => return Ok(Warmed::skipped(error.to_string())),
                 Err(error) if error.no_turbo().is_some() => match self.fallback {
                     TurboFallback::Native => {
-                        converter = &self.converter;
+                        converter = &converters.native;
                         reason = error.no_turbo().map(|why| format!("as native: {why}"));
                         continue;
                     }
@@ -119,7 +139,7 @@ impl Direct {
                 },
                 made => made?,
             };
-            let Selector::Tag(tag) = &selector else {
+            let Selector::Tag(tag) = selector else {
                 break image;
             };
             // A tag of this form names nothing in another one.

@@ -21,13 +21,12 @@ use crate::config::options::{
     ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{ConfigErrors, Sources, duration, number};
-use crate::convert::layer::Format;
 use crate::convert::{Converter, PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::Store;
-use direct::Direct;
+use direct::{Converters, Direct};
 use names::{Gathered, Name, Place};
 use proxy::Proxy;
 use report::{Report, Warmed, conclude, tell};
@@ -127,7 +126,8 @@ impl WarmArgs {
         match (self.native, self.turbo) {
             (_, false) => &[Form::Native],
             (false, true) => &[Form::Turbo],
-            (true, true) => &[Form::Native, Form::Turbo],
+            // In this order the native form is made of the tars that the other one inflated.
+            (true, true) => &[Form::Turbo, Form::Native],
         }
     }
 }
@@ -146,17 +146,36 @@ impl Way {
         }
     }
 
+    /// What warms one image, in these forms.
+    fn for_image(&self, forms: &[Form]) -> ImageWay<'_> {
+        match self {
+            Self::Direct(direct) => ImageWay::Direct(direct, direct.converters(forms)),
+            Self::Proxy(proxy) => ImageWay::Proxy(proxy),
+        }
+    }
+}
+
+/// Who does the work for one image.
+enum ImageWay<'a> {
+    Direct(&'a Direct, Converters),
+    Proxy(&'a Proxy),
+}
+
+impl ImageWay<'_> {
     async fn warm(
         &self,
         name: &Name,
         form: Form,
-        selector: Selector,
+        selector: &Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
         let (text, place) = (form.title(name), &name.place);
         match self {
-            Self::Direct(direct) => direct.warm(text, place, form, selector, terminal).await,
-            Self::Proxy(proxy) => proxy.warm(&text, place, form, &selector, terminal).await,
+            Self::Direct(direct, converters) => {
+                let warmed = direct.warm(converters, text, place, form, selector, terminal);
+                warmed.await
+            }
+            Self::Proxy(proxy) => proxy.warm(&text, place, form, selector, terminal).await,
         }
     }
 }
@@ -258,8 +277,8 @@ async fn way(
     let store = Store::open(store).await?;
     let converter = Converter::new(store, converter)?;
     let direct = Direct {
-        turbo: converter.in_format(Format::Turbo(turbo)),
         converter,
+        turbo,
         fallback,
         registries,
         default,

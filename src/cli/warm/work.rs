@@ -28,13 +28,14 @@ impl Work<'_> {
         let one = |name: Name| {
             let total = &total;
             async move {
+                let selector = match &name.which {
+                    Which::Digest(digest) => Selector::Digest(digest.clone()),
+                    Which::Tag(tag) => Selector::Tag(tag.clone()),
+                    Which::Matching(_) => return,
+                };
+                let way = self.way.for_image(self.forms);
                 for form in self.forms.iter().copied() {
-                    let selector = match &name.which {
-                        Which::Digest(digest) => Selector::Digest(digest.clone()),
-                        Which::Tag(tag) => Selector::Tag(tag.clone()),
-                        Which::Matching(_) => return,
-                    };
-                    let outcome = self.way.warm(&name, form, selector, self.terminal).await;
+                    let outcome = way.warm(&name, form, &selector, self.terminal).await;
                     self.add(&name.to_string(), Some(form), outcome);
                     total.inc(1);
                 }

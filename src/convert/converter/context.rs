@@ -10,6 +10,7 @@ use super::super::lock::KeyedLock;
 use super::super::memory::MemoryBudget;
 use super::super::plan::Step;
 use super::super::types::{ConverterConfig, Source};
+use super::chain::SharedTars;
 use super::destination::Destination;
 use super::permits::LayerPermits;
 use super::status::Counters;
@@ -35,6 +36,8 @@ pub(super) struct Context {
     /// Permits to seal a layer: to hash, sync and push its blob.
     pub(super) seal_permits: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
+    /// The tars of the image, if it is converted to both formats.
+    pub(super) tars: Option<Arc<SharedTars>>,
 }
 
 impl Context {
@@ -53,6 +56,7 @@ impl Context {
             layer_permits: Arc::new(LayerPermits::new(config.conversions)),
             seal_permits: Arc::new(Semaphore::new(max_sealers(&config))),
             counters: Arc::default(),
+            tars: None,
             store,
             config,
         })
@@ -83,7 +87,16 @@ impl Context {
             layer_permits: Arc::clone(&self.layer_permits),
             seal_permits: Arc::clone(&self.seal_permits),
             counters: Arc::clone(&self.counters),
+            tars: self.tars.clone(),
             config,
+        }
+    }
+
+    /// The same with files for the tars of one image.
+    pub(super) fn sharing_tars(&self) -> Self {
+        Self {
+            tars: Some(Arc::default()),
+            ..self.in_format(self.config.settings.format)
         }
     }
 

@@ -115,6 +115,17 @@ impl Converter {
         }
     }
 
+    /// The same converter, for one image that is converted to both formats: to TurboOCI first, then
+    /// the native conversion need not fetch and inflate the layers again. It takes disk for their
+    /// tars, up to 2 GiB, until this and the converters made of it are dropped.
+    #[must_use]
+    pub fn sharing_tars(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(self.context.sharing_tars()),
+        }
+    }
+
     /// What layers are converted to.
     pub fn format(&self) -> Format {
         self.context.config.settings.format

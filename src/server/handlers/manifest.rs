@@ -106,6 +106,11 @@ pub(in crate::server) async fn by_tag(
                         None => return original(context, &target, &reason).await,
                     }
                     fallback = Some(reason);
+                    // It may have been made before; if that is not known, it is found out below.
+                    let native = Box::pin(converter.lookup(&source, &head.digest));
+                    if let Ok(Some(image)) = context.aside(native).await? {
+                        break (image, "found");
+                    }
                 }
                 Err(Waited::Failed(failure)) => return Err(failure),
                 Err(Waited::TooLong) => return too_long(context, repo, Some(&head.digest)).await,

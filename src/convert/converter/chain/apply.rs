@@ -113,6 +113,7 @@ impl Chain<'_> {
             inflating,
             failure,
             memory: layer_memory,
+            tar,
         } = fetched;
         let taken = self.builder.take();
         let lower: Vec<_> = self
@@ -162,12 +163,12 @@ impl Chain<'_> {
                 return Err(timed_out);
             }
         };
-        match &applied {
-            Ok(_) => self.repeats.applied(step, position),
-            Err(_) => self.repeats.failed(step),
-        }
         match applied {
             Ok((builder, temp, sealing)) => {
+                self.repeats.applied(step, position, tar.as_ref());
+                if let (Some(shared), Some(tar)) = (&self.job.context.tars, &tar) {
+                    shared.applied(step, tar);
+                }
                 self.builder = Some(builder);
                 Ok((temp, sealing))
             }

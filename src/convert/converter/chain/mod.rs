@@ -6,8 +6,11 @@ mod lock;
 mod prepare;
 mod repeats;
 mod seal;
+mod shared_tars;
 mod state;
+mod tars;
 
+pub(super) use shared_tars::SharedTars;
 pub(super) use state::ChainJob;
 
 use std::sync::Arc;

@@ -46,7 +46,10 @@ impl Chain<'_> {
         memory: Option<MemoryPermit>,
     ) -> Result<Fetched, ConvertError> {
         let context = Arc::clone(self.job.context);
-        if let Some(tar) = self.repeats.tar(step) {
+        let format = context.config.settings.format;
+        let shared = context.tars.as_ref();
+        let kept = self.repeats.tar(step);
+        if let Some(tar) = kept.or_else(|| shared?.tar(format, step)) {
             let replayed = replay(Replay {
                 tar,
                 size: step.layer.size,
@@ -61,6 +64,7 @@ impl Chain<'_> {
                 inflating: replayed.map_err(|cause| layer_error(step, cause))?,
                 failure: Failure::none(),
                 memory,
+                tar: None,
             });
         }
         let (chunks, failure) = fetch(self.job.source, &step.layer.digest, step.layer.size);
@@ -70,12 +74,15 @@ impl Chain<'_> {
             permitted = permitted.max(self.window);
         }
         let windows = Windows::within(permitted, context.memory.clone());
+        let blobs = context.store.blobs();
+        let copy = self.repeats.copy(step, position, blobs);
+        let (copy, tar) = copy.or_else(|| shared?.copy(format, blobs)).unzip();
         let input = LayerInput {
-            copy: self.repeats.copy(step, position, context.store.blobs()),
-            random_access: match context.config.settings.format {
+            copy,
+            random_access: match format {
                 Format::Native => None,
                 Format::Turbo(turbo) => Some(RandomAccess {
-                    index: context.store.blobs().unnamed()?,
+                    index: blobs.unnamed()?,
                     max_gap: turbo.max_gap,
                 }),
             },
@@ -94,6 +101,7 @@ impl Chain<'_> {
             inflating,
             failure,
             memory,
+            tar,
         })
     }
 

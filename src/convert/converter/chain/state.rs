@@ -12,6 +12,7 @@ use super::super::destination::Destination;
 use super::super::fetch::Failure;
 use super::super::threads::{blocking, on_thread};
 use super::repeats::Repeats;
+use super::tars::PendingTar;
 use crate::convert::error::ConvertError;
 use crate::convert::layer::{ChainBuilder, Format};
 use crate::convert::memory::MemoryPermit;
@@ -68,6 +69,8 @@ pub(super) struct Fetched {
     pub(super) failure: Failure,
     /// The memory that it takes, unless the chain's memory covers it.
     pub(super) memory: Option<MemoryPermit>,
+    /// Its tar, if that is kept.
+    pub(super) tar: Option<PendingTar>,
 }
 
 impl<'a> Chain<'a> {
@@ -82,7 +85,7 @@ impl<'a> Chain<'a> {
             // The index of a gzip layer is made while it is inflated.
             repeats: match job.context.config.settings.format {
                 Format::Native => Repeats::of(job.steps),
-                Format::Turbo(_) => Repeats::of(&[]),
+                Format::Turbo(_) => Repeats::default(),
             },
             scratch: None,
             job,
@@ -141,7 +144,7 @@ impl<'a> Chain<'a> {
 
     /// Drops the tars of repeated layers, which are files.
     pub(super) async fn release_repeats(&mut self) -> Result<(), ConvertError> {
-        let repeats = std::mem::replace(&mut self.repeats, Repeats::of(&[]));
+        let repeats = std::mem::take(&mut self.repeats);
         blocking(move || {
             drop(repeats);
             Ok(())

@@ -7,7 +7,7 @@ use overlaybd_proxy::oci::Digest;
 use serde_json::{Value, json};
 
 use super::command::{Layout, convert, differences, problems};
-use super::support::tar::{FIFO, SYMLINK, Tar};
+use super::support::tar::{Entry, FIFO, FILE, SYMLINK, Tar};
 use super::support::{self, noise};
 use super::turbo_image::*;
 
@@ -312,6 +312,13 @@ fn a_turbo_layer_whose_tar_holds_something_else_is_detected() {
         },
         "has no .turbo.ociv1",
     );
+    pair.change_blob(0, |_| {
+        let mut tar = Tar::new();
+        tar.raw(&Entry::new(FILE, "ext4.fs.meta").size((4 << 30) + 1));
+        let tar = tar.finish();
+        (gzip(&tar, 6), tar)
+    });
+    assert_wrong(&pair, "large", "its files have more than 4294967296 bytes");
     change(
         &|files| (0..64).for_each(|number| files.add(&number.to_string(), b"")),
         "more than 64 entries",
@@ -541,9 +548,21 @@ fn a_mapping_that_points_elsewhere_is_detected() {
 
 /// One that holds a file of these bytes, which are mapped.
 fn with_block(bytes: &[u8]) -> Pair {
+    let (attribute, holes) = (vec![b'x'; 2000], noise(7, 6 * 4096));
+    let map: Vec<String> = (0..6)
+        .map(|number| format!("{},4096", number * 8192))
+        .collect();
+    let sparse = Entry::new(FILE, "holes")
+        .pax("GNU.sparse.size", (6 * 8192).to_string())
+        .pax("GNU.sparse.numblocks", "6")
+        .pax("GNU.sparse.map", map.join(","))
+        .data(&holes);
     let tar = Tar::new()
+        .entry(Entry::new(FILE, "attributes").xattr("user.long", attribute))
+        .entry(sparse)
         .dir("directory/")
         .file("directory/name-of-a-file", "content")
+        .soft("link", &"long/".repeat(40))
         .file("block", bytes)
         .finish();
     Pair::new(&[(tar, None)], &["--turbo-inline", "0"])
@@ -572,35 +591,68 @@ fn metadata_that_is_in_the_original_layer_is_detected() {
     assert_eq!(own(&pair.files(0).warp()), own(&warp));
     assert_same(pair.check("turbo"));
     let mut found_at = Vec::new();
-    for (number, (own, place)) in places.into_iter().enumerate() {
+    // One block after the other, which takes its mapping apart.
+    let blocks = places.iter().flat_map(|&(own, place)| {
+        let starts = (0..own.length).step_by(8);
+        starts.map(move |start| (own, start, 8.min(own.length - start), place + start))
+    });
+    for (own, start, length, place) in blocks {
         pair.change_files(0, |files| {
             let mut warp = files.warp();
             let data = warp
                 .mappings
                 .iter()
                 .find(|it| it.tag == 1 && it.length > 100);
-            let start = data.unwrap().place;
-            let mapping = warp.mappings.iter_mut().find(|it| **it == own).unwrap();
-            (mapping.tag, mapping.place) = (1, start + place);
-            // One has to stay in the file itself.
+            let data = data.unwrap().place;
+            let number = warp.mappings.iter().position(|it| *it == own).unwrap();
+            let part = |from: u64, length| Mapping {
+                offset: own.offset + from,
+                length,
+                place: own.place + from,
+                ..own
+            };
+            let moved = Mapping {
+                place: data + place,
+                tag: 1,
+                ..part(start, length)
+            };
+            let behind = part(start + length, own.length - start - length);
+            let parts = [part(0, start), moved, behind];
+            let parts = parts.into_iter().filter(|part| part.length > 0);
+            warp.mappings.splice(number..=number, parts);
             files.set_warp(&warp);
         });
         let (report, code) = pair.check("changed");
         // It reads the same: only that nodes need the data for it is wrong.
-        assert_eq!(differences(&report), [""; 0], "{number}");
+        assert_eq!(differences(&report), [""; 0], "{own:?} {start}");
         let found = problems(&report);
         if found.is_empty() {
             continue;
         }
         assert_eq!(code, 7);
-        assert!(
-            found.starts_with("the filesystem without its data: /"),
-            "{found}"
-        );
-        assert!(found.contains("nodes have to mount the image"), "{found}");
-        found_at.push(found);
+        let expected = "nodes have to mount the image and list its files without reading any data";
+        assert!(found.contains(expected), "{found}");
+        let path = found
+            .strip_prefix("the filesystem without its data: ")
+            .unwrap();
+        let path = path.split(':').next().unwrap().to_owned();
+        found_at.push(((own.offset + start) / 8, path));
     }
-    assert!(!found_at.is_empty());
+    // Superblock, group descriptors and inodes; the blocks of both directories, of a long link, of
+    // attributes and of extents. Bitmaps of free space nobody reads.
+    let mut paths: Vec<&str> = found_at.iter().map(|(_, path)| path.as_str()).collect();
+    paths.sort_unstable();
+    let expected = [
+        "/",
+        "/",
+        "/",
+        "/",
+        "/attributes",
+        "/directory",
+        "/holes",
+        "/link",
+    ];
+    assert_eq!(paths, expected, "{found_at:?}");
 }
 
 #[test]

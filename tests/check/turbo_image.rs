@@ -41,13 +41,14 @@ pub fn put_image(layout: &Layout, tag: &str, layers: &[(&str, Vec<u8>, Vec<u8>)]
         "architecture": "amd64", "os": "linux", "config": {"Env": ["A=b"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids}
     });
-    let layers = layers
+    let layers: Vec<Value> = layers
         .iter()
-        .map(|(media_type, bytes, _)| layout.put(media_type, bytes));
-    put_manifest(layout, tag, config, layers.collect());
+        .map(|(media_type, bytes, _)| layout.put(media_type, bytes))
+        .collect();
+    put_manifest(layout, tag, &config, &layers);
 }
 
-fn put_manifest(layout: &Layout, tag: &str, config: Value, layers: Vec<Value>) {
+fn put_manifest(layout: &Layout, tag: &str, config: &Value, layers: &[Value]) {
     let config = layout.put(CONFIG, config.to_string().as_bytes());
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers
@@ -107,7 +108,7 @@ impl Pair {
         let mut config = self.config("turbo");
         let mut layers = self.manifest("turbo")["layers"].as_array().unwrap().clone();
         change(&mut layers, &mut config);
-        put_manifest(&self.layout, "changed", config, layers);
+        put_manifest(&self.layout, "changed", &config, &layers);
     }
 
     /// Changes the blob of a layer and the tar in it.

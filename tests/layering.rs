@@ -411,15 +411,17 @@ fn modules_import_each_other_without_circles() {
 }
 
 /// All that `crate::check`, which verifies the converter, uses of the rest of the program: no
-/// code of the conversion, and of the formats only the reader of blobs.
+/// code of the conversion, and of the formats only the readers of blobs and of gzip indexes.
 const USED_BY_CHECK: [&str; 2] = ["oci", "registry"];
-const FORMAT_USED_BY_CHECK: [&str; 6] = [
+const FORMAT_USED_BY_CHECK: [&str; 8] = [
     "format::blob::BlobError",
     "format::blob::LayerBlob",
     "format::blob::Stack",
     "format::blob::StackError",
     "format::block::BlockDevice",
     "format::block::FileDevice",
+    "format::gzip_index::Entry",
+    "format::gzip_index::GzipIndex",
 ];
 
 #[test]

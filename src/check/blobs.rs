@@ -4,27 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::annotations::check_blob;
 use super::fetch::Blobs;
 use super::report::{Damaged, finding};
 use super::tree::Tree;
 use crate::format::blob::{LayerBlob, Stack};
 use crate::format::block::FileDevice;
 use crate::oci::{Descriptor, Digest, ImageManifest};
-
-const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
-const BLOB_SIZE: &str = "containerd.io/snapshot/overlaybd/blob-size";
-
-const TURBO_TARGET: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
-
-/// Whether a layer's annotations say that it is a TurboOCI layer.
-pub(super) fn is_turbo_layer(layer: &Descriptor) -> bool {
-    layer.annotations.contains_key(TURBO_TARGET)
-}
-
-/// Whether a layer's annotations say that it is an overlaybd blob.
-pub(super) fn is_overlaybd_layer(layer: &Descriptor) -> bool {
-    layer.annotations.contains_key(BLOB_DIGEST)
-}
 
 /// The converted root filesystem. `None` if a layer is damaged; all layers are read nevertheless,
 /// and `problems` names those that are.
@@ -40,8 +26,8 @@ pub(super) fn converted_tree(
     let mut layers: Vec<Arc<LayerBlob>> = Vec::new();
     let mut below: Option<&Digest> = None;
     for layer in &manifest.layers {
-        annotations(layer, problems);
-        match converted_layer(blobs, layer) {
+        check_blob(layer, problems);
+        match native_layer(blobs, layer) {
             Ok(blob) => {
                 refusals(&blob, layer, problems);
                 parents(&blob, layer, below, layers.last(), problems);
@@ -60,7 +46,8 @@ pub(super) fn converted_tree(
     ))
 }
 
-fn converted_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlob> {
+/// A native layer, of which every block was verified.
+pub(super) fn native_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlob> {
     let name = || format!("layer {}", layer.digest);
     let file = blobs.to_file(layer).with_context(name)?;
     let device = FileDevice::new(file).with_context(name)?;
@@ -72,21 +59,8 @@ fn converted_layer(blobs: &Blobs, layer: &Descriptor) -> anyhow::Result<LayerBlo
     Ok(blob)
 }
 
-fn annotations(layer: &Descriptor, problems: &mut Vec<String>) {
-    let says = |key| layer.annotations.get(key).map(String::as_str);
-    let digest = &layer.digest;
-    if says(BLOB_DIGEST) != Some(digest.as_str()) {
-        problems.push(format!(
-            "layer {digest}: its annotation names another digest"
-        ));
-    }
-    if says(BLOB_SIZE).map(str::to_owned) != layer.size.map(|size| size.to_string()) {
-        problems.push(format!("layer {digest}: its annotation names another size"));
-    }
-}
-
 /// What overlaybd refuses, although it can be read here.
-fn refusals(blob: &LayerBlob, layer: &Descriptor, problems: &mut Vec<String>) {
+pub(super) fn refusals(blob: &LayerBlob, layer: &Descriptor, problems: &mut Vec<String>) {
     let digest = &layer.digest;
     problems.extend(blob.refusals().iter().map(|refusal| {
         format!(
@@ -97,7 +71,7 @@ fn refusals(blob: &LayerBlob, layer: &Descriptor, problems: &mut Vec<String>) {
 }
 
 /// Compares what a blob says of the layer below with the layer below.
-fn parents(
+pub(super) fn parents(
     blob: &LayerBlob,
     layer: &Descriptor,
     below: Option<&Digest>,

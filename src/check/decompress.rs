@@ -23,17 +23,22 @@ const UNSUPPORTED: [(&[u8], &str); 3] = [
 /// log2 of the largest zstd window: 512 MiB, as in containerd.
 const MAX_WINDOW_LOG: u32 = 29;
 
-/// Decompresses a layer that starts with `head`; `input` starts there too.
-pub(super) fn decompress<'a>(
-    head: &[u8],
-    input: impl BufRead + 'a,
-) -> io::Result<Box<dyn Read + 'a>> {
+/// How the tar in a layer is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    Tar,
+    Gzip,
+    Zstd,
+}
+
+/// How a layer that starts with `head` is packed.
+pub(super) fn packing(head: &[u8]) -> io::Result<Packing> {
     // The name in a tar's first header may begin with any magic number.
     let is_tar = head
         .first_chunk()
         .is_some_and(|block| Header::new(block).is_ok());
     if is_tar {
-        return Ok(Box::new(input));
+        return Ok(Packing::Tar);
     }
     if let Some((_, name)) = UNSUPPORTED
         .iter()
@@ -47,13 +52,27 @@ pub(super) fn decompress<'a>(
     let is_skippable = head.first().is_some_and(|byte| byte & 0xf0 == 0x50)
         && head.get(1..4) == Some(ZSTD_SKIPPABLE);
     Ok(if head.starts_with(GZIP) {
-        Box::new(Gzip::Member(GzDecoder::new(input)))
+        Packing::Gzip
     } else if head.starts_with(ZSTD) || is_skippable {
-        let mut decoder = zstd::Decoder::with_buffer(input)?;
-        decoder.window_log_max(MAX_WINDOW_LOG)?;
-        Box::new(decoder)
+        Packing::Zstd
     } else {
-        Box::new(input)
+        Packing::Tar
+    })
+}
+
+/// Decompresses a layer that starts with `head`; `input` starts there too.
+pub(super) fn decompress<'a>(
+    head: &[u8],
+    input: impl BufRead + 'a,
+) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match packing(head)? {
+        Packing::Tar => Box::new(input),
+        Packing::Gzip => Box::new(Gzip::Member(GzDecoder::new(input))),
+        Packing::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(input)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
     })
 }
 

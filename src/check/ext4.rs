@@ -26,6 +26,9 @@ const MAX_DEPTH: u16 = 5;
 /// An extent this long, less its own length, is allocated and not written.
 const UNWRITTEN: u16 = 32768;
 
+/// Most groups of blocks whose descriptors are read: with blocks of 4 KiB, those of 128 TiB.
+const MAX_GROUPS: u32 = 1 << 20;
+
 /// A filesystem.
 pub(super) struct Ext4<D> {
     device: D,
@@ -124,6 +127,20 @@ impl<D: BlockDevice> Ext4<D> {
         let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         self.device.read_at(offset, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Reads what a kernel reads to mount it: the descriptors of all groups.
+    pub(super) fn read_descriptors(&self) -> io::Result<()> {
+        let groups = self.inodes.div_ceil(self.inodes_per_group);
+        if groups > MAX_GROUPS {
+            let text = format!("{groups} groups of blocks are more than are read here");
+            return Err(damaged(text));
+        }
+        for group in 0..groups {
+            let at = self.descriptors + u64::from(group) * self.descriptor_size;
+            self.read(at, self.descriptor_size)?;
+        }
+        Ok(())
     }
 
     fn read_block(&self, number: u64) -> io::Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Manifests, configs and blobs of an image, fetched and verified by their digests.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _};
+use std::io::{self, BufRead, BufReader, Read, Seek as _};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::TryStreamExt as _;
@@ -147,7 +147,7 @@ impl Blobs {
     }
 
     /// Gives the tar in a layer to `take`, and verifies the digests of layer and tar.
-    pub(super) fn untar<E: std::error::Error + Send + Sync + 'static>(
+    pub(super) fn untar<E: Into<anyhow::Error>>(
         &self,
         descriptor: &Descriptor,
         diff_id: &DiffId,
@@ -158,22 +158,32 @@ impl Blobs {
             .head()
             .map_err(anyhow::Error::from)
             .and_then(|head| {
-                let tar = decompress::decompress(
-                    &head,
-                    BufReader::with_capacity(1 << 18, &mut incoming),
-                )?;
-                let mut tar = Hashed {
-                    stream: tar,
-                    hash: hasher(&diff_id.0),
-                };
-                take(&mut tar)?;
-                // A tar may end before the layer does.
-                io::copy(&mut tar, &mut io::sink())?;
-                agrees("the tar of diff id", &diff_id.0, tar.hash)?;
-                Ok(())
+                let layer = BufReader::with_capacity(1 << 18, &mut incoming);
+                untar(&head, layer, diff_id, take)
             });
         incoming.done("layer", descriptor, taken)
     }
+}
+
+/// Gives the tar in a layer that starts with `head`, as `layer` does, to `take`, and verifies the
+/// tar's digest.
+pub(super) fn untar<E: Into<anyhow::Error>>(
+    head: &[u8],
+    layer: impl BufRead,
+    diff_id: &DiffId,
+    take: impl FnOnce(&mut dyn Read) -> Result<(), E>,
+) -> anyhow::Result<()> {
+    // If it was the transfer that failed, that will be found to be the reason.
+    let damaged = |error: io::Error| Damaged(error.to_string());
+    let mut tar = Hashed {
+        stream: decompress::decompress(head, layer).map_err(damaged)?,
+        hash: hasher(&diff_id.0),
+    };
+    take(&mut tar).map_err(Into::into)?;
+    // A tar may end before the layer does.
+    io::copy(&mut tar, &mut io::sink()).map_err(damaged)?;
+    agrees("the tar of diff id", &diff_id.0, tar.hash)?;
+    Ok(())
 }
 
 /// The body of a blob.

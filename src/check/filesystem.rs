@@ -40,17 +40,35 @@ impl Tree {
     /// When the disk cannot be read, or what is on it is damaged or of a kind that overlaybd
     /// layers do not have.
     pub fn from_filesystem(device: impl BlockDevice) -> Result<Self, FilesystemError> {
+        Self::read(device, true)
+    }
+
+    /// Reads all of a filesystem but the content of its files.
+    ///
+    /// # Errors
+    /// As [`from_filesystem`](Self::from_filesystem).
+    pub(super) fn structure(device: impl BlockDevice) -> Result<(), FilesystemError> {
+        Self::read(device, false).map(drop)
+    }
+
+    fn read(device: impl BlockDevice, with_content: bool) -> Result<Self, FilesystemError> {
         let at = |path: &[u8], cause| FilesystemError {
             path: path.to_vec(),
             cause,
         };
         let filesystem = Ext4::open(device).map_err(|cause| at(b"/", cause))?;
+        if !with_content {
+            filesystem
+                .read_descriptors()
+                .map_err(|cause| at(b"/", cause))?;
+        }
         let root = filesystem
             .inode(ROOT_INODE)
             .map_err(|cause| at(b"/", cause))?;
         let attributes = attributes(&filesystem, &root).map_err(|cause| at(b"/", cause))?;
         let mut reader = Reader {
             filesystem,
+            with_content,
             tree: Self::new(attributes),
             met: HashMap::new(),
         };
@@ -83,6 +101,8 @@ type Ahead = (Vec<u8>, u32, u32, Inode, NodeId);
 
 struct Reader<D> {
     filesystem: Ext4<D>,
+    /// Whether files are read, or only where their content is.
+    with_content: bool,
     tree: Tree,
     met: HashMap<u32, Met>,
 }
@@ -182,6 +202,12 @@ impl<D: BlockDevice> Reader<D> {
     fn kind(&self, inode: &Inode) -> io::Result<Kind> {
         Ok(match inode.mode >> 12 {
             0o04 => Kind::Directory(BTreeMap::new()),
+            0o10 if !self.with_content => {
+                self.filesystem.extents(inode)?;
+                let mut hasher = Hasher::default();
+                hasher.zeros_to(inode.size);
+                Kind::File(hasher.finish())
+            }
             0o10 => {
                 let mut hasher = Hasher::default();
                 self.filesystem.data(inode, |at, part| {

@@ -5,10 +5,14 @@
 //! use, and the two trees are compared inode by inode ([`Tree::differences`]). Of a file's
 //! content, length and digest are kept, so memory is that of metadata.
 //!
+//! Of a TurboOCI image it is also proved that nodes can mount it without data, and that inflating
+//! can begin at each point of its gzip indexes: by an ordinary inflater, which knows no points.
+//!
 //! So that a defect of the converter is not repeated here, nothing of `convert` is used, and of
-//! `format` only the reader of blobs (LSMT and `ZFile`). `tests/layering.rs` lists what is used.
+//! `format` only the readers of blobs (LSMT and `ZFile`) and of gzip indexes. `tests/layering.rs` lists what is used.
 
 mod acl;
+mod annotations;
 mod attributes;
 mod blobs;
 mod bytes;
@@ -18,7 +22,10 @@ mod ext4;
 mod ext4_xattrs;
 mod extract;
 mod fetch;
+mod file_range;
 mod filesystem;
+mod gzip_points;
+mod original;
 mod pairs;
 mod report;
 mod tar_entries;
@@ -26,6 +33,8 @@ mod tar_fields;
 mod tar_header;
 mod tar_sparse;
 mod tree;
+mod turbo;
+mod turbo_files;
 mod verify;
 mod walk;
 

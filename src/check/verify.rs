@@ -5,12 +5,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::blobs::{converted_tree, is_overlaybd_layer, is_turbo_layer};
+use super::annotations::{is_overlaybd_layer, is_turbo_layer};
+use super::blobs::converted_tree;
 use super::fetch::{self, Blobs, Repository};
 use super::pairs::{Pair, Side, pairs};
 use super::report::{Damaged, ImageReport, Report, finding};
 use super::tree::Tree;
-use crate::oci::{Digest, ImageConfig, Platform, Selector, json};
+use super::turbo;
+use crate::oci::{Descriptor, DiffId, ImageConfig, ImageManifest, Platform, Selector, json};
 
 /// Settings of a check.
 #[derive(Clone)]
@@ -124,12 +126,9 @@ async fn check_pair(
             .push("its layers are not in overlaybd format".to_owned());
         return Ok(report);
     }
-    anyhow::ensure!(
-        !pair.converted.manifest.layers.iter().any(is_turbo_layer),
-        "a TurboOCI image is not verified yet: `export` writes its disk, and `inspect` shows it"
-    );
-    let diff_ids = match configs(source, converted, &pair, &mut report.problems).await {
-        Ok(config) => config.diff_ids,
+    let configs = configs(source, converted, &pair, &mut report.problems).await;
+    let (diff_ids, converted_ids) = match configs {
+        Ok((from, to)) => (from.diff_ids, to.diff_ids),
         Err(error) => {
             report.problems.push(finding(error)?);
             return Ok(report);
@@ -149,26 +148,29 @@ async fn check_pair(
     let to = Blobs::new(converted.clone(), bytes(&options.progress));
     let limit = options.limit;
     let compare = move || -> anyhow::Result<ImageReport> {
-        let found = converted_tree(&to, &pair.converted.manifest, &mut report.problems);
-        let found = found.or_else(|error| {
-            report.problems.push(finding(error)?);
+        let (source, converted) = (&pair.source.manifest, &pair.converted.manifest);
+        let problems = &mut report.problems;
+        let trees = if converted.layers.iter().any(is_turbo_layer) {
+            let image = |blobs, manifest, diff_ids| turbo::Image {
+                blobs,
+                manifest,
+                diff_ids,
+            };
+            turbo::trees(
+                &image(&from, source, &diff_ids),
+                &image(&to, converted, &converted_ids),
+                problems,
+            )
+        } else {
+            native_trees((&from, source, &diff_ids), (&to, converted), problems)
+        };
+        let trees = trees.or_else(|error| {
+            problems.push(finding(error)?);
             anyhow::Ok(None)
         })?;
-        // Without the one there is nothing to compare the other to.
-        let Some(found) = found else {
+        let Some((expected, found)) = trees else {
             return Ok(report);
         };
-        let mut expected = Tree::bare();
-        for (number, layer) in pair.source.manifest.layers.iter().enumerate() {
-            let Some(diff_id) = diff_ids.get(number) else {
-                break;
-            };
-            let applied = from.untar(layer, diff_id, |tar| expected.add_layer(number, tar));
-            if let Err(error) = applied.context("the source") {
-                report.problems.push(finding(error)?);
-                return Ok(report);
-            }
-        }
         report.names = Some(expected.len());
         report.differences = expected.differences(&found, limit.saturating_add(1));
         report.more = report.differences.len() > limit;
@@ -178,34 +180,52 @@ async fn check_pair(
     tokio::task::spawn_blocking(compare).await?
 }
 
-/// Compares the configs; the source's.
+/// The root filesystems of the source and of the native image made of it; `None` if a layer is
+/// damaged.
+fn native_trees(
+    (from, source, diff_ids): (&Blobs, &ImageManifest, &[DiffId]),
+    (to, converted): (&Blobs, &ImageManifest),
+    problems: &mut Vec<String>,
+) -> anyhow::Result<Option<(Tree, Tree)>> {
+    // Without the one there is nothing to compare the other to.
+    let Some(found) = converted_tree(to, converted, problems)? else {
+        return Ok(None);
+    };
+    let mut expected = Tree::bare();
+    for (number, (layer, diff_id)) in source.layers.iter().zip(diff_ids).enumerate() {
+        let applied = from.untar(layer, diff_id, |tar| expected.add_layer(number, tar));
+        applied.context("the source")?;
+    }
+    Ok(Some((expected, found)))
+}
+
+/// Compares the configs; both of them.
 async fn configs(
     source: &Repository,
     converted: &Repository,
     pair: &Pair,
     problems: &mut Vec<String>,
-) -> anyhow::Result<ImageConfig> {
+) -> anyhow::Result<(ImageConfig, ImageConfig)> {
     let from = fetch::config(source, &pair.source.manifest.config)
         .await
         .context("the source's config")?;
     let to = fetch::config(converted, &pair.converted.manifest.config).await?;
     let source_config = ImageConfig::parse(&from)?;
-    let layers: Vec<&Digest> = pair
-        .converted
-        .manifest
-        .layers
-        .iter()
-        .map(|layer| &layer.digest)
-        .collect();
     let config = ImageConfig::parse(&to)?;
-    if !config.diff_ids.iter().map(|diff_id| &diff_id.0).eq(layers) {
+    // That of a TurboOCI layer is of the tar in it, and is verified with it.
+    let layers = pair.converted.manifest.layers.iter();
+    let is_right = |(layer, diff_id): (&Descriptor, &DiffId)| {
+        is_turbo_layer(layer) || layer.digest == diff_id.0
+    };
+    let count = pair.converted.manifest.layers.len();
+    if config.diff_ids.len() != count || !layers.zip(&config.diff_ids).all(is_right) {
         problems.push("the config's diff ids are not its layers' digests".to_owned());
     }
     if without_diff_ids(&from)? != without_diff_ids(&to)? {
         let text = "the config is not the source's, in more than the diff ids";
         problems.push(text.to_owned());
     }
-    Ok(source_config)
+    Ok((source_config, config))
 }
 
 fn without_diff_ids(config: &[u8]) -> anyhow::Result<Value> {

@@ -19,6 +19,7 @@ use crate::registry::Authorization;
 #[command(after_help = "\
 Examples:
   overlaybd-proxy check 127.0.0.1:8480/library/redis:7_obd
+  overlaybd-proxy check 127.0.0.1:8480/library/redis:7_turbo
   overlaybd-proxy check oci:out:7_obd --source docker.io/library/redis:7
   overlaybd-proxy check --json --platform linux/arm64 registry.example/app:1_obd
 
@@ -26,7 +27,11 @@ Every digest of manifest, config and layers is verified, and every block's check
 source's layers are extracted by code that shares nothing with the conversion, and all of both
 root filesystems is compared: type, mode, owner, size, time to the nanosecond, attributes, link
 targets, hard links, device numbers and content. The converted blobs are kept in unnamed
-temporary files meanwhile ($TMPDIR). The exit code is 7 if anything is wrong.")]
+temporary files meanwhile ($TMPDIR). The exit code is 7 if anything is wrong.
+
+Of a TurboOCI image it is also verified that its layers point into the source's, that nodes can
+mount it and list its files without reading data, and that inflating can begin at each point of
+its gzip indexes. The source's layers are kept in temporary files, too, as they are and unpacked.")]
 pub struct CheckArgs {
     /// The converted image: [HOST/]REPO[:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG]
     #[arg(value_name = "IMAGE")]
@@ -35,7 +40,7 @@ pub struct CheckArgs {
     /// name without the suffix]
     #[arg(long, value_name = "IMAGE")]
     source: Option<String>,
-    /// The suffix of converted images' tags
+    /// The suffix of converted images' tags [default: _obd, and _turbo]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     suffix: Option<String>,
     /// The images of an index that are checked, or all [default: all that were converted]
@@ -63,13 +68,16 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
         repo: found.repo.clone(),
         authorization: Authorization::Own,
     };
-    let suffix = args.suffix.as_deref().unwrap_or(SUFFIX);
+    let suffixes = args
+        .suffix
+        .as_deref()
+        .map_or(SUFFIXES.to_vec(), |one| vec![one]);
     let (source, source_selector) = match &named {
         Some(named) => {
             let found = Found::look_up(named, &registries).await?;
             (of(&found), Selector::Digest(found.raw.digest))
         }
-        None => (of(&found), derived(&found, &converted, suffix)?),
+        None => (of(&found), derived(&found, &converted, &suffixes)?),
     };
     let progress = progress(terminal.clone(), args.image.clone());
     let options = Options {
@@ -103,7 +111,7 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
 }
 
 /// What the suffix is unless it is said otherwise.
-const SUFFIX: &str = "_obd";
+const SUFFIXES: [&str; 2] = ["_obd", "_turbo"];
 
 /// The platforms that are asked for; none for all of them.
 fn platforms(texts: &[String]) -> Result<Vec<Platform>, ConfigErrors> {
@@ -119,7 +127,7 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>, ConfigErrors> {
 fn derived(
     found: &Found,
     converted: &ImageReference,
-    suffix: &str,
+    suffixes: &[&str],
 ) -> Result<Selector, ConfigErrors> {
     let subject = match &found.manifest {
         Manifest::Image(image) => &image.subject,
@@ -129,20 +137,22 @@ fn derived(
         return Ok(Selector::Digest(subject.digest.clone()));
     }
     let without = match converted.selector() {
-        Selector::Tag(tag) => tag.as_str().strip_suffix(suffix).map(str::parse),
+        Selector::Tag(tag) => {
+            let mut suffixes = suffixes.iter().filter(|suffix| !suffix.is_empty());
+            suffixes.find_map(|suffix| tag.as_str().strip_suffix(suffix)?.parse().ok())
+        }
         Selector::Digest(_) => None,
     };
-    match without {
-        Some(Ok(tag)) if !suffix.is_empty() => Ok(Selector::Tag(tag)),
-        _ => {
-            let mut errors = ConfigErrors::default();
-            errors.add_line(format!(
-                "{converted} does not say what it was made of, and its tag does not end in \
-                 {suffix:?}: name the image with --source"
-            ));
-            Err(errors)
-        }
-    }
+    without.map(Selector::Tag).ok_or_else(|| {
+        let suffixes: Vec<String> = suffixes.iter().map(|one| format!("{one:?}")).collect();
+        let mut errors = ConfigErrors::default();
+        errors.add_line(format!(
+            "{converted} does not say what it was made of, and its tag does not end in {}: name \
+             the image with --source",
+            suffixes.join(" or ")
+        ));
+        errors
+    })
 }
 
 fn progress(terminal: Terminal, image: String) -> Arc<dyn Fn(Step) + Send + Sync> {

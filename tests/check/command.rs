@@ -14,7 +14,7 @@ use super::layers::layer;
 use super::support::overlaybd::{self, build};
 use super::trees::*;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A layout directory, written by hand.
@@ -37,7 +37,7 @@ impl Layout {
         Self(root.to_owned())
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
         self.0.join("blobs/sha256").join(digest.hex())
     }
 
@@ -86,17 +86,17 @@ impl Layout {
         self.put(MANIFEST, manifest.to_string().as_bytes())
     }
 
-    fn read(&self, descriptor: &Value) -> Vec<u8> {
+    pub fn read(&self, descriptor: &Value) -> Vec<u8> {
         let digest: Digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
         fs::read(self.blob(&digest)).unwrap()
     }
 
-    fn document(&self, descriptor: &Value) -> Value {
+    pub fn document(&self, descriptor: &Value) -> Value {
         serde_json::from_slice(&self.read(descriptor)).unwrap()
     }
 
     /// The descriptor that a tag leads to.
-    fn named(&self, tag: &str) -> Value {
+    pub fn named(&self, tag: &str) -> Value {
         let index: Value =
             serde_json::from_slice(&fs::read(self.0.join("index.json")).unwrap()).unwrap();
         let listed = index["manifests"].as_array().unwrap();

@@ -11,3 +11,5 @@ mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 mod trees;
+mod turbo;
+mod turbo_image;

@@ -1,9 +1,10 @@
-//! Odd layers beside containerd: what it makes of them is what the converted disk must hold,
-//! and what it refuses is refused. e2fsck and the kernel's mount read the disk.
+//! Odd layers beside containerd: what it makes of them is what the converted disk must hold, in
+//! native and in TurboOCI form, and what it refuses is refused. e2fsck and the kernel's mount read
+//! the disks.
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::time::SystemTime;
@@ -14,6 +15,7 @@ use support::layout::Layout;
 use support::proxy::Proxy;
 use support::pulled::Pulled;
 use support::tar::{self, Entry, Tar};
+use support::turbo::Turbo;
 use support::walk::Tree;
 use support::{command, run};
 
@@ -38,6 +40,9 @@ impl Bench {
         let upstream = format!("oci:{}", layout.path().display());
         let data = scratch.path().join("data");
         let options = ["--hold", "60s", "--on-timeout", "busy"];
+        // The files are small, and would be stored in a TurboOCI layer.
+        let turbo = ["--turbo-fallback", "error", "--turbo-inline", "0"];
+        let options = [&options[..], &turbo].concat();
         let proxy = Proxy::start(&upstream, &data, &options);
         Some(Self {
             containerd,
@@ -82,6 +87,10 @@ impl Bench {
         }
         let any_mtime = untimed(&expected, begin);
         found.assert_is(&expected, &any_mtime, name);
+        let origin = |digest: &str| self.layout.blob_path(digest);
+        let turbo = Turbo::pull(&self.proxy, "demo", &format!("{name}_turbo"), origin);
+        let (turbo, none) = (turbo.tree().unwrap(), BTreeSet::new());
+        turbo.assert_is(&found, &none, &format!("{name} as TurboOCI"));
         found
     }
 
@@ -96,6 +105,9 @@ impl Bench {
             .err()
             .unwrap_or_else(|| panic!("{name}: it is converted"));
         assert!(ours.contains(part), "{name}: no {part:?} in {ours}");
+        let turbo = self.proxy.get(&format!("demo/manifests/{name}_turbo"));
+        assert_eq!(turbo.status, 400, "{name}: {turbo:?}");
+        assert!(turbo.text().contains(part), "{name}: {turbo:?}");
     }
 }
 

@@ -15,6 +15,7 @@ use support::layout::Layout;
 use support::proxy::Proxy;
 use support::pulled::Pulled;
 use support::registry::Registry;
+use support::turbo::Turbo;
 use support::verifier::unmount;
 use support::walk::{Kind, Tree};
 use support::{run, skopeo};
@@ -308,7 +309,7 @@ fn a_debian_image_with_packages_added_and_removed_equals_its_source() {
         Packing::Plain,
     ];
     let layers: Vec<_> = tars.iter().map(|tar| &tar[..]).zip(packings).collect();
-    let image = Image::new(Flavour::Oci, &layers);
+    let mut image = Image::new(Flavour::Oci, &layers);
     let layout = Layout::create(&scratch.path().join("source"));
     layout.add("1", &image.seal());
     let to = format!("docker://{}/debian:1", registry.address());
@@ -335,9 +336,19 @@ fn a_debian_image_with_packages_added_and_removed_equals_its_source() {
     found.assert_is(&support::unpack::gnu_tar(&debian.tars), &none, "GNU tar");
     found.assert_is(&support::unpack::umoci(layout.path(), "1"), &none, "umoci");
 
+    // TurboOCI has no place for several members: they become one.
+    image.layers[1].bytes = support::image::gzip(&tars[1]);
+    image.manifest["layers"][1] = image.layers[1].descriptor();
+    registry.push("debian", "2", &image.seal());
+    let origin = |digest: &str| registry.blob_path(digest);
+    let turbo = Turbo::pull(&proxy, "debian", "2_turbo", origin);
+    turbo.tree().unwrap().assert_is(&found, &none, "native");
+
     // Every layer on its own is what the overlay was at that time.
     for count in 1..4 {
         let tree = support::verifier::tree(&pulled.layers[..count]).unwrap();
+        let turbo = turbo.tree_of_first(count).unwrap();
+        turbo.assert_is(&tree, &none, &format!("{count} native layers"));
         let expected = without_links(debian.overlay(count));
         without_links(tree).assert_is(&expected, &root, &format!("{count} layers"));
     }

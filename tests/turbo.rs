@@ -6,11 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use overlaybd_proxy::format::blob::{LayerBlob, Stack, export, unpack_turbo};
-use overlaybd_proxy::format::block::{FileDevice, MemDevice, SharedDevice};
-use overlaybd_proxy::format::gzip_index::{GzipIndex, GzipTarget};
 use serde_json::Value;
 use support::image::{self, Flavour, Image, Packing};
 use support::layout::Layout;
@@ -18,13 +14,8 @@ use support::process::Process;
 use support::proxy::Proxy;
 use support::registry::Registry;
 use support::tar::{self, Entry, Tar};
-use support::verifier::{self, Mount, e2fsck};
-use support::walk::Tree;
-use support::{noise, unpack};
-
-const NOTE: &str = "containerd.io/snapshot/overlaybd/";
-const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+use support::turbo::{NOTE, OCI_GZIP, OCI_TAR, Turbo};
+use support::{noise, unpack, verifier};
 
 /// Three layers with what is peculiar to this format: files that end within a sector, empty, small
 /// and sparse ones, replaced and removed ones, hard links.
@@ -68,70 +59,6 @@ fn image(flavour: Flavour, packings: &[Packing]) -> Image {
         .zip(packings.iter().copied())
         .collect();
     Image::new(flavour, &tars)
-}
-
-/// A layer of a manifest, as a node reads it: metadata from the proxy, data from the origin.
-fn layer(
-    proxy: &Proxy,
-    registry: &Registry,
-    repo: &str,
-    layer: &Value,
-    has_data: bool,
-) -> LayerBlob {
-    let digest = layer["digest"].as_str().unwrap();
-    let blob = proxy.get(&format!("{repo}/blobs/{digest}"));
-    assert_eq!(blob.status, 200);
-    assert_eq!(support::sha256(&blob.body), digest);
-    let note = |name: &str| layer["annotations"][format!("{NOTE}{name}")].clone();
-    assert_eq!(note("blob-digest"), layer["digest"]);
-    assert_eq!(note("blob-size"), blob.body.len().to_string());
-    assert_eq!(note("version"), "0.1.0-turbo.ociv1");
-    let (mut meta, mut index) = (Vec::new(), Vec::new());
-    let unpacked = unpack_turbo(&blob.body[..], "ext4", 1 << 30, &mut meta, &mut index).unwrap();
-    let origin = registry.blob_path(note("turbo-oci/target-digest").as_str().unwrap());
-    let origin: SharedDevice = Arc::new(FileDevice::open(&origin).unwrap());
-    let kind = note("turbo-oci/target-media-type");
-    let target: SharedDevice = if unpacked.is_gzip {
-        assert_eq!(kind, OCI_GZIP);
-        let index: SharedDevice = Arc::new(index);
-        Arc::new(GzipTarget::new(origin, GzipIndex::open(index).unwrap()).unwrap())
-    } else {
-        assert_eq!(kind, OCI_TAR);
-        origin
-    };
-    let target = if has_data {
-        target
-    } else {
-        Arc::new(MemDevice::new(target.size()))
-    };
-    LayerBlob::open_turbo(Arc::new(meta), target).unwrap()
-}
-
-/// The disk of an image, written to a file.
-fn disk(proxy: &Proxy, registry: &Registry, repo: &str, manifest: &Value, to: &Path, data: bool) {
-    let layers = manifest["layers"].as_array().unwrap();
-    let layers = layers
-        .iter()
-        .map(|one| Arc::new(layer(proxy, registry, repo, one, data)));
-    let stack = Stack::new(layers.collect()).unwrap();
-    export(&stack, &File::create(to).unwrap(), |_| {}).unwrap();
-}
-
-/// The root filesystem, which e2fsck calls clean with its data and without.
-fn tree(proxy: &Proxy, registry: &Registry, repo: &str, manifest: &Value) -> Option<Tree> {
-    let scratch = tempfile::tempdir().unwrap();
-    let raw = scratch.path().join("raw");
-    for data in [false, true] {
-        disk(proxy, registry, repo, manifest, &raw, data);
-        if let Err(problem) = e2fsck(&raw) {
-            panic!("with data: {data}: {problem}");
-        }
-    }
-    if !support::is_root("mounting") {
-        return None;
-    }
-    let mount = Mount::new(&raw, &scratch.path().join("mount"));
-    Some(Tree::of(mount.path()))
 }
 
 fn json(proxy: &Proxy, path: &str) -> Value {
@@ -208,7 +135,8 @@ fn a_turbo_image_holds_metadata_and_reads_as_its_source() {
             std::io::Read::read_to_end(&mut gzip, &mut tar).unwrap();
             assert_eq!(support::sha256(&tar), diff_id.as_str().unwrap());
         }
-        let found = tree(&proxy, &registry, "demo", &manifest);
+        let origin = |digest: &str| registry.blob_path(digest);
+        let found = Turbo::of(&proxy, "demo", &manifest, origin).tree();
         if let (Some(found), true) = (found, support::is_root("unpacking with owners")) {
             let expected = unpack::gnu_tar_of(&layers());
             found.assert_is(&expected, &BTreeSet::new(), tag);
@@ -403,9 +331,9 @@ fn the_disk_of_a_turbo_image_is_that_of_the_native_one() {
         let scratch = tempfile::tempdir().unwrap();
         let options = ["--vsize", "1", "--turbo-inline", inline];
         let proxy = Proxy::start(&registry.url(), &data_dir(&scratch), &options);
-        let turbo = json(&proxy, "demo/manifests/1_turbo");
         let raw = scratch.path().join("turbo.raw");
-        disk(&proxy, &registry, "demo", &turbo, &raw, true);
+        let origin = |digest: &str| registry.blob_path(digest);
+        Turbo::pull(&proxy, "demo", "1_turbo", origin).disk(&raw);
         let native = proxy.converted("demo", "1");
         let native: Vec<PathBuf> = image::layer_digests(&native)
             .iter()

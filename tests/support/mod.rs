@@ -18,6 +18,7 @@ pub mod pulled;
 pub mod registry;
 pub mod skopeo;
 pub mod tar;
+pub mod turbo;
 pub mod unpack;
 pub mod until;
 pub mod verifier;

@@ -75,6 +75,7 @@ const MODULES: [(&str, &[&str]); 5] = [
             "layer",
             "stack",
             "export",
+            "lsmt_writer",
             "writer",
             "turbo_writer",
             "turbo",

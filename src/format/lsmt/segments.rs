@@ -36,14 +36,6 @@ impl Segment {
     }
 }
 
-/// What sectors are mapped to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Data that begins at this sector of the LSMT.
-    Data(u64),
-    Zeros,
-}
-
 /// Disjoint mappings by their first sector. All numbers are sectors.
 #[derive(Debug, Default)]
 pub(crate) struct Segments(BTreeMap<u64, Segment>);
@@ -135,22 +127,6 @@ impl Segments {
         let below = self.0.range(..offset).next_back();
         below.is_some_and(|(start, segment)| start + segment.length > offset)
             || self.0.range(offset..end).next().is_some()
-    }
-
-    /// The sectors of a range of a native layer piece by piece, each with what it is mapped to,
-    /// if to anything.
-    pub(crate) fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Target>)> {
-        let target = |mapping: Mapping| {
-            if mapping.zeroed {
-                Target::Zeros
-            } else {
-                Target::Data(mapping.moffset)
-            }
-        };
-        let parts = self.parts(range).into_iter();
-        parts
-            .map(|(part, mapping)| (part, mapping.map(target)))
-            .collect()
     }
 
     /// The sectors of a range part by part, each with the mapping of just these, if there is
@@ -248,7 +224,6 @@ mod tests {
             for range in [0..96, 10..70, 33..34] {
                 let mut next = range.start;
                 let parts = segments.parts(range.clone());
-                prop_assert_eq!(parts.len(), segments.pieces(range.clone()).len());
                 for (part, mapping) in parts {
                     prop_assert_eq!(part.start, next);
                     next = part.end;
@@ -259,32 +234,6 @@ mod tests {
                 }
                 prop_assert_eq!(next, range.end);
             }
-        }
-
-        #[test]
-        fn pieces_say_where_the_parts_are(
-            writes in prop::collection::vec((0_u64..64, 1_u64..32, any::<bool>()), 0..20)
-        ) {
-            let mut segments = Segments::default();
-            for (n, (offset, length, zeros)) in writes.into_iter().enumerate() {
-                if zeros {
-                    segments.zero(offset, length);
-                } else {
-                    segments.map(offset, length, 100 * n as u64);
-                }
-            }
-            let parts = segments.parts(5..90).into_iter();
-            let parts = parts.map(|(range, mapping)| {
-                let target = mapping.map(|mapping| {
-                    if mapping.zeroed {
-                        Target::Zeros
-                    } else {
-                        Target::Data(mapping.moffset)
-                    }
-                });
-                (range, target)
-            });
-            prop_assert_eq!(parts.collect::<Vec<_>>(), segments.pieces(5..90));
         }
     }
 }

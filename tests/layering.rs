@@ -53,8 +53,20 @@ const MODULES: [(&str, &[&str]); 5] = [
     (
         "gzip_index",
         &[
-            "raw", "layout", "error", "member", "resume", "inflater", "trial", "writer", "points",
-            "index", "target", "indexer",
+            "raw",
+            "layout",
+            "error",
+            "member",
+            "resume",
+            "inflater",
+            "trial",
+            "sparse",
+            "writer",
+            "point_thread",
+            "points",
+            "index",
+            "target",
+            "indexer",
         ],
     ),
     (

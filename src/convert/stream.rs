@@ -2,8 +2,9 @@
 //! buffers.
 //!
 //! ```text
-//! chunks → [SHA-256, inflate] ─┬→ [SHA-256: diff id]
-//!                              └→ queue → reader of the tar
+//! chunks ─┬→ [SHA-256: digest]
+//!         └→ [inflate] ─┬→ [SHA-256: diff id]
+//!                       └→ queue → reader of the tar
 //! ```
 
 mod source;
@@ -19,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use source::{Failure, Source, fail};
+use source::{ChunkHasher, Failure, Source, fail};
 
 use super::error::{LayerError, NoRandomAccess};
 use super::inflate::{HEAD, inflate_within, sniff};
@@ -34,7 +35,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Most buffers of one layer: at most 16 MiB of tar are ahead of the reader.
 const MAX_BUFFERS: usize = 16;
 /// Memory of a layer's threads besides: the decoder and the chunks that wait.
-const THREAD_BYTES: u64 = 1 << 20;
+const THREAD_BYTES: u64 = 2 << 20;
 
 /// The number of buffers for a layer of so many compressed bytes. A small layer has one each for
 /// the thread that inflates, the one that hashes and the reader.
@@ -136,6 +137,7 @@ pub fn prepare(
         windows,
         random_access,
     } = input;
+    let hash = ChunkHasher::new(&digest)?;
     let access = Arc::new(Mutex::new(None));
     let known_access = Arc::clone(&access);
     let inflater = spawn("inflate", move || {
@@ -144,7 +146,7 @@ pub fn prepare(
             chunks,
             current: Bytes::new(),
             ended: false,
-            hash: Hasher::like(&digest),
+            hash: Some(hash),
             digest,
             size,
             taken: 0,

@@ -13,7 +13,10 @@ use crate::oci::Digest;
 const SAME_DISK_SINCE: u32 = 3;
 
 /// The version of what decides the bytes of TurboOCI layers, besides [`FORMAT_VERSION`].
-const TURBO_VERSION: u32 = 1;
+///
+/// - 1: the windows of gzip indexes held all that was before a block.
+/// - 2: they hold what the block refers to.
+const TURBO_VERSION: u32 = 2;
 
 /// The disk of a blob that a row of the index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,9 @@
-//! The compressed bytes of a layer, counted and hashed as they are read.
+//! The compressed bytes of a layer, counted as they are read, and hashed in a thread beside.
 
 use std::io::{self, BufRead, Read};
-use std::mem;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
@@ -13,13 +14,51 @@ use crate::oci::digest::{Digest, Hasher};
 
 pub(super) type Failure = Arc<Mutex<Option<LayerError>>>;
 
+/// Chunks that wait to be hashed.
+const CHUNKS_TO_HASH: usize = 8;
+
+/// Hashes chunks in a thread, which ends when this is dropped.
+pub(super) struct ChunkHasher {
+    chunks: SyncSender<Bytes>,
+    thread: JoinHandle<Digest>,
+}
+
+impl ChunkHasher {
+    /// # Errors
+    /// When no thread can be started.
+    pub(super) fn new(expected: &Digest) -> Result<Self, LayerError> {
+        let (chunks, to_hash) = sync_channel::<Bytes>(CHUNKS_TO_HASH);
+        let mut hasher = Hasher::like(expected);
+        let thread = super::spawn("digest", move || {
+            for chunk in to_hash {
+                hasher.update(&chunk);
+            }
+            hasher.finish()
+        })?;
+        Ok(Self { chunks, thread })
+    }
+
+    fn update(&self, chunk: Bytes) -> Result<(), LayerError> {
+        let sent = self.chunks.send(chunk);
+        sent.map_err(|_| LayerError::Panicked("hashing"))
+    }
+
+    fn finish(self) -> Result<Digest, LayerError> {
+        drop(self.chunks);
+        self.thread
+            .join()
+            .map_err(|_| LayerError::Panicked("hashing"))
+    }
+}
+
 /// The compressed bytes, counted and hashed as they are read. What is wrong with them is stored in
 /// `failure`, because decoders pass on only an [`io::Error`].
 pub(super) struct Source {
     pub(super) chunks: Chunks,
     pub(super) current: Bytes,
     pub(super) ended: bool,
-    pub(super) hash: Hasher,
+    /// `None` once the digest is known.
+    pub(super) hash: Option<ChunkHasher>,
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) taken: u64,
@@ -53,7 +92,10 @@ impl Source {
                 actual: self.taken,
             }));
         }
-        self.hash.update(&chunk);
+        if let Some(hash) = &self.hash {
+            let hashed = hash.update(chunk.clone());
+            hashed.map_err(|cause| self.fail(cause))?;
+        }
         self.current = chunk;
         (self.on_progress)(Progress {
             compressed: self.taken,
@@ -64,7 +106,10 @@ impl Source {
 
     /// At the end of the chunks, compares them with the manifest.
     fn check(&mut self) -> io::Result<()> {
-        let actual = mem::replace(&mut self.hash, Hasher::like(&self.digest)).finish();
+        let Some(hash) = self.hash.take() else {
+            return Ok(());
+        };
+        let actual = hash.finish().map_err(|cause| self.fail(cause))?;
         if actual != self.digest {
             return Err(self.fail(LayerError::Digest {
                 expected: self.digest.clone(),

@@ -10,7 +10,8 @@ use super::writer::GzipIndexWriter;
 /// Gives the tar in a gzip stream, as a [`Read`], and writes its index.
 ///
 /// Reading gives [`GzipError`]s inside of [`io::Error`]s; see [`GzipError::of`]. That more than
-/// one member follows is known behind the first one only. It holds up to 5 MiB and six spans.
+/// one member follows is known behind the first one only. It holds up to 7 MiB and six spans, and
+/// has a thread that writes the index. Of a window only what the data behind it refers to is kept.
 ///
 /// ```
 /// use std::io::{Cursor, Read, Write};
@@ -73,16 +74,16 @@ pub struct Indexed<W> {
     pub max_gap: u64,
 }
 
-impl<R: Read, W: Write + Seek> GzipIndexer<R, W> {
+impl<R: Read, W: Write + Seek + Send + 'static> GzipIndexer<R, W> {
     /// Reads `input` and writes the index to `file`, which is empty, with an entry about every
     /// `span` bytes of the tar.
     ///
     /// # Errors
-    /// As [`GzipIndexWriter::new`].
+    /// As [`GzipIndexWriter::new`], and when the system refuses a thread.
     pub fn new(input: R, file: W, span: u32) -> io::Result<Self> {
         Ok(Self {
             inflater: BoundaryInflater::new(input),
-            points: Points::new(GzipIndexWriter::new(file, span)?, span),
+            points: Points::new(GzipIndexWriter::new(file, span)?, span)?,
             given: 0,
             state: State::Going,
         })
@@ -135,7 +136,7 @@ impl<R: Read, W: Write + Seek> GzipIndexer<R, W> {
     }
 }
 
-impl<R: Read, W: Write + Seek> Read for GzipIndexer<R, W> {
+impl<R: Read, W: Write + Seek + Send + 'static> Read for GzipIndexer<R, W> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.state != State::Ended && self.left().is_empty() {
             self.step()?;

@@ -1,16 +1,22 @@
 //! Which blocks become entries: the reference's choice (`IndexFilterRecorder`), for each multiple
 //! of the span the last block that begins at or before it.
 
+use std::collections::VecDeque;
 use std::io::{self, Seek, Write};
 
 use super::error::GzipError;
 use super::inflater::{Boundary, Step};
-use super::layout::WINDOW;
+use super::layout::{WINDOW, Window};
+use super::point_thread::{Point, PointThread};
+use super::sparse::Start;
 use super::trial::{Known, Place, Trial};
 use super::writer::GzipIndexWriter;
 
 /// Bytes that are no longer needed before they are moved out of the way.
 const SLACK: usize = 1 << 20;
+/// Compressed bytes behind a block up to which its window is made sparse: 32 KiB of tar take less,
+/// but for empty blocks between them.
+const MAX_START: u64 = 256 << 10;
 
 /// The last bytes of a stream.
 #[derive(Debug, Default)]
@@ -48,7 +54,7 @@ impl Tail {
 /// the block is chosen.
 #[derive(Debug)]
 pub(super) struct Points<W> {
-    writer: GzipIndexWriter<W>,
+    writer: PointThread<W>,
     span: u64,
     /// The next multiple of the span.
     goal: u64,
@@ -59,13 +65,26 @@ pub(super) struct Points<W> {
     /// The last block, if it is not chosen.
     last: Option<Boundary>,
     trial: Option<Trial>,
+    /// Blocks of which the bits are known, and what follows is not yet.
+    decided: VecDeque<Decided>,
 }
 
-impl<W: Write + Seek> Points<W> {
+/// A chosen block.
+#[derive(Debug)]
+struct Decided {
+    boundary: Boundary,
+    bits: u8,
+    window: Box<Window>,
+}
+
+impl<W: Write + Seek + Send + 'static> Points<W> {
     /// Chooses for every `span` bytes of the tar, into `writer`.
-    pub(super) fn new(writer: GzipIndexWriter<W>, span: u32) -> Self {
-        Self {
-            writer,
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(super) fn new(writer: GzipIndexWriter<W>, span: u32) -> io::Result<Self> {
+        Ok(Self {
+            writer: PointThread::new(writer)?,
             span: u64::from(span),
             goal: 0,
             compressed: Tail::default(),
@@ -73,7 +92,8 @@ impl<W: Write + Seek> Points<W> {
             first: None,
             last: None,
             trial: None,
-        }
+            decided: VecDeque::new(),
+        })
     }
 
     /// Takes the next step of the stream.
@@ -100,7 +120,45 @@ impl<W: Write + Seek> Points<W> {
                 self.goal += self.span;
             }
         }
+        self.write_decided(step.last)?;
         self.forget();
+        Ok(())
+    }
+
+    /// Writes the entries behind which enough is known: 32 KiB, or all if the stream `ends`.
+    fn write_decided(&mut self, ends: bool) -> Result<(), GzipError> {
+        while let Some(block) = self.decided.front() {
+            let at = block.boundary;
+            let known = self.output.end() - at.uncompressed;
+            let compressed = self.compressed.end() - at.compressed;
+            let is_enough = ends || known >= WINDOW as u64;
+            if !is_enough && compressed <= MAX_START {
+                return Ok(());
+            }
+            let start = (is_enough && compressed <= MAX_START).then(|| {
+                let output = self.output.behind(at.uncompressed);
+                Start {
+                    bits: block.bits,
+                    shared: self.compressed.behind(at.compressed - 1)[0],
+                    compressed: self.compressed.behind(at.compressed).to_vec(),
+                    output: output[..output.len().min(WINDOW)].to_vec(),
+                }
+            });
+            let Some(Decided {
+                boundary,
+                bits,
+                window,
+            }) = self.decided.pop_front()
+            else {
+                return Ok(());
+            };
+            self.writer.add(Point {
+                boundary,
+                bits,
+                window,
+                start,
+            })?;
+        }
         Ok(())
     }
 
@@ -150,9 +208,14 @@ impl<W: Write + Seek> Points<W> {
         if trial.failed() {
             return Err(GzipError::Undecided(trial.boundary.compressed));
         }
-        if let Some(bits) = trial.decided(place) {
-            self.writer.add(trial.boundary, bits, &trial.window)?;
-            self.trial = None;
+        if let Some(bits) = trial.decided(place)
+            && let Some(trial) = self.trial.take()
+        {
+            self.decided.push_back(Decided {
+                boundary: trial.boundary,
+                bits,
+                window: trial.window,
+            });
         }
         Ok(())
     }
@@ -165,17 +228,23 @@ impl<W: Write + Seek> Points<W> {
         };
         let last = self.last.unwrap_or(end);
         let trial = self.trial.as_ref().map_or(end, Trial::needs);
+        let decided = self.decided.front().map_or(end, |block| block.boundary);
         let window = last.uncompressed.saturating_sub(WINDOW as u64);
-        self.output.forget(window.min(trial.uncompressed));
-        self.compressed
-            .forget((last.compressed.saturating_sub(1)).min(trial.compressed));
+        let output = window.min(trial.uncompressed).min(decided.uncompressed);
+        self.output.forget(output);
+        let shared = last.compressed.min(decided.compressed).saturating_sub(1);
+        self.compressed.forget(shared.min(trial.compressed));
     }
 
     /// Finishes the index of a stream that ended, of these sizes in bytes.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn finish(self, compressed: u64, uncompressed: u64) -> io::Result<(W, u64, u64)> {
-        self.writer.finish(compressed, uncompressed)
+    pub(super) fn finish(
+        mut self,
+        compressed: u64,
+        uncompressed: u64,
+    ) -> io::Result<(W, u64, u64)> {
+        self.writer.end()?.finish(compressed, uncompressed)
     }
 }

@@ -21,8 +21,8 @@ use crate::convert::window::{self, Windows};
 const MAX_FILESYSTEM_BYTES: u64 = 96 << 20;
 /// The least that it takes.
 const MIN_FILESYSTEM_BYTES: u64 = 8 << 20;
-/// What the index of a gzip layer takes while it is made: 5 MiB and six spans of 1 MiB.
-const INDEXER_BYTES: u64 = 11 << 20;
+/// What the index of a gzip layer takes while it is made: 7 MiB and six spans of 1 MiB.
+const INDEXER_BYTES: u64 = 13 << 20;
 
 impl Chain<'_> {
     /// Bytes of memory that applying the layers from `position` on takes.

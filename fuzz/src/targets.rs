@@ -7,14 +7,19 @@
 use std::io::{Cursor, Read};
 use std::sync::{Arc, OnceLock};
 
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use http::{HeaderMap, HeaderValue};
 use overlaybd_proxy::convert::apply::apply;
 use overlaybd_proxy::convert::inflate::{HEAD, inflate as inflated};
-use overlaybd_proxy::format::blob::{LayerBlob, Stack};
+use overlaybd_proxy::format::blob::{LayerBlob, Stack, unpack_turbo};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice};
 use overlaybd_proxy::format::crc::crc32c;
 use overlaybd_proxy::format::ext4::{
     Attributes, FileType, Filesystem, FormatOptions, Ino, NodeKind,
+};
+use overlaybd_proxy::format::gzip_index::{
+    GzipError, GzipIndex, GzipIndexer, GzipTarget, MIN_SPAN,
 };
 use overlaybd_proxy::format::lsmt::Layer;
 use overlaybd_proxy::format::tar::{Entry, TarReader};
@@ -30,13 +35,15 @@ use overlaybd_proxy::store::Dsn;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("tar", tar),
     ("layer", layer),
     ("inflate", inflate),
     ("zfile", zfile),
     ("lsmt", lsmt),
     ("blob", blob),
+    ("gzip_index", gzip_index),
+    ("turbo", turbo),
     ("ext4", ext4),
     ("manifest", manifest),
     ("reference", reference),
@@ -173,6 +180,103 @@ pub fn blob(data: &[u8]) {
     let _ = (blob.refusals(), blob.summary());
     if let Ok(stack) = Stack::new(vec![Arc::new(blob)]) {
         read_some(&stack);
+    }
+}
+
+/// A gzip layer, or the index of one.
+pub fn gzip_index(data: &[u8]) {
+    index_layer(data);
+    read_index(data);
+}
+
+/// What can be indexed reads the same through its index, up to 4 MiB.
+fn index_layer(data: &[u8]) {
+    let most = 4 << 20;
+    let index = Cursor::new(Vec::new());
+    let mut indexer = GzipIndexer::new(data, index, MIN_SPAN).expect("the span is allowed");
+    let mut tar = Vec::new();
+    let read = indexer.by_ref().take(most).read_to_end(&mut tar);
+    if let Err(error) = &read {
+        assert!(GzipError::of(error).is_some(), "{error}");
+    }
+    if read.is_err() || tar.len() as u64 == most {
+        return;
+    }
+    let index = indexer.finish().expect("all was read").file.into_inner();
+    let index = GzipIndex::open(Arc::new(index)).expect("it was just made");
+    let entries = index.entries().to_vec();
+    let target = GzipTarget::new(Arc::new(data.to_vec()), index).expect("it is of this layer");
+    assert_eq!(target.size(), tar.len() as u64);
+    for start in entries.iter().map(|entry| entry.uncompressed).rev() {
+        let expected = usize::try_from(start)
+            .ok()
+            .and_then(|start| tar.get(start..));
+        let mut found = vec![0; expected.map_or(0, <[u8]>::len)];
+        target
+            .read_at(start, &mut found)
+            .expect("it was read before");
+        assert!(expected == Some(&found), "from {start}");
+    }
+}
+
+/// The layer that indexes are read with.
+const LAYER: &[u8] = include_bytes!("../corpus/gzip_index/blocks.gz");
+
+/// An index of [`LAYER`], as far as its header goes: sizes and CRC are made to fit (overlaybd
+/// `gzfile_index.h`, `IndexFileHeader`).
+fn read_index(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    let size = bytes.len() as u64;
+    let Some(header) = bytes.first_chunk_mut::<333>() else {
+        return;
+    };
+    let table = u64::from_le_bytes(header[313..321].try_into().expect("eight bytes"));
+    for (at, value) in [
+        (33, LAYER.len() as u64),
+        (41, size),
+        (321, size.wrapping_sub(table)),
+    ] {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    let crc = crc32c(0, &header[..329]);
+    header[329..].copy_from_slice(&crc.to_le_bytes());
+    let Ok(index) = GzipIndex::open(Arc::new(bytes)) else {
+        return;
+    };
+    let entries = index.entries();
+    assert!(entries.is_sorted_by_key(|entry| entry.uncompressed));
+    for entry in entries.iter().take(20) {
+        let _ = index.window(entry);
+    }
+    let target = GzipTarget::new(Arc::new(LAYER.to_vec()), index);
+    read_some(&target.expect("its size is that of the layer"));
+}
+
+/// The blob of a `TurboOCI` layer, also without its gzip; checksums of the `ZFile` in it are made
+/// to fit.
+pub fn turbo(data: &[u8]) {
+    let mut packed = GzEncoder::new(data, Compression::fast());
+    let mut blob = Vec::new();
+    packed.read_to_end(&mut blob).expect("memory can be read");
+    for blob in [data, &blob] {
+        let (mut meta, mut index) = (Vec::new(), Vec::new());
+        let most = 4 << 20;
+        let unpacked = unpack_turbo(blob, "ext4", most, &mut meta, &mut index);
+        assert!((meta.len() + index.len()) as u64 <= most);
+        let Ok(unpacked) = unpacked else {
+            continue;
+        };
+        assert!(unpacked.is_gzip || index.is_empty());
+        for place in [0, meta.len().saturating_sub(512)] {
+            make_credible(&mut meta, place);
+        }
+        let target = Arc::new(MemDevice::new(1 << 20));
+        let Ok(layer) = LayerBlob::open_turbo(Arc::new(meta), target) else {
+            continue;
+        };
+        if let Ok(stack) = Stack::new(vec![Arc::new(layer)]) {
+            read_some(&stack);
+        }
     }
 }
 

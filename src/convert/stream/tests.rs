@@ -188,27 +188,39 @@ fn the_inflated_data_before_the_reader_is_bounded() {
 
 #[test]
 fn what_turbo_cannot_carry_is_said_of_bytes_with_the_right_digest_only() {
-    let tar = vec![7; 100_000];
-    let layer = zstd::encode_all(&tar[..], 1).unwrap();
-    let indexed = || LayerInput {
-        random_access: Some(RandomAccess {
-            index: tempfile::tempfile().unwrap(),
-            max_gap: 4 << 20,
-        }),
-        ..input(&layer, &tar)
-    };
-    let refused = taken(indexed(), u64::MAX);
-    assert!(
-        matches!(refused, Err(LayerError::NoRandomAccess(_))),
-        "{refused:?}"
-    );
-    let another = LayerInput {
-        digest: Digest::of(b"another layer"),
-        ..indexed()
-    };
-    let refused = taken(another, u64::MAX);
-    assert!(
-        matches!(refused, Err(LayerError::Digest { .. })),
-        "{refused:?}"
-    );
+    let noise = std::iter::successors(Some(1_u64), |n| {
+        let n = n ^ (n << 13);
+        let n = n ^ (n >> 7);
+        Some(n ^ (n << 17))
+    });
+    let tar: Vec<u8> = noise.take(300_000).map(|n| n.to_le_bytes()[0]).collect();
+    let member = gzip(&tar);
+    for layer in [
+        zstd::encode_all(&tar[..], 1).unwrap(),
+        [&member[..], &member, &member].concat(),
+    ] {
+        // Longer than what is read before it is seen: the digest is known at the end only.
+        assert!(layer.len() >= 300_000);
+        let indexed = || LayerInput {
+            random_access: Some(RandomAccess {
+                index: tempfile::tempfile().unwrap(),
+                max_gap: 4 << 20,
+            }),
+            ..input(&layer, &tar)
+        };
+        let refused = taken(indexed(), u64::MAX);
+        assert!(
+            matches!(refused, Err(LayerError::NoRandomAccess(_))),
+            "{refused:?}"
+        );
+        let another = LayerInput {
+            digest: Digest::of(b"another layer"),
+            ..indexed()
+        };
+        let refused = taken(another, u64::MAX);
+        assert!(
+            matches!(refused, Err(LayerError::Digest { .. })),
+            "{refused:?}"
+        );
+    }
 }

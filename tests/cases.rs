@@ -40,7 +40,9 @@ impl Bench {
         let upstream = format!("oci:{}", layout.path().display());
         let data = scratch.path().join("data");
         let options = ["--hold", "60s", "--on-timeout", "busy"];
-        let options = [&options[..], &["--turbo-fallback", "error"]].concat();
+        // The files are small, and would be stored in a TurboOCI layer.
+        let turbo = ["--turbo-fallback", "error", "--turbo-inline", "0"];
+        let options = [&options[..], &turbo].concat();
         let proxy = Proxy::start(&upstream, &data, &options);
         Some(Self {
             containerd,

@@ -66,7 +66,7 @@ impl BlockDevice for Watched {
 }
 
 #[test]
-fn a_read_inflates_a_mebibyte_and_a_block_more_than_it_is_asked_for() {
+fn a_read_inflates_at_most_a_mebibyte_and_a_block_more_than_it_is_asked_for() {
     let mebibytes = std::env::var("OVERLAYBD_PROXY_TEST_LAYER_MIB");
     let mebibytes = mebibytes.map_or(LAYER_MIB, |text| text.parse().unwrap());
     let (tar, size) = (Tar::new(), mebibytes << 20);

@@ -1,12 +1,13 @@
 //! What a read inflates besides the bytes that it is asked for.
 
 use std::io::{self, BufWriter, Cursor, Read as _, Seek as _, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use overlaybd_proxy::format::block::{BlockDevice, FileDevice};
 use overlaybd_proxy::format::gzip_index::{DEFAULT_SPAN, GzipIndex, GzipIndexer, GzipTarget};
+use parking_lot::Mutex;
 
 use super::check::{Random, boundaries, words};
 
@@ -55,7 +56,7 @@ impl BlockDevice for Watched {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if buf.len() > 1 {
-            let mut read = self.read.lock().unwrap();
+            let mut read = self.read.lock();
             let (start, end) = read.unwrap_or((offset, offset));
             assert_eq!(end, offset, "from front to back");
             *read = Some((start, offset + buf.len() as u64));
@@ -124,7 +125,7 @@ fn a_read_inflates_at_most_a_mebibyte_and_a_block_more_than_it_is_asked_for() {
         target.read_at(offset, &mut buffer).unwrap();
         assert!(buffer[..] == tar.range(offset, ASKED)[..], "at {offset}");
 
-        let (start, end) = watched.read.lock().unwrap().unwrap();
+        let (start, end) = watched.read.lock().unwrap();
         let first = blocks.partition_point(|block| block.compressed < start);
         assert_eq!(blocks[first].compressed, start, "it begins at a block");
         let more = offset - blocks[first].uncompressed;

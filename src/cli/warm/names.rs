@@ -314,11 +314,15 @@ mod tests {
     #[test]
     fn converted_tags_and_lists_of_referrers_are_no_images_to_convert() {
         let referrers = Digest::of(b"").as_str().replace(':', "-");
-        let tags = ["1", "1_obd", "2", referrers.as_str()]
+        let tags = ["1", "1_obd", "1_turbo", "2", referrers.as_str()]
             .iter()
             .map(|tag| tag.parse().unwrap())
             .collect();
-        let names: Vec<String> = chosen("*", "_obd", tags)
+        let suffixes = Suffixes {
+            native: "_obd".to_owned(),
+            turbo: Some("_turbo".to_owned()),
+        };
+        let names: Vec<String> = chosen("*", &suffixes, tags)
             .iter()
             .map(Tag::to_string)
             .collect();

@@ -4,13 +4,14 @@ use std::io::{self, Seek, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::error::GzipError;
 use super::inflater::Boundary;
 use super::layout::Window;
 use super::sparse::Start;
 use super::writer::GzipIndexWriter;
 
 /// Entries that wait, of up to half a MiB each.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// A chosen block.
 #[derive(Debug)]
@@ -18,8 +19,7 @@ pub(super) struct Point {
     pub(super) boundary: Boundary,
     pub(super) bits: u8,
     pub(super) window: Box<Window>,
-    /// What follows, unless that is too much.
-    pub(super) start: Option<Start>,
+    pub(super) start: Start,
 }
 
 /// The thread that writes an index. It ends when this is dropped.
@@ -81,10 +81,8 @@ fn write<W: Write + Seek>(
             window,
             start,
         } = point;
-        let window = match start {
-            Some(start) => start.sparse(window),
-            None => window,
-        };
+        let sparse = start.sparse(window);
+        let window = sparse.ok_or(GzipError::Undecided(boundary.compressed))?;
         writer.add(boundary, bits, &window)?;
     }
     Ok(writer)

@@ -13,9 +13,9 @@ use super::trial::{Known, Place, Trial};
 use super::writer::GzipIndexWriter;
 
 /// Bytes that are no longer needed before they are moved out of the way.
-const SLACK: usize = 1 << 20;
-/// Compressed bytes behind a block up to which its window is made sparse: 32 KiB of tar take less,
-/// but for empty blocks between them.
+const SLACK: usize = 512 << 10;
+/// Compressed bytes behind a block up to which more is waited for, to make its window sparse: 32 KiB
+/// of tar take less, but for empty blocks between them.
 const MAX_START: u64 = 256 << 10;
 
 /// The last bytes of a stream.
@@ -131,19 +131,18 @@ impl<W: Write + Seek + Send + 'static> Points<W> {
             let at = block.boundary;
             let known = self.output.end() - at.uncompressed;
             let compressed = self.compressed.end() - at.compressed;
-            let is_enough = ends || known >= WINDOW as u64;
-            if !is_enough && compressed <= MAX_START {
+            let is_whole = ends || known >= WINDOW as u64;
+            if !is_whole && compressed <= MAX_START {
                 return Ok(());
             }
-            let start = (is_enough && compressed <= MAX_START).then(|| {
-                let output = self.output.behind(at.uncompressed);
-                Start {
-                    bits: block.bits,
-                    shared: self.compressed.behind(at.compressed - 1)[0],
-                    compressed: self.compressed.behind(at.compressed).to_vec(),
-                    output: output[..output.len().min(WINDOW)].to_vec(),
-                }
-            });
+            let output = self.output.behind(at.uncompressed);
+            let start = Start {
+                bits: block.bits,
+                shared: self.compressed.behind(at.compressed - 1)[0],
+                compressed: self.compressed.behind(at.compressed).to_vec(),
+                output: output[..output.len().min(WINDOW)].to_vec(),
+                is_whole,
+            };
             let Some(Decided {
                 boundary,
                 bits,

@@ -7,8 +7,24 @@
 use super::layout::{WINDOW, Window};
 use super::resume::{Resumed, Stop};
 
-/// What is known of a block: all that its data refers to in the window is read while the first
-/// 32 KiB behind it are made.
+/// Windows in which each byte says one half of its own place: the low eight bits, and the seven
+/// above them. An eighth makes few bytes of the data look like a place.
+static PLACES: (Window, Window) = {
+    let mut places = ([0; WINDOW], [0; WINDOW]);
+    let mut at = 0;
+    while at < WINDOW {
+        // Truncated on purpose.
+        #[allow(clippy::cast_possible_truncation)]
+        {
+            places.0[at] = at as u8;
+            places.1[at] = 0x80 | (at >> 8) as u8;
+        }
+        at += 1;
+    }
+    places
+};
+
+/// What is known of a block.
 #[derive(Debug)]
 pub(super) struct Start {
     /// How many bits of `shared` are the block's.
@@ -17,40 +33,34 @@ pub(super) struct Start {
     pub(super) shared: u8,
     /// The deflate data from the block on.
     pub(super) compressed: Vec<u8>,
-    /// What it becomes: 32 KiB, or all that there is.
+    /// What it becomes, up to 32 KiB.
     pub(super) output: Vec<u8>,
+    /// Whether these are all bytes whose data may refer to the window: 32 KiB, or all that there is.
+    pub(super) is_whole: bool,
 }
 
 impl Start {
-    /// `window` with zeros for all that is not referred to. All of it where that is not certain.
-    pub(super) fn sparse(&self, window: Box<Window>) -> Box<Window> {
-        let sparse = self.referred().map(|is_referred| {
+    /// `window` with zeros for all that is not referred to; all of it where that is not certain.
+    /// `None` if the data behind it does not become what it should.
+    pub(super) fn sparse(&self, window: Box<Window>) -> Option<Box<Window>> {
+        let is_right = |window: &Window| self.decode(window).as_ref() == Some(&self.output);
+        let referred = if self.is_whole { self.referred() } else { None };
+        if let Some(referred) = referred {
             let mut sparse = window.clone();
-            for (byte, is_referred) in sparse.iter_mut().zip(is_referred) {
+            for (byte, is_referred) in sparse.iter_mut().zip(referred) {
                 *byte *= u8::from(is_referred);
             }
-            sparse
-        });
-        match sparse {
-            Some(sparse) if self.decode(&sparse).as_ref() == Some(&self.output) => sparse,
-            _ => window,
+            if is_right(&sparse) {
+                return Some(sparse);
+            }
         }
+        is_right(&window).then_some(window)
     }
 
     /// Which bytes of the window are referred to, and a few more.
     fn referred(&self) -> Option<Vec<bool>> {
-        let place = |half: fn(usize) -> usize| {
-            // 32 KiB, on their way to the heap.
-            #[allow(clippy::large_stack_arrays)]
-            let mut window = Box::new([0; WINDOW]);
-            for (at, byte) in window.iter_mut().enumerate() {
-                *byte = u8::try_from(half(at)).unwrap_or_default();
-            }
-            window
-        };
-        let low = self.decode(&place(|at| at & 0xFF))?;
-        // The high half has seven bits; the eighth makes few bytes of the data look like a place.
-        let high = self.decode(&place(|at| 0x80 | at >> 8))?;
+        let low = self.decode(&PLACES.0)?;
+        let high = self.decode(&PLACES.1)?;
         let mut referred = vec![false; WINDOW];
         for (low, high) in low.into_iter().zip(high) {
             // Bytes of the data itself are the same behind both windows.
@@ -113,9 +123,9 @@ mod tests {
     fn what_is_referred_to_is_kept_and_little_else() {
         let window: Box<Window> = noise(WINDOW, 1).into_boxed_slice().try_into().unwrap();
         // Parts of the window between bytes that are nowhere in it.
-        let mut output = noise(5_000, 2);
-        let parts = [0..100, 255..258, 1_000..1_400, 32_000..32_768];
-        for part in parts.clone() {
+        let mut output = noise(2_000, 2);
+        let parts = [7_000..7_100, 8_255..8_258, 9_000..9_400, 32_000..32_768];
+        for part in parts {
             output.extend_from_slice(&window[part]);
             output.extend(noise(700, 3));
         }
@@ -124,37 +134,45 @@ mod tests {
             shared: 0,
             compressed: deflated(&window, &output),
             output,
+            is_whole: true,
         };
-        let sparse = start.sparse(window.clone());
-        for part in [0..100, 1_000..1_400, 32_000..32_768] {
+        let sparse = start.sparse(window.clone()).unwrap();
+        for part in [7_000..7_100, 9_000..9_400, 32_000..32_768] {
             assert_eq!(sparse[part.clone()], window[part]);
         }
         let kept = sparse.iter().filter(|byte| **byte != 0).count();
         assert!(kept < 1_268 + 700, "{kept}");
         // Any byte more that is lost is noticed.
         let mut lost = sparse.clone();
-        lost[1_200] ^= 1;
+        lost[9_200] ^= 1;
         assert_ne!(start.decode(&lost), Some(start.output.clone()));
     }
 
     #[test]
-    fn all_of_a_window_is_kept_where_the_data_does_not_fit_it() {
+    fn data_that_becomes_something_else_is_told() {
         let window: Box<Window> = noise(WINDOW, 1).into_boxed_slice().try_into().unwrap();
         let output = window[100..9_000].to_vec();
         let compressed = deflated(&window, &output);
-        for (compressed, output) in [
-            (compressed[..compressed.len() / 2].to_vec(), output.clone()),
-            (vec![0xFF; 100], output.clone()),
-            (compressed.clone(), noise(8_900, 4)),
-            (compressed.clone(), [&output[..], b"more"].concat()),
-        ] {
+        let sparse = |compressed: &[u8], output: &[u8], is_whole| {
             let start = Start {
                 bits: 0,
                 shared: 0,
-                compressed,
-                output,
+                compressed: compressed.to_vec(),
+                output: output.to_vec(),
+                is_whole,
             };
-            assert!(start.sparse(window.clone()) == window);
+            start.sparse(window.clone())
+        };
+        // What is behind it may refer to the rest.
+        assert!(sparse(&compressed, &output, false) == Some(window.clone()));
+        let half = &compressed[..compressed.len() / 2];
+        for (compressed, output) in [
+            (half, &output[..]),
+            (&[0xFF; 100], &output[..]),
+            (&compressed[..], &noise(8_900, 4)),
+            (&compressed[..], &[&output[..], b"more"].concat()),
+        ] {
+            assert!(sparse(compressed, output, true).is_none());
         }
     }
 }

@@ -81,12 +81,14 @@ impl Trial {
         self.rest.retain_mut(|one| one.reaches(known, place));
     }
 
-    /// The number of bits, if it is told at a [`Place::Boundary`] or [`Place::End`]. Where more
-    /// than one is left and all are at the same bit, as in front of a stored block, which begins
-    /// with the next whole byte anyway, all of them are right.
+    /// The number of bits, if it is told: by the only one that is left, since one of the eight is
+    /// right. At a [`Place::Boundary`] or [`Place::End`], where more than one is left and all are at
+    /// the same bit, as in front of a stored block, which begins with the next whole byte anyway,
+    /// all of them are right.
     pub(super) fn decided(&self, place: Place) -> Option<u8> {
         let first = self.rest.first()?;
         let is_one = match place {
+            _ if self.rest.len() == 1 => true,
             Place::Inside => false,
             Place::End => true,
             Place::Boundary => {

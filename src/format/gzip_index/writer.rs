@@ -2,8 +2,7 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 use zerocopy::IntoBytes as _;
 
 use super::inflater::Boundary;
@@ -18,6 +17,7 @@ pub struct GzipIndexWriter<W> {
     end: u64,
     /// The table, as it is before it is compressed.
     table: Vec<u8>,
+    compress: Compress,
 }
 
 impl<W> std::fmt::Debug for GzipIndexWriter<W> {
@@ -28,11 +28,19 @@ impl<W> std::fmt::Debug for GzipIndexWriter<W> {
     }
 }
 
-fn zlib(data: &[u8]) -> io::Result<Vec<u8>> {
-    let level = Compression::new(u32::from(LEVEL.unsigned_abs()));
-    let mut encoder = ZlibEncoder::new(Vec::new(), level);
-    encoder.write_all(data)?;
-    encoder.finish()
+/// All of `data` as a zlib stream.
+fn zlib(compress: &mut Compress, data: &[u8]) -> io::Result<Vec<u8>> {
+    compress.reset();
+    let mut stored = Vec::with_capacity(data.len() / 2 + 64);
+    loop {
+        let done = usize::try_from(compress.total_in()).unwrap_or(data.len());
+        let rest = data.get(done..).unwrap_or_default();
+        let status = compress.compress_vec(rest, &mut stored, FlushCompress::Finish)?;
+        if status == Status::StreamEnd {
+            return Ok(stored);
+        }
+        stored.reserve(data.len() / 2 + 64);
+    }
 }
 
 impl<W: Write + Seek> GzipIndexWriter<W> {
@@ -52,6 +60,7 @@ impl<W: Write + Seek> GzipIndexWriter<W> {
             header: Header::new(span),
             end: HEADER as u64,
             table: Vec::new(),
+            compress: Compress::new(Compression::new(u32::from(LEVEL.unsigned_abs())), true),
         })
     }
 
@@ -65,7 +74,7 @@ impl<W: Write + Seek> GzipIndexWriter<W> {
             let text = format!("the gzip index has more than {MAX_ENTRIES} entries");
             return Err(io::Error::other(text));
         }
-        let stored = zlib(window)?;
+        let stored = zlib(&mut self.compress, window)?;
         self.file.write_all(&stored)?;
         let entry = Entry {
             uncompressed: boundary.uncompressed,
@@ -87,7 +96,7 @@ impl<W: Write + Seek> GzipIndexWriter<W> {
     /// # Errors
     /// When the file cannot be written.
     pub fn finish(mut self, compressed: u64, uncompressed: u64) -> io::Result<(W, u64, u64)> {
-        let table = zlib(&self.table)?;
+        let table = zlib(&mut self.compress, &self.table)?;
         self.file.write_all(&table)?;
         let size = self.end + table.len() as u64;
         let header = Header {

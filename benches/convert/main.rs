@@ -319,7 +319,6 @@ fn stages_and_pipeline(
     Ok(())
 }
 
-/// One small layer on top of an image that was converted before.
 /// TurboOCI beside native LZ4 with 4 KiB, each three times in turn; the median counts.
 fn turbo(image: &Image, scratch: &Path, cores: usize) -> Result<(), Failure> {
     let inlines = [("all data", 0), ("files over 4 KiB", 4096)];
@@ -388,6 +387,7 @@ fn turbo(image: &Image, scratch: &Path, cores: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One small layer on top of an image that was converted before.
 fn incremental(image: &Image, scratch: &Path) -> Result<(), Failure> {
     let directory = scratch.join("store-incremental");
     let runtime = tokio::runtime::Runtime::new()?;

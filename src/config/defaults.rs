@@ -44,7 +44,7 @@ fn make() -> Table {
         ("max-layer-size", "64GiB".to_owned()),
         ("turbo-suffix", "_turbo".to_owned()),
         ("turbo-fallback", "native".to_owned()),
-        ("turbo-inline", "4KiB".to_owned()),
+        ("turbo-inline", "0".to_owned()),
         ("turbo-max-gap", "4MiB".to_owned()),
         ("max-queue", "4096".to_owned()),
         ("conversion-timeout", "1h".to_owned()),

@@ -305,7 +305,8 @@ impl ConvertError {
             Self::Layer { layer, cause } => match &**cause {
                 LayerError::NoRandomAccess(cause) => Some(format!("layer {layer}: {cause}")),
                 LayerError::Writer(WriterError::TooManyMappings(count)) => Some(format!(
-                    "layer {layer}: its files take {count} mappings, more than readers take"
+                    "layer {layer}: its files take {count} mappings, more than readers take \
+                     (--turbo-inline 4KiB stores small files, which then take none)"
                 )),
                 _ => None,
             },

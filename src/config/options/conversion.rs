@@ -63,8 +63,8 @@ pub struct ConversionOptions {
     /// How long the conversion of one image may take, once it has begun
     #[arg(long, value_name = "TIME")]
     pub conversion_timeout: Option<Text>,
-    /// TurboOCI: files of up to this size are stored in the layer's metadata, which saves a request
-    /// for each when it is read, and 32 bytes of index
+    /// TurboOCI: files of up to this size are stored in the layer's metadata; for layers of more
+    /// files than the 1,000,000 mappings that nodes take
     #[arg(long, value_name = "SIZE")]
     pub turbo_inline: Option<Text>,
     /// TurboOCI: most bytes that one read may have to inflate in vain; images with longer deflate

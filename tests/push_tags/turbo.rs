@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::support::http;
-use super::support::image::layer_digests;
+use super::support::image::{Blob, layer_digests};
 use super::support::proxy::{self, Proxy};
 use super::support::registry::Registry;
 use super::support::until::until;
@@ -63,7 +63,7 @@ fn a_turbo_image_is_pushed_under_a_tag_of_its_own_and_not_made_again() {
     let proxy = Proxy::start(&registry.url(), &data, &PUSH);
     assert_eq!(pull(&proxy, "app/manifests/1_turbo"), converted);
     for request in registry.requests().iter().skip(before) {
-        for layer in source.blobs.iter().skip(1).map(|blob| blob.digest()) {
+        for layer in source.blobs.iter().skip(1).map(Blob::digest) {
             let fetches = request.contains("GET") && request.contains(&layer);
             assert!(!fetches, "{request}");
         }

@@ -13,8 +13,14 @@ use crate::convert::layer::{ChainBuilder, Format, LayerOutput, Sealing, TurboOut
 use crate::convert::plan::Step;
 use crate::store::TempBlob;
 
-/// Layers that are fetched and inflated ahead of the one that is being applied.
-const LAYERS_AHEAD: usize = 2;
+/// Layers that are fetched and inflated ahead of the one that is being applied. To `TurboOCI`
+/// inflating takes longest, and two layers at one time take the two cores of a small machine.
+fn layers_ahead(format: Format) -> usize {
+    match format {
+        Format::Native => 2,
+        Format::Turbo(_) => 1,
+    }
+}
 
 /// A layer that is applied, and whose blob is written but not sealed.
 pub(super) struct Applied {
@@ -96,7 +102,7 @@ impl Chain<'_> {
             .iter()
             .enumerate()
             .skip(position + 1)
-            .take(LAYERS_AHEAD);
+            .take(layers_ahead(context.config.settings.format));
         for (above, next) in above.skip(self.ahead.len()) {
             // A repeated layer may have been read by then.
             if self.repeats.has(next) {

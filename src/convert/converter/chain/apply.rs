@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::errors::{BlobThreadError, layer_error};
 use super::super::status::Gauge;
 use super::super::threads::on_thread;
-use super::state::{Chain, Fetched};
+use super::state::{Chain, Fetched, KeptFor};
 use crate::convert::error::{ConvertError, LayerError};
 use crate::convert::layer::{ChainBuilder, Format, LayerOutput, Sealing, TurboOutput};
 use crate::convert::plan::Step;
@@ -171,10 +171,12 @@ impl Chain<'_> {
         };
         match applied {
             Ok((builder, temp, sealing)) => {
-                self.repeats.applied(step, position, tar.as_ref());
-                if let (Some(shared), Some(tar)) = (&self.job.context.tars, &tar) {
-                    shared.applied(step, tar);
+                match (&tar, &self.job.context.tars) {
+                    (Some(KeptFor::Repeats(tar)), _) => self.repeats.keep(step, tar),
+                    (Some(KeptFor::OtherFormat(tar)), Some(shared)) => shared.keep(step, tar),
+                    (Some(KeptFor::OtherFormat(_)) | None, _) => {}
                 }
+                self.repeats.applied(step, position);
                 self.builder = Some(builder);
                 Ok((temp, sealing))
             }

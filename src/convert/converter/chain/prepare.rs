@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::errors::layer_error;
 use super::super::fetch::{Failure, fetch};
 use super::super::status::add;
-use super::state::{Chain, Fetched};
+use super::state::{Chain, Fetched, KeptFor};
 use crate::convert::error::ConvertError;
 use crate::convert::input::{LayerInput, OnProgress, Progress, RandomAccess};
 use crate::convert::layer::Format;
@@ -75,8 +75,14 @@ impl Chain<'_> {
         }
         let windows = Windows::within(permitted, context.memory.clone());
         let blobs = context.store.blobs();
-        let copy = self.repeats.copy(step, position, blobs);
-        let (copy, tar) = copy.or_else(|| shared?.copy(format, blobs)).unzip();
+        let (copy, tar) = if let Some((copy, tar)) = self.repeats.copy(step, position, blobs) {
+            (Some(copy), Some(KeptFor::Repeats(tar)))
+        } else {
+            let copied = shared.and_then(|shared| shared.copy(format, blobs));
+            copied
+                .map(|(copy, tar)| (copy, KeptFor::OtherFormat(tar)))
+                .unzip()
+        };
         let input = LayerInput {
             copy,
             random_access: match format {

@@ -53,12 +53,13 @@ impl Repeats {
         self.tars.tar(step)
     }
 
-    /// Records that the layer at `position` was applied, so that its tar is verified; drops the
-    /// tar after its last use.
-    pub(super) fn applied(&mut self, step: &Step, position: usize, tar: Option<&PendingTar>) {
-        if let Some(tar) = tar {
-            self.tars.keep(step, tar);
-        }
+    /// Keeps the tar of a layer that was applied, so that it is verified.
+    pub(super) fn keep(&mut self, step: &Step, tar: &PendingTar) {
+        self.tars.keep(step, tar);
+    }
+
+    /// Drops the tar of the layer at `position`, which was applied, if this was its last use.
+    pub(super) fn applied(&mut self, step: &Step, position: usize) {
         if self
             .last
             .get(&key(step))

@@ -32,8 +32,8 @@ impl SharedTars {
         }
     }
 
-    /// Records that a layer was applied, so that its tar is verified.
-    pub(super) fn applied(&self, step: &Step, tar: &PendingTar) {
+    /// Keeps the tar of a layer that was applied, so that it is verified.
+    pub(super) fn keep(&self, step: &Step, tar: &PendingTar) {
         self.0.lock().keep(step, tar);
     }
 }

@@ -70,7 +70,15 @@ pub(super) struct Fetched {
     /// The memory that it takes, unless the chain's memory covers it.
     pub(super) memory: Option<MemoryPermit>,
     /// Its tar, if that is kept.
-    pub(super) tar: Option<PendingTar>,
+    pub(super) tar: Option<KeptFor>,
+}
+
+/// The tar of a layer, and for whom it is kept once the layer is applied.
+pub(super) enum KeptFor {
+    /// For the same layer further up.
+    Repeats(PendingTar),
+    /// For the image's conversion to the other format.
+    OtherFormat(PendingTar),
 }
 
 impl<'a> Chain<'a> {

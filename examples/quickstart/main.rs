@@ -133,6 +133,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(15),
+        stale_if_error: Duration::ZERO,
         read_only: true,
         allow_anonymous_push: false,
         follow_redirects: false,

@@ -1,8 +1,8 @@
 //! Whether inflating can begin at the points of a gzip index.
 //!
-//! The judge is an ordinary inflater that knows nothing of points. It gets a stream of its own: a
-//! block that makes the point's window and ends at the bit where the point begins, and behind it
-//! the layer from there on.
+//! An ordinary inflater, which knows nothing of points, gets a stream of its own for each: a block
+//! that makes the point's window and ends at the bit where the point begins, and behind it the layer
+//! from there on.
 //! Source: RFC 1951 § 3.2.6; containerd/overlaybd `src/overlaybd/gzindex`.
 
 use std::fs::File;

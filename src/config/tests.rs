@@ -126,6 +126,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "auth_cache_ttl: 3s".into(),
         ),
         (
+            "stale-if-error",
+            "5s".into(),
+            vec![],
+            "stale_if_error: 5s".into(),
+        ),
+        (
             "bs",
             "16".into(),
             vec![],

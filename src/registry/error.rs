@@ -198,6 +198,13 @@ impl Error {
         }
     }
 
+    /// Whether the upstream failed, so that what it said before may still hold: it cannot be reached,
+    /// answers 5xx or 429, or does not answer.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Upstream { status, .. } if *status >= 500)
+    }
+
     pub(crate) fn io(path: &std::path::Path, cause: &std::io::Error) -> Self {
         let path = path.display().to_string();
         if is_too_many_files(cause) {

@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub access: Access,
     /// How long an upstream's yes to a client's credentials is remembered.
     pub auth_cache_ttl: Duration,
+    /// How long an upstream's yes holds while the upstream fails.
+    pub stale_if_error: Duration,
     /// Whether what changes the upstream is refused.
     pub read_only: bool,
     /// Whether unauthenticated clients may write to the upstream with the proxy's credentials.

@@ -4,11 +4,11 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WARNING};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::Instrument;
@@ -39,6 +39,9 @@ use crate::server::observe::access_log::{AccessLogEntry, request_id};
 use crate::server::observe::metrics::CacheName;
 use crate::server::route::{Endpoint, Kind, Route};
 use crate::server::state::AppState;
+
+/// RFC 7234 § 5.5.2: the upstream could not be asked whether what is served still holds.
+const STALE: HeaderValue = HeaderValue::from_static("111 overlaybd-proxy \"Revalidation Failed\"");
 
 /// What ends every answer.
 struct Ending {
@@ -240,7 +243,9 @@ impl Dispatcher {
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = self.admit(&parts.headers, slot).await?;
+        let stale_since = OnceLock::new();
         let context = RequestContext {
+            stale_since: &stale_since,
             state: &self.0,
             chosen,
             parts,
@@ -256,6 +261,11 @@ impl Dispatcher {
         let mut response = challenge::finish(answer, asking.as_ref())?;
         if let Some(namespace) = namespace {
             response.headers_mut().insert(OCI_NAMESPACE, namespace);
+        }
+        if let Some(since) = stale_since.get() {
+            let headers = response.headers_mut();
+            headers.insert(AGE, HeaderValue::from(since.elapsed().as_secs()));
+            headers.insert(WARNING, STALE);
         }
         Ok(response)
     }

@@ -66,7 +66,11 @@ impl AppState {
         let tags = PushedTags::new();
         Ok(Self {
             upstreams: Upstreams::new(config.upstreams.clone()),
-            permissions: Permissions::new(config.auth_cache_ttl),
+            permissions: Permissions::new(
+                config.auth_cache_ttl,
+                config.stale_if_error,
+                config.hold,
+            ),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
             prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),

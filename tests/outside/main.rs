@@ -18,6 +18,7 @@ mod missing;
 mod referrers;
 mod reload;
 mod renewal;
+mod stale;
 mod suffix;
 mod waiting;
 

@@ -79,6 +79,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(30),
+        stale_if_error: Duration::ZERO,
         read_only: false,
         allow_anonymous_push: false,
         follow_redirects: false,

@@ -34,6 +34,8 @@ pub struct Gate {
 struct Rules {
     holds: Vec<Hold>,
     refused: Vec<String>,
+    /// The status of every answer.
+    failing: Option<StatusCode>,
     /// Parts of paths, and how many answers to a GET of each are damaged.
     damaged: Vec<(String, usize)>,
 }
@@ -152,6 +154,11 @@ impl Gate {
         rules.damaged.push((part.to_owned(), times));
     }
 
+    /// Answers every request with this status from now on, or passes them on again.
+    pub fn fail(&self, status: Option<StatusCode>) {
+        self.rules.lock().failing = status;
+    }
+
     /// Answers 401 to requests with this value of `Authorization`, from now on.
     pub fn refuse(&self, authorization: &str) {
         let mut rules = self.rules.lock();
@@ -174,6 +181,10 @@ async fn pass(
     };
     if let Some(hold) = hold {
         hold.pass().await;
+    }
+    let failing = rules.lock().failing;
+    if let Some(failing) = failing {
+        return status(failing);
     }
     let given = request.headers().get("authorization");
     let given = given.map(|value| value.to_str().unwrap().to_owned());

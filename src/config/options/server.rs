@@ -81,6 +81,10 @@ pub struct ServerOptions {
     /// How long it is remembered that the upstream accepted a client's credentials
     #[arg(long, value_name = "TIME", help_heading = "Access control")]
     pub auth_cache_ttl: Option<Text>,
+    /// How long that holds while the upstream fails, that is, cannot be reached, answers 5xx or 429,
+    /// or is silent; never after a refusal; 0 for never
+    #[arg(long, value_name = "TIME", help_heading = "Access control")]
+    pub stale_if_error: Option<Text>,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -170,6 +174,8 @@ impl ServerOptions {
         let allow_anonymous_push = switch(errors, "allow-anonymous-push", anonymous);
         let ttl = self.auth_cache_ttl.as_ref();
         let auth_cache_ttl = required(errors, "auth-cache-ttl", ttl, duration);
+        let stale = self.stale_if_error.as_ref();
+        let stale_if_error = required(errors, "stale-if-error", stale, duration);
         let read_only = switch(errors, "read-only", self.read_only.as_ref());
         let prefer = self.prefer_upstream_tags.as_ref();
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
@@ -189,6 +195,7 @@ impl ServerOptions {
             on_timeout: on_timeout?,
             access,
             auth_cache_ttl: auth_cache_ttl?,
+            stale_if_error: stale_if_error?,
             read_only,
             allow_anonymous_push,
             follow_redirects,

@@ -1,4 +1,5 @@
-//! Permissions: an upstream's yes to a client's credentials, cached for seconds.
+//! Permissions: an upstream's yes to a client's credentials, cached for seconds, and for hours in
+//! case that the upstream fails (`stale-if-error`, RFC 5861 § 4).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +13,19 @@ use crate::server::upstreams::Chosen;
 
 /// Most decisions remembered.
 const MAX_PERMISSIONS: u64 = 100_000;
+/// How long an upstream may take whose earlier yes is at hand; at most half of a request's hold.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest time that an earlier yes is kept.
+const MAX_STALE: Duration = Duration::from_hours(24 * 365);
+/// How long an upstream that failed is not asked again.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
 /// What upstreams allowed, by credentials. A refusal is never cached.
 pub(in crate::server) struct Permissions {
     cache: Cache<[u8; 32], Allowed>,
+    /// The last yes, which holds while the upstream fails; `None` if it does not.
+    earlier: Option<Cache<[u8; 32], Allowed>>,
+    patience: Duration,
     lifetime: Duration,
     /// Of this process only, so that no key tells anything of the credentials behind it.
     secret: [u8; 32],
@@ -28,15 +38,26 @@ pub(in crate::server) struct Allowed {
     pub head: ManifestHead,
     /// Until when it is a yes: counted from the question.
     pub until: Instant,
+    /// When the upstream said so.
+    pub since: Instant,
+    /// Whether it is an earlier yes, in place of an answer that did not come.
+    pub is_stale: bool,
 }
 
 impl Permissions {
-    pub fn new(lifetime: Duration) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(MAX_PERMISSIONS)
-            .time_to_live(lifetime);
+    /// A yes holds for `lifetime`, and while the upstream fails for `stale_if_error`. Requests are
+    /// held for `hold`.
+    pub fn new(lifetime: Duration, stale_if_error: Duration, hold: Duration) -> Self {
+        let cache = |lifetime| {
+            Cache::builder()
+                .max_capacity(MAX_PERMISSIONS)
+                .time_to_live(lifetime)
+                .build()
+        };
         Self {
-            cache: cache.build(),
+            cache: cache(lifetime),
+            earlier: (!stale_if_error.is_zero()).then(|| cache(stale_if_error.min(MAX_STALE))),
+            patience: PATIENCE.min(hold / 2),
             lifetime,
             secret: rand::random(),
         }
@@ -56,21 +77,18 @@ impl Permissions {
         authorization: &Authorization,
     ) -> Result<(Allowed, Remembered), registry::Error> {
         let key = self.key(chosen.place, repo, selector, authorization);
-        if let Some(allowed) = self.cache.get(&key).await
-            && allowed.until > Instant::now()
-        {
-            return Ok((allowed, Remembered::Yes));
+        if let Some(allowed) = self.cache.get(&key).await {
+            if allowed.until > Instant::now() {
+                return Ok((allowed, Remembered::Yes));
+            }
+            self.cache.invalidate(&key).await;
         }
         let mut remembered = Remembered::Yes;
         // On the heap, because it is large and seldom needed.
         let ask = Box::pin(async {
             remembered = Remembered::No;
-            let until = Instant::now() + self.lifetime;
-            let upstream = chosen.upstream;
-            let head = upstream
-                .head_manifest(repo, selector, authorization)
-                .await?;
-            Ok(Allowed { head, until })
+            let question = chosen.upstream.head_manifest(repo, selector, authorization);
+            self.ask(key, question).await
         });
         let allowed = if self.lifetime.is_zero() {
             ask.await?
@@ -80,6 +98,75 @@ impl Permissions {
                 .map_err(|error: Arc<registry::Error>| (*error).clone())?
         };
         Ok((allowed, remembered))
+    }
+
+    /// Asks the upstream. Where it fails, its last yes to the same question is the answer; a no is
+    /// a no.
+    async fn ask(
+        &self,
+        key: [u8; 32],
+        question: impl Future<Output = Result<ManifestHead, registry::Error>>,
+    ) -> Result<Allowed, registry::Error> {
+        let since = Instant::now();
+        let earlier = match &self.earlier {
+            Some(earlier) => earlier.get(&key).await,
+            None => None,
+        };
+        let answer = match &earlier {
+            None => question.await.map_err(Some),
+            Some(_) => match tokio::time::timeout(self.patience, question).await {
+                Ok(answer) => answer.map_err(Some),
+                Err(_) => Err(None),
+            },
+        };
+        let failure = match answer {
+            Ok(head) => {
+                let allowed = Allowed {
+                    head,
+                    until: since + self.lifetime,
+                    since,
+                    is_stale: false,
+                };
+                if let Some(earlier) = &self.earlier {
+                    earlier.insert(key, allowed.clone()).await;
+                }
+                return Ok(allowed);
+            }
+            Err(failure) => failure,
+        };
+        match (failure, earlier) {
+            (None, Some(earlier)) => {
+                tracing::warn!(waited = ?self.patience,
+                    "the upstream does not answer: its earlier yes holds (--stale-if-error)");
+                Ok(Self::again(earlier))
+            }
+            (Some(error), Some(earlier)) if error.is_failing() => {
+                tracing::warn!(%error,
+                    "the upstream fails: its earlier yes holds (--stale-if-error)");
+                Ok(Self::again(earlier))
+            }
+            (Some(error), _) => {
+                if !error.is_failing() {
+                    self.forget_earlier(&key).await;
+                }
+                Err(error)
+            }
+            // Without an earlier yes, the answer is waited for.
+            (None, None) => Err(registry::Error::TimedOut {
+                place: "the upstream".to_owned(),
+                what: "answer",
+                after: self.patience,
+            }),
+        }
+    }
+
+    /// An earlier yes, in place of an answer.
+    fn again(earlier: Allowed) -> Allowed {
+        Allowed {
+            until: Instant::now() + REPEAT_AFTER,
+            is_stale: true,
+            ..earlier
+        }
     }
 
     /// Forgets what was allowed, so that the upstream is asked anew.
@@ -92,6 +179,13 @@ impl Permissions {
     ) {
         let key = self.key(place, repo, selector, authorization);
         self.cache.invalidate(&key).await;
+        self.forget_earlier(&key).await;
+    }
+
+    async fn forget_earlier(&self, key: &[u8; 32]) {
+        if let Some(earlier) = &self.earlier {
+            earlier.invalidate(key).await;
+        }
     }
 
     fn key(
@@ -153,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_part_of_a_permission_check_changes_its_key() {
-        let permissions = Permissions::new(Duration::from_secs(1));
+        let permissions = Permissions::new(Duration::from_secs(1), Duration::ZERO, Duration::ZERO);
         let client =
             |text: &'static str| Authorization::Client(Some(HeaderValue::from_static(text)));
         let key = |place, repo: &str, selector: &str, authorization: &Authorization| {
@@ -174,7 +268,7 @@ mod tests {
             assert!(!keys[..place].contains(one), "{place}");
         }
         assert_eq!(keys[0], key(0, "a", "t", &client("Basic x")));
-        let others = Permissions::new(Duration::from_secs(1));
+        let others = Permissions::new(Duration::from_secs(1), Duration::ZERO, Duration::ZERO);
         let (repo, selector) = ("a".parse().unwrap(), "t".parse().unwrap());
         assert_ne!(keys[0], others.key(0, &repo, &selector, &client("Basic x")));
     }

@@ -100,7 +100,13 @@ impl RequestContext<'_> {
                 .metrics
                 .call("head", answer.is_ok(), started.elapsed());
         }
-        answer.map(|(allowed, _)| (allowed.head, allowed.until))
+        let (allowed, _) = answer?;
+        if allowed.is_stale {
+            state.metrics.stale_permission();
+            // The first of several questions that a request asks tells enough.
+            let _ = self.stale_since.set(allowed.since);
+        }
+        Ok((allowed.head, allowed.until))
     }
 
     /// Where a digest belongs, as far as this client may know: whoever may not have the source

@@ -3,7 +3,7 @@
 mod conversion_error;
 pub(in crate::server) mod lookup;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::header::HeaderValue;
@@ -35,6 +35,8 @@ pub(in crate::server) struct RequestContext<'a> {
     pub kind: Kind,
     /// For which registry the answer stands.
     pub namespace: Option<HeaderValue>,
+    /// Since when an upstream's yes holds that is used in place of an answer.
+    pub stale_since: &'a OnceLock<Instant>,
     /// The client's `Authorization`, as it was before the upstream's was put in its place.
     pub given: Option<HeaderValue>,
 }
@@ -54,6 +56,10 @@ impl RequestContext<'_> {
 
     /// Keeps the answer for those that ask the same until then.
     pub fn keep(&self, content: CachedContent, until: Instant) {
+        // Each of these answers says so.
+        if self.stale_since.get().is_some() {
+            return;
+        }
         let cached = &self.state.responses;
         let key = cached.key(&self.parts.uri, &self.parts.headers, self.given.as_ref());
         let cached = CachedResponse {

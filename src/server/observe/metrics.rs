@@ -95,6 +95,7 @@ pub(in crate::server) struct Metrics {
     /// Those of each kind of route, found without a lookup.
     routes: Vec<(Histogram, Total)>,
     caches: Family<CacheLabels, Total>,
+    stale_permissions: Total,
     /// Misses and hits of each cache, likewise.
     lookups: Vec<[Total; 2]>,
     calls: Family<CallLabels, Total>,
@@ -144,6 +145,7 @@ impl Metrics {
             sent: Family::default(),
             routes: Vec::new(),
             caches: Family::default(),
+            stale_permissions: Total::default(),
             lookups: Vec::new(),
             calls: Family::default(),
             call_durations: Family::new_with_constructor(seconds),
@@ -209,6 +211,11 @@ impl Metrics {
         );
         of_unit!("response_body", "Bytes of answers' bodies", Bytes, sent);
         plain!("cache_lookups", "Lookups in caches", caches);
+        plain!(
+            "stale_permissions",
+            "Earlier permissions of upstreams used because these failed",
+            stale_permissions
+        );
         plain!("upstream_calls", "Calls to upstreams for requests", calls);
         of_unit!(
             "upstream_call_duration",
@@ -344,6 +351,11 @@ impl Metrics {
         if let Some(total) = totals.and_then(|totals| totals.get(usize::from(is_hit))) {
             total.inc();
         }
+    }
+
+    /// An upstream's earlier yes was used in place of an answer.
+    pub fn stale_permission(&self) {
+        self.stale_permissions.inc();
     }
 
     /// An upstream was asked.

@@ -1,0 +1,150 @@
+//! What is served while the upstream fails, by what it said before.
+
+use http::StatusCode;
+
+use crate::support::gate::Gate;
+use crate::support::http::Answer;
+use crate::support::proxy::Proxy;
+use crate::support::registry::Registry;
+use crate::{PLATFORM, converted_layer, image};
+
+/// Each question is asked anew, and once.
+const OPTIONS: [&str; 6] = ["--auth-cache-ttl", "0", "--attempts", "1", "--hold", "4s"];
+
+struct Setting {
+    registry: Registry,
+    gate: Gate,
+    proxy: Proxy,
+    _data: tempfile::TempDir,
+    /// What was read before: the image's manifest and its layer.
+    known: [String; 2],
+}
+
+impl Setting {
+    fn new(stale_if_error: &str) -> Option<Self> {
+        let registry = Registry::start()?;
+        registry.push("app", "1", &image(1));
+        registry.push("app", "2", &image(2));
+        let gate = Gate::before(registry.address());
+        let data = tempfile::tempdir().unwrap();
+        let stale = ["--stale-if-error", stale_if_error];
+        let options = [&PLATFORM[..], &OPTIONS, &stale].concat();
+        let proxy = Proxy::start(&gate.url(), data.path(), &options);
+        let layer = converted_layer(&proxy, "app", "1");
+        let fresh = proxy.get(&layer);
+        assert_eq!(fresh.status, 200);
+        assert_eq!((fresh.header("age"), fresh.header("warning")), (None, None));
+        Some(Self {
+            registry,
+            gate,
+            proxy,
+            _data: data,
+            known: ["app/manifests/1_obd".to_owned(), layer],
+        })
+    }
+
+    fn stale_permissions(&self) -> u64 {
+        let name = "overlaybd_proxy_stale_permissions_total";
+        self.proxy.metric(name).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_known_is_served(&self, what: &str) {
+        let before = self.stale_permissions();
+        for path in &self.known {
+            let answer = self.proxy.get(path);
+            assert_eq!(answer.status, 200, "{what}: {answer:?}");
+            let warning = answer.header("warning").unwrap_or_default();
+            assert!(warning.starts_with("111 "), "{what}: {answer:?}");
+            let age = answer.header("age").unwrap().parse::<u64>().unwrap();
+            assert!(age < 3600, "{what}: {answer:?}");
+        }
+        assert!(self.stale_permissions() >= before + 2, "{what}");
+        assert!(self.proxy.log().contains("its earlier yes holds"), "{what}");
+        // What was never allowed is not now.
+        let unknown = self.proxy.get("app/manifests/2_obd");
+        assert!(unknown.status >= 400, "{what}: {unknown:?}");
+    }
+
+    #[track_caller]
+    fn assert_known_is_refused(&self, what: &str) -> Vec<Answer> {
+        let paths = self.known.iter();
+        let answers: Vec<Answer> = paths.map(|path| self.proxy.get(path)).collect();
+        for answer in &answers {
+            assert!(answer.status >= 400, "{what}: {answer:?}");
+        }
+        answers
+    }
+}
+
+#[test]
+fn what_an_upstream_allowed_is_served_while_it_fails() {
+    let Some(setting) = Setting::new("1day") else {
+        return;
+    };
+    for status in [429, 500, 502, 503] {
+        setting.gate.fail(StatusCode::from_u16(status).ok());
+        setting.assert_known_is_served(&status.to_string());
+    }
+    setting.gate.fail(None);
+    for path in &setting.known {
+        let answer = setting.proxy.get(path);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("warning"), None, "{answer:?}");
+    }
+    setting.registry.freeze();
+    setting.assert_known_is_served("a silent upstream");
+    setting.registry.thaw();
+    setting.proxy.stop();
+}
+
+#[test]
+fn what_an_upstream_allowed_is_served_while_it_cannot_be_reached() {
+    let Some(Setting {
+        registry,
+        gate,
+        proxy,
+        _data,
+        known,
+    }) = Setting::new("1day")
+    else {
+        return;
+    };
+    drop(gate);
+    for path in &known {
+        let answer = proxy.get(path);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.header("warning").is_some(), "{answer:?}");
+    }
+    proxy.stop();
+    drop(registry);
+}
+
+#[test]
+fn a_refusal_ends_what_an_upstream_allowed() {
+    let Some(setting) = Setting::new("1day") else {
+        return;
+    };
+    for status in [401, 403, 404] {
+        setting.gate.fail(StatusCode::from_u16(status).ok());
+        setting.assert_known_is_refused(&status.to_string());
+        // Also when it fails afterwards.
+        setting.gate.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+        setting.assert_known_is_refused("after a refusal");
+        setting.gate.fail(None);
+        for path in &setting.known {
+            assert_eq!(setting.proxy.get(path).status, 200);
+        }
+    }
+    setting.proxy.stop();
+}
+
+#[test]
+fn nothing_is_served_while_the_upstream_fails_unless_asked_for() {
+    let Some(setting) = Setting::new("0") else {
+        return;
+    };
+    setting.gate.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+    setting.assert_known_is_refused("without --stale-if-error");
+    setting.proxy.stop();
+}

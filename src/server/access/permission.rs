@@ -88,7 +88,7 @@ impl Permissions {
         let ask = Box::pin(async {
             remembered = Remembered::No;
             let question = chosen.upstream.head_manifest(repo, selector, authorization);
-            self.ask(key, question).await
+            self.ask(key, chosen.upstream.host(), question).await
         });
         let allowed = if self.lifetime.is_zero() {
             ask.await?
@@ -105,6 +105,7 @@ impl Permissions {
     async fn ask(
         &self,
         key: [u8; 32],
+        host: &str,
         question: impl Future<Output = Result<ManifestHead, registry::Error>>,
     ) -> Result<Allowed, registry::Error> {
         let since = Instant::now();
@@ -112,15 +113,20 @@ impl Permissions {
             Some(earlier) => earlier.get(&key).await,
             None => None,
         };
-        let answer = match &earlier {
-            None => question.await.map_err(Some),
-            Some(_) => match tokio::time::timeout(self.patience, question).await {
-                Ok(answer) => answer.map_err(Some),
-                Err(_) => Err(None),
-            },
+        let answer = if earlier.is_some() {
+            let answer = tokio::time::timeout(self.patience, question).await;
+            answer.unwrap_or_else(|_| {
+                Err(registry::Error::TimedOut {
+                    place: host.to_owned(),
+                    what: "answer",
+                    after: self.patience,
+                })
+            })
+        } else {
+            question.await
         };
-        let failure = match answer {
-            Ok(head) => {
+        match (answer, earlier) {
+            (Ok(head), _) => {
                 let allowed = Allowed {
                     head,
                     until: since + self.lifetime,
@@ -130,33 +136,19 @@ impl Permissions {
                 if let Some(earlier) = &self.earlier {
                     earlier.insert(key, allowed.clone()).await;
                 }
-                return Ok(allowed);
+                Ok(allowed)
             }
-            Err(failure) => failure,
-        };
-        match (failure, earlier) {
-            (None, Some(earlier)) => {
-                tracing::warn!(waited = ?self.patience,
-                    "the upstream does not answer: its earlier yes holds (--stale-if-error)");
-                Ok(Self::again(earlier))
-            }
-            (Some(error), Some(earlier)) if error.is_failing() => {
+            (Err(error), Some(earlier)) if error.is_failing() => {
                 tracing::warn!(%error,
                     "the upstream fails: its earlier yes holds (--stale-if-error)");
                 Ok(Self::again(earlier))
             }
-            (Some(error), _) => {
+            (Err(error), _) => {
                 if !error.is_failing() {
                     self.forget_earlier(&key).await;
                 }
                 Err(error)
             }
-            // Without an earlier yes, the answer is waited for.
-            (None, None) => Err(registry::Error::TimedOut {
-                place: "the upstream".to_owned(),
-                what: "answer",
-                after: self.patience,
-            }),
         }
     }
 

@@ -260,6 +260,21 @@ impl Upstream {
         }
     }
 
+    /// Whether a repository may be read: its list of tags, or what a page has of it, is an answer.
+    ///
+    /// # Errors
+    /// The registry's no; see [`Error`].
+    pub async fn can_read(
+        &self,
+        repo: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Registry(registry) => registry.can_read(repo, authorization).await,
+            Self::Layout(layout) => layout.tags(repo).await.map(drop),
+        }
+    }
+
     /// All tags of a repository, in the upstream's order.
     ///
     /// # Errors

@@ -246,6 +246,7 @@ impl Dispatcher {
         let stale_since = OnceLock::new();
         let context = RequestContext {
             stale_since: &stale_since,
+            allowed: OnceLock::new(),
             state: &self.0,
             chosen,
             parts,

@@ -27,6 +27,8 @@ fn a_silent_upstream_holds_a_request_for_the_hold_and_no_longer() {
                 "1s",
                 "--auth-cache-ttl",
                 "0",
+                "--stale-if-error",
+                "0",
                 "--on-timeout",
                 on_timeout,
             ],

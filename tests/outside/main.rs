@@ -9,6 +9,7 @@ mod store_support;
 mod support;
 
 mod database;
+mod deleted;
 mod early;
 mod hold;
 mod host;

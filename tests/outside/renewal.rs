@@ -23,6 +23,8 @@ struct Rules {
     tokens: Arc<Mutex<HashSet<&'static str>>>,
     /// For manifests only.
     manifests_only: Arc<Mutex<HashSet<&'static str>>>,
+    /// For blobs only.
+    blobs_only: Arc<Mutex<HashSet<&'static str>>>,
     /// Requests for blobs that have come, and whether they go on.
     blobs: Arc<watch::Sender<(usize, bool)>>,
 }
@@ -32,13 +34,19 @@ impl Rules {
         Self {
             tokens: Arc::new(Mutex::new(tokens.iter().copied().collect())),
             manifests_only: Arc::default(),
+            blobs_only: Arc::default(),
             blobs: Arc::new(watch::Sender::new((0, false))),
         }
     }
 
     fn takes(&self, token: &str, is_blob: bool) -> bool {
         let is_in = |tokens: &Mutex<HashSet<&'static str>>| tokens.lock().contains(token);
-        is_in(&self.tokens) || (!is_blob && is_in(&self.manifests_only))
+        let here = if is_blob {
+            &self.blobs_only
+        } else {
+            &self.manifests_only
+        };
+        is_in(&self.tokens) || is_in(here)
     }
 
     fn wait_for_blob(&self) {
@@ -177,4 +185,68 @@ fn a_client_with_right_credentials_gets_no_401() {
     let answer = pull(&proxy, "reader").join().unwrap();
     crate::refused(&answer, 502);
     assert!(answer.text().contains("ask again"), "{answer:?}");
+}
+
+#[test]
+fn a_wait_over_several_requests_ends_in_the_image_although_the_token_ended() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rules = Rules::new(&["waits", "too-late"]);
+    let served = runtime.block_on(registry(image(1), rules.clone()));
+    let data = tempfile::tempdir().unwrap();
+    let short = ["--hold", "1s", "--auth-cache-ttl", "0", "--attempts", "1"];
+    let options = [&PLATFORM[..], &short].concat();
+    let url = format!("http://{}", served.host());
+    let proxy = Proxy::start(&url, data.path(), &options);
+    let ask = |path: &str, token: &str| {
+        let token = format!("Bearer {token}");
+        let url = format!("{}{path}", proxy.url());
+        http::send("GET", &url, &[("authorization", &token)], b"")
+    };
+    let mut path = "/v2/app/manifests/1_obd".to_owned();
+    let mut follow = || {
+        let answer = ask(&path, "waits");
+        if answer.status == 307 {
+            answer.header("location").unwrap().clone_into(&mut path);
+        }
+        answer
+    };
+    assert_eq!(follow().status, 307);
+    // The token ends; what was begun with it goes on.
+    rules.blobs_only.lock().insert("waits");
+    rules.tokens.lock().clear();
+    let answer = follow();
+    assert_eq!(answer.status, 307, "{answer:?}\n{}", proxy.log());
+    rules.release();
+    let last = (0..5).map(|_| follow()).find(|answer| answer.status != 307);
+    let last = last.expect("the wait has an end");
+    assert_eq!(last.status, 200, "{last:?}\n{}", proxy.log());
+    assert!(last.text().contains("overlaybd"), "{last:?}");
+    // Whoever did not wait is not let in, and neither is the one that waited for something else.
+    let first = "/v2/app/manifests/1_obd";
+    assert_eq!(ask(first, "too-late").status, 401);
+    assert_eq!(ask("/v2/other/manifests/1_obd", "waits").status, 401);
+    assert_eq!(ask("/v2/app/manifests/2_obd", "waits").status, 401);
+}
+
+#[test]
+fn ranges_go_on_for_the_time_of_the_decision_although_the_token_ended() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rules = Rules::new(&["reads"]);
+    rules.release();
+    let served = runtime.block_on(registry(image(1), rules.clone()));
+    let data = tempfile::tempdir().unwrap();
+    let options = [&PLATFORM[..], &["--auth-cache-ttl", "1h"]].concat();
+    let url = format!("http://{}", served.host());
+    let proxy = Arc::new(Proxy::start(&url, data.path(), &options));
+    let manifest = pull(&proxy, "reads").join().unwrap().json();
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap();
+    let url = format!("{}/v2/app/blobs/{digest}", proxy.url());
+    let range = |range: &str, token: &str| {
+        let headers = [("authorization", token), ("range", range)];
+        http::send("GET", &url, &headers, b"").status
+    };
+    assert_eq!(range("bytes=0-9", "Bearer reads"), 206);
+    rules.tokens.lock().clear();
+    assert_eq!(range("bytes=10-19", "Bearer reads"), 206);
+    assert_eq!(range("bytes=10-19", "Bearer another"), 401);
 }

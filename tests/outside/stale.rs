@@ -21,14 +21,13 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(stale_if_error: &str) -> Option<Self> {
+    fn new(more: &[&str]) -> Option<Self> {
         let registry = Registry::start()?;
         registry.push("app", "1", &image(1));
         registry.push("app", "2", &image(2));
         let gate = Gate::before(registry.address());
         let data = tempfile::tempdir().unwrap();
-        let stale = ["--stale-if-error", stale_if_error];
-        let options = [&PLATFORM[..], &OPTIONS, &stale].concat();
+        let options = [&PLATFORM[..], &OPTIONS, more].concat();
         let proxy = Proxy::start(&gate.url(), data.path(), &options);
         let layer = converted_layer(&proxy, "app", "1");
         let fresh = proxy.get(&layer);
@@ -79,7 +78,7 @@ impl Setting {
 
 #[test]
 fn what_an_upstream_allowed_is_served_while_it_fails() {
-    let Some(setting) = Setting::new("1day") else {
+    let Some(setting) = Setting::new(&[]) else {
         return;
     };
     for status in [429, 500, 502, 503] {
@@ -106,7 +105,7 @@ fn what_an_upstream_allowed_is_served_while_it_cannot_be_reached() {
         proxy,
         _data,
         known,
-    }) = Setting::new("1day")
+    }) = Setting::new(&[])
     else {
         return;
     };
@@ -122,7 +121,7 @@ fn what_an_upstream_allowed_is_served_while_it_cannot_be_reached() {
 
 #[test]
 fn a_refusal_ends_what_an_upstream_allowed() {
-    let Some(setting) = Setting::new("1day") else {
+    let Some(setting) = Setting::new(&[]) else {
         return;
     };
     for status in [401, 403, 404] {
@@ -140,11 +139,33 @@ fn a_refusal_ends_what_an_upstream_allowed() {
 }
 
 #[test]
-fn nothing_is_served_while_the_upstream_fails_unless_asked_for() {
-    let Some(setting) = Setting::new("0") else {
+fn nothing_is_served_while_the_upstream_fails_with_stale_if_error_0() {
+    let Some(setting) = Setting::new(&["--stale-if-error", "0"]) else {
         return;
     };
     setting.gate.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
-    setting.assert_known_is_refused("without --stale-if-error");
+    setting.assert_known_is_refused("--stale-if-error 0");
+    setting.proxy.stop();
+}
+
+#[test]
+fn with_own_credentials_blobs_that_are_there_need_no_question() {
+    let options = ["--own-credentials", "--stale-if-error", "0"];
+    let Some(setting) = Setting::new(&options) else {
+        return;
+    };
+    let [manifest, layer] = &setting.known;
+    let asked = setting.registry.requests().len();
+    for answer in [setting.proxy.get(layer), setting.proxy.get(layer)] {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(setting.registry.requests().len(), asked);
+    setting.gate.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
+    let answer = setting.proxy.get(layer);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("warning"), None, "nothing is stale of it");
+    // A tag is another matter.
+    let answer = setting.proxy.get(manifest);
+    assert!(answer.status >= 500, "{answer:?}");
     setting.proxy.stop();
 }

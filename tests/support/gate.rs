@@ -36,6 +36,8 @@ struct Rules {
     refused: Vec<String>,
     /// The status of every answer.
     failing: Option<StatusCode>,
+    /// A part of paths, and the status of their answers.
+    failing_where: Option<(String, StatusCode)>,
     /// Parts of paths, and how many answers to a GET of each are damaged.
     damaged: Vec<(String, usize)>,
 }
@@ -159,6 +161,11 @@ impl Gate {
         self.rules.lock().failing = status;
     }
 
+    /// As [`Gate::fail`], for the paths that have `part`.
+    pub fn fail_where(&self, part: &str, status: Option<StatusCode>) {
+        self.rules.lock().failing_where = status.map(|status| (part.to_owned(), status));
+    }
+
     /// Answers 401 to requests with this value of `Authorization`, from now on.
     pub fn refuse(&self, authorization: &str) {
         let mut rules = self.rules.lock();
@@ -182,7 +189,12 @@ async fn pass(
     if let Some(hold) = hold {
         hold.pass().await;
     }
-    let failing = rules.lock().failing;
+    let failing = {
+        let rules = rules.lock();
+        let here = rules.failing_where.as_ref();
+        let here = here.filter(|(part, _)| path.contains(part.as_str()));
+        rules.failing.or(here.map(|(_, status)| *status))
+    };
     if let Some(failing) = failing {
         return status(failing);
     }

@@ -82,7 +82,7 @@ pub struct ServerOptions {
     #[arg(long, value_name = "TIME", help_heading = "Access control")]
     pub auth_cache_ttl: Option<Text>,
     /// How long that holds while the upstream fails, that is, cannot be reached, answers 5xx or 429,
-    /// or is silent; never after a refusal; 0 for never
+    /// or is silent; never after a refusal; a day by default, 0 for never
     #[arg(long, value_name = "TIME", help_heading = "Access control")]
     pub stale_if_error: Option<Text>,
 }

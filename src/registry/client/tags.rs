@@ -116,6 +116,23 @@ fn read(page: &[u8]) -> Result<Vec<Tag>, String> {
 }
 
 impl Registry {
+    /// Asks for one tag, whichever: all that may read a repository get an answer.
+    pub(in crate::registry) async fn can_read(
+        &self,
+        repo: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<(), Error> {
+        self.first(Need::Resolve, authorization, |endpoint| async move {
+            let mut url = endpoint.url(&format!("{repo}/tags/list"));
+            url.set_query(Some("n=1"));
+            endpoint
+                .page(url, repo, HeaderMap::new(), authorization)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
     pub(in crate::registry) async fn tags(
         &self,
         repo: &RepoName,

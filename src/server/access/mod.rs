@@ -1,8 +1,10 @@
 //! Access control: users, permissions, challenges and tokens.
 
 pub(in crate::server) mod challenge;
+pub(in crate::server) mod decisions;
 pub(in crate::server) mod permission;
 pub(in crate::server) mod policy;
 pub(in crate::server) mod scope;
 pub(in crate::server) mod users;
+mod waits;
 pub(in crate::server) mod wrapped_token;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::convert::{Converter, PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
-use crate::server::access::permission;
+use crate::server::access::decisions::{Allowed, Remembered};
 use crate::server::cache::open_files::{OpenBlob, off_thread};
 use crate::server::config::OnTimeout;
 use crate::server::context::RequestContext;
@@ -20,6 +20,15 @@ use crate::store::IndexError;
 const MAX_SOURCES: usize = 16;
 /// The longest converted manifest, in bytes: as long as a source may be, and then some.
 const MAX_MANIFEST: u64 = 32 << 20;
+
+/// What content is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To pull an image, or to copy it.
+    Pull,
+    /// To go on reading a layer, maybe: as nodes do while containers run.
+    Read,
+}
 
 /// Where a digest belongs.
 pub(in crate::server) enum Belongs {
@@ -93,20 +102,56 @@ impl RequestContext<'_> {
             .permissions
             .head(&self.chosen, repo, selector, &self.authorization);
         let answer = self.upstream(repo, Box::pin(asked)).await;
-        let is_remembered = matches!(answer, Ok((_, permission::Remembered::Yes)));
-        state.metrics.lookup(CacheName::Permission, is_remembered);
+        let (head, until) = self.decided("head", started, answer)?;
+        // The first yes is what an answer hangs on.
+        let _ = self
+            .allowed
+            .set((repo.clone(), selector.clone(), head.clone()));
+        Ok((head, until))
+    }
+
+    /// Until when this client may read the repository, whatever is left in it; while the upstream
+    /// does not answer, what it said earlier counts.
+    async fn may_read(&self, repo: &RepoName, does_answer: bool) -> Option<Instant> {
+        let started = Instant::now();
+        let permissions = &self.state.permissions;
+        let (chosen, authorization) = (&self.chosen, &self.authorization);
+        let answer = if does_answer {
+            let asked = permissions.repository(chosen, repo, authorization);
+            self.upstream(repo, Box::pin(asked)).await
+        } else {
+            let earlier = permissions.earlier_repository(chosen.place, repo, authorization);
+            Ok((earlier.await?, Remembered::Yes))
+        };
+        match self.decided("tags", started, answer) {
+            Ok(((), until)) => Some(until),
+            Err(error) => {
+                tracing::debug!(%error, "not by its repository");
+                None
+            }
+        }
+    }
+
+    /// Counts a decision, and says until when it holds.
+    fn decided<T>(
+        &self,
+        call: &'static str,
+        started: Instant,
+        answer: Result<(Allowed<T>, Remembered), registry::Error>,
+    ) -> Result<(T, Instant), registry::Error> {
+        let metrics = &self.state.metrics;
+        let is_remembered = matches!(answer, Ok((_, Remembered::Yes)));
+        metrics.lookup(CacheName::Permission, is_remembered);
         if !is_remembered {
-            state
-                .metrics
-                .call("head", answer.is_ok(), started.elapsed());
+            metrics.call(call, answer.is_ok(), started.elapsed());
         }
         let (allowed, _) = answer?;
         if allowed.is_stale {
-            state.metrics.stale_permission();
+            metrics.stale_permission();
             // The first of several questions that a request asks tells enough.
             let _ = self.stale_since.set(allowed.since);
         }
-        Ok((allowed.head, allowed.until))
+        Ok((allowed.answer, allowed.until))
     }
 
     /// Where a digest belongs, as far as this client may know: whoever may not have the source
@@ -115,6 +160,28 @@ impl RequestContext<'_> {
     /// # Errors
     /// That the upstream cannot be asked, whatever the digest.
     pub async fn belongs(&self, repo: &RepoName, digest: &Digest) -> Result<Belongs, ApiError> {
+        self.belongs_to(repo, digest, Purpose::Pull).await
+    }
+
+    /// As [`RequestContext::belongs`], of a blob that running containers may read: neither an
+    /// upstream that fails nor a source that was deleted there takes it from those who may have it.
+    ///
+    /// # Errors
+    /// As [`RequestContext::belongs`].
+    pub async fn belongs_to_read(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Belongs, ApiError> {
+        self.belongs_to(repo, digest, Purpose::Read).await
+    }
+
+    async fn belongs_to(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        purpose: Purpose,
+    ) -> Result<Belongs, ApiError> {
         let host = self.chosen.upstream.host();
         let converted = &self.state.converted;
         let sources = match converted
@@ -128,7 +195,19 @@ impl RequestContext<'_> {
             return Ok(Belongs::Upstream);
         }
         let is_own = self.state.is_own();
-        let mut undecided = None;
+        // Everyone who is let in may have what the proxy's own credentials may, and these could
+        // read the source when it was converted.
+        if is_own
+            && purpose == Purpose::Read
+            && let Some(source) = sources.first()
+            && self.is_there(digest).await?
+        {
+            return Ok(Belongs::Here {
+                source: source.clone(),
+                until: Instant::now() + self.state.permissions.lifetime(),
+            });
+        }
+        let (mut undecided, mut silent, mut deleted) = (None, None, None);
         for source in sources.iter().take(MAX_SOURCES) {
             match self.ask(repo, &Selector::Digest(source.clone())).await {
                 Ok((_, until)) => {
@@ -136,17 +215,35 @@ impl RequestContext<'_> {
                     return Ok(Belongs::Here { source, until });
                 }
                 // This source is gone, or not for this client; another may have become the same.
+                Err(error @ registry::Error::NotFound { .. }) => {
+                    tracing::debug!(%error, "not by this source");
+                    deleted.get_or_insert(source);
+                }
                 Err(
-                    error @ (registry::Error::NotFound { .. }
-                    | registry::Error::Unauthorized { .. }
+                    error @ (registry::Error::Unauthorized { .. }
                     | registry::Error::Forbidden { .. }),
                 ) => tracing::debug!(%error, "not by this source"),
                 Err(
                     error
                     @ (registry::Error::Unreachable { .. } | registry::Error::TimedOut { .. }),
-                ) => return Err(ApiError::upstream(&error, is_own)),
+                ) => {
+                    silent = Some(error);
+                    break;
+                }
                 Err(error) => undecided = Some(error),
             }
+        }
+        let has_failed = silent.is_some() || undecided.is_some();
+        if purpose == Purpose::Read
+            && let Some(source) = deleted.or(sources.first().filter(|_| has_failed))
+            && self.is_there(digest).await?
+            && let Some(until) = self.may_read(repo, deleted.is_some()).await
+        {
+            let source = source.clone();
+            return Ok(Belongs::Here { source, until });
+        }
+        if let Some(error) = silent {
+            return Err(ApiError::upstream(&error, is_own));
         }
         if let Some(error) = undecided {
             return Ok(Belongs::Undecided(ApiError::undecided(&error, is_own)));
@@ -156,6 +253,12 @@ impl RequestContext<'_> {
             Ok(_) => Ok(Belongs::Upstream),
             Err(error) => Ok(unknown(&error, digest)),
         }
+    }
+
+    /// Whether a blob is in the blob directory.
+    async fn is_there(&self, digest: &Digest) -> Result<bool, ApiError> {
+        let found = self.aside(Box::pin(self.state.open_files.open(digest)));
+        Ok(found.await?.map_err(|e| ApiError::from(&e))?.is_some())
     }
 
     /// Waits for a conversion as long as requests may; its blobs stay until the answer is
@@ -245,7 +348,7 @@ impl RequestContext<'_> {
                 Ok(held) => held,
                 Err(Waited::NotTurbo(_)) => continue,
                 Err(Waited::Failed(failure)) => return Err(failure),
-                Err(Waited::TooLong) => return Err(self.later()),
+                Err(Waited::TooLong) => return Err(self.later().await),
             };
             made = open_files
                 .open(digest)
@@ -302,7 +405,13 @@ impl RequestContext<'_> {
     }
 
     /// What a request for converted content gets when its hold is over.
-    pub fn later(&self) -> ApiError {
+    pub async fn later(&self) -> ApiError {
+        if let Some((repo, selector, head)) = self.allowed.get() {
+            let (place, authorization) = (self.chosen.place, &self.authorization);
+            let permissions = &self.state.permissions;
+            let goes_on = permissions.wait_goes_on(place, repo, selector, authorization, head);
+            goes_on.await;
+        }
         match self.again() {
             Some(address) => ApiError::wait(&address),
             None => ApiError::converting(),
@@ -361,10 +470,10 @@ impl RequestContext<'_> {
             return Err(ApiError::unknown_manifest(digest));
         }
         let read = off_thread(move || blob.file.read_all()).await;
-        let bytes = read
-            .map_err(|error| ApiError::from(&error))?
+        let Some(bytes) = read.map_err(|error| ApiError::from(&error))? else {
             // It was damaged, and is made again when the client asks again.
-            .ok_or_else(|| self.later())?;
+            return Err(self.later().await);
+        };
         // Configs and layers are linked to repositories too, and are no manifests.
         let media_type = media_type(&bytes).ok_or_else(|| ApiError::unknown_manifest(digest))?;
         let document = Arc::new(Document::new(&StoredManifest {

@@ -10,7 +10,8 @@ use http::header::HeaderValue;
 use http::{Method, request};
 use hyper::body::Incoming;
 
-use crate::registry::Authorization;
+use crate::oci::{RepoName, Selector};
+use crate::registry::{Authorization, ManifestHead};
 use crate::server::cache::responses::{CachedContent, CachedResponse};
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
@@ -37,6 +38,8 @@ pub(in crate::server) struct RequestContext<'a> {
     pub namespace: Option<HeaderValue>,
     /// Since when an upstream's yes holds that is used in place of an answer.
     pub stale_since: &'a OnceLock<Instant>,
+    /// The first manifest that the upstream allowed this client to have.
+    pub allowed: OnceLock<(RepoName, Selector, ManifestHead)>,
     /// The client's `Authorization`, as it was before the upstream's was put in its place.
     pub given: Option<HeaderValue>,
 }

@@ -34,7 +34,7 @@ pub(in crate::server) async fn serve(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    match context.belongs(repo, digest).await? {
+    match context.belongs_to_read(repo, digest).await? {
         Belongs::Here { source, until } => {
             let buffers = &context.state.open_files.buffers;
             match context.find(repo, digest, &source).await? {

@@ -204,8 +204,8 @@ async fn too_long(
     source: Option<&Digest>,
 ) -> Result<Response<ResponseBody>, ApiError> {
     match (context.state.config.on_timeout, source) {
-        (OnTimeout::Wait | OnTimeout::Busy, _) => Err(context.later()),
-        (OnTimeout::WaitThenOriginal, _) if context.again().is_some() => Err(context.later()),
+        (OnTimeout::Wait | OnTimeout::Busy, _) => Err(context.later().await),
+        (OnTimeout::WaitThenOriginal, _) if context.again().is_some() => Err(context.later().await),
         (OnTimeout::Original | OnTimeout::WaitThenOriginal, None) => {
             Err(ApiError::silent_upstream(context.hold.time()))
         }

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod context;
 mod convert;
+mod credentials;
 mod environment;
 mod exit;
 mod export;
@@ -95,6 +96,7 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Store(store::StoreArgs),
     Config(config::ConfigArgs),
+    Credentials(credentials::CredentialsArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -157,6 +159,7 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Store(args) => Box::pin(store::run(args, context)).await,
         Command::Config(args) => config::run(args, &context),
+        Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

@@ -20,7 +20,10 @@ mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::{Challenge, ClientAuth, ClientToken, Registry, challenges, needed_scopes};
+pub use client::{
+    Challenge, ClientAuth, ClientToken, DockerLogin, DockerLogins, Registry, challenges,
+    needed_scopes,
+};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

@@ -142,7 +142,8 @@ impl CredentialProvider {
     }
 }
 
-fn default_path() -> Option<PathBuf> {
+/// Where Docker keeps its configuration.
+pub(super) fn default_path() -> Option<PathBuf> {
     if let Some(directory) = std::env::var_os("DOCKER_CONFIG") {
         return Some(Path::new(&directory).join("config.json"));
     }
@@ -179,7 +180,8 @@ fn query_all(
     Ok(login)
 }
 
-fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
+/// Reads a `config.json`; one that is not `is_stated` need not be there.
+pub(super) fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
     let mut text = Vec::new();
     match std::fs::File::open(path) {
         Ok(file) => file.take(MAX_CONFIG_BYTES).read_to_end(&mut text),

@@ -20,6 +20,7 @@ mod credentials;
 mod dial;
 mod dialer;
 mod docker_config;
+mod docker_logins;
 mod download;
 mod dump;
 mod early;
@@ -42,6 +43,7 @@ mod watch;
 
 pub use challenge::{Challenge, challenges};
 pub use client_token::{ClientAuth, ClientToken};
+pub use docker_logins::{DockerLogin, DockerLogins};
 pub use scope::needed_scopes;
 
 use std::fmt;

@@ -1,0 +1,216 @@
+//! What is known already: helpers run once for all who ask, and ahead of them.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::answer::Answer;
+use super::question::Question;
+use crate::registry::DockerLogins;
+
+/// Most repositories whose answers are kept.
+const MAX_KNOWN: u64 = 1024;
+/// Most questions that wait for helpers.
+const MAX_RUNNING: usize = 64;
+/// Of these, most of one host: a helper that hangs for one must not take the places of others.
+const MAX_RUNNING_OF_HOST: usize = 8;
+/// How often helpers are run ahead.
+const AHEAD_EVERY: Duration = Duration::from_secs(30);
+/// How long after a question its answer is kept fresh.
+const AHEAD_FOR: Duration = Duration::from_mins(15);
+
+type Running = Shared<BoxFuture<'static, Answer>>;
+
+/// The answers, and the questions that helpers work on.
+pub struct Known {
+    logins: DockerLogins,
+    answers: moka::future::Cache<Key, Entry>,
+    running: Mutex<HashMap<Key, Running>>,
+    /// Counts how often all was forgotten.
+    generation: AtomicU64,
+    /// The file when it was last looked at, if it was.
+    stamp: Mutex<Option<Option<Stamp>>>,
+    within: Duration,
+    stale: Duration,
+}
+
+/// A question, and the generation that it was asked in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(u64, Question);
+
+/// A usable answer.
+#[derive(Debug, Clone)]
+struct Entry {
+    answer: Answer,
+    since: Instant,
+    asked: Arc<Mutex<Instant>>,
+}
+
+/// What a file is recognised by: the time and the size, and the file itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(SystemTime, u64, u64);
+
+impl Stamp {
+    async fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let data = tokio::fs::metadata(path).await.ok()?;
+        Some(Self(data.modified().ok()?, data.len(), data.ino()))
+    }
+}
+
+impl Known {
+    /// `within` is how long a question waits, `stale` how long an answer may be given after the
+    /// helper gave it.
+    pub fn new(logins: DockerLogins, within: Duration, stale: Duration) -> Self {
+        Self {
+            logins,
+            answers: moka::future::Cache::new(MAX_KNOWN),
+            running: Mutex::default(),
+            generation: AtomicU64::new(0),
+            stamp: Mutex::default(),
+            within,
+            stale,
+        }
+    }
+
+    /// Forgets all answers. What a helper is about to say is not given any more.
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.answers.invalidate_all();
+        self.logins.forget();
+    }
+
+    /// Forgets all if the configuration changed, came or went.
+    async fn notice_change(&self) {
+        let Some(path) = self.logins.path() else {
+            return;
+        };
+        let now = Stamp::of(&path).await;
+        let before = self.stamp.lock().replace(now);
+        if before.is_some_and(|before| before != now) {
+            tracing::info!(file = %path.display(), "the file changed: all answers are forgotten");
+            self.forget();
+        }
+    }
+
+    /// The answer for one who asks now.
+    pub async fn ask(self: &Arc<Self>, question: &Question) -> Answer {
+        self.notice_change().await;
+        let key = Key(self.generation.load(Ordering::Acquire), question.clone());
+        let fresh = match self.begin(&key) {
+            Some(running) => timeout(self.within, running).await.ok(),
+            None => None,
+        };
+        let before = self.answers.get(&key).await;
+        if let Some(entry) = &before {
+            *entry.asked.lock() = Instant::now();
+        }
+        let why = match fresh {
+            Some(answer @ Answer::Login(_)) => return answer,
+            Some(Answer::Unknown(why)) => why,
+            None => format!(
+                "the credential helper gives no answer within {:?}, or too many questions wait \
+                 for it; ask again",
+                self.within
+            ),
+        };
+        match before.filter(|entry| entry.since.elapsed() <= self.stale) {
+            Some(entry) => {
+                let age = entry.since.elapsed().as_secs();
+                tracing::warn!(place = %question.place(), age, why, "an earlier answer is given");
+                entry.answer
+            }
+            None => Answer::Unknown(why),
+        }
+    }
+
+    /// The work on a question, begun unless it runs; `None` if too much runs.
+    fn begin(self: &Arc<Self>, key: &Key) -> Option<Running> {
+        let mut running = self.running.lock();
+        if let Some(found) = running.get(key) {
+            return Some(found.clone());
+        }
+        let of_host = running.keys().filter(|other| other.1.host == key.1.host);
+        if running.len() >= MAX_RUNNING || of_host.count() >= MAX_RUNNING_OF_HOST {
+            return None;
+        }
+        let known = Arc::clone(self);
+        let of = key.clone();
+        // It goes on when nobody waits any more.
+        let task = tokio::spawn(async move {
+            let answer = known.look(&of).await;
+            known.running.lock().remove(&of);
+            answer
+        });
+        let work = task.map(|ended| {
+            ended.unwrap_or_else(|_| Answer::Unknown("the question could not be asked".to_owned()))
+        });
+        let work = work.boxed().shared();
+        running.insert(key.clone(), work.clone());
+        Some(work)
+    }
+
+    async fn look(&self, key: &Key) -> Answer {
+        let Key(generation, question) = key;
+        let found = self
+            .logins
+            .find(&question.host, question.repo.as_deref())
+            .await;
+        let answer = match found {
+            Ok(login) => Answer::Login(login),
+            Err(error) => {
+                tracing::warn!(place = %question.place(), %error, "no credentials can be had");
+                return Answer::Unknown("the credential helper or config.json fails".to_owned());
+            }
+        };
+        if *generation != self.generation.load(Ordering::Acquire) {
+            return answer;
+        }
+        let before = self.answers.get(key).await;
+        let is_news = before.as_ref().is_none_or(|before| before.answer != answer);
+        if is_news && !answer.is_usable() {
+            tracing::info!(place = %question.place(), "{}", answer.why_not());
+        }
+        let asked = before.map_or_else(|| Arc::new(Mutex::new(Instant::now())), |e| e.asked);
+        let entry = Entry {
+            answer: answer.clone(),
+            since: Instant::now(),
+            asked,
+        };
+        self.answers.insert(key.clone(), entry).await;
+        answer
+    }
+}
+
+/// Has helpers run before anyone waits for them, as soon as their last answer ends: for the hosts
+/// that the configuration names, and for what was asked lately.
+pub async fn run_ahead(known: Arc<Known>) {
+    let mut ticks = interval(AHEAD_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        known.notice_change().await;
+        let hosts = known.logins.named_hosts().await;
+        let mut questions: HashSet<Question> = hosts
+            .into_iter()
+            .map(|host| Question { host, repo: None })
+            .collect();
+        let lately = known.answers.iter();
+        let lately = lately.filter(|(_, entry)| entry.asked.lock().elapsed() <= AHEAD_FOR);
+        questions.extend(lately.map(|(key, _)| key.1.clone()));
+        for question in questions {
+            let generation = known.generation.load(Ordering::Acquire);
+            if let Some(running) = known.begin(&Key(generation, question)) {
+                // One after the other, so that there is room for those who ask.
+                let _ = timeout(AHEAD_EVERY, running).await;
+            }
+        }
+    }
+}

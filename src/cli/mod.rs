@@ -15,6 +15,7 @@ mod layer;
 mod log;
 mod man;
 mod mistyped;
+mod node;
 mod output;
 mod platforms;
 mod progress;
@@ -97,6 +98,7 @@ enum Command {
     Store(store::StoreArgs),
     Config(config::ConfigArgs),
     Credentials(credentials::CredentialsArgs),
+    Node(node::NodeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -160,6 +162,7 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Store(args) => Box::pin(store::run(args, context)).await,
         Command::Config(args) => config::run(args, &context),
         Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,
+        Command::Node(args) => Box::pin(node::run(args, context)).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

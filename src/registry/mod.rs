@@ -24,6 +24,7 @@ pub use client::{
     Challenge, ClientAuth, ClientToken, DockerLogin, DockerLogins, Registry, challenges,
     needed_scopes,
 };
+pub(crate) use client::{HostEntry, parse_hosts_toml};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

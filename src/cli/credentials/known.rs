@@ -35,8 +35,7 @@ pub struct Known {
     running: Mutex<HashMap<Key, Running>>,
     /// Counts how often all was forgotten.
     generation: AtomicU64,
-    /// The file when it was last looked at, if it was.
-    stamp: Mutex<Option<Option<Stamp>>>,
+    seen: Mutex<Seen>,
     within: Duration,
     stale: Duration,
 }
@@ -53,15 +52,25 @@ struct Entry {
     asked: Arc<Mutex<Instant>>,
 }
 
-/// What a file is recognised by: the time and the size, and the file itself.
+/// The file when it was last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(SystemTime, u64, u64);
+enum Seen {
+    Never,
+    Absent,
+    /// With its time, size and inode.
+    File(SystemTime, u64, u64),
+}
 
-impl Stamp {
-    async fn of(path: &Path) -> Option<Self> {
+impl Seen {
+    async fn now(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        let data = tokio::fs::metadata(path).await.ok()?;
-        Some(Self(data.modified().ok()?, data.len(), data.ino()))
+        match tokio::fs::metadata(path).await {
+            Ok(data) => {
+                let time = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                Self::File(time, data.len(), data.ino())
+            }
+            Err(_) => Self::Absent,
+        }
     }
 }
 
@@ -74,7 +83,7 @@ impl Known {
             answers: moka::future::Cache::new(MAX_KNOWN),
             running: Mutex::default(),
             generation: AtomicU64::new(0),
-            stamp: Mutex::default(),
+            seen: Mutex::new(Seen::Never),
             within,
             stale,
         }
@@ -92,9 +101,9 @@ impl Known {
         let Some(path) = self.logins.path() else {
             return;
         };
-        let now = Stamp::of(&path).await;
-        let before = self.stamp.lock().replace(now);
-        if before.is_some_and(|before| before != now) {
+        let now = Seen::now(&path).await;
+        let before = std::mem::replace(&mut *self.seen.lock(), now);
+        if before != Seen::Never && before != now {
             tracing::info!(file = %path.display(), "the file changed: all answers are forgotten");
             self.forget();
         }

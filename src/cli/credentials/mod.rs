@@ -2,6 +2,8 @@
 //!
 //! overlaybd reads blobs itself and cannot run credential helpers. With `credentialConfig` in its
 //! configuration it asks such a server (modes `http` and `uds`, `src/image_service.cpp`).
+// The comments of options are their help texts.
+#![allow(clippy::doc_markdown)]
 
 mod answer;
 mod known;
@@ -99,7 +101,8 @@ pub async fn run(args: CredentialsArgs, context: Context) -> anyhow::Result<Exit
     }
     match logins.path() {
         Some(path) if !path.exists() => {
-            tracing::warn!(file = %path.display(), "there is no such file yet: it is read when it comes");
+            tracing::warn!(file = %path.display(), "there is no such file yet: it is read when \
+                it comes");
         }
         Some(path) => tracing::info!(file = %path.display(), "credentials come from here"),
         None => tracing::warn!("neither DOCKER_CONFIG nor HOME is set: name --docker-config"),

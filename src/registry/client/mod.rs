@@ -44,6 +44,7 @@ mod watch;
 pub use challenge::{Challenge, challenges};
 pub use client_token::{ClientAuth, ClientToken};
 pub use docker_logins::{DockerLogin, DockerLogins};
+pub(crate) use hosts_dir::{HostEntry, parse as parse_hosts_toml};
 pub use scope::needed_scopes;
 
 use std::fmt;

@@ -14,6 +14,8 @@ packages=(
     e2fsprogs mount util-linux attr acl
     # TLS, passwords, load.
     openssl apache2-utils wrk
+    # Reads units.
+    systemd
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -35,7 +35,7 @@ pub enum ExitStatus {
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  all went well
-    1  something on this machine failed: disk, database, address
+    1  something on this machine failed (disk, database, address) or is set up wrong (node check)
     2  the command line or the configuration is wrong
     3  the image or blob is broken, or cannot be converted
     4  a registry gave no usable answer

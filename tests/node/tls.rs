@@ -63,11 +63,7 @@ fn an_authority_that_the_bundle_lacks_is_wrong_for_overlaybd_and_one_that_ca_lac
     assert_eq!(checked.of("wrong").len(), 1, "{checked:#?}");
     checked.has_one(
         "wrong",
-        &[
-            "overlaybd, which trusts",
-            "update-ca-certificates",
-            "UnknownIssuer",
-        ],
+        &["overlaybd, which trusts", "update-ca-certificates"],
     );
     // As a mirror alone it need not be trusted by overlaybd.
     let mirror = node.check(&[]);
@@ -75,7 +71,7 @@ fn an_authority_that_the_bundle_lacks_is_wrong_for_overlaybd_and_one_that_ca_lac
     mirror.has_one("warning", &["overlaybd, which trusts"]);
     node.write("etc/containerd/certs.d/proxy-ca.crt", &authority);
     node.check(&[])
-        .has_one("wrong", &["containerd does not trust", "UnknownIssuer"]);
+        .has_one("wrong", &["containerd does not trust"]);
 }
 
 #[test]
@@ -83,14 +79,14 @@ fn a_certificate_for_other_names_or_past_its_time_is_wrong() {
     let Some(node) = Node::right() else { return };
     for (begin, end, names, level, part) in [
         (
-            "20250101000000Z",
-            "20260101000000Z",
+            "20200101000000Z",
+            "20210101000000Z",
             "IP:127.0.0.1",
             "wrong",
             "has expired",
         ),
         (
-            "20250101000000Z",
+            "20200101000000Z",
             "20990101000000Z",
             "DNS:other.example",
             "wrong",
@@ -104,7 +100,7 @@ fn a_certificate_for_other_names_or_past_its_time_is_wrong() {
             "is not valid yet",
         ),
         (
-            "20250101000000Z",
+            "20200101000000Z",
             "SOON",
             "IP:127.0.0.1",
             "warning",
@@ -187,7 +183,7 @@ fn a_proxy_that_is_away_or_is_none_is_wrong() {
     let url = format!("https://{address}");
     check(&node, &url).has_one("wrong", &["gives no answer", "start the proxy"]);
     node.check(&["--proxy", "https://no-such-name.invalid"])
-        .has_one("wrong", &["no-such-name.invalid", "cannot be resolved"]);
+        .has_one("wrong", &["no-such-name.invalid"]);
 }
 
 #[test]

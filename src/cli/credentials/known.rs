@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::answer::Answer;
 use super::question::Question;
-use crate::registry::DockerLogins;
+use crate::registry::{DockerLogin, DockerLogins};
 
 /// Most repositories whose answers are kept.
 const MAX_KNOWN: u64 = 1024;
@@ -33,6 +34,8 @@ pub struct Known {
     logins: DockerLogins,
     answers: moka::future::Cache<Key, Entry>,
     running: Mutex<HashMap<Key, Running>>,
+    /// Told when one of them ends.
+    freed: Notify,
     /// Counts how often all was forgotten.
     generation: AtomicU64,
     seen: Mutex<Seen>,
@@ -82,6 +85,7 @@ impl Known {
             logins,
             answers: moka::future::Cache::new(MAX_KNOWN),
             running: Mutex::default(),
+            freed: Notify::new(),
             generation: AtomicU64::new(0),
             seen: Mutex::new(Seen::Never),
             within,
@@ -113,10 +117,7 @@ impl Known {
     pub async fn ask(self: &Arc<Self>, question: &Question) -> Answer {
         self.notice_change().await;
         let key = Key(self.generation.load(Ordering::Acquire), question.clone());
-        let fresh = match self.begin(&key) {
-            Some(running) => timeout(self.within, running).await.ok(),
-            None => None,
-        };
+        let fresh = timeout(self.within, self.work_on(&key)).await.ok();
         let before = self.answers.get(&key).await;
         if let Some(entry) = &before {
             *entry.asked.lock() = Instant::now();
@@ -140,6 +141,18 @@ impl Known {
         }
     }
 
+    /// The answer, as soon as there is room to work on it.
+    async fn work_on(self: &Arc<Self>, key: &Key) -> Answer {
+        loop {
+            // What ends from here on is noticed.
+            let freed = self.freed.notified();
+            if let Some(running) = self.begin(key) {
+                return running.await;
+            }
+            freed.await;
+        }
+    }
+
     /// The work on a question, begun unless it runs; `None` if too much runs.
     fn begin(self: &Arc<Self>, key: &Key) -> Option<Running> {
         let mut running = self.running.lock();
@@ -156,6 +169,7 @@ impl Known {
         let task = tokio::spawn(async move {
             let answer = known.look(&of).await;
             known.running.lock().remove(&of);
+            known.freed.notify_waiters();
             answer
         });
         let work = task.map(|ended| {
@@ -184,8 +198,13 @@ impl Known {
         }
         let before = self.answers.get(key).await;
         let is_news = before.as_ref().is_none_or(|before| before.answer != answer);
-        if is_news && !answer.is_usable() {
-            tracing::info!(place = %question.place(), "{}", answer.why_not());
+        if is_news {
+            match &answer {
+                Answer::Login(DockerLogin::IdentityToken | DockerLogin::RegistryToken) => {
+                    tracing::warn!(place = %question.place(), "{}", answer.why_not());
+                }
+                _ => tracing::debug!(place = %question.place(), usable = answer.is_usable()),
+            }
         }
         let asked = before.map_or_else(|| Arc::new(Mutex::new(Instant::now())), |e| e.asked);
         let entry = Entry {
@@ -220,6 +239,46 @@ pub async fn run_ahead(known: Arc<Known>) {
                 // One after the other, so that there is room for those who ask.
                 let _ = timeout(AHEAD_EVERY, running).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(path: &Path) {
+        // The same file, length and time: it does not look changed.
+        let before = std::fs::metadata(path).unwrap();
+        let length = usize::try_from(before.len()).unwrap();
+        std::fs::write(path, "{".repeat(length)).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_earlier_answer_is_given_as_long_as_it_may_while_no_newer_one_can_be_had() {
+        for (stale, is_given) in [(Duration::from_hours(1), true), (Duration::ZERO, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("config.json");
+            let text = r#"{"auths": {"r.example": {"username": "a", "password": "b"}}}"#;
+            std::fs::write(&path, text).unwrap();
+            let within = Duration::from_secs(20);
+            let logins = DockerLogins::new(Some(path.clone()), within);
+            let known = Arc::new(Known::new(logins, within, stale));
+            let question = Question {
+                host: "r.example".to_owned(),
+                repo: Some("x".to_owned()),
+            };
+            let first = known.ask(&question).await;
+            assert!(first.is_usable());
+            broken(&path);
+            // As if the time of what was read were over.
+            known.logins.forget();
+            let second = known.ask(&question).await;
+            assert_eq!(second == first, is_given, "{stale:?}: {second:?}");
+            known.forget();
+            assert!(!known.ask(&question).await.is_usable());
         }
     }
 }

@@ -9,7 +9,7 @@ use super::root::Root;
 
 const AREA: &str = "overlaybd-snapshotter";
 const FILE: &str = "/etc/overlaybd-snapshotter/config.json";
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "asyncRemove",
     "address",
     "root",
@@ -24,8 +24,9 @@ const KEYS: [&str; 14] = [
     "rootfsQuota",
     "tenant",
     "turboFsType",
+    "runtimeType",
+    "remapIDs",
 ];
-const RUNTIME_TYPE: &str = "runtimeType";
 
 /// What the other checks need to know.
 #[derive(Debug, Default)]
@@ -101,11 +102,7 @@ pub fn check(
             .map(|(_, value)| value)
     };
     for key in config.keys() {
-        let known = KEYS.iter().chain([&RUNTIME_TYPE]);
-        if !known
-            .into_iter()
-            .any(|known| key.eq_ignore_ascii_case(known))
-        {
+        if !KEYS.iter().any(|known| key.eq_ignore_ascii_case(known)) {
             report.warning(
                 AREA,
                 format!("{FILE}: {key:?} is no setting, and is not read"),

@@ -83,6 +83,11 @@ pub enum Distrust {
 }
 
 impl Shown {
+    /// Whether the handshake did not come that far.
+    pub fn is_nothing(&self) -> bool {
+        self.chain.is_empty()
+    }
+
     /// Whether it is trusted, `later` from now.
     ///
     /// # Errors

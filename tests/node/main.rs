@@ -9,4 +9,5 @@ mod examples;
 mod files;
 mod image;
 mod made_up;
+mod origin;
 mod tls;

@@ -47,7 +47,20 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key(u64, Question);
 
-/// A usable answer.
+/// A place among the questions that helpers work on, until this goes.
+struct Place {
+    known: Arc<Known>,
+    key: Key,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.known.running.lock().remove(&self.key);
+        self.known.freed.notify_waiters();
+    }
+}
+
+/// An answer.
 #[derive(Debug, Clone)]
 struct Entry {
     answer: Answer,
@@ -167,10 +180,8 @@ impl Known {
         let of = key.clone();
         // It goes on when nobody waits any more.
         let task = tokio::spawn(async move {
-            let answer = known.look(&of).await;
-            known.running.lock().remove(&of);
-            known.freed.notify_waiters();
-            answer
+            let place = Place { known, key: of };
+            place.known.look(&place.key).await
         });
         let work = task.map(|ended| {
             ended.unwrap_or_else(|_| Answer::Unknown("the question could not be asked".to_owned()))

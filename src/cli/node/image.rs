@@ -81,8 +81,7 @@ pub async fn check(node: &Node<'_>, name: &str, report: &mut Report) -> anyhow::
     };
     let blob = node
         .snapshotter
-        .blobs(&image.host, image.repo.as_str())
-        .and_then(|blobs| blobs.join(digest).map_err(|error| error.to_string()));
+        .blob(&image.host, image.repo.as_str(), digest);
     let blob = match blob {
         Ok(blob) => blob,
         Err(why) => {

@@ -38,12 +38,12 @@ pub struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// Where overlaybd reads a repository's blobs: `constructImageBlobURL` in
-    /// `pkg/snapshot/storage.go`. The address that is set decides the scheme, and nothing else.
+    /// Where overlaybd reads a blob: `constructImageBlobURL` in `pkg/snapshot/storage.go`. What is
+    /// set decides the scheme, and nothing else.
     ///
     /// # Errors
     /// Where `host` is none.
-    pub fn blobs(&self, host: &str, repo: &str) -> Result<Url, String> {
+    pub fn blob(&self, host: &str, repo: &str, digest: &str) -> Result<Url, String> {
         let host = match host {
             "docker.io" => "registry-1.docker.io",
             host => host,
@@ -53,7 +53,7 @@ impl Snapshotter {
         } else {
             "https"
         };
-        let address = format!("{scheme}://{host}/v2/{repo}/blobs/");
+        let address = format!("{scheme}://{host}/v2/{repo}/blobs/{digest}");
         address
             .parse()
             .map_err(|error| format!("{address}: {error}"))

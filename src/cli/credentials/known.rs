@@ -210,11 +210,14 @@ impl Known {
         let before = self.answers.get(key).await;
         let is_news = before.as_ref().is_none_or(|before| before.answer != answer);
         if is_news {
-            match &answer {
-                Answer::Login(DockerLogin::IdentityToken | DockerLogin::RegistryToken) => {
-                    tracing::warn!(place = %question.place(), "{}", answer.why_not());
-                }
-                _ => tracing::debug!(place = %question.place(), usable = answer.is_usable()),
+            let is_token = matches!(
+                answer,
+                Answer::Login(DockerLogin::IdentityToken | DockerLogin::RegistryToken)
+            );
+            if is_token {
+                tracing::warn!(place = %question.place(), "{}", answer.why_not());
+            } else {
+                tracing::debug!(place = %question.place(), usable = answer.is_usable(), "known");
             }
         }
         let asked = before.map_or_else(|| Arc::new(Mutex::new(Instant::now())), |e| e.asked);

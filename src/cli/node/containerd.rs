@@ -288,8 +288,8 @@ fn check_cri(
             AREA,
             format!("{path}: CRI (Kubernetes) does not use the snapshotter {name:?}"),
             format!(
-                "for Kubernetes, add to {path}:\n{table}\n  snapshotter = \"{name}\"\n \
-                disable_snapshot_annotations = false"
+                "for Kubernetes, add to {path}:\n{table}\n  snapshotter = \"{name}\"\n\
+                \x20 disable_snapshot_annotations = false"
             ),
         ),
     }

@@ -204,8 +204,8 @@ fn check_entry(root: &Root, entry: &HostEntry, base: &Url, file: &str, report: &
                 are converted"
             ),
             format!(
-                "for converted images under plain tags, add to {file}:\n  {}.header]\n \
-                Overlaybd-Format = \"auto\"",
+                "for converted images under plain tags, add to {file}:\n  {}.header]\n\
+                \x20 Overlaybd-Format = \"auto\"",
                 at.trim_end_matches(']')
             ),
         ),

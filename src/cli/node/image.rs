@@ -337,6 +337,12 @@ async fn authorization(
     let url: Url = address
         .parse()
         .map_err(|_| failed(format!("{realm:?} is no address"), HELP))?;
+    if blob.scheme() == "https" && url.scheme() != "https" && login.is_some() {
+        return Err(failed(
+            format!("{realm} is asked in the clear: overlaybd sends the password there"),
+            "have the registry name a realm with https://",
+        ));
+    }
     let mut asked = headers.clone();
     if let Some(login) = login.as_ref().filter(|login| !login.username.is_empty()) {
         asked.insert(header::AUTHORIZATION, basic(login)?);

@@ -49,6 +49,24 @@ fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// Of an image with one converted layer.
+fn manifest(digest: &str) -> String {
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": sha256(b"{}"), "size": 2,
+        },
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": digest, "size": 100_000,
+            "annotations": { "containerd.io/snapshot/overlaybd/blob-digest": digest },
+        }],
+    });
+    manifest.to_string()
+}
+
 impl Origin {
     fn start(honours_ranges: bool) -> Self {
         let heads = Heads::default();
@@ -65,20 +83,7 @@ impl Origin {
             },
             &heads,
         );
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": sha256(b"{}"), "size": 2,
-            },
-            "layers": [{
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": digest, "size": 100_000,
-                "annotations": { "containerd.io/snapshot/overlaybd/blob-digest": digest },
-            }],
-        });
-        let manifest = manifest.to_string();
+        let manifest = manifest(&digest);
         let location = format!("location: http://{storage}/data?signature=x\r\n");
         let address = serve(
             move |head| {
@@ -182,4 +187,61 @@ fn a_storage_that_does_not_heed_ranges_is_wrong() {
     let checked = node.check(&["--image", &image]);
     checked.has_one("wrong", &["the range is not heeded"]);
     assert_eq!(checked.code, 1, "{checked:#?}");
+}
+
+#[test]
+fn a_token_is_had_with_overlaybds_credentials_and_a_challenge_needs_all_that_overlaybd_reads() {
+    for (scope, is_right) in [(",scope=\"repository:team/app:pull\"", true), ("", false)] {
+        let Some(node) = Node::right() else { return };
+        let heads = Heads::default();
+        let tokens = serve(
+            |head| {
+                // node:a password
+                if head.contains("\r\nauthorization: basic bm9kztphihbhc3n3b3jk\r\n") {
+                    response("200 OK", "", b"{\"token\": \"made-up\"}")
+                } else {
+                    response("401 Unauthorized", "", b"")
+                }
+            },
+            &heads,
+        );
+        let blob = noise(7, 100_000);
+        let manifest = manifest(&sha256(&blob));
+        let challenge = format!(
+            "www-authenticate: Bearer realm=\"http://{tokens}/token\",service=\"s\"{scope}\r\n"
+        );
+        let address = serve(
+            move |head| {
+                let is_allowed = head.contains("\r\nauthorization: bearer made-up\r\n");
+                if head.contains("/manifests/") {
+                    let kind = "content-type: application/vnd.oci.image.manifest.v1+json\r\n";
+                    response("200 OK", kind, manifest.as_bytes())
+                } else if !is_allowed {
+                    response("401 Unauthorized", &challenge, b"")
+                } else if head.contains("\r\nrange: ") {
+                    response("206 Partial Content", "", &blob[..4096])
+                } else {
+                    response("200 OK", "", &blob)
+                }
+            },
+            &heads,
+        );
+        let origin = Origin {
+            address,
+            storage: String::new(),
+            heads,
+        };
+        let image = origin.image(&node);
+        let checked = node.check(&["--image", &image]);
+        assert_eq!(checked.code, i32::from(!is_right), "{checked:#?}");
+        if is_right {
+            checked.has_one("ok", &["a read of the converted layer", "succeeds"]);
+            let heads = origin.heads.lock();
+            let asked = "get /token?service=s&scope=repository:team/app:pull ";
+            let count = heads.iter().filter(|head| head.starts_with(asked)).count();
+            assert_eq!(count, 1, "{heads:#?}");
+        } else {
+            checked.has_one("wrong", &["lacks realm, service or scope"]);
+        }
+    }
 }

@@ -148,6 +148,8 @@ impl Scene {
     }
 }
 
+// As `Server::login` gives it.
+#[allow(clippy::unnecessary_wraps)]
 fn named(user: &str, password: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }

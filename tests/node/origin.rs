@@ -73,13 +73,13 @@ impl Origin {
         let blob = noise(7, 100_000);
         let digest = sha256(&blob);
         let storage = serve(
-            move |head| match head.contains("\r\nrange: bytes=0-4095\r\n") && honours_ranges {
-                true => response(
-                    "206 Partial Content",
-                    "content-range: bytes 0-4095/100000\r\n",
-                    &blob[..4096],
-                ),
-                false => response("200 OK", "", &blob),
+            move |head| {
+                if honours_ranges && head.contains("\r\nrange: bytes=0-4095\r\n") {
+                    let range = "content-range: bytes 0-4095/100000\r\n";
+                    response("206 Partial Content", range, &blob[..4096])
+                } else {
+                    response("200 OK", "", &blob)
+                }
             },
             &heads,
         );

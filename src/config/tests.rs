@@ -221,6 +221,12 @@ fn each_option_reaches_the_setting_that_it_names() {
         ),
         ("drain", "3s".into(), vec![], "drain: 3s".into()),
         (
+            "egress-proxy",
+            "http://me:pw@proxy.io:3128".into(),
+            vec![],
+            r#"Proxy(EgressProxy(http://proxy.io:3128, Some("***")))"#.into(),
+        ),
+        (
             "follow-redirects",
             "true".into(),
             vec![],

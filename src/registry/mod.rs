@@ -7,6 +7,7 @@ pub mod body;
 mod client;
 pub mod config;
 pub(crate) mod content_headers;
+mod egress;
 pub mod error;
 pub(crate) mod error_body;
 pub(crate) mod header_names;
@@ -25,6 +26,7 @@ pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,
 };
+pub use egress::{Egress, EgressProxy};
 pub use error::Error;
 pub use layout::Layout;
 pub use renewal::Renewal;

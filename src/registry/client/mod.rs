@@ -9,13 +9,16 @@
 //! | `endpoint` | the registry or a mirror of it; `auth`, `token`, `credentials`: authentication there |
 //! | `dialer` | redirects, guarded by `dial`; what is secret stays at its origin |
 //! | `transport` | one exchange on a pooled connection, within time limits |
+//! | `connector` | connections: directly, or through an egress proxy (`egress`, `tunnel`) |
 //!
 //! `forward` enters at the dialer: it repeats nothing.
 
 mod answer;
 mod auth;
+mod cause;
 mod challenge;
 mod client_token;
+mod connector;
 mod credentials;
 mod dial;
 mod dialer;
@@ -23,20 +26,26 @@ mod docker_config;
 mod download;
 mod dump;
 mod early;
+mod egress;
 mod endpoint;
 mod forward;
+mod helper;
+mod helper_cache;
 mod hosts_dir;
 mod listing;
 mod login;
 mod manifests;
+mod no_proxy;
 mod payload;
 mod referrers;
 mod retry;
 mod scope;
+mod secret_end;
 mod tags;
 mod tls;
 mod token;
 mod transport;
+mod tunnel;
 mod upload;
 mod watch;
 

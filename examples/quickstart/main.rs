@@ -120,6 +120,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
     )?;
     let config = ServerConfig {
         listen: ([127, 0, 0, 1], 0).into(),
+        listen_overlaybd: None,
         admin: None,
         tls: None,
         upstreams: vec![UpstreamEntry {
@@ -138,6 +139,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
+        policy: Vec::new(),
         limits: Limits::default(),
     };
     Ok(Server::bind(config, converter).await?)

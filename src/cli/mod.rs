@@ -7,6 +7,7 @@ mod context;
 mod convert;
 mod environment;
 mod exit;
+mod explain;
 mod export;
 mod image;
 mod inspect;
@@ -156,7 +157,7 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Export(args) => Box::pin(export::run(*args, context)).await,
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Store(args) => Box::pin(store::run(args, context)).await,
-        Command::Config(args) => config::run(args, &context),
+        Command::Config(args) => Box::pin(config::run(args, &context)).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

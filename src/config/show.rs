@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::keys::keys;
+use super::keys::file_keys;
 use super::options::upstream_keys;
 use super::origin::Origin;
 use super::sources::Sources;
@@ -18,14 +18,17 @@ const HIDDEN: &str = "***";
 pub fn show(sources: &Sources) -> String {
     let table = redacted(sources.table());
     let mut text = String::new();
-    let mut upstreams = Vec::new();
-    for key in keys().keys() {
+    let mut tables = Vec::new();
+    for key in file_keys().keys() {
         let Some(value) = table.get(key) else {
             let _ = writeln!(text, "# {key} = (not set)");
             continue;
         };
-        if let Some(entries) = value.as_array().filter(|_| key == "upstream") {
-            upstreams.clone_from(entries);
+        if let Some(entries) = value
+            .as_array()
+            .filter(|_| matches!(key.as_str(), "upstream" | "policy"))
+        {
+            tables.extend(entries.iter().map(|entry| (key, entry.clone())));
             continue;
         }
         let _ = write!(text, "{key} = {value}");
@@ -36,8 +39,8 @@ pub fn show(sources: &Sources) -> String {
             Origin::Flag => writeln!(text, "  # flag"),
         };
     }
-    for entry in upstreams {
-        let _ = writeln!(text, "\n[[upstream]]");
+    for (table, entry) in tables {
+        let _ = writeln!(text, "\n[[{table}]]");
         match entry {
             Value::Table(entry) => {
                 for (key, value) in entry {

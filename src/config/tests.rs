@@ -255,6 +255,12 @@ fn each_option_reaches_the_setting_that_it_names() {
         ("keep", "3s".into(), vec![], "keep: 3s".into()),
         ("lease-ttl", "5s".into(), vec![], "lease_ttl: 5s".into()),
         ("listen", ":81".into(), vec![], "listen: [::]:81".into()),
+        (
+            "listen-overlaybd",
+            ":82".into(),
+            vec![],
+            "listen_overlaybd: Some([::]:82)".into(),
+        ),
         ("log-format", "json".into(), vec![], "format: Json".into()),
         ("log-level", "debug".into(), vec![], "DEBUG".into()),
         (
@@ -487,3 +493,4 @@ fn each_option_reaches_the_setting_that_it_names() {
 }
 
 mod combinations;
+mod policy;

@@ -23,7 +23,7 @@ mod turbo;
 pub mod types;
 mod window;
 
-pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome};
+pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome, source_size};
 pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
 pub use types::{

@@ -18,8 +18,9 @@ use crate::registry::Authorization;
 use crate::registry::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::access::challenge::{self, Asking, TOKEN_PATH};
 use crate::server::access::policy;
-use crate::server::cache::responses::CachedContent;
+use crate::server::cache::responses::{CachedContent, Terms};
 use crate::server::context::RequestContext;
+use crate::server::decision;
 use crate::server::error::ApiError;
 use crate::server::handlers::blob;
 use crate::server::handlers::forward;
@@ -37,8 +38,9 @@ use crate::server::limits::request_slot::RequestSlot;
 use crate::server::limits::slots::client_of;
 use crate::server::observe::access_log::{AccessLogEntry, request_id};
 use crate::server::observe::metrics::CacheName;
+use crate::server::policy::Form;
 use crate::server::route::{Endpoint, Kind, Route};
-use crate::server::state::AppState;
+use crate::server::state::{AppState, InForce};
 
 /// RFC 7234 § 5.5.2: the upstream could not be asked whether what is served still holds.
 const STALE: HeaderValue = HeaderValue::from_static("111 overlaybd-proxy \"Revalidation Failed\"");
@@ -91,7 +93,11 @@ impl Future for Answering {
 
 /// Answers the requests of registry clients.
 #[derive(Clone)]
-pub(in crate::server) struct Dispatcher(pub Arc<AppState>);
+pub(in crate::server) struct Dispatcher {
+    pub state: Arc<AppState>,
+    /// Whether it answers nodes that read overlaybd, and nobody else.
+    pub is_overlaybd: bool,
+}
 
 impl Dispatcher {
     fn answer(
@@ -102,7 +108,7 @@ impl Dispatcher {
     ) -> Answering {
         let id = request_id(request.headers());
         let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-        let (slot, full) = RequestSlot::begin(&self.0.limits.requests, client_of(client.ip()));
+        let (slot, full) = RequestSlot::begin(&self.state.limits.requests, client_of(client.ip()));
         let is_let_in = full.is_none();
         let mut ending = Ending {
             is_head: request.method() == Method::HEAD,
@@ -155,37 +161,48 @@ impl Dispatcher {
     ) -> Option<(Kind, Response<ResponseBody>)> {
         let is_head = *request.method() == Method::HEAD;
         // Users of our own are checked anew each time.
-        if self.0.users.is_some() || !(is_head || *request.method() == Method::GET) {
+        if self.state.users.is_some() || !(is_head || *request.method() == Method::GET) {
             return None;
         }
         let asked = request.headers();
+        let terms = self.terms(&self.state.policy());
         let key = self
-            .0
+            .state
             .responses
-            .key(request.uri(), asked, asked.get(AUTHORIZATION));
-        let cached = self.0.responses.get(&key)?;
+            .key(request.uri(), asked, asked.get(AUTHORIZATION), terms);
+        let cached = self.state.responses.get(&key)?;
         let mut response = match &cached.content {
-            CachedContent::Document(document) => {
-                self.0.metrics.lookup(CacheName::Image, true);
+            content @ (CachedContent::Document(document) | CachedContent::PlainTag(document)) => {
+                self.state.metrics.lookup(CacheName::Image, true);
                 let mut response = document.answer(asked, is_head);
                 let found = HeaderValue::from_static("found");
                 response.headers_mut().insert(OUTCOME, found);
+                if matches!(content, CachedContent::PlainTag(_)) {
+                    manifest::vary(response.headers_mut());
+                }
                 response
             }
             CachedContent::Blob(digest) => {
-                let blob = self.0.open_files.get(digest)?;
-                self.0.metrics.lookup(CacheName::Blob, true);
-                blob::answer(blob, &self.0.open_files.buffers, asked, is_head)
+                let blob = self.state.open_files.get(digest)?;
+                self.state.metrics.lookup(CacheName::Blob, true);
+                blob::answer(blob, &self.state.open_files.buffers, asked, is_head)
                     .unwrap_or_else(|failure| failure.into_response(is_head))
             }
         };
-        self.0.metrics.lookup(CacheName::Permission, true);
+        self.state.metrics.lookup(CacheName::Permission, true);
         if let Some(namespace) = &cached.namespace {
             response
                 .headers_mut()
                 .insert(OCI_NAMESPACE, namespace.clone());
         }
         Some((cached.kind, response))
+    }
+
+    fn terms(&self, policy: &InForce) -> Terms {
+        Terms {
+            is_overlaybd: self.is_overlaybd,
+            policy: policy.number,
+        }
     }
 
     fn record(
@@ -197,7 +214,7 @@ impl Dispatcher {
         slot: RequestSlot,
     ) -> AccessLogEntry {
         let asked = (request.method().clone(), request.uri().clone());
-        let metrics = Arc::clone(&self.0.metrics);
+        let metrics = Arc::clone(&self.state.metrics);
         AccessLogEntry::new(metrics, span.clone(), client, asked, busy, slot)
     }
 
@@ -207,47 +224,56 @@ impl Dispatcher {
         kind: &mut Kind,
         slot: &RequestSlot,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        let hold = Hold::begin(self.0.config.hold);
+        let hold = Hold::begin(self.state.config.hold);
         let (mut parts, body) = request.into_parts();
         policy::method(&parts.method)?;
         let path = path::normal(parts.uri.path()).map_err(ApiError::ambiguous)?;
+        let (root, path) = match path::below_overlaybd(&path) {
+            Some(below) => (Some(path::OVERLAYBD), below),
+            None => (None, &*path),
+        };
         // Before anything is chosen by it.
-        if Route::parse(&path) == Route::Outside {
+        if Route::parse(path) == Route::Outside {
             return Err(ApiError::outside());
         }
-        let mut chosen = self.0.upstreams.choose(&parts, &path)?;
+        let mut chosen = self.state.upstreams.choose(&parts, path)?;
+        chosen.mount.root = root;
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
         if let Some(path) = route.path() {
             chosen.path = path;
         }
         if route == Route::Endpoint(Endpoint::Uploads) {
-            self.0.upstreams.localize_mount(&mut chosen);
+            self.state.upstreams.localize_mount(&mut chosen);
         }
-        let asking = Asking::new(&self.0, &parts, &chosen);
+        let asking = Asking::new(&self.state, &parts, &chosen);
         if let Some(asking) = &asking {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
             if chosen.path == TOKEN_PATH {
                 *kind = Kind::Token;
-                return token::serve(&self.0, &chosen, &parts, slot, hold).await;
+                return token::serve(&self.state, &chosen, &parts, slot, hold).await;
             }
             if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
-                asking.ping(&self.0, &parts.headers)?;
+                asking.ping(&self.state, &parts.headers)?;
                 return Ok(ping(parts.method == Method::HEAD));
             }
         }
         let given = parts.headers.get(AUTHORIZATION).cloned();
-        if let (false, Some(seal)) = (self.0.is_own(), self.0.upstreams.seal(chosen.place)) {
+        if let (false, Some(seal)) = (self.state.is_own(), self.state.upstreams.seal(chosen.place))
+        {
             challenge::admit(&mut parts.headers, seal, asking.as_ref())?;
         }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = self.admit(&parts.headers, slot).await?;
         let stale_since = OnceLock::new();
+        let is_overlaybd = root.is_some() || self.is_overlaybd;
+        let stated = decision::stated(&parts.headers);
+        let policy = self.state.policy();
         let context = RequestContext {
             stale_since: &stale_since,
             allowed: OnceLock::new(),
-            state: &self.0,
+            state: &self.state,
             chosen,
             parts,
             body: Some(body),
@@ -256,6 +282,9 @@ impl Dispatcher {
             hold,
             kind: *kind,
             namespace: namespace.clone(),
+            stated: stated.or_else(|| is_overlaybd.then_some(Form::Auto)),
+            terms: self.terms(&policy),
+            policy,
             given,
         };
         let answer = self.serve(context, route).await;
@@ -278,17 +307,17 @@ impl Dispatcher {
         slot: &RequestSlot,
     ) -> Result<Authorization, ApiError> {
         let given = headers.get(AUTHORIZATION);
-        if let Some(users) = &self.0.users {
+        if let Some(users) = &self.state.users {
             let known = Box::pin(users.know(given, slot.client));
             // The passwords that wait to be checked have a bound of their own.
-            let known = slot.wait(&self.0.limits.permissions, known).await;
+            let known = slot.wait(&self.state.limits.permissions, known).await;
             match known {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Err(ApiError::unauthorized()),
                 Ok(Err(_)) | Err(_) => return Err(ApiError::too_many_logins()),
             }
         }
-        Ok(if self.0.is_own() {
+        Ok(if self.state.is_own() {
             Authorization::Own
         } else {
             Authorization::Client(given.cloned())
@@ -300,11 +329,11 @@ impl Dispatcher {
         context: RequestContext<'_>,
         route: Route,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        policy::request(&self.0.config, &context.parts.method, &route)?;
+        policy::request(&self.state.config, &context.parts.method, &route)?;
         let is_read = matches!(context.parts.method, Method::GET | Method::HEAD);
         match route {
             Route::Outside => Err(ApiError::outside()),
-            Route::Ping if is_read && self.0.is_own() => Ok(ping(context.is_head())),
+            Route::Ping if is_read && self.state.is_own() => Ok(ping(context.is_head())),
             Route::Manifest { repo, selector } if is_read => match selector {
                 Selector::Tag(tag) => manifest::by_tag(context, &repo, tag).await,
                 Selector::Digest(digest) => manifest::by_digest(context, &repo, &digest).await,

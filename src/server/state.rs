@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::convert::Converter;
@@ -18,15 +19,24 @@ use crate::server::config::{Access, ServerConfig};
 use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
 use crate::server::observe::metrics::Metrics;
+use crate::server::policy::Policy;
 use crate::server::upstreams::Upstreams;
 
 /// Bytes of pushed manifests that are read at one time. Beyond that they are passed on unread.
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
+/// A policy that is or was in force.
+pub(in crate::server) struct InForce {
+    /// Another one for each that is put in force.
+    pub number: u64,
+    pub policy: Policy,
+}
+
 /// All that requests are answered from.
 pub(in crate::server) struct AppState {
     pub config: ServerConfig,
     pub upstreams: Upstreams,
+    policy: RwLock<Arc<InForce>>,
     pub permissions: Permissions,
     pub converted: Conversions,
     pub open_files: OpenFiles,
@@ -66,6 +76,10 @@ impl AppState {
         let tags = PushedTags::new();
         Ok(Self {
             upstreams: Upstreams::new(config.upstreams.clone()),
+            policy: RwLock::new(Arc::new(InForce {
+                number: 0,
+                policy: Policy::new(config.policy.clone()),
+            })),
             permissions: Permissions::new(
                 config.auth_cache_ttl,
                 config.stale_if_error,
@@ -73,7 +87,7 @@ impl AppState {
             ),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
-            prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),
+            prepare: Preparations::new(tags.clone()),
             tags,
             manifest_bytes: Semaphore::new(MAX_MANIFEST_BYTES),
             converted: Conversions::new(
@@ -87,6 +101,18 @@ impl AppState {
             limits: RequestLimits::new(&config.limits, config.upstreams.len()),
             config,
         })
+    }
+
+    /// The policy that is in force.
+    pub fn policy(&self) -> Arc<InForce> {
+        Arc::clone(&self.policy.read())
+    }
+
+    /// Puts another policy in force: for requests that begin from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        let mut current = self.policy.write();
+        let number = current.number.wrapping_add(1);
+        *current = Arc::new(InForce { number, policy });
     }
 
     /// Whether upstreams are asked with the proxy's own credentials.

@@ -17,11 +17,15 @@ pub(in crate::server) struct Upstreams {
     entries: Vec<UpstreamEntry>,
     /// By the places of `entries`.
     seals: Vec<Seal>,
+    /// What each is called, by the places of `entries`.
+    names: Vec<Vec<String>>,
 }
 
 /// Where a client sees an upstream: what its addresses carry beyond the upstream's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::server) struct Mount {
+    /// Where the API is, if not at the root of the proxy.
+    pub root: Option<&'static str>,
     /// The first components of the path, which the upstream does not see.
     pub prefix: Option<String>,
     /// The value of `ns`, as it was given.
@@ -60,6 +64,7 @@ impl Upstreams {
         let seals = entries.iter().map(|entry| Seal::of(entry.upstream.host()));
         Self {
             seals: seals.collect(),
+            names: entries.iter().map(names_of).collect(),
             entries,
         }
     }
@@ -72,6 +77,22 @@ impl Upstreams {
     /// The upstream of a place.
     pub fn get(&self, place: usize) -> Option<&Upstream> {
         Some(&self.entries.get(place)?.upstream)
+    }
+
+    /// What the upstream of a place is called: its registry's host, and what requests choose it by.
+    pub fn names(&self, place: usize) -> &[String] {
+        self.names.get(place).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first name at which containerd's mirrors know the upstream of a place.
+    pub fn namespace(&self, place: usize) -> Option<&str> {
+        let entry = self.entries.get(place)?;
+        let own = match &entry.upstream {
+            Upstream::Registry(_) => Some(index_host(entry.upstream.host())),
+            Upstream::Layout(_) => None,
+        };
+        let first = entry.choice.namespaces.first();
+        first.map(|name| index_host(name)).or(own)
     }
 
     /// Whether paths choose among upstreams.
@@ -155,6 +176,7 @@ impl Upstreams {
                 place,
                 upstream: &entry.upstream,
                 mount: Mount {
+                    root: None,
                     prefix: prefix.map(ToOwned::to_owned),
                     namespace: namespace.clone(),
                 },
@@ -188,6 +210,29 @@ impl Upstreams {
             None => chosen(0, None, path, true),
         }
     }
+}
+
+fn names_of(entry: &UpstreamEntry) -> Vec<String> {
+    // A layout's host is a local path.
+    let host = match &entry.upstream {
+        Upstream::Registry(_) => Some(entry.upstream.host()),
+        Upstream::Layout(_) => None,
+    };
+    let namespaces = entry.choice.namespaces.iter().map(|name| index_host(name));
+    let hosts = entry.choice.hosts.iter().map(String::as_str);
+    let mut names: Vec<String> = Vec::new();
+    for name in host
+        .into_iter()
+        .chain(namespaces)
+        .chain(hosts)
+        .chain(prefix_of(entry))
+    {
+        let name = name.to_ascii_lowercase();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn prefix_of(entry: &UpstreamEntry) -> Option<&str> {

@@ -62,6 +62,7 @@ pub fn plain(upstream: &Upstream) -> UpstreamEntry {
 pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
     ServerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen_overlaybd: None,
         admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         tls: None,
         upstreams,
@@ -84,6 +85,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
+        policy: Vec::new(),
         limits: Limits {
             drain: Duration::from_secs(10),
             ..Limits::default()

@@ -12,8 +12,8 @@ use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
 use crate::oci::{RepoName, Tag};
 use crate::server::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
-    TurboFallback, UpstreamEntry,
+    Access, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig, TlsConfig,
+    TurboConfig, TurboFallback, UpstreamEntry,
 };
 
 /// The server in front.
@@ -24,6 +24,10 @@ pub struct ServerOptions {
     /// Listen address for registry clients: ADDRESS:PORT, port 0 for any free one
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<Text>,
+    /// Another listen address, for nodes that read overlaybd: it answers plain tags with converted
+    /// images, as for requests with the header `Overlaybd-Format: auto` [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_overlaybd: Option<Text>,
     /// Listen address of health checks and metrics (/livez, /readyz, /metrics, /jobs) [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Text>,
@@ -136,14 +140,27 @@ impl ServerOptions {
         upstreams: Vec<UpstreamEntry>,
         (suffixes, fallback): (Option<Suffixes>, Option<TurboFallback>),
         turbo: Option<TurboSettings>,
-        limits: Option<Limits>,
+        (limits, policy): (Option<Limits>, Vec<Rule>),
         errors: &mut ConfigErrors,
     ) -> Option<ServerConfig> {
         let listen = required(errors, "listen", self.listen.as_ref(), address);
         let admin = optional(errors, "admin", self.admin.as_ref(), address);
+        let overlaybd = self.listen_overlaybd.as_ref();
+        let overlaybd = optional(errors, "listen-overlaybd", overlaybd, address);
         // Port 0 is another one each time.
-        if listen.is_some_and(|listen| listen.port() != 0) && listen == admin {
-            errors.add("admin", "is the address of --listen: each needs its own");
+        let is_same =
+            |one: Option<SocketAddr>, other| one.is_some_and(|one| one.port() != 0) && one == other;
+        for (name, address, other, others) in [
+            ("admin", admin, listen, "--listen"),
+            ("listen-overlaybd", overlaybd, listen, "--listen"),
+            ("listen-overlaybd", overlaybd, admin, "--admin"),
+        ] {
+            if is_same(address, other) {
+                errors.add(
+                    name,
+                    format!("is the address of {others}: each needs its own"),
+                );
+            }
         }
         let tls = self.tls(errors);
         let hold = required(errors, "hold", self.hold.as_ref(), duration);
@@ -185,6 +202,7 @@ impl ServerOptions {
         let convert_on_pull = list(errors, "convert-on-pull", patterns, pattern);
         let config = ServerConfig {
             listen: listen?,
+            listen_overlaybd: overlaybd,
             admin,
             tls,
             upstreams,
@@ -200,6 +218,7 @@ impl ServerOptions {
             allow_anonymous_push,
             follow_redirects,
             convert_on_pull,
+            policy,
             limits: limits?,
         };
         if let Some(mistake) = of_anonymous_push(&config) {

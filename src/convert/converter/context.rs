@@ -9,7 +9,7 @@ use super::super::layer::{CompressPool, Format};
 use super::super::lock::KeyedLock;
 use super::super::memory::MemoryBudget;
 use super::super::plan::Step;
-use super::super::types::{ConverterConfig, Source};
+use super::super::types::{ConverterConfig, Platforms, Source};
 use super::chain::SharedTars;
 use super::destination::Destination;
 use super::permits::LayerPermits;
@@ -28,7 +28,7 @@ pub(super) struct Context {
     /// The settings that decide the bytes of a layer, as the index names them.
     pub(super) layer_variant: String,
     /// The settings that decide the bytes of a manifest, as the index names them.
-    pub(super) image_variant: String,
+    pub(super) image_variant: Arc<str>,
     /// Locked by name: a chain while it is converted, a source layer while it is verified.
     pub(super) locks: Arc<KeyedLock<String>>,
     pub(super) memory: MemoryBudget,
@@ -49,7 +49,7 @@ impl Context {
             .map_err(|error| ConvertError::Threads(error.to_string()))?;
         Ok(Self {
             pool,
-            image_variant: variant::of_images(&layer_variant, &config),
+            image_variant: variant::of_images(&layer_variant, &config).into(),
             layer_variant,
             locks: Arc::default(),
             memory: MemoryBudget::new(config.memory),
@@ -76,9 +76,21 @@ impl Context {
         let mut config = self.config.clone();
         config.settings.format = format;
         config.style.is_turbo = format != Format::Native;
+        self.with(config)
+    }
+
+    /// The same for other platforms of an index.
+    pub(super) fn for_platforms(&self, platforms: Platforms) -> Self {
+        self.with(ConverterConfig {
+            platforms,
+            ..self.config.clone()
+        })
+    }
+
+    fn with(&self, config: ConverterConfig) -> Self {
         let layer_variant = variant::of_layers(&config.settings);
         Self {
-            image_variant: variant::of_images(&layer_variant, &config),
+            image_variant: variant::of_images(&layer_variant, &config).into(),
             layer_variant,
             store: self.store.clone(),
             pool: self.pool.clone(),

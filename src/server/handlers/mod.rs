@@ -2,6 +2,7 @@
 
 pub(in crate::server) mod admin;
 pub(in crate::server) mod blob;
+pub(in crate::server) mod converted;
 pub(in crate::server) mod forward;
 pub(in crate::server) mod manifest;
 pub(in crate::server) mod push;

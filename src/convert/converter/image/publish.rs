@@ -43,7 +43,7 @@ pub(super) async fn publish(
     let variant = if is_foreign {
         variant::with_foreign_layers(&context.image_variant)
     } else {
-        context.image_variant.clone()
+        context.image_variant.to_string()
     };
     index
         .put_built_manifest(

@@ -388,10 +388,11 @@ impl RequestContext<'_> {
         }
         for platforms in self.policy.policy.platforms() {
             for kind in [Kind::Turbo, Kind::Native] {
-                if let Some(maker) = converted.converter_of(kind, Some(platforms))
-                    && maker.has_made(source).await.unwrap_or(false)
-                {
-                    makers.insert(0, maker);
+                if let Some(maker) = converted.converter_of(kind, Some(platforms)) {
+                    // The index forgets what it had of blobs that are gone.
+                    let has_made = maker.has_made(source).await.unwrap_or(false);
+                    let place = if has_made { 0 } else { makers.len() };
+                    makers.insert(place, maker);
                 }
             }
         }

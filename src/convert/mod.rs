@@ -3,6 +3,7 @@
 pub mod apply;
 mod converted_layer;
 pub mod converter;
+pub mod derived;
 mod disk;
 mod download;
 mod error;

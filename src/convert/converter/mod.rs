@@ -25,6 +25,7 @@ mod permits;
 mod pins;
 mod provenance;
 mod push_tag;
+mod ready;
 mod renewals;
 mod status;
 mod threads;

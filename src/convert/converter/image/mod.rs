@@ -8,6 +8,7 @@ mod manifest;
 mod publish;
 mod source;
 
+pub(super) use document::part_digests;
 pub(super) use job::{Halt, ImageJob};
 pub(super) use load::load;
 

@@ -44,6 +44,8 @@ fn make() -> Table {
         ("fstype", "ext4".to_owned()),
         ("max-layer-size", "64GiB".to_owned()),
         ("turbo-suffix", "_turbo".to_owned()),
+        ("merged-suffix", "_merged".to_owned()),
+        ("list-referrers", "true".to_owned()),
         ("turbo-fallback", "native".to_owned()),
         ("turbo-inline", "0".to_owned()),
         ("turbo-max-gap", "4MiB".to_owned()),

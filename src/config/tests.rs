@@ -159,6 +159,24 @@ fn each_option_reaches_the_setting_that_it_names() {
         ),
         ("max-queue", "77".into(), vec![], "max_queue: 77".into()),
         (
+            "merged-suffix",
+            "_both".into(),
+            vec![],
+            r#"merged_suffix: "_both""#.into(),
+        ),
+        (
+            "list-referrers",
+            "false".into(),
+            vec![],
+            "list_referrers: false".into(),
+        ),
+        (
+            "p2p-host",
+            "CDN.example:8443".into(),
+            vec![],
+            r#"p2p_hosts: ["cdn.example:8443"]"#.into(),
+        ),
+        (
             "turbo-suffix",
             "_lazy".into(),
             vec![],

@@ -20,7 +20,8 @@ mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::{Challenge, ClientAuth, ClientToken, Registry, challenges, needed_scopes};
+pub use client::{Challenge, ClientAuth, ClientToken, Direct, Registry, challenges, needed_scopes};
+pub(crate) use client::{fallback_tag, referrer, subject_of};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,

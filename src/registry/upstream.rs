@@ -399,6 +399,15 @@ impl Upstream {
         }
     }
 
+    /// The settings that a registry is reached by; a layout has none.
+    #[must_use]
+    pub fn registry_config(&self) -> Option<&RegistryConfig> {
+        match self {
+            Self::Registry(registry) => Some(registry.config()),
+            Self::Layout(_) => None,
+        }
+    }
+
     /// How a client of the proxy authenticates, with a token for `scopes` (each
     /// `repository:NAME:ACTIONS`) if the registry has a token server. `login` is the client's own
     /// Basic `Authorization`. No mirror is asked; a layout requires nothing.

@@ -22,6 +22,13 @@ pub struct ServerConfig {
     pub suffix: String,
     /// How TurboOCI images are served, if they are.
     pub turbo: Option<TurboConfig>,
+    /// The end of a tag that asks for an index of the image and what it was converted to, such as
+    /// `_merged`; empty for none.
+    pub merged_suffix: String,
+    /// Whether lists of referrers have the converted forms of their subject.
+    pub list_referrers: bool,
+    /// Hosts that nodes may read from below `/p2p/`, besides the upstreams: `HOST` or `HOST:PORT`.
+    pub p2p_hosts: Vec<String>,
     /// Whether a tag of the upstream's own that ends like that is served before its plain tag is
     /// converted.
     pub prefer_upstream_tags: bool,

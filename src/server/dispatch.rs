@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WARNING};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::Instrument;
@@ -24,7 +25,9 @@ use crate::server::error::ApiError;
 use crate::server::handlers::blob;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
+use crate::server::handlers::p2p;
 use crate::server::handlers::push;
+use crate::server::handlers::referrers;
 use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::{ActiveRequest, Activity};
@@ -39,6 +42,7 @@ use crate::server::observe::access_log::{AccessLogEntry, request_id};
 use crate::server::observe::metrics::CacheName;
 use crate::server::route::{Endpoint, Kind, Route};
 use crate::server::state::AppState;
+use crate::server::upstreams::Chosen;
 
 /// RFC 7234 § 5.5.2: the upstream could not be asked whether what is served still holds.
 const STALE: HeaderValue = HeaderValue::from_static("111 overlaybd-proxy \"Revalidation Failed\"");
@@ -210,12 +214,17 @@ impl Dispatcher {
         let hold = Hold::begin(self.0.config.hold);
         let (mut parts, body) = request.into_parts();
         policy::method(&parts.method)?;
-        let path = path::normal(parts.uri.path()).map_err(ApiError::ambiguous)?;
-        // Before anything is chosen by it.
-        if Route::parse(&path) == Route::Outside {
-            return Err(ApiError::outside());
-        }
-        let mut chosen = self.0.upstreams.choose(&parts, &path)?;
+        let mut chosen = match p2p::asked(&parts) {
+            Some(asked) => match asked?.target(&self.0, &parts)? {
+                p2p::Target::Upstream(chosen) => chosen,
+                p2p::Target::Host(address) => {
+                    *kind = Kind::Blob;
+                    self.admit(&parts.headers, slot).await?;
+                    return p2p::read(&self.0, slot, parts, &address).await;
+                }
+            },
+            None => self.choose(&parts)?,
+        };
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
         if let Some(path) = route.path() {
@@ -271,6 +280,16 @@ impl Dispatcher {
         Ok(response)
     }
 
+    /// The upstream that a request is for.
+    fn choose(&self, parts: &Parts) -> Result<Chosen<'_>, ApiError> {
+        let path = path::normal(parts.uri.path()).map_err(ApiError::ambiguous)?;
+        // Before anything is chosen by it.
+        if Route::parse(&path) == Route::Outside {
+            return Err(ApiError::outside());
+        }
+        self.0.upstreams.choose(parts, &path)
+    }
+
     /// Lets a client in, and says with whose credentials it goes on.
     async fn admit(
         &self,
@@ -310,8 +329,11 @@ impl Dispatcher {
                 Selector::Digest(digest) => manifest::by_digest(context, &repo, &digest).await,
             },
             Route::Blob { repo, digest } if is_read => blob::serve(context, &repo, &digest).await,
-            Route::Manifest { repo, .. } if context.parts.method == Method::PUT => {
-                push::manifest(context, &repo).await
+            Route::Referrers { repo, subject } if is_read => {
+                referrers::list(context, &repo, &subject).await
+            }
+            Route::Manifest { repo, selector } if context.parts.method == Method::PUT => {
+                push::manifest(context, &repo, &selector).await
             }
             _ => forward::pass(context).await,
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 use crate::convert::Converter;
+use crate::registry::{Direct, RegistryConfig};
 use crate::server::ServerError;
 use crate::server::access::permission::Permissions;
 use crate::server::access::users::Users;
@@ -38,8 +39,10 @@ pub(in crate::server) struct AppState {
     pub is_draining: AtomicBool,
     pub connections: Slots,
     pub limits: RequestLimits,
-    /// Bytes of pushed manifests that may be in memory.
+    /// Bytes of pushed manifests and of lists of referrers that may be in memory.
     pub manifest_bytes: Semaphore,
+    /// For what nodes read at hosts that upstreams redirect to.
+    pub p2p: Option<Direct>,
 }
 
 impl AppState {
@@ -64,7 +67,9 @@ impl AppState {
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
         let tags = PushedTags::new();
+        let p2p = p2p(&config)?;
         Ok(Self {
+            p2p,
             upstreams: Upstreams::new(config.upstreams.clone()),
             permissions: Permissions::new(
                 config.auth_cache_ttl,
@@ -93,4 +98,19 @@ impl AppState {
     pub fn is_own(&self) -> bool {
         matches!(self.config.access, Access::Own { .. })
     }
+}
+
+/// Reads at hosts that upstreams redirect to, as the first registry among these is read.
+fn p2p(config: &ServerConfig) -> Result<Option<Direct>, ServerError> {
+    if config.p2p_hosts.is_empty() {
+        return Ok(None);
+    }
+    let mut upstreams = config.upstreams.iter();
+    let found = upstreams.find_map(|entry| entry.upstream.registry_config());
+    let direct = match found {
+        Some(found) => Direct::new(found),
+        None => Direct::new(&RegistryConfig::default()),
+    };
+    let direct = direct.map_err(|error| ServerError::Configuration(error.to_string()))?;
+    Ok(Some(direct))
 }

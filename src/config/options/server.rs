@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::push::tag_end;
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{ConfigErrors, Text, duration};
 use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
+use crate::oci::reference::{is_host, shown_host};
 use crate::oci::{RepoName, Tag};
 use crate::server::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
@@ -36,6 +38,24 @@ pub struct ServerOptions {
     /// (the unconverted image, now)
     #[arg(long, value_name = "wait|wait-then-original|busy|original")]
     pub on_timeout: Option<Text>,
+    /// The end of a tag that asks for an index of the image and its converted forms side by side, the
+    /// original first; empty for never
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Names and pushing"
+    )]
+    pub merged_suffix: Option<Text>,
+    /// Add the converted forms that are there to the upstream's lists of referrers, by the API and
+    /// under the tag sha256-HEX
+    #[arg(long, value_name = "BOOL", help_heading = "Names and pushing")]
+    pub list_referrers: Option<Text>,
+    /// Host that upstreams redirect nodes to, and that is read from below /p2p/ in their place
+    /// (overlaybd's p2pConfig), such as production.cloudfront.docker.com; repeatable. Upstreams are
+    /// read there in any case
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub p2p_host: Vec<Text>,
     /// Serve a tag that the upstream really has under its name with --suffix, before its plain tag
     /// is converted; without, only where there is no plain tag
     #[arg(long, value_name = "BOOL")]
@@ -114,6 +134,16 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     }
 }
 
+fn p2p_host(text: &str) -> Result<String, String> {
+    if is_host(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!(
+        "{:?} is no host: HOST or HOST:PORT is expected, as in cdn.example.com",
+        shown_host(text)
+    ))
+}
+
 /// What makes no sense together with letting anyone push.
 fn of_anonymous_push(config: &ServerConfig) -> Option<&'static str> {
     if !config.allow_anonymous_push {
@@ -169,6 +199,10 @@ impl ServerOptions {
                 settings,
             }))
         });
+        let merged_suffix = self.merged(suffixes.as_ref(), errors);
+        let listed = self.list_referrers.as_ref();
+        let list_referrers = switch(errors, "list-referrers", listed);
+        let p2p_hosts = list(errors, "p2p-host", &self.p2p_host, p2p_host);
         let access = self.access(errors);
         let anonymous = self.allow_anonymous_push.as_ref();
         let allow_anonymous_push = switch(errors, "allow-anonymous-push", anonymous);
@@ -190,6 +224,9 @@ impl ServerOptions {
             upstreams,
             suffix: suffixes?.native,
             turbo: turbo?,
+            merged_suffix: merged_suffix?,
+            list_referrers,
+            p2p_hosts,
             prefer_upstream_tags,
             hold: hold?,
             on_timeout: on_timeout?,
@@ -206,6 +243,19 @@ impl ServerOptions {
             errors.add("allow-anonymous-push", mistake);
         }
         Some(config)
+    }
+
+    fn merged(&self, suffixes: Option<&Suffixes>, errors: &mut ConfigErrors) -> Option<String> {
+        let merged = self.merged_suffix.as_ref();
+        let merged = required(errors, "merged-suffix", merged, tag_end)?;
+        let of_forms = suffixes.map(|suffixes| [Some(&suffixes.native), suffixes.turbo.as_ref()]);
+        if !merged.is_empty() && of_forms.is_some_and(|known| known.contains(&Some(&merged))) {
+            errors.add(
+                "merged-suffix",
+                "is that of --suffix or --turbo-suffix: each needs its own",
+            );
+        }
+        Some(merged)
     }
 
     fn tls(&self, errors: &mut ConfigErrors) -> Option<TlsConfig> {

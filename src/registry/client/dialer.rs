@@ -122,6 +122,28 @@ impl Dialer {
         })
     }
 
+    /// One exchange with another host, at the very address `uri`, of which `url` is the same as it
+    /// is checked.
+    pub(super) async fn send_to(
+        &self,
+        url: Url,
+        uri: Uri,
+        mut request: Request<Body>,
+    ) -> Result<Answer, Failure> {
+        let place = place(request.method(), &url);
+        self.guard.check(&place, &url)?;
+        *request.uri_mut() = uri;
+        let response = self.foreign.exchange(&place, request).await?;
+        Ok(Answer {
+            response,
+            place,
+            url,
+            at_home: false,
+            is_own: true,
+            timeouts: self.timeouts,
+        })
+    }
+
     /// Sends a request and follows redirects. `authorization` goes to the origin of the
     /// request's own address only, and no further once a redirect has led away from it.
     pub(super) async fn follow(

@@ -10,7 +10,7 @@
 //! | `dialer` | redirects, guarded by `dial`; what is secret stays at its origin |
 //! | `transport` | one exchange on a pooled connection, within time limits |
 //!
-//! `forward` enters at the dialer: it repeats nothing.
+//! `forward` enters at the dialer: it repeats nothing. So does `direct`, for addresses of no registry.
 
 mod answer;
 mod auth;
@@ -19,6 +19,7 @@ mod client_token;
 mod credentials;
 mod dial;
 mod dialer;
+mod direct;
 mod docker_config;
 mod download;
 mod dump;
@@ -42,6 +43,8 @@ mod watch;
 
 pub use challenge::{Challenge, challenges};
 pub use client_token::{ClientAuth, ClientToken};
+pub use direct::Direct;
+pub(crate) use referrers::{fallback_tag, referrer, subject_of};
 pub use scope::needed_scopes;
 
 use std::fmt;
@@ -118,6 +121,10 @@ impl Registry {
 
     pub(super) fn host(&self) -> &str {
         &self.0.host
+    }
+
+    pub(super) fn config(&self) -> &RegistryConfig {
+        &self.0.config
     }
 
     fn all_endpoints(&self) -> Endpoints {

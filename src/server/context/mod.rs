@@ -1,6 +1,7 @@
 //! One request that was let in: what it is about, whose it is, and what can be asked for it.
 
 mod conversion_error;
+pub(in crate::server) mod forms;
 pub(in crate::server) mod lookup;
 
 use std::sync::{Arc, OnceLock};

@@ -17,7 +17,8 @@ use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Waited};
 use crate::server::document::Document;
 use crate::server::error::ApiError;
-use crate::server::handlers::forward;
+use crate::server::handlers::merged::{self, Merged};
+use crate::server::handlers::{derived, forward, referrers};
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::{FALLBACK, OUTCOME};
 use crate::server::observe::metrics::CacheName;
@@ -45,10 +46,20 @@ pub(in crate::server) async fn by_tag(
     repo: &RepoName,
     tag: Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let Some((plain, mut converter)) = wanted(context.state, &tag) else {
+    let state = context.state;
+    let Some((plain, mut converter)) = wanted(state, &tag) else {
+        if let Some(plain) = plain(&tag, &state.config.merged_suffix) {
+            return match merged::by_tag(&context, repo, plain).await? {
+                Merged::Answer(response) => Ok(*response),
+                Merged::Absent => as_it_is(context).await,
+                Merged::TooLong(source) => too_long(context, repo, source.as_ref()).await,
+            };
+        }
+        if let Some(list) = referrers::by_tag(&context, repo, &tag).await? {
+            return Ok(list);
+        }
         return by_plain_tag(context, repo, &tag).await;
     };
-    let state = context.state;
     if state.config.prefer_upstream_tags {
         match context.ask(repo, &Selector::Tag(tag)).await {
             Ok(_) => return as_it_is(context).await,
@@ -255,7 +266,7 @@ pub(in crate::server) async fn by_digest(
 ) -> Result<Response<ResponseBody>, ApiError> {
     match context.belongs(repo, digest).await? {
         Belongs::Here { source, until } => {
-            let document = context.document(repo, digest, &source).await?;
+            let document = derived::document(&context, repo, digest, &source).await?;
             context.keep(CachedContent::Document(Arc::clone(&document)), until);
             Ok(document.answer(&context.parts.headers, context.is_head()))
         }

@@ -134,6 +134,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(15),
         stale_if_error: Duration::ZERO,
+        source_cache: None,
         read_only: true,
         allow_anonymous_push: false,
         follow_redirects: false,

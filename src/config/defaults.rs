@@ -25,6 +25,7 @@ fn make() -> Table {
         ("on-timeout", "wait".to_owned()),
         ("auth-cache-ttl", "15s".to_owned()),
         ("stale-if-error", "1day".to_owned()),
+        ("tag-ttl", "0".to_owned()),
         ("max-connections", limits.connections.to_string()),
         ("max-requests", limits.requests.to_string()),
         ("max-waiting", limits.waiting.to_string()),

@@ -126,6 +126,18 @@ fn each_option_reaches_the_setting_that_it_names() {
             "auth_cache_ttl: 3s".into(),
         ),
         (
+            "cache-source",
+            "true".into(),
+            vec![],
+            "source_cache: Some(".into(),
+        ),
+        (
+            "tag-ttl",
+            "4s".into(),
+            one("--cache-source=true"),
+            "tag_ttl: 4s".into(),
+        ),
+        (
             "stale-if-error",
             "5s".into(),
             vec![],

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod push;
 mod remote;
 pub mod scratch;
+pub mod source_cache;
 mod stream;
 pub mod tag;
 mod turbo;
@@ -26,6 +27,7 @@ mod window;
 pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome};
 pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
+pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
     PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,

@@ -42,11 +42,21 @@ pub struct ServerConfig {
     /// Whether redirects of the upstream are followed here instead of handed to the client. With
     /// our credentials those that stay with the upstream are followed in any case.
     pub follow_redirects: bool,
+    /// How what upstreams have is cached as it is, if it is.
+    pub source_cache: Option<SourceCacheConfig>,
     /// Images whose converted form is prepared when their plain tag is pulled:
     /// patterns of `REPO:TAG`.
     pub convert_on_pull: Vec<Pattern>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// How what upstreams have is cached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCacheConfig {
+    /// How long what a tag names is served without asking the upstream for it, within the lifetime
+    /// of its permissions.
+    pub tag_ttl: Duration,
 }
 
 /// How TurboOCI images are served.

@@ -8,14 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WARNING};
+use http::header::{AGE, AUTHORIZATION, HeaderValue, WARNING};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::Instrument;
 
 use crate::oci::Selector;
 use crate::registry::Authorization;
-use crate::registry::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::access::challenge::{self, Asking, TOKEN_PATH};
 use crate::server::access::policy;
 use crate::server::cache::responses::CachedContent;
@@ -24,7 +23,9 @@ use crate::server::error::ApiError;
 use crate::server::handlers::blob;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
+use crate::server::handlers::ping;
 use crate::server::handlers::push;
+use crate::server::handlers::source;
 use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::{ActiveRequest, Activity};
@@ -178,6 +179,10 @@ impl Dispatcher {
                 blob::answer(blob, &self.0.open_files.buffers, asked, is_head)
                     .unwrap_or_else(|failure| failure.into_response(is_head))
             }
+            CachedContent::SourceBlob(digest) => {
+                let blob = self.0.open_files.get(digest)?;
+                source::again(&self.0, blob, asked, is_head)
+            }
         };
         self.0.metrics.lookup(CacheName::Permission, true);
         if let Some(namespace) = &cached.namespace {
@@ -233,7 +238,7 @@ impl Dispatcher {
             }
             if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
                 asking.ping(&self.0, &parts.headers)?;
-                return Ok(ping(parts.method == Method::HEAD));
+                return Ok(ping::welcome(parts.method == Method::HEAD));
             }
         }
         let given = parts.headers.get(AUTHORIZATION).cloned();
@@ -302,9 +307,11 @@ impl Dispatcher {
     ) -> Result<Response<ResponseBody>, ApiError> {
         policy::request(&self.0.config, &context.parts.method, &route)?;
         let is_read = matches!(context.parts.method, Method::GET | Method::HEAD);
-        match route {
+        let answer = match route {
             Route::Outside => Err(ApiError::outside()),
-            Route::Ping if is_read && self.0.is_own() => Ok(ping(context.is_head())),
+            // Who is let in by us need not be let in by the upstream.
+            Route::Ping if is_read && self.0.is_own() => Ok(ping::welcome(context.is_head())),
+            Route::Ping if is_read => ping::serve(context).await,
             Route::Manifest { repo, selector } if is_read => match selector {
                 Selector::Tag(tag) => manifest::by_tag(context, &repo, tag).await,
                 Selector::Digest(digest) => manifest::by_digest(context, &repo, &digest).await,
@@ -314,22 +321,12 @@ impl Dispatcher {
                 push::manifest(context, &repo).await
             }
             _ => forward::pass(context).await,
+        };
+        if !is_read {
+            self.0.missing.written();
         }
+        answer
     }
-}
-
-/// Who is let in by us need not be let in by the upstream.
-fn ping(is_head: bool) -> Response<ResponseBody> {
-    const TEXT: &str = "{}";
-    let mut response = Response::new(ResponseBody::empty());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(TEXT.len()));
-    headers.insert(API_VERSION, REGISTRY_2);
-    if !is_head {
-        *response.body_mut() = ResponseBody::bytes(TEXT);
-    }
-    response
 }
 
 impl Handler for Dispatcher {

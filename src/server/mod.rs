@@ -34,8 +34,8 @@ mod upkeep;
 mod upstreams;
 
 pub use config::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
-    TurboFallback, UpstreamChoice, UpstreamEntry,
+    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, SourceCacheConfig,
+    TlsConfig, TurboConfig, TurboFallback, UpstreamChoice, UpstreamEntry,
 };
 pub use reload::Reloader;
 pub use route::{Endpoint, Kind, Route};

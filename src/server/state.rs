@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::convert::Converter;
 use crate::server::ServerError;
+use crate::server::access::missing::Missing;
 use crate::server::access::permission::Permissions;
 use crate::server::access::users::Users;
 use crate::server::background::prepare::Preparations;
@@ -28,6 +29,7 @@ pub(in crate::server) struct AppState {
     pub config: ServerConfig,
     pub upstreams: Upstreams,
     pub permissions: Permissions,
+    pub missing: Missing,
     pub converted: Conversions,
     pub open_files: OpenFiles,
     pub users: Option<Users>,
@@ -64,6 +66,10 @@ impl AppState {
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
         let tags = PushedTags::new();
+        let converter = match config.source_cache {
+            Some(_) => converter.caching_sources(),
+            None => converter,
+        };
         Ok(Self {
             upstreams: Upstreams::new(config.upstreams.clone()),
             permissions: Permissions::new(
@@ -71,6 +77,7 @@ impl AppState {
                 config.stale_if_error,
                 config.hold,
             ),
+            missing: Missing::new(),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
             prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),

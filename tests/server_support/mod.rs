@@ -80,6 +80,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(30),
         stale_if_error: Duration::ZERO,
+        source_cache: None,
         read_only: false,
         allow_anonymous_push: false,
         follow_redirects: false,

@@ -12,8 +12,8 @@ use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
 use crate::oci::{RepoName, Tag};
 use crate::server::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
-    TurboFallback, UpstreamEntry,
+    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, SourceCacheConfig,
+    TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
 };
 
 /// The server in front.
@@ -47,6 +47,15 @@ pub struct ServerOptions {
     /// own credentials those that stay with the upstream are followed in any case
     #[arg(long, value_name = "BOOL")]
     pub follow_redirects: Option<Text>,
+    /// Keep the manifests and blobs of plain images that are pulled, each downloaded once however
+    /// many ask for it; conversions read layers from there. The upstream still says who may have
+    /// them. They take part in --cache-size, and are evicted first
+    #[arg(long, value_name = "BOOL")]
+    pub cache_source: Option<Text>,
+    /// How long --cache-source answers with what a tag named before without asking the upstream,
+    /// such as 1m, at most --auth-cache-ttl; 0 to ask for each pull of a tag
+    #[arg(long, value_name = "TIME")]
+    pub tag_ttl: Option<Text>,
     /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub convert_on_pull: Vec<Text>,
@@ -181,6 +190,8 @@ impl ServerOptions {
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
         let follow = self.follow_redirects.as_ref();
         let follow_redirects = switch(errors, "follow-redirects", follow);
+        let is_caching = switch(errors, "cache-source", self.cache_source.as_ref());
+        let tag_ttl = required(errors, "tag-ttl", self.tag_ttl.as_ref(), duration);
         let patterns = &self.convert_on_pull;
         let convert_on_pull = list(errors, "convert-on-pull", patterns, pattern);
         let config = ServerConfig {
@@ -199,6 +210,8 @@ impl ServerOptions {
             read_only,
             allow_anonymous_push,
             follow_redirects,
+            source_cache: tag_ttl
+                .map(|tag_ttl| is_caching.then_some(SourceCacheConfig { tag_ttl }))?,
             convert_on_pull,
             limits: limits?,
         };

@@ -15,6 +15,7 @@ use super::destination::Destination;
 use super::permits::LayerPermits;
 use super::status::Counters;
 use super::variant;
+use crate::convert::source_cache::SourceCache;
 use crate::store::Store;
 
 /// Most layers that are sealed at one time: each is a thread, an open file and a temporary one.
@@ -38,6 +39,8 @@ pub(super) struct Context {
     pub(super) counters: Arc<Counters>,
     /// The tars of the image, if it is converted to both formats.
     pub(super) tars: Option<Arc<SharedTars>>,
+    /// Where layers are read from that are there, and go to that are not; `None`: nowhere.
+    pub(super) sources: Option<SourceCache>,
 }
 
 impl Context {
@@ -57,6 +60,7 @@ impl Context {
             seal_permits: Arc::new(Semaphore::new(max_sealers(&config))),
             counters: Arc::default(),
             tars: None,
+            sources: None,
             store,
             config,
         })
@@ -88,6 +92,7 @@ impl Context {
             seal_permits: Arc::clone(&self.seal_permits),
             counters: Arc::clone(&self.counters),
             tars: self.tars.clone(),
+            sources: self.sources.clone(),
             config,
         }
     }
@@ -96,6 +101,14 @@ impl Context {
     pub(super) fn sharing_tars(&self) -> Self {
         Self {
             tars: Some(Arc::default()),
+            ..self.in_format(self.config.settings.format)
+        }
+    }
+
+    /// The same with a cache of what upstreams have.
+    pub(super) fn caching_sources(&self) -> Self {
+        Self {
+            sources: Some(SourceCache::new(self.store.blobs().clone())),
             ..self.in_format(self.config.settings.format)
         }
     }

@@ -37,6 +37,7 @@ use moka::future::Cache;
 use super::error::ConvertError;
 use super::jobs::Jobs;
 use super::layer::Format;
+use super::source_cache::SourceCache;
 use super::types::{ConvertedImage, ConverterConfig, Observer, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
@@ -124,6 +125,21 @@ impl Converter {
             inner: Arc::clone(&self.inner),
             context: Arc::new(self.context.sharing_tars()),
         }
+    }
+
+    /// The same converter, with a cache of what upstreams have: it reads layers from there, and
+    /// puts those there that it downloads.
+    #[must_use]
+    pub fn caching_sources(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(self.context.caching_sources()),
+        }
+    }
+
+    /// The cache of what upstreams have, if there is one.
+    pub fn sources(&self) -> Option<&SourceCache> {
+        self.context.sources.as_ref()
     }
 
     /// What layers are converted to.

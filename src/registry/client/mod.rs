@@ -14,6 +14,7 @@
 
 mod answer;
 mod auth;
+mod blob_access;
 mod challenge;
 mod client_token;
 mod credentials;

@@ -29,6 +29,8 @@ pub(in crate::server) type Key = [u8; 32];
 pub(in crate::server) enum CachedContent {
     /// The blob of this digest, if it is still open.
     Blob(Digest),
+    /// The same, of a blob of a source.
+    SourceBlob(Digest),
     /// This document.
     Document(Arc<Document>),
 }

@@ -60,7 +60,7 @@ impl RequestContext<'_> {
     }
 
     /// Waits for an upstream as long as the request is held, and aside.
-    async fn upstream<T>(
+    pub(super) async fn upstream<T>(
         &self,
         repo: &RepoName,
         work: impl Future<Output = Result<T, registry::Error>>,
@@ -133,7 +133,7 @@ impl RequestContext<'_> {
     }
 
     /// Counts a decision, and says until when it holds.
-    fn decided<T>(
+    pub(super) fn decided<T>(
         &self,
         call: &'static str,
         started: Instant,

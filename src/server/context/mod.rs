@@ -2,6 +2,7 @@
 
 mod conversion_error;
 pub(in crate::server) mod lookup;
+pub(in crate::server) mod source;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

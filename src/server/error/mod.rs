@@ -158,6 +158,14 @@ impl ApiError {
         )
     }
 
+    pub fn no_such_blob(digest: &Digest) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            format!("the upstream has no blob {digest} in this repository"),
+        )
+    }
+
     pub fn unknown_manifest(digest: &Digest) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -18,6 +18,7 @@ use crate::server::context::lookup::{Belongs, Waited};
 use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
+use crate::server::handlers::source;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::{FALLBACK, OUTCOME};
 use crate::server::observe::metrics::CacheName;
@@ -227,17 +228,17 @@ async fn by_plain_tag(
 ) -> Result<Response<ResponseBody>, ApiError> {
     let state = context.state;
     if !state.prepare.is_wanted(repo, tag) {
-        return forward::pass(context).await;
+        return source::by_tag(context, repo, tag).await;
     }
-    let (place, source) = (context.chosen.place, context.source(repo));
-    let response = forward::pass(context).await?;
+    let (place, image) = (context.chosen.place, context.source(repo));
+    let response = source::by_tag(context, repo, tag).await?;
     if response.status() == StatusCode::OK {
         let digest = response
             .headers()
             .get(CONTENT_DIGEST)
             .and_then(|digest| digest.to_str().ok()?.parse().ok());
         if let Some(digest) = digest {
-            let begun = state.prepare.begin(place, source, tag, digest);
+            let begun = state.prepare.begin(place, image, tag, digest);
             begun.await;
         }
     }
@@ -259,7 +260,7 @@ pub(in crate::server) async fn by_digest(
             context.keep(CachedContent::Document(Arc::clone(&document)), until);
             Ok(document.answer(&context.parts.headers, context.is_head()))
         }
-        Belongs::Upstream => forward::pass(context).await,
+        Belongs::Upstream => source::by_digest(context, repo, digest).await,
         Belongs::Undecided(failure) => pass_undecided(context, failure).await,
     }
 }

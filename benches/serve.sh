@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The proxy beside nginx, on the same machine in the same run: ranges of a converted blob and
 # a warm manifest against nginx serving the same files, pass-through of a large blob against
-# nginx proxy_pass. Prints a table of requests a second and ratios.
+# nginx proxy_pass, and source blobs from the cache against nginx proxy_cache. Prints a table of requests a second and ratios.
 #   benches/serve.sh [SECONDS]      each figure is measured for so long; 5 unless given
 # Needs nginx, wrk, curl, docker-registry and skopeo (tests/setup.sh installs them).
 set -euo pipefail
@@ -78,8 +78,8 @@ echo '{"imageLayoutVersion":"1.0.0"}' >"$layout/oci-layout"
 skopeo copy --quiet --dest-tls-verify=false "oci:$layout:latest" "docker://127.0.0.1:$registry_port/bench:latest"
 
 # The proxy in front of it, and the blob it makes.
-start_proxy() { # NAME UPSTREAM-PORT: prints the proxy's address
-    "$proxy" serve --upstream "http://127.0.0.1:$2" --listen 127.0.0.1:0 \
+start_proxy() { # NAME UPSTREAM-PORT [OPTION]: prints the proxy's address
+    "$proxy" serve --upstream "http://127.0.0.1:$2" --listen 127.0.0.1:0 "${@:3}" \
         --data-dir "$scratch/$1" --auth-cache-ttl 1h --log-level warn >"$scratch/$1.log" 2>&1 &
     # This runs in a subshell, whose variables are gone with it.
     echo $! >"$scratch/$1.pid"
@@ -103,6 +103,7 @@ PY
 files_port=$(free_port)
 upstream_port=$(free_port)
 pass_port=$(free_port)
+cache_port=$(free_port)
 mkdir -p "$scratch/files/v2/bench/blobs" "$scratch/files/v2/bench/manifests" "$scratch/big/v2/big/blobs"
 curl -sf "$front/v2/bench/blobs/$blob" >"$scratch/files/v2/bench/blobs/$blob"
 cp "$scratch/converted.json" "$scratch/files/v2/bench/manifests/latest_obd"
@@ -123,6 +124,7 @@ http {
     fastcgi_temp_path $scratch/fastcgi;
     uwsgi_temp_path $scratch/uwsgi;
     scgi_temp_path $scratch/scgi;
+    proxy_cache_path $scratch/cache levels=1:2 keys_zone=blobs:10m max_size=8g use_temp_path=off;
     server { listen 127.0.0.1:$files_port; root $scratch/files; }
     server { listen 127.0.0.1:$upstream_port; root $scratch/big; }
     server {
@@ -132,6 +134,17 @@ http {
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_max_temp_file_size 0;
+        }
+    }
+    server {
+        listen 127.0.0.1:$cache_port;
+        location / {
+            proxy_pass http://127.0.0.1:$upstream_port;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_cache blobs;
+            proxy_cache_valid 200 1h;
+            proxy_cache_lock on;
         }
     }
 }
@@ -190,3 +203,19 @@ echo
 echo '| pass-through of 1 GB, MB/s | overlaybd-proxy | nginx proxy_pass | ratio |'
 echo '|---|---|---|---|'
 row "one client" "$(speed "$passing")" "$(speed "http://127.0.0.1:$pass_port")"
+
+# Source blobs: all of the 1 GB for one client, and a layer of a few MiB for many.
+caching=$(start_proxy caching "$upstream_port" --cache-source)
+cache=http://127.0.0.1:$cache_port
+head -c 4M /dev/urandom >"$scratch/small.bin"
+small=sha256:$(sha256sum "$scratch/small.bin" | cut -d' ' -f1)
+mv "$scratch/small.bin" "$scratch/big/v2/big/blobs/$small"
+for base in "$caching" "$cache"; do
+    for digest in "$big" "$small"; do curl -sf -o /dev/null "$base/v2/big/blobs/$digest"; done
+done
+echo
+echo '| source blobs from the cache | overlaybd-proxy | nginx proxy_cache | ratio |'
+echo '|---|---|---|---|'
+row "1 GB, one client, MB/s" "$(speed "$caching")" "$(speed "$cache")"
+path=/v2/big/blobs/$small
+row "4 MiB, $connections connections, requests a second" "$(rate "$caching" "$path" 0)" "$(rate "$cache" "$path" 0)"

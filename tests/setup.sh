@@ -4,8 +4,8 @@
 set -euo pipefail
 
 packages=(
-    # Registries and databases that the tests start.
-    docker-registry mariadb-server nginx-light
+    # Registries, proxies and databases that the tests start.
+    docker-registry mariadb-server nginx-light squid
     # Clients that pull and push.
     skopeo podman buildah containerd curl ca-certificates
     # Makers of images and layers.
@@ -14,6 +14,8 @@ packages=(
     e2fsprogs mount util-linux attr acl
     # TLS, passwords, load.
     openssl apache2-utils wrk
+    # Reads units.
+    systemd
 )
 
 say() { printf 'setup: %s\n' "$*"; }

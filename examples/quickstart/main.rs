@@ -120,6 +120,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
     )?;
     let config = ServerConfig {
         listen: ([127, 0, 0, 1], 0).into(),
+        listen_overlaybd: None,
         admin: None,
         tls: None,
         upstreams: vec![UpstreamEntry {
@@ -128,16 +129,21 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         }],
         suffix: "_obd".to_owned(),
         turbo: None,
+        merged_suffix: "_merged".to_owned(),
+        list_referrers: true,
+        p2p_hosts: Vec::new(),
         prefer_upstream_tags: false,
         hold: Duration::from_secs(25),
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(15),
         stale_if_error: Duration::ZERO,
+        source_cache: None,
         read_only: true,
         allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
+        policy: Vec::new(),
         limits: Limits::default(),
     };
     Ok(Server::bind(config, converter).await?)

@@ -1,5 +1,7 @@
 //! Which image of a converted index was made of which of the source's.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 
 use super::fetch::{self, Document, Repository};
@@ -12,6 +14,8 @@ use crate::registry;
 /// How deep indexes may lie in indexes, and how many entries they may have together.
 const MAX_DEPTH: usize = 8;
 const MAX_ENTRIES: usize = 10_000;
+/// How the artifact types of converted images begin, in an index that has the originals too.
+const FORM: &str = "application/vnd.containerd.overlaybd.";
 
 /// A converted image and what it was made of.
 pub(super) struct Pair {
@@ -71,59 +75,120 @@ pub(super) async fn pairs(
         }
         (Manifest::Image(image), Manifest::Index(_)) => {
             let platform = platform_of(source, &image.config).await?;
-            let entry = find(&images(converted, converted_root).await?, &platform);
-            let entry = entry.with_context(|| format!("no image for {platform} was converted"))?;
-            pairs.push(Pair {
-                source: Side::of(source_root)?,
-                converted: Side::fetch(converted, &entry).await?,
-                platform: Some(platform),
-            });
+            let mut made = images(converted, converted_root).await?;
+            if made.iter().any(is_form) {
+                let is_original = |entry: &Descriptor| entry.digest == source_root.raw.digest;
+                report
+                    .kept
+                    .extend(made.iter().find(|entry| is_original(entry)).map(digest_of));
+                made.retain(is_form);
+            } else {
+                made = find(&made, &platform).into_iter().collect();
+            }
+            made.retain(|entry| is_for(entry, &platform));
+            if made.is_empty() {
+                anyhow::bail!("no image for {platform} was converted");
+            }
+            for entry in made {
+                pairs.push(Pair {
+                    source: Side::of(source_root)?,
+                    converted: Side::fetch(converted, &entry).await?,
+                    platform: Some(platform.clone()),
+                });
+            }
         }
         (Manifest::Index(_), Manifest::Index(_)) => {
             let is_wanted = |entry: &Descriptor| {
-                let platform = entry.platform.as_ref();
-                let is_it = |wanted| platform.is_some_and(|it| it.satisfies(wanted));
-                platforms.is_empty() || platforms.iter().any(is_it)
+                platforms.is_empty() || platforms.iter().any(|wanted| is_for(entry, wanted))
             };
             let mut left = images(source, source_root).await?;
             left.retain(is_wanted);
             let mut made = images(converted, converted_root).await?;
             made.retain(is_wanted);
-            // An image that was left as it is has no counterpart.
-            made.retain(|entry| {
-                let is_same = |other: &Descriptor| other.digest == entry.digest;
-                let place = left.iter().position(is_same);
-                report
-                    .kept
-                    .extend(place.map(|place| left.remove(place).digest));
-                place.is_none()
-            });
-            for entry in made {
-                // Of those for one platform, each is made of the next.
-                let is_for_it = |other: &Descriptor| other.platform == entry.platform;
-                let Some(place) = left.iter().position(is_for_it) else {
-                    let digest = &entry.digest;
-                    let text = format!("the source has nothing like {digest}");
-                    report.problems.push(text);
-                    continue;
-                };
-                pairs.push(Pair {
-                    platform: entry.platform.clone(),
-                    source: Side::fetch(source, &left.remove(place)).await?,
-                    converted: Side::fetch(converted, &entry).await?,
-                });
-            }
-            for missing in left.into_iter().map(|entry| entry.digest) {
-                if platforms.is_empty() {
-                    report.left_out.push(missing);
-                } else {
-                    let text = format!("{missing} of the source is missing");
-                    report.problems.push(text);
+            // Beside the originals there may be several forms, each with a counterpart of them all.
+            let mut forms: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
+            if made.iter().any(is_form) {
+                for entry in made {
+                    if is_form(&entry) {
+                        forms
+                            .entry(entry.artifact_type.clone())
+                            .or_default()
+                            .push(entry);
+                    } else if left.iter().any(|other| other.digest == entry.digest) {
+                        report.kept.push(entry.digest);
+                    } else {
+                        let text = format!("the source has nothing like {}", entry.digest);
+                        report.problems.push(text);
+                    }
                 }
+            } else {
+                forms.insert(None, made);
+            }
+            for made in forms.into_values() {
+                let (sides, entries) = ((source, converted), (left.clone(), made));
+                pairs.extend(matched(sides, entries, platforms.is_empty(), report).await?);
             }
         }
     }
     Ok(pairs)
+}
+
+/// The pairs of an index's images and those of the index that it became.
+async fn matched(
+    (source, converted): (&Repository, &Repository),
+    (mut left, mut made): (Vec<Descriptor>, Vec<Descriptor>),
+    may_be_fewer: bool,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    // An image that was left as it is has no counterpart.
+    made.retain(|entry| {
+        let is_same = |other: &Descriptor| other.digest == entry.digest;
+        let place = left.iter().position(is_same);
+        report
+            .kept
+            .extend(place.map(|place| left.remove(place).digest));
+        place.is_none()
+    });
+    for entry in made {
+        // Of those for one platform, each is made of the next.
+        let is_for_it = |other: &Descriptor| other.platform == entry.platform;
+        let Some(place) = left.iter().position(is_for_it) else {
+            let digest = &entry.digest;
+            let text = format!("the source has nothing like {digest}");
+            report.problems.push(text);
+            continue;
+        };
+        pairs.push(Pair {
+            platform: entry.platform.clone(),
+            source: Side::fetch(source, &left.remove(place)).await?,
+            converted: Side::fetch(converted, &entry).await?,
+        });
+    }
+    for missing in left.into_iter().map(|entry| entry.digest) {
+        if may_be_fewer {
+            report.left_out.push(missing);
+        } else {
+            let text = format!("{missing} of the source is missing");
+            report.problems.push(text);
+        }
+    }
+    Ok(pairs)
+}
+
+/// Whether an entry is a converted form in an index that has the originals too.
+fn is_form(entry: &Descriptor) -> bool {
+    let kind = entry.artifact_type.as_deref().unwrap_or_default();
+    kind.starts_with(FORM)
+}
+
+fn is_for(entry: &Descriptor, wanted: &Platform) -> bool {
+    let platform = entry.platform.as_ref();
+    platform.is_some_and(|platform| platform.satisfies(wanted))
+}
+
+fn digest_of(entry: &Descriptor) -> Digest {
+    entry.digest.clone()
 }
 
 async fn document(image: &Repository, entry: &Descriptor) -> anyhow::Result<Document> {
@@ -192,11 +257,8 @@ fn may_be_index(entry: &Descriptor) -> bool {
 }
 
 fn find(images: &[Descriptor], wanted: &Platform) -> Option<Descriptor> {
-    let is_it = |entry: &&Descriptor| {
-        let platform = entry.platform.as_ref();
-        platform.is_some_and(|platform| platform.satisfies(wanted))
-    };
-    images.iter().find(is_it).cloned()
+    let mut images = images.iter();
+    images.find(|entry| is_for(entry, wanted)).cloned()
 }
 
 async fn platform_of(image: &Repository, config: &Descriptor) -> anyhow::Result<Platform> {

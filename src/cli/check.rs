@@ -40,7 +40,8 @@ pub struct CheckArgs {
     /// name without the suffix]
     #[arg(long, value_name = "IMAGE")]
     source: Option<String>,
-    /// The suffix of converted images' tags [default: _obd, and _turbo]
+    /// The suffix of converted images' tags [default: _obd, _turbo and
+    /// _merged]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     suffix: Option<String>,
     /// The images of an index that are checked, or all [default: all that were converted]
@@ -111,7 +112,7 @@ pub async fn run(args: CheckArgs, context: Context) -> anyhow::Result<ExitStatus
 }
 
 /// What the suffix is unless it is said otherwise.
-const SUFFIXES: [&str; 2] = ["_obd", "_turbo"];
+const SUFFIXES: [&str; 3] = ["_obd", "_turbo", "_merged"];
 
 /// The platforms that are asked for; none for all of them.
 fn platforms(texts: &[String]) -> Result<Vec<Platform>, ConfigErrors> {

@@ -1,7 +1,8 @@
-//! `config check`: what holds, and what is wrong with it.
+//! `config`: what holds, what is wrong with it, and what it means for an image.
 
 use super::context::Context;
 use super::exit::ExitStatus;
+use super::explain::{self, ExplainArgs};
 use super::output;
 use crate::config::{ServeOptions, show};
 
@@ -26,6 +27,9 @@ enum Action {
     /// Print the effective settings and everything that is wrong with them
     #[command(after_help = EXAMPLES)]
     Check(Box<CheckArgs>),
+    /// Print what pulls of an image would get, and why
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(Box<ExplainArgs>),
 }
 
 #[derive(clap::Args)]
@@ -37,8 +41,14 @@ struct CheckArgs {
     options: ServeOptions,
 }
 
-pub fn run(args: ConfigArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let Action::Check(args) = args.action;
+pub async fn run(args: ConfigArgs, context: &Context) -> anyhow::Result<ExitStatus> {
+    match args.action {
+        Action::Check(args) => check(&args, context),
+        Action::Explain(args) => Box::pin(explain::run(*args, context)).await,
+    }
+}
+
+fn check(args: &CheckArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let (mut sources, mut errors) = context.service();
     let options = args.options.effective(&mut sources, &mut errors);
     let log = context.log_options(&mut sources, &mut errors);

@@ -4,7 +4,7 @@ use crate::config::ConfigErrors;
 use crate::convert::{ConvertError, Fault};
 use crate::format::blob;
 use crate::registry;
-use crate::server::ServerError;
+use crate::server::{ServerError, Unexplained};
 
 /// How the program ends: its exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum ExitStatus {
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  all went well
-    1  something on this machine failed: disk, database, address
+    1  something on this machine failed (disk, database, address) or is set up wrong (node check)
     2  the command line or the configuration is wrong
     3  the image or blob is broken, or cannot be converted
     4  a registry gave no usable answer
@@ -72,13 +72,15 @@ impl ExitStatus {
                 ServerError::Listen { .. } => Self::Failed,
             });
         }
-        if let Some(error) = cause.downcast_ref::<ConvertError>() {
-            return Some(match (error.fault(), error) {
-                (_, ConvertError::Upstream(error)) => Self::of_registry(error),
-                (Fault::Image, _) => Self::Image,
-                (Fault::Upstream, _) => Self::Registry,
-                (Fault::Local, _) => Self::Failed,
+        if let Some(error) = cause.downcast_ref::<Unexplained>() {
+            return Some(match error {
+                Unexplained::NoUpstream(_) => Self::Usage,
+                Unexplained::Upstream(error) => Self::of_registry(error),
+                Unexplained::Size(error) => Self::of_conversion(error),
             });
+        }
+        if let Some(error) = cause.downcast_ref::<ConvertError>() {
+            return Some(Self::of_conversion(error));
         }
         if let Some(error) = cause.downcast_ref::<registry::Error>() {
             return Some(Self::of_registry(error));
@@ -94,6 +96,15 @@ impl ExitStatus {
             || cause.is::<super::platforms::LacksPlatform>()
             || cause.is::<super::image::NotConverted>();
         is_image.then_some(Self::Image)
+    }
+
+    fn of_conversion(error: &ConvertError) -> Self {
+        match (error.fault(), error) {
+            (_, ConvertError::Upstream(error)) => Self::of_registry(error),
+            (Fault::Image, _) => Self::Image,
+            (Fault::Upstream, _) => Self::Registry,
+            (Fault::Local, _) => Self::Failed,
+        }
     }
 
     fn of_registry(error: &registry::Error) -> Self {

@@ -74,6 +74,8 @@ struct EntryReport {
     platform: Option<String>,
     digest: Digest,
     attestation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +178,7 @@ async fn image_report(
                 platform: entry.platform.as_ref().map(ToString::to_string),
                 digest: entry.digest.clone(),
                 attestation: entry.is_attestation(),
+                artifact_type: entry.artifact_type.clone(),
             })
             .collect(),
     };
@@ -252,8 +255,10 @@ fn print_image(report: &ImageReport) -> anyhow::Result<()> {
             (false, true) => " (shown below)",
             (false, false) => "",
         };
+        let kind = entry.artifact_type.as_deref().unwrap_or_default();
+        let space = if kind.is_empty() { "" } else { " " };
         output::line(format_args!(
-            "  entry        {} {platform}{mark}",
+            "  entry        {} {platform}{space}{kind}{mark}",
             entry.digest
         ))?;
     }

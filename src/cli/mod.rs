@@ -5,8 +5,10 @@ mod completions;
 mod config;
 mod context;
 mod convert;
+mod credentials;
 mod environment;
 mod exit;
+mod explain;
 mod export;
 mod image;
 mod inspect;
@@ -14,6 +16,7 @@ mod layer;
 mod log;
 mod man;
 mod mistyped;
+mod node;
 mod output;
 mod platforms;
 mod progress;
@@ -95,6 +98,8 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Store(store::StoreArgs),
     Config(config::ConfigArgs),
+    Credentials(credentials::CredentialsArgs),
+    Node(node::NodeArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -156,7 +161,9 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Export(args) => Box::pin(export::run(*args, context)).await,
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Store(args) => Box::pin(store::run(args, context)).await,
-        Command::Config(args) => config::run(args, &context),
+        Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,
+        Command::Node(args) => Box::pin(node::run(args, context)).await,
+        Command::Config(args) => Box::pin(config::run(args, &context)).await,
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

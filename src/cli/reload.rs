@@ -10,7 +10,7 @@ use crate::convert::Converter;
 use crate::server::Reloader;
 
 /// The settings that hold from now on; changes of all others are logged.
-const RELOADED: [&str; 22] = [
+const RELOADED: [&str; 23] = [
     "allow-downgrade",
     "allow-host",
     "attempts",
@@ -22,6 +22,7 @@ const RELOADED: [&str; 22] = [
     "max-manifest-size",
     "password-file",
     "plain-http",
+    "policy",
     "push-user",
     "refresh",
     "response-timeout",
@@ -106,6 +107,7 @@ impl Running {
         {
             anyhow::bail!("--push-repo names another registry: restart to use it");
         }
+        self.server.take_over_policy(&fresh.server);
         self.level
             .set(fresh.log.filter)
             .context("the log's level cannot be changed")?;

@@ -34,8 +34,8 @@ Examples:
 The addresses that it listens on are printed to standard output, one a line:
 `listening on http://127.0.0.1:8480`. SIGTERM and SIGINT have open requests finished within
 --drain; a second signal ends the program at once. SIGHUP has certificates, users (--htpasswd),
-authorities, the proxy's credentials, the settings of upstreams and the log's level read again;
-what cannot be used is logged, and stays as it was.";
+authorities, the proxy's credentials, the settings of upstreams, [[policy]] and the log's level
+read again; what cannot be used is logged, and stays as it was.";
 
 /// Run the proxy
 #[derive(clap::Args)]
@@ -68,6 +68,9 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
         "listening on {scheme}://{}",
         server.local_addr()
     ));
+    if let Some(overlaybd) = server.overlaybd_addr() {
+        tell(format_args!("overlaybd on {scheme}://{overlaybd}"));
+    }
     if let Some(admin) = server.admin_addr() {
         tell(format_args!("admin on http://{admin}"));
     }
@@ -127,11 +130,13 @@ fn warn_of_open_doors(config: &ServerConfig) {
         "whoever reaches this address reads with the proxy's own credentials: set --htpasswd, or \
          --tls-client-ca; pushes and deletes are refused (--allow-anonymous-push allows them)"
     };
-    let listen = config.listen;
-    if listen.ip().to_canonical().is_loopback() {
-        // That is this machine's users and its containers on the host's network.
-        tracing::info!(%listen, "{what}");
-    } else {
-        tracing::warn!(%listen, "{what}");
+    for listen in [Some(config.listen), config.listen_overlaybd] {
+        let Some(listen) = listen else { continue };
+        if listen.ip().to_canonical().is_loopback() {
+            // That is this machine's users and its containers on the host's network.
+            tracing::info!(%listen, "{what}");
+        } else {
+            tracing::warn!(%listen, "{what}");
+        }
     }
 }

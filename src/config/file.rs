@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::errors::ConfigErrors;
-use super::keys::{Shape, keys};
+use super::keys::{Shape, file_keys};
 use super::options::upstream_keys;
 
 /// The file that is read when none is named and this one is there.
@@ -32,8 +32,13 @@ pub(super) fn read(path: &Path, errors: &mut ConfigErrors) -> Table {
     };
     let mut kept = Table::new();
     for (key, value) in table {
-        let Some(shape) = keys().get(&key) else {
-            errors.add_line(unknown(&key, &shown.to_string(), keys().keys()));
+        let Some(shape) = file_keys().get(&key) else {
+            errors.add_line(unknown(
+                &key,
+                &shown.to_string(),
+                file_keys().keys(),
+                LISTED,
+            ));
             continue;
         };
         match shaped(*shape, value) {
@@ -66,7 +71,16 @@ fn locate(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-fn unknown<'a>(key: &str, place: &str, known: impl Iterator<Item = &'a String>) -> String {
+/// Where keys are to be found that are options.
+const LISTED: &str = "`overlaybd-proxy serve --help` lists them";
+
+/// That a key is none, and the one that was meant.
+pub(super) fn unknown<'a>(
+    key: &str,
+    place: &str,
+    known: impl Iterator<Item = &'a String>,
+    listed: &str,
+) -> String {
     let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     // What is written with quotes may be a value that lost its key.
     let key = if key.chars().all(is_key) { key } else { "***" };
@@ -78,9 +92,7 @@ fn unknown<'a>(key: &str, place: &str, known: impl Iterator<Item = &'a String>) 
         Some((_, known)) => {
             format!("`{key}` in {place}: there is no such key; did you mean `{known}`?")
         }
-        None => format!(
-            "`{key}` in {place}: there is no such key; `overlaybd-proxy serve --help` lists them"
-        ),
+        None => format!("`{key}` in {place}: there is no such key; {listed}"),
     }
 }
 
@@ -104,6 +116,7 @@ fn shaped(shape: Shape, value: Value) -> Result<Value, &'static str> {
         Shape::List => list_of(value, is_scalar).ok_or("a list of strings"),
         Shape::Upstreams => list_of(value, |value| value.is_str() || value.is_table())
             .ok_or("one or more [[upstream]] tables"),
+        Shape::Policies => list_of(value, Value::is_table).ok_or("one or more [[policy]] tables"),
     }
 }
 
@@ -111,7 +124,7 @@ fn check_entry(entry: &Table, place: &str, errors: &mut ConfigErrors) {
     for (key, value) in entry {
         let place = format!("[[upstream]] of {place}");
         match upstream_keys().get(key) {
-            None => errors.add_line(unknown(key, &place, upstream_keys().keys())),
+            None => errors.add_line(unknown(key, &place, upstream_keys().keys(), LISTED)),
             Some(shape) => {
                 if let Err(expected) = shaped(*shape, value.clone()) {
                     errors.add_line(format!("`{key}` in {place}: {expected} is expected"));

@@ -18,6 +18,8 @@ pub(super) enum Shape {
     List,
     /// Tables, or the texts that stand for them.
     Upstreams,
+    /// Tables, which only a file can have.
+    Policies,
 }
 
 /// Every key that a file may have, from the options themselves.
@@ -25,6 +27,16 @@ pub(super) fn keys() -> &'static BTreeMap<String, Shape> {
     static KEYS: LazyLock<BTreeMap<String, Shape>> = LazyLock::new(|| {
         let command = ServeOptions::augment_args(Command::new("keys"));
         keys_of(&LogOptions::augment_args(command))
+    });
+    &KEYS
+}
+
+/// The same, and those that are no options.
+pub(super) fn file_keys() -> &'static BTreeMap<String, Shape> {
+    static KEYS: LazyLock<BTreeMap<String, Shape>> = LazyLock::new(|| {
+        let mut keys = keys().clone();
+        keys.insert("policy".to_owned(), Shape::Policies);
+        keys
     });
     &KEYS
 }

@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 
 use super::options::{
-    ConversionOptions, LimitOptions, LogConfig, LogOptions, PushOptions, RegistryOptions,
-    ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
+    ConversionOptions, LimitOptions, LogConfig, LogOptions, PolicyOptions, PushOptions,
+    RegistryOptions, ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
 };
 use super::{ConfigErrors, Sources};
 use crate::convert::{ConverterConfig, PushTarget};
@@ -38,6 +38,9 @@ pub struct ServeOptions {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyOptions,
 }
 
 /// What `serve` is made from.
@@ -68,6 +71,7 @@ impl ServeOptions {
             scrub: sources.effective(&self.scrub, errors),
             registry: sources.effective(&self.registry, errors),
             limits: sources.effective(&self.limits, errors),
+            policy: sources.effective(&self.policy, errors),
         }
     }
 
@@ -98,8 +102,11 @@ impl ServeOptions {
         let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
         let converter = self.conversion.config(push, is_elsewhere, found);
         let turbo = self.conversion.turbo(found);
+        let has_turbo = suffixes.as_ref().is_none_or(|it| it.turbo.is_some());
+        let policy = self.policy.config(has_turbo, found);
         let named = (suffixes, self.push.turbo_fallback(found));
-        let server = self.server.config(upstreams, named, turbo, limits, found);
+        let asked = (limits, policy);
+        let server = self.server.config(upstreams, named, turbo, asked, found);
         let config = (|| {
             Some(ServeConfig {
                 store: store?,

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::keys::keys;
+use super::keys::file_keys;
 use super::options::upstream_keys;
 use super::origin::Origin;
 use super::sources::Sources;
 use crate::oci::reference::shown_address;
+use crate::registry::EgressProxy;
 use crate::store::Dsn;
 
 const HIDDEN: &str = "***";
@@ -18,14 +19,17 @@ const HIDDEN: &str = "***";
 pub fn show(sources: &Sources) -> String {
     let table = redacted(sources.table());
     let mut text = String::new();
-    let mut upstreams = Vec::new();
-    for key in keys().keys() {
+    let mut tables = Vec::new();
+    for key in file_keys().keys() {
         let Some(value) = table.get(key) else {
             let _ = writeln!(text, "# {key} = (not set)");
             continue;
         };
-        if let Some(entries) = value.as_array().filter(|_| key == "upstream") {
-            upstreams.clone_from(entries);
+        if let Some(entries) = value
+            .as_array()
+            .filter(|_| matches!(key.as_str(), "upstream" | "policy"))
+        {
+            tables.extend(entries.iter().map(|entry| (key, entry.clone())));
             continue;
         }
         let _ = write!(text, "{key} = {value}");
@@ -36,8 +40,8 @@ pub fn show(sources: &Sources) -> String {
             Origin::Flag => writeln!(text, "  # flag"),
         };
     }
-    for entry in upstreams {
-        let _ = writeln!(text, "\n[[upstream]]");
+    for (table, entry) in tables {
+        let _ = writeln!(text, "\n[[{table}]]");
         match entry {
             Value::Table(entry) => {
                 for (key, value) in entry {
@@ -69,7 +73,8 @@ fn redact(key: &str, value: &Value) -> Value {
     match (key, value) {
         ("user" | "push-user", Value::String(text)) => hide_password(text).into(),
         ("user" | "push-user" | "refresh" | "dbstr", value) if !value.is_str() => HIDDEN.into(),
-        ("refresh", _) => HIDDEN.into(),
+        ("egress-proxy", Value::String(text)) => hide_login(text).into(),
+        ("refresh" | "egress-proxy", _) => HIDDEN.into(),
         ("url", Value::String(text)) => shown_address(text).into(),
         ("push-repo", Value::String(text)) if text.contains(['@', ':']) => {
             shown_address(text).into()
@@ -100,14 +105,34 @@ fn hide_password(text: &str) -> String {
     }
 }
 
+/// An egress proxy without its credentials. What is none may be a password.
+fn hide_login(text: &str) -> String {
+    match text.parse::<EgressProxy>() {
+        _ if matches!(text, "" | "none" | "off") => text.to_owned(),
+        Ok(proxy) if text.contains('@') => {
+            let proxy = proxy.to_string();
+            proxy.replacen("://", &format!("://{HIDDEN}@"), 1)
+        }
+        Ok(proxy) => proxy.to_string(),
+        Err(_) => HIDDEN.to_owned(),
+    }
+}
+
 /// An upstream as a flag has it, without its password. What no setting begins with may be a
 /// password's rest, behind a comma in it.
 fn hide_in_text(text: &str) -> String {
     let mut parts = text.split(',');
     let address = shown_address(parts.next().unwrap_or_default());
+    let key = |part: &str| part.split_once('=').map_or(part, |(key, _)| key).to_owned();
+    let is_cut = parts
+        .clone()
+        .any(|part| !upstream_keys().contains_key(&key(part)));
     let part = |part: &str| match part.split_once('=') {
         Some(("user", value)) => format!("user={}", hide_password(value)),
         Some(("refresh", _)) => format!("refresh={HIDDEN}"),
+        // The first part of a password looks like a port.
+        Some(("egress-proxy", _)) if is_cut => format!("egress-proxy={HIDDEN}"),
+        Some(("egress-proxy", value)) => format!("egress-proxy={}", hide_login(value)),
         Some((key, _)) if upstream_keys().contains_key(key) => part.to_owned(),
         None if upstream_keys().contains_key(part) => part.to_owned(),
         _ => HIDDEN.to_owned(),
@@ -140,6 +165,14 @@ mod tests {
             ("dbstr", "u:sec/ret@tcp(h)/db", "u@tcp(h:3306)/db"),
             ("dbstr", "u:sec/ret", "***"),
             ("dbstr", "secret", "***"),
+            (
+                "egress-proxy",
+                "http://me:secret@p.io:1",
+                "http://***@p.io:1",
+            ),
+            ("egress-proxy", "http://p.io:1", "http://p.io:1"),
+            ("egress-proxy", "http://me:secret", "***"),
+            ("egress-proxy", "none", "none"),
             ("data-dir", "/a:b@c", "/a:b@c"),
             ("url", "https://me:secret@c.io", "https://***@c.io"),
             ("url", "me:secret", "***"),
@@ -159,7 +192,9 @@ mod tests {
         }
         let entries: Table =
             "upstream = ['r.io,user=me:secret,refresh=secret', {user = 'me:secret'},
-                 'r.io,user=me:a,secret,attempts=3', {user = 'secret'}, 'me:secret@https://r.io']"
+                 'r.io,user=me:a,secret,attempts=3', {user = 'secret'}, 'me:secret@https://r.io',
+                 'r.io,egress-proxy=http://me:secret@p.io', {egress-proxy = 'http://secret@p.io'},
+                 'r.io,egress-proxy=http://me:7734,secret@p.io']"
                 .parse()
                 .unwrap();
         let shown = redacted(&entries).to_string();
@@ -168,6 +203,11 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("r.io,user=me:***,***,attempts=3"), "{shown}");
+        assert!(
+            shown.contains("r.io,egress-proxy=http://***@p.io"),
+            "{shown}"
+        );
+        assert!(!shown.contains("7734"), "{shown}");
         let named: Table = "user = 'me'\npassword-file = '/x'".parse().unwrap();
         assert_eq!(redacted(&named), named);
     }

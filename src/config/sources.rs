@@ -19,8 +19,8 @@ pub struct Sources {
     origins: BTreeMap<String, Origin>,
 }
 
-/// The setting whose empty text is one.
-const EMPTY_MEANS_NEVER: &str = "turbo-suffix";
+/// The settings whose empty text is one.
+const EMPTY_MEANS_NEVER: [&str; 2] = ["merged-suffix", "turbo-suffix"];
 
 impl Sources {
     /// Reads `file`, if there is to be one; what is wrong with it is among the mistakes.
@@ -73,7 +73,7 @@ impl Sources {
         let empty: Vec<String> = self
             .table
             .iter()
-            .filter(|(key, value)| is_empty(value) && *key != EMPTY_MEANS_NEVER)
+            .filter(|(key, value)| is_empty(value) && !EMPTY_MEANS_NEVER.contains(&key.as_str()))
             .map(|(key, _)| key.clone())
             .collect();
         for key in empty {

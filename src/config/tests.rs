@@ -126,6 +126,18 @@ fn each_option_reaches_the_setting_that_it_names() {
             "auth_cache_ttl: 3s".into(),
         ),
         (
+            "cache-source",
+            "true".into(),
+            vec![],
+            "source_cache: Some(".into(),
+        ),
+        (
+            "tag-ttl",
+            "4s".into(),
+            one("--cache-source=true"),
+            "tag_ttl: 4s".into(),
+        ),
+        (
             "stale-if-error",
             "5s".into(),
             vec![],
@@ -158,6 +170,24 @@ fn each_option_reaches_the_setting_that_it_names() {
             "conversions: 4096".into(),
         ),
         ("max-queue", "77".into(), vec![], "max_queue: 77".into()),
+        (
+            "merged-suffix",
+            "_both".into(),
+            vec![],
+            r#"merged_suffix: "_both""#.into(),
+        ),
+        (
+            "list-referrers",
+            "false".into(),
+            vec![],
+            "list_referrers: false".into(),
+        ),
+        (
+            "p2p-host",
+            "CDN.example:8443".into(),
+            vec![],
+            r#"p2p_hosts: ["cdn.example:8443"]"#.into(),
+        ),
         (
             "turbo-suffix",
             "_lazy".into(),
@@ -221,6 +251,12 @@ fn each_option_reaches_the_setting_that_it_names() {
         ),
         ("drain", "3s".into(), vec![], "drain: 3s".into()),
         (
+            "egress-proxy",
+            "http://me:pw@proxy.io:3128".into(),
+            vec![],
+            r#"Proxy(EgressProxy(http://proxy.io:3128, Some("***")))"#.into(),
+        ),
+        (
             "follow-redirects",
             "true".into(),
             vec![],
@@ -255,6 +291,12 @@ fn each_option_reaches_the_setting_that_it_names() {
         ("keep", "3s".into(), vec![], "keep: 3s".into()),
         ("lease-ttl", "5s".into(), vec![], "lease_ttl: 5s".into()),
         ("listen", ":81".into(), vec![], "listen: [::]:81".into()),
+        (
+            "listen-overlaybd",
+            ":82".into(),
+            vec![],
+            "listen_overlaybd: Some([::]:82)".into(),
+        ),
         ("log-format", "json".into(), vec![], "format: Json".into()),
         ("log-level", "debug".into(), vec![], "DEBUG".into()),
         (
@@ -487,3 +529,4 @@ fn each_option_reaches_the_setting_that_it_names() {
 }
 
 mod combinations;
+mod policy;

@@ -20,9 +20,9 @@ pub const BLOB_FS_TYPE: &str = "containerd.io/snapshot/overlaybd/blob-fs-type";
 /// `artifactType` of a converted image that names its source as `subject`.
 pub const ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.native.v1+json";
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// `artifactType` of a TurboOCI image that names its source as `subject`.
 pub const TURBO_ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.turbo.v1+json";
 /// Annotation: digest of the original layer that a TurboOCI layer points into.
@@ -32,10 +32,10 @@ pub const TARGET_MEDIA_TYPE: &str = "containerd.io/snapshot/overlaybd/turbo-oci/
 /// What [`BLOB_VERSION`] says of a TurboOCI layer.
 const TURBO_VERSION: &str = "0.1.0-turbo.ociv1";
 
-const OCI_GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-const DOCKER_GZIP_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+pub(super) const OCI_GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(super) const DOCKER_GZIP_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub(super) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// Whether all layers of an image are overlaybd blobs, by their annotations.
 #[must_use]
@@ -163,7 +163,11 @@ pub enum DocumentError {
 }
 
 /// The source document, with the fields that are changed under their usual names.
-fn object(bytes: &[u8], expected: &'static str, known: &[&str]) -> Result<Value, DocumentError> {
+pub(super) fn object(
+    bytes: &[u8],
+    expected: &'static str,
+    known: &[&str],
+) -> Result<Value, DocumentError> {
     let mut value = json::parse(bytes).map_err(DocumentError::Json)?;
     if let Some(fields) = value.as_object_mut() {
         json::name_fields(fields, known);

@@ -3,6 +3,7 @@
 pub mod apply;
 mod converted_layer;
 pub mod converter;
+pub mod derived;
 mod disk;
 mod download;
 mod error;
@@ -17,15 +18,17 @@ pub mod plan;
 pub mod push;
 mod remote;
 pub mod scratch;
+pub mod source_cache;
 mod stream;
 pub mod tag;
 mod turbo;
 pub mod types;
 mod window;
 
-pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome};
+pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome, source_size};
 pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
+pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
     PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,

@@ -53,6 +53,15 @@ pub struct PushTarget {
 }
 
 impl PushTarget {
+    /// The registry and the repository that the parts of an image from `source` are pushed to.
+    #[must_use]
+    pub fn place<'a>(&'a self, source: &'a Source) -> (&'a Upstream, &'a RepoName) {
+        (
+            self.upstream.as_ref().unwrap_or(&source.upstream),
+            self.repo.as_ref().unwrap_or(&source.repo),
+        )
+    }
+
     /// Whether it is, or may be, another repository than the image's own.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
@@ -81,7 +90,7 @@ impl Suffixes {
 }
 
 /// Which platforms of an index are converted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Platforms {
     /// Every one.
     All,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Egress;
 use crate::oci::reference::Scheme;
 
 /// A text that must not be shown.
@@ -171,6 +172,9 @@ pub struct RegistryConfig {
     pub retry: RetryPolicy,
     /// Where the upstream may lead us.
     pub dial: DialOptions,
+    /// Through which HTTP proxy it is reached, with its mirrors, its token server and what it
+    /// redirects to.
+    pub egress: Egress,
     /// The longest manifest taken, in bytes; at most [`MAX_MANIFEST`].
     pub manifest_limit: usize,
     /// How blobs are uploaded.
@@ -200,6 +204,7 @@ impl Default for RegistryConfig {
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
             dial: DialOptions::default(),
+            egress: Egress::default(),
             manifest_limit: DEFAULT_MANIFEST,
             upload: UploadMode::Monolithic,
         }

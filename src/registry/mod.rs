@@ -7,6 +7,7 @@ pub mod body;
 mod client;
 pub mod config;
 pub(crate) mod content_headers;
+mod egress;
 pub mod error;
 pub(crate) mod error_body;
 pub(crate) mod header_names;
@@ -20,11 +21,16 @@ mod types;
 mod upstream;
 
 pub use body::{Body, BoxError};
-pub use client::{Challenge, ClientAuth, ClientToken, Registry, challenges, needed_scopes};
+pub use client::{
+    Challenge, ClientAuth, ClientToken, Direct, DockerLogin, DockerLogins, Registry, challenges,
+    needed_scopes,
+};
+pub(crate) use client::{HostEntry, fallback_tag, parse_hosts_toml, referrer, subject_of};
 pub use config::{
     ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
     TlsOptions, UploadMode,
 };
+pub use egress::{Egress, EgressProxy};
 pub use error::Error;
 pub use layout::Layout;
 pub use renewal::Renewal;

@@ -203,6 +203,43 @@ impl Upstream {
         }
     }
 
+    /// Fetches a blob of which only the digest is known; also gives the size that the upstream
+    /// states. The stream is as that of [`blob`](Self::blob).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn whole_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<(u64, BlobStream), Error> {
+        match self {
+            Self::Registry(registry) => registry.whole_blob(repo, digest, authorization).await,
+            Self::Layout(layout) => {
+                let size = layout.blob_size(repo, digest).await?;
+                Ok((size, layout.blob(repo, digest, size).await?))
+            }
+        }
+    }
+
+    /// Whether these credentials may read a blob, by a `HEAD` whose redirects (307, 308) to other
+    /// hosts count as a yes; gives its size in bytes where the upstream states it.
+    ///
+    /// # Errors
+    /// The upstream's no; see [`Error`].
+    pub async fn can_read_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<Option<u64>, Error> {
+        match self {
+            Self::Registry(registry) => registry.can_read_blob(repo, digest, authorization).await,
+            Self::Layout(layout) => layout.blob_size(repo, digest).await.map(Some),
+        }
+    }
+
     /// Fetches some bytes of a blob. The range must lie within it.
     ///
     /// # Errors
@@ -396,6 +433,15 @@ impl Upstream {
         match self {
             Self::Registry(registry) => registry.forward(request, options).await,
             Self::Layout(layout) => layout.forward(request).await,
+        }
+    }
+
+    /// The settings that a registry is reached by; a layout has none.
+    #[must_use]
+    pub fn registry_config(&self) -> Option<&RegistryConfig> {
+        match self {
+            Self::Registry(registry) => Some(registry.config()),
+            Self::Layout(_) => None,
         }
     }
 

@@ -5,13 +5,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::convert::layer::TurboSettings;
+use crate::oci::{RepoName, Tag};
 use crate::registry::Upstream;
+use crate::server::pattern::Pattern;
+use crate::server::policy::Rule;
 
 /// The settings of the server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Listen address for registry clients; port 0 for any.
     pub listen: SocketAddr,
+    /// Listen address for nodes that read overlaybd, if there is one: plain tags are answered
+    /// there with converted images.
+    pub listen_overlaybd: Option<SocketAddr>,
     /// Listen address of health checks and metrics, if there is one.
     pub admin: Option<SocketAddr>,
     /// Certificate and key; `None` for plain HTTP.
@@ -22,6 +28,13 @@ pub struct ServerConfig {
     pub suffix: String,
     /// How TurboOCI images are served, if they are.
     pub turbo: Option<TurboConfig>,
+    /// The end of a tag that asks for an index of the image and what it was converted to, such as
+    /// `_merged`; empty for none.
+    pub merged_suffix: String,
+    /// Whether lists of referrers have the converted forms of their subject.
+    pub list_referrers: bool,
+    /// Hosts that nodes may read from below `/p2p/`, besides the upstreams: `HOST` or `HOST:PORT`.
+    pub p2p_hosts: Vec<String>,
     /// Whether a tag of the upstream's own that ends like that is served before its plain tag is
     /// converted.
     pub prefer_upstream_tags: bool,
@@ -42,11 +55,23 @@ pub struct ServerConfig {
     /// Whether redirects of the upstream are followed here instead of handed to the client. With
     /// our credentials those that stay with the upstream are followed in any case.
     pub follow_redirects: bool,
+    /// How what upstreams have is cached as it is, if it is.
+    pub source_cache: Option<SourceCacheConfig>,
     /// Images whose converted form is prepared when their plain tag is pulled:
     /// patterns of `REPO:TAG`.
     pub convert_on_pull: Vec<Pattern>,
+    /// Which images are converted, to what and for whom; the first rule that matches holds.
+    pub policy: Vec<Rule>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// How what upstreams have is cached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCacheConfig {
+    /// How long what a tag names is served without asking the upstream for it, within the lifetime
+    /// of its permissions.
+    pub tag_ttl: Duration,
 }
 
 /// How TurboOCI images are served.
@@ -139,10 +164,6 @@ pub enum ClientCertificates {
     Required(PathBuf),
 }
 
-/// A pattern of `REPO:TAG`: `*` stands for any text, `?` for one character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(pub String);
-
 /// Bounds that keep one client from starving the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -172,6 +193,16 @@ pub struct Limits {
 }
 
 impl ServerConfig {
+    /// Whether what an image becomes is prepared when its plain tag is pulled.
+    #[must_use]
+    pub fn prepares(&self, repo: &RepoName, tag: &Tag) -> bool {
+        !self.convert_on_pull.is_empty() && {
+            let name = format!("{repo}:{tag}");
+            let mut patterns = self.convert_on_pull.iter();
+            patterns.any(|pattern| pattern.matches(&name))
+        }
+    }
+
     /// Whether the upstream is asked with our credentials for whoever comes: there are no users,
     /// and clients need no certificate.
     #[must_use]
@@ -181,39 +212,6 @@ impl ServerConfig {
             .as_ref()
             .is_some_and(|tls| matches!(tls.clients, ClientCertificates::Required(_)));
         matches!(self.access, Access::Own { htpasswd: None }) && !needs_certificate
-    }
-}
-
-impl Pattern {
-    /// Whether `text` is of this pattern.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let pattern: Vec<char> = self.0.chars().collect();
-        let text: Vec<char> = text.chars().collect();
-        let (mut at, mut place) = (0, 0);
-        // Where the last star was, and how far its text went: one star is enough to return to.
-        let mut star: Option<(usize, usize)> = None;
-        while place < text.len() {
-            match pattern.get(at) {
-                Some('*') => {
-                    star = Some((at, place));
-                    at += 1;
-                }
-                Some(c) if *c == '?' || text.get(place) == Some(c) => {
-                    at += 1;
-                    place += 1;
-                }
-                _ => {
-                    let Some((star_at, taken)) = star else {
-                        return false;
-                    };
-                    star = Some((star_at, taken + 1));
-                    at = star_at + 1;
-                    place = taken + 1;
-                }
-            }
-        }
-        pattern.iter().skip(at).all(|c| *c == '*')
     }
 }
 
@@ -230,31 +228,6 @@ impl Default for Limits {
             idle: Duration::from_mins(2),
             stall: Duration::from_mins(1),
             drain: Duration::from_secs(30),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, text, is_match) in [
-            ("*", "library/redis:7", true),
-            ("library/redis:*", "library/redis:7", true),
-            ("library/redis:*", "library/redis2:7", false),
-            ("*/redis:?", "library/redis:7", true),
-            ("*/redis:?", "library/redis:77", false),
-            ("*a*b*c", "xaxxbxcxbxc", true),
-            ("*a*b*c", "xaxxbxcxb", false),
-            ("", "", true),
-            ("", "a", false),
-            ("a", "", false),
-            ("**", "", true),
-        ] {
-            let found = Pattern(pattern.to_owned()).matches(text);
-            assert_eq!(found, is_match, "{pattern} {text}");
         }
     }
 }

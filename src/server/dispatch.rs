@@ -8,23 +8,28 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WARNING};
+use http::header::{AGE, AUTHORIZATION, HeaderValue, WARNING};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::Instrument;
 
 use crate::oci::Selector;
 use crate::registry::Authorization;
-use crate::registry::header_names::{API_VERSION, REGISTRY_2};
 use crate::server::access::challenge::{self, Asking, TOKEN_PATH};
 use crate::server::access::policy;
-use crate::server::cache::responses::CachedContent;
+use crate::server::cache::responses::{CachedContent, Terms};
 use crate::server::context::RequestContext;
+use crate::server::decision;
 use crate::server::error::ApiError;
 use crate::server::handlers::blob;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
+use crate::server::handlers::p2p;
+use crate::server::handlers::ping;
 use crate::server::handlers::push;
+use crate::server::handlers::referrers;
+use crate::server::handlers::source;
 use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::{ActiveRequest, Activity};
@@ -37,8 +42,10 @@ use crate::server::limits::request_slot::RequestSlot;
 use crate::server::limits::slots::client_of;
 use crate::server::observe::access_log::{AccessLogEntry, request_id};
 use crate::server::observe::metrics::CacheName;
+use crate::server::policy::Form;
 use crate::server::route::{Endpoint, Kind, Route};
-use crate::server::state::AppState;
+use crate::server::state::{AppState, InForce};
+use crate::server::upstreams::Chosen;
 
 /// RFC 7234 § 5.5.2: the upstream could not be asked whether what is served still holds.
 const STALE: HeaderValue = HeaderValue::from_static("111 overlaybd-proxy \"Revalidation Failed\"");
@@ -91,7 +98,11 @@ impl Future for Answering {
 
 /// Answers the requests of registry clients.
 #[derive(Clone)]
-pub(in crate::server) struct Dispatcher(pub Arc<AppState>);
+pub(in crate::server) struct Dispatcher {
+    pub state: Arc<AppState>,
+    /// Whether it answers nodes that read overlaybd, and nobody else.
+    pub is_overlaybd: bool,
+}
 
 impl Dispatcher {
     fn answer(
@@ -102,7 +113,7 @@ impl Dispatcher {
     ) -> Answering {
         let id = request_id(request.headers());
         let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-        let (slot, full) = RequestSlot::begin(&self.0.limits.requests, client_of(client.ip()));
+        let (slot, full) = RequestSlot::begin(&self.state.limits.requests, client_of(client.ip()));
         let is_let_in = full.is_none();
         let mut ending = Ending {
             is_head: request.method() == Method::HEAD,
@@ -155,37 +166,52 @@ impl Dispatcher {
     ) -> Option<(Kind, Response<ResponseBody>)> {
         let is_head = *request.method() == Method::HEAD;
         // Users of our own are checked anew each time.
-        if self.0.users.is_some() || !(is_head || *request.method() == Method::GET) {
+        if self.state.users.is_some() || !(is_head || *request.method() == Method::GET) {
             return None;
         }
         let asked = request.headers();
+        let terms = self.terms(&self.state.policy());
         let key = self
-            .0
+            .state
             .responses
-            .key(request.uri(), asked, asked.get(AUTHORIZATION));
-        let cached = self.0.responses.get(&key)?;
+            .key(request.uri(), asked, asked.get(AUTHORIZATION), terms);
+        let cached = self.state.responses.get(&key)?;
         let mut response = match &cached.content {
-            CachedContent::Document(document) => {
-                self.0.metrics.lookup(CacheName::Image, true);
+            content @ (CachedContent::Document(document) | CachedContent::PlainTag(document)) => {
+                self.state.metrics.lookup(CacheName::Image, true);
                 let mut response = document.answer(asked, is_head);
                 let found = HeaderValue::from_static("found");
                 response.headers_mut().insert(OUTCOME, found);
+                if matches!(content, CachedContent::PlainTag(_)) {
+                    manifest::vary(response.headers_mut());
+                }
                 response
             }
             CachedContent::Blob(digest) => {
-                let blob = self.0.open_files.get(digest)?;
-                self.0.metrics.lookup(CacheName::Blob, true);
-                blob::answer(blob, &self.0.open_files.buffers, asked, is_head)
+                let blob = self.state.open_files.get(digest)?;
+                self.state.metrics.lookup(CacheName::Blob, true);
+                blob::answer(blob, &self.state.open_files.buffers, asked, is_head)
                     .unwrap_or_else(|failure| failure.into_response(is_head))
             }
+            CachedContent::SourceBlob(digest) => {
+                let blob = self.state.open_files.get(digest)?;
+                source::again(&self.state, blob, asked, is_head)
+            }
         };
-        self.0.metrics.lookup(CacheName::Permission, true);
+        self.state.metrics.lookup(CacheName::Permission, true);
         if let Some(namespace) = &cached.namespace {
             response
                 .headers_mut()
                 .insert(OCI_NAMESPACE, namespace.clone());
         }
         Some((cached.kind, response))
+    }
+
+    fn terms(&self, policy: &InForce) -> Terms {
+        Terms {
+            is_overlaybd: self.is_overlaybd,
+            policy: policy.number,
+        }
     }
 
     fn record(
@@ -197,7 +223,7 @@ impl Dispatcher {
         slot: RequestSlot,
     ) -> AccessLogEntry {
         let asked = (request.method().clone(), request.uri().clone());
-        let metrics = Arc::clone(&self.0.metrics);
+        let metrics = Arc::clone(&self.state.metrics);
         AccessLogEntry::new(metrics, span.clone(), client, asked, busy, slot)
     }
 
@@ -207,47 +233,56 @@ impl Dispatcher {
         kind: &mut Kind,
         slot: &RequestSlot,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        let hold = Hold::begin(self.0.config.hold);
+        let hold = Hold::begin(self.state.config.hold);
         let (mut parts, body) = request.into_parts();
         policy::method(&parts.method)?;
-        let path = path::normal(parts.uri.path()).map_err(ApiError::ambiguous)?;
-        // Before anything is chosen by it.
-        if Route::parse(&path) == Route::Outside {
-            return Err(ApiError::outside());
-        }
-        let mut chosen = self.0.upstreams.choose(&parts, &path)?;
+        let mut chosen = match p2p::asked(&parts) {
+            Some(asked) => match asked?.target(&self.state, &parts)? {
+                p2p::Target::Upstream(chosen) => chosen,
+                p2p::Target::Host(address) => {
+                    *kind = Kind::Blob;
+                    self.admit(&parts.headers, slot).await?;
+                    return p2p::read(&self.state, slot, parts, &address).await;
+                }
+            },
+            None => self.choose(&parts)?,
+        };
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
         if let Some(path) = route.path() {
             chosen.path = path;
         }
         if route == Route::Endpoint(Endpoint::Uploads) {
-            self.0.upstreams.localize_mount(&mut chosen);
+            self.state.upstreams.localize_mount(&mut chosen);
         }
-        let asking = Asking::new(&self.0, &parts, &chosen);
+        let asking = Asking::new(&self.state, &parts, &chosen);
         if let Some(asking) = &asking {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
             if chosen.path == TOKEN_PATH {
                 *kind = Kind::Token;
-                return token::serve(&self.0, &chosen, &parts, slot, hold).await;
+                return token::serve(&self.state, &chosen, &parts, slot, hold).await;
             }
             if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
-                asking.ping(&self.0, &parts.headers)?;
-                return Ok(ping(parts.method == Method::HEAD));
+                asking.ping(&self.state, &parts.headers)?;
+                return Ok(ping::welcome(parts.method == Method::HEAD));
             }
         }
         let given = parts.headers.get(AUTHORIZATION).cloned();
-        if let (false, Some(seal)) = (self.0.is_own(), self.0.upstreams.seal(chosen.place)) {
+        if let (false, Some(seal)) = (self.state.is_own(), self.state.upstreams.seal(chosen.place))
+        {
             challenge::admit(&mut parts.headers, seal, asking.as_ref())?;
         }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
         let authorization = self.admit(&parts.headers, slot).await?;
         let stale_since = OnceLock::new();
+        let is_overlaybd = chosen.mount.root.is_some() || self.is_overlaybd;
+        let stated = decision::stated(&parts.headers);
+        let policy = self.state.policy();
         let context = RequestContext {
             stale_since: &stale_since,
             allowed: OnceLock::new(),
-            state: &self.0,
+            state: &self.state,
             chosen,
             parts,
             body: Some(body),
@@ -256,6 +291,9 @@ impl Dispatcher {
             hold,
             kind: *kind,
             namespace: namespace.clone(),
+            stated: stated.or_else(|| is_overlaybd.then_some(Form::Auto)),
+            terms: self.terms(&policy),
+            policy,
             given,
         };
         let answer = self.serve(context, route).await;
@@ -271,6 +309,22 @@ impl Dispatcher {
         Ok(response)
     }
 
+    /// The upstream that a request is for.
+    fn choose(&self, parts: &Parts) -> Result<Chosen<'_>, ApiError> {
+        let path = path::normal(parts.uri.path()).map_err(ApiError::ambiguous)?;
+        let (root, path) = match path::below_overlaybd(&path) {
+            Some(below) => (Some(path::OVERLAYBD), below),
+            None => (None, &*path),
+        };
+        // Before anything is chosen by it.
+        if Route::parse(path) == Route::Outside {
+            return Err(ApiError::outside());
+        }
+        let mut chosen = self.state.upstreams.choose(parts, path)?;
+        chosen.mount.root = root;
+        Ok(chosen)
+    }
+
     /// Lets a client in, and says with whose credentials it goes on.
     async fn admit(
         &self,
@@ -278,17 +332,17 @@ impl Dispatcher {
         slot: &RequestSlot,
     ) -> Result<Authorization, ApiError> {
         let given = headers.get(AUTHORIZATION);
-        if let Some(users) = &self.0.users {
+        if let Some(users) = &self.state.users {
             let known = Box::pin(users.know(given, slot.client));
             // The passwords that wait to be checked have a bound of their own.
-            let known = slot.wait(&self.0.limits.permissions, known).await;
+            let known = slot.wait(&self.state.limits.permissions, known).await;
             match known {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Err(ApiError::unauthorized()),
                 Ok(Err(_)) | Err(_) => return Err(ApiError::too_many_logins()),
             }
         }
-        Ok(if self.0.is_own() {
+        Ok(if self.state.is_own() {
             Authorization::Own
         } else {
             Authorization::Client(given.cloned())
@@ -300,36 +354,31 @@ impl Dispatcher {
         context: RequestContext<'_>,
         route: Route,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        policy::request(&self.0.config, &context.parts.method, &route)?;
+        policy::request(&self.state.config, &context.parts.method, &route)?;
         let is_read = matches!(context.parts.method, Method::GET | Method::HEAD);
-        match route {
+        let answer = match route {
             Route::Outside => Err(ApiError::outside()),
-            Route::Ping if is_read && self.0.is_own() => Ok(ping(context.is_head())),
+            // Who is let in by us need not be let in by the upstream.
+            Route::Ping if is_read && self.state.is_own() => Ok(ping::welcome(context.is_head())),
+            Route::Ping if is_read => ping::serve(context).await,
             Route::Manifest { repo, selector } if is_read => match selector {
                 Selector::Tag(tag) => manifest::by_tag(context, &repo, tag).await,
                 Selector::Digest(digest) => manifest::by_digest(context, &repo, &digest).await,
             },
             Route::Blob { repo, digest } if is_read => blob::serve(context, &repo, &digest).await,
-            Route::Manifest { repo, .. } if context.parts.method == Method::PUT => {
-                push::manifest(context, &repo).await
+            Route::Referrers { repo, subject } if is_read => {
+                referrers::list(context, &repo, &subject).await
+            }
+            Route::Manifest { repo, selector } if context.parts.method == Method::PUT => {
+                push::manifest(context, &repo, &selector).await
             }
             _ => forward::pass(context).await,
+        };
+        if !is_read {
+            self.state.missing.written();
         }
+        answer
     }
-}
-
-/// Who is let in by us need not be let in by the upstream.
-fn ping(is_head: bool) -> Response<ResponseBody> {
-    const TEXT: &str = "{}";
-    let mut response = Response::new(ResponseBody::empty());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(TEXT.len()));
-    headers.insert(API_VERSION, REGISTRY_2);
-    if !is_head {
-        *response.body_mut() = ResponseBody::bytes(TEXT);
-    }
-    response
 }
 
 impl Handler for Dispatcher {

@@ -10,6 +10,7 @@
 //! | [`access`], [`limits`], [`cache`], [`observe`] | its parts |
 //! | [`error`], [`document`] | answers |
 //! | [`http`] | connections, TLS, bodies, headers, ranges, paths |
+//! | [`decision`], [`policy`], [`pattern`], [`explain`] | in which form an image is served |
 //! | [`upstreams`], [`route`], [`config`] | which upstream, what about, settings |
 //!
 //! The files import each other in one direction only; `tests/layering.rs` sees to that.
@@ -19,14 +20,18 @@ mod background;
 mod cache;
 pub mod config;
 mod context;
+mod decision;
 mod dispatch;
 mod document;
 mod error;
+mod explain;
 mod files;
 mod handlers;
 mod http;
 mod limits;
 mod observe;
+mod pattern;
+mod policy;
 mod reload;
 mod route;
 mod state;
@@ -34,9 +39,12 @@ mod upkeep;
 mod upstreams;
 
 pub use config::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
-    TurboFallback, UpstreamChoice, UpstreamEntry,
+    Access, ClientCertificates, Limits, OnTimeout, ServerConfig, SourceCacheConfig, TlsConfig,
+    TurboConfig, TurboFallback, UpstreamChoice, UpstreamEntry,
 };
+pub use explain::{Case, Explanation, ImageQuestion, KnownSize, Pull, Unexplained, explain};
+pub use pattern::Pattern;
+pub use policy::{Form, ImageName, Policy, Rule, When};
 pub use reload::Reloader;
 pub use route::{Endpoint, Kind, Route};
 
@@ -83,8 +91,10 @@ pub struct Server {
     state: Arc<AppState>,
     tls: Option<Arc<Tls>>,
     listener: TcpListener,
+    overlaybd: Option<TcpListener>,
     admin: Option<TcpListener>,
     local_addr: SocketAddr,
+    overlaybd_addr: Option<SocketAddr>,
     admin_addr: Option<SocketAddr>,
 }
 
@@ -100,19 +110,16 @@ impl Server {
         let tls = config.tls.as_ref().map(Tls::open).transpose();
         let tls = tls.map_err(ServerError::Configuration)?;
         let (listener, local_addr) = listen(config.listen)?;
-        let (admin, admin_addr) = match config.admin {
-            Some(address) => {
-                let (listener, address) = listen(address)?;
-                (Some(listener), Some(address))
-            }
-            None => (None, None),
-        };
+        let (overlaybd, overlaybd_addr) = config.listen_overlaybd.map(listen).transpose()?.unzip();
+        let (admin, admin_addr) = config.admin.map(listen).transpose()?.unzip();
         Ok(Self {
             state: Arc::new(AppState::new(config, converter, files)?),
             tls: tls.map(Arc::new),
             listener,
+            overlaybd,
             admin,
             local_addr,
+            overlaybd_addr,
             admin_addr,
         })
     }
@@ -120,6 +127,11 @@ impl Server {
     /// The address that registry clients connect to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// The address that nodes connect to that read overlaybd, if there is one.
+    pub fn overlaybd_addr(&self) -> Option<SocketAddr> {
+        self.overlaybd_addr
     }
 
     /// The address of health checks and metrics, if there is one.
@@ -143,7 +155,7 @@ impl Server {
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let admin = self.admin.map(|listener| {
             let listener = HttpListener {
-                listener,
+                listeners: vec![(listener, AdminHandler(Arc::clone(&self.state)))],
                 tls: None,
                 limits: Limits {
                     connections: 64,
@@ -152,7 +164,6 @@ impl Server {
                 },
                 connections: Gauge::default(),
                 slots: Slots::new(64, 100),
-                handler: AdminHandler(Arc::clone(&self.state)),
             };
             tokio::spawn(async move {
                 let stopped = async {
@@ -161,13 +172,18 @@ impl Server {
                 listener.accept_until(stopped).await.close().await
             })
         });
+        let dispatcher = |is_overlaybd| Dispatcher {
+            state: Arc::clone(&self.state),
+            is_overlaybd,
+        };
+        let mut listeners = vec![(self.listener, dispatcher(false))];
+        listeners.extend(self.overlaybd.map(|listener| (listener, dispatcher(true))));
         let listener = HttpListener {
-            listener: self.listener,
+            listeners,
             tls: self.tls,
             limits,
             connections: self.state.metrics.connections.clone(),
             slots: self.state.connections.clone(),
-            handler: Dispatcher(Arc::clone(&self.state)),
         };
         let open_connections = listener.accept_until(shutdown).await;
         self.state.is_draining.store(true, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::server::config::ServerConfig;
 use crate::server::http::tls::Tls;
+use crate::server::policy::Policy;
 use crate::server::state::AppState;
 
 /// Reads files again, and takes over settings of upstreams, while the server answers.
@@ -24,6 +25,11 @@ impl Reloader {
         if let Some(users) = &self.state.users {
             users.reload();
         }
+    }
+
+    /// Follows the policy of `fresh` from the next request on.
+    pub fn take_over_policy(&self, fresh: &ServerConfig) {
+        self.state.set_policy(Policy::new(fresh.policy.clone()));
     }
 
     /// Speaks to the upstreams as `fresh` says: with its authorities, certificates, credentials

@@ -28,6 +28,13 @@ pub enum Route {
         /// The digest.
         digest: Digest,
     },
+    /// `/v2/<name>/referrers/<digest>`.
+    Referrers {
+        /// The repository.
+        repo: RepoName,
+        /// The manifest that the referrers are attached to.
+        subject: Digest,
+    },
     /// Another endpoint of the distribution API, with names as they have to be.
     Endpoint(Endpoint),
     /// Anything else below `/v2/`.
@@ -50,7 +57,7 @@ pub enum Endpoint {
     Upload,
     /// `/v2/<name>/tags/list`.
     Tags,
-    /// `/v2/<name>/referrers/<digest>`.
+    /// `/v2/<name>/referrers/<digest>`, the digest of an algorithm that is not known here.
     Referrers,
     /// `/v2/_catalog`, which is Docker's.
     Catalog,
@@ -158,9 +165,10 @@ impl Route {
             [""] => Self::Ping,
             ["_catalog"] => Self::Endpoint(Endpoint::Catalog),
             [name @ .., "tags", "list"] => endpoint(name, true, Endpoint::Tags),
-            [name @ .., "referrers", digest] => {
-                endpoint(name, is_digest(digest), Endpoint::Referrers)
-            }
+            [name @ .., "referrers", digest] => match (repo(name), digest.parse()) {
+                (Ok(repo), Ok(subject)) => Self::Referrers { repo, subject },
+                _ => endpoint(name, is_digest(digest), Endpoint::Referrers),
+            },
             [name @ .., "manifests", reference] => match (repo(name), reference.parse()) {
                 (Ok(repo), Ok(selector)) => Self::Manifest { repo, selector },
                 _ => endpoint(name, is_digest(reference), Endpoint::Manifest),
@@ -191,6 +199,7 @@ impl Route {
                 Some(format!("/v2/{repo}/manifests/{reference}"))
             }
             Self::Blob { repo, digest } => Some(format!("/v2/{repo}/blobs/{digest}")),
+            Self::Referrers { repo, subject } => Some(format!("/v2/{repo}/referrers/{subject}")),
             Self::Ping | Self::Endpoint(_) | Self::Other(_) | Self::Outside => None,
         }
     }
@@ -205,7 +214,7 @@ impl Route {
             Self::Blob { .. } | Self::Endpoint(Endpoint::Blob) => &["GET", "HEAD", "DELETE"],
             Self::Endpoint(Endpoint::Uploads) => &["POST"],
             Self::Endpoint(Endpoint::Upload) => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
-            Self::Ping | Self::Endpoint(_) => &["GET", "HEAD"],
+            Self::Ping | Self::Referrers { .. } | Self::Endpoint(_) => &["GET", "HEAD"],
             Self::Other(_) | Self::Outside => &[],
         }
     }
@@ -217,6 +226,7 @@ impl Route {
             Self::Ping => Kind::Ping,
             Self::Manifest { .. } => Kind::Manifest,
             Self::Blob { .. } => Kind::Blob,
+            Self::Referrers { .. } => Kind::Referrers,
             Self::Endpoint(endpoint) => endpoint.kind(),
             Self::Other(kind) => *kind,
             Self::Outside => Kind::Outside,

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::convert::Converter;
+use crate::registry::{Direct, RegistryConfig};
 use crate::server::ServerError;
+use crate::server::access::missing::Missing;
 use crate::server::access::permission::Permissions;
 use crate::server::access::users::Users;
 use crate::server::background::prepare::Preparations;
@@ -18,16 +21,26 @@ use crate::server::config::{Access, ServerConfig};
 use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
 use crate::server::observe::metrics::Metrics;
+use crate::server::policy::Policy;
 use crate::server::upstreams::Upstreams;
 
 /// Bytes of pushed manifests that are read at one time. Beyond that they are passed on unread.
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
+/// A policy that is or was in force.
+pub(in crate::server) struct InForce {
+    /// Another one for each that is put in force.
+    pub number: u64,
+    pub policy: Policy,
+}
+
 /// All that requests are answered from.
 pub(in crate::server) struct AppState {
     pub config: ServerConfig,
     pub upstreams: Upstreams,
+    policy: RwLock<Arc<InForce>>,
     pub permissions: Permissions,
+    pub missing: Missing,
     pub converted: Conversions,
     pub open_files: OpenFiles,
     pub users: Option<Users>,
@@ -38,8 +51,10 @@ pub(in crate::server) struct AppState {
     pub is_draining: AtomicBool,
     pub connections: Slots,
     pub limits: RequestLimits,
-    /// Bytes of pushed manifests that may be in memory.
+    /// Bytes of pushed manifests and of lists of referrers that may be in memory.
     pub manifest_bytes: Semaphore,
+    /// For what nodes read at hosts that upstreams redirect to.
+    pub p2p: Option<Direct>,
 }
 
 impl AppState {
@@ -64,16 +79,27 @@ impl AppState {
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
         let tags = PushedTags::new();
+        let p2p = p2p(&config)?;
+        let converter = match config.source_cache {
+            Some(_) => converter.caching_sources(),
+            None => converter,
+        };
         Ok(Self {
+            p2p,
             upstreams: Upstreams::new(config.upstreams.clone()),
+            policy: RwLock::new(Arc::new(InForce {
+                number: 0,
+                policy: Policy::new(config.policy.clone()),
+            })),
             permissions: Permissions::new(
                 config.auth_cache_ttl,
                 config.stale_if_error,
                 config.hold,
             ),
+            missing: Missing::new(),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
-            prepare: Preparations::new(&config.convert_on_pull, converter.clone(), tags.clone()),
+            prepare: Preparations::new(tags.clone()),
             tags,
             manifest_bytes: Semaphore::new(MAX_MANIFEST_BYTES),
             converted: Conversions::new(
@@ -89,8 +115,35 @@ impl AppState {
         })
     }
 
+    /// The policy that is in force.
+    pub fn policy(&self) -> Arc<InForce> {
+        Arc::clone(&self.policy.read())
+    }
+
+    /// Puts another policy in force: for requests that begin from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        let mut current = self.policy.write();
+        let number = current.number.wrapping_add(1);
+        *current = Arc::new(InForce { number, policy });
+    }
+
     /// Whether upstreams are asked with the proxy's own credentials.
     pub fn is_own(&self) -> bool {
         matches!(self.config.access, Access::Own { .. })
     }
+}
+
+/// Reads at hosts that upstreams redirect to, as the first registry among these is read.
+fn p2p(config: &ServerConfig) -> Result<Option<Direct>, ServerError> {
+    if config.p2p_hosts.is_empty() {
+        return Ok(None);
+    }
+    let mut upstreams = config.upstreams.iter();
+    let found = upstreams.find_map(|entry| entry.upstream.registry_config());
+    let direct = match found {
+        Some(found) => Direct::new(found),
+        None => Direct::new(&RegistryConfig::default()),
+    };
+    let direct = direct.map_err(|error| ServerError::Configuration(error.to_string()))?;
+    Ok(Some(direct))
 }

@@ -17,11 +17,15 @@ pub(in crate::server) struct Upstreams {
     entries: Vec<UpstreamEntry>,
     /// By the places of `entries`.
     seals: Vec<Seal>,
+    /// What each is called, by the places of `entries`.
+    names: Vec<Vec<String>>,
 }
 
 /// Where a client sees an upstream: what its addresses carry beyond the upstream's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::server) struct Mount {
+    /// Where the API is, if not at the root of the proxy.
+    pub root: Option<&'static str>,
     /// The first components of the path, which the upstream does not see.
     pub prefix: Option<String>,
     /// The value of `ns`, as it was given.
@@ -60,6 +64,7 @@ impl Upstreams {
         let seals = entries.iter().map(|entry| Seal::of(entry.upstream.host()));
         Self {
             seals: seals.collect(),
+            names: entries.iter().map(names_of).collect(),
             entries,
         }
     }
@@ -72,6 +77,22 @@ impl Upstreams {
     /// The upstream of a place.
     pub fn get(&self, place: usize) -> Option<&Upstream> {
         Some(&self.entries.get(place)?.upstream)
+    }
+
+    /// What the upstream of a place is called: its registry's host, and what requests choose it by.
+    pub fn names(&self, place: usize) -> &[String] {
+        self.names.get(place).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first name at which containerd's mirrors know the upstream of a place.
+    pub fn namespace(&self, place: usize) -> Option<&str> {
+        let entry = self.entries.get(place)?;
+        let own = match &entry.upstream {
+            Upstream::Registry(_) => Some(index_host(entry.upstream.host())),
+            Upstream::Layout(_) => None,
+        };
+        let first = entry.choice.namespaces.first();
+        first.map(|name| index_host(name)).or(own)
     }
 
     /// Whether paths choose among upstreams.
@@ -155,6 +176,7 @@ impl Upstreams {
                 place,
                 upstream: &entry.upstream,
                 mount: Mount {
+                    root: None,
                     prefix: prefix.map(ToOwned::to_owned),
                     namespace: namespace.clone(),
                 },
@@ -188,6 +210,83 @@ impl Upstreams {
             None => chosen(0, None, path, true),
         }
     }
+
+    /// The upstream that an address leads to, by the names that `--upstream` gives it; or by those
+    /// of this proxy, the one that the request names included. `path` is as everyone reads it.
+    pub fn at_address(
+        &self,
+        request: &request::Parts,
+        authority: &str,
+        path: &str,
+        query: Option<&str>,
+    ) -> Option<Chosen<'_>> {
+        let known = |place: usize, prefix: Option<&str>, path: &str, namespace: Option<&str>| {
+            Some(Chosen {
+                place,
+                upstream: self.get(place)?,
+                mount: Mount {
+                    prefix: prefix.map(ToOwned::to_owned),
+                    namespace: namespace.map(ToOwned::to_owned),
+                    root: None,
+                },
+                is_by_path: prefix.is_some() || namespace.is_none(),
+                path: path.to_owned(),
+                query: query.map(ToOwned::to_owned),
+            })
+        };
+        let bare = without_default_port(authority);
+        let is_upstreams =
+            |entry: &UpstreamEntry| answers_for(entry, bare) || is_own(&entry.upstream, authority);
+        if let Some(place) = self.entries.iter().position(is_upstreams) {
+            let host = self.entries.get(place)?.upstream.host();
+            let is_known = self
+                .entries
+                .get(place)
+                .is_some_and(|entry| answers_for(entry, bare));
+            return known(place, None, path, Some(if is_known { bare } else { host }));
+        }
+        let name = host_of(authority)?;
+        let by_host = self.entries.iter().position(|entry| {
+            let hosts = &entry.choice.hosts;
+            hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+        });
+        if let Some(place) = by_host {
+            let mut chosen = known(place, None, path, None)?;
+            chosen.is_by_path = false;
+            return Some(chosen);
+        }
+        if !named_authority(request).is_some_and(|named| same_authority(named, authority)) {
+            return None;
+        }
+        let below = path.strip_prefix("/v2/");
+        match below.and_then(|below| self.prefixed(below)) {
+            Some((place, prefix, rest)) => known(place, Some(prefix), &format!("/v2/{rest}"), None),
+            None => known(0, None, path, None),
+        }
+    }
+}
+
+fn names_of(entry: &UpstreamEntry) -> Vec<String> {
+    // A layout's host is a local path.
+    let host = match &entry.upstream {
+        Upstream::Registry(_) => Some(entry.upstream.host()),
+        Upstream::Layout(_) => None,
+    };
+    let namespaces = entry.choice.namespaces.iter().map(|name| index_host(name));
+    let hosts = entry.choice.hosts.iter().map(String::as_str);
+    let mut names: Vec<String> = Vec::new();
+    for name in host
+        .into_iter()
+        .chain(namespaces)
+        .chain(hosts)
+        .chain(prefix_of(entry))
+    {
+        let name = name.to_ascii_lowercase();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn prefix_of(entry: &UpstreamEntry) -> Option<&str> {
@@ -238,13 +337,21 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
     Ok((namespace, rest))
 }
 
-/// The host that the client named, without port.
-fn host(request: &request::Parts) -> Option<&str> {
+/// The host that the client named, with its port if it named one.
+fn named_authority(request: &request::Parts) -> Option<&str> {
     let named = match request.uri.authority() {
         Some(authority) => authority.as_str(),
         None => request.headers.get(HOST)?.to_str().ok()?,
     };
-    let named = named.rsplit_once('@').map_or(named, |(_, host)| host);
+    Some(named.rsplit_once('@').map_or(named, |(_, host)| host))
+}
+
+/// The host that the client named, without port.
+fn host(request: &request::Parts) -> Option<&str> {
+    host_of(named_authority(request)?)
+}
+
+fn host_of(named: &str) -> Option<&str> {
     if named.starts_with('[') {
         return named.find(']').and_then(|end| named.get(..=end));
     }
@@ -275,14 +382,15 @@ pub(in crate::server) fn is_own(upstream: &Upstream, authority: &str) -> bool {
 }
 
 /// Equal but for case and a port that the scheme implies.
-fn same_authority(a: &str, b: &str) -> bool {
-    fn bare(authority: &str) -> &str {
-        authority
-            .strip_suffix(":443")
-            .or_else(|| authority.strip_suffix(":80"))
-            .unwrap_or(authority)
-    }
-    bare(a).eq_ignore_ascii_case(bare(b))
+pub(in crate::server) fn same_authority(a: &str, b: &str) -> bool {
+    without_default_port(a).eq_ignore_ascii_case(without_default_port(b))
+}
+
+fn without_default_port(authority: &str) -> &str {
+    authority
+        .strip_suffix(":443")
+        .or_else(|| authority.strip_suffix(":80"))
+        .unwrap_or(authority)
 }
 
 #[cfg(test)]

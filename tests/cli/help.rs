@@ -5,13 +5,15 @@ use std::process::Stdio;
 
 use super::{bad, golden, good, program};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 10] = [
     "serve",
     "convert",
     "warm",
     "inspect",
     "export",
     "config",
+    "credentials",
+    "node",
     "completions",
     "man",
 ];
@@ -24,6 +26,7 @@ fn the_help_of_each_command_has_examples() {
         assert!(help.contains(command), "{command}");
         let own = match command {
             "config" => good(&["config", "check", "--help"]),
+            "node" => good(&["node", "check", "--help"]),
             command => good(&[command, "--help"]),
         };
         assert!(own.contains("Examples:"), "{command}: {own}");

@@ -205,6 +205,21 @@ fn other_mistyped_or_misplaced_passwords_are_not_printed() {
         ("upstream", format!("r.io,user=me:x,{SECRET}")),
         ("upstream", format!("r.io,me:{SECRET}")),
         ("upstream", format!("r.io,refresh=x,{SECRET}")),
+        ("egress-proxy", SECRET.to_owned()),
+        ("egress-proxy", format!("http://me:{SECRET}@127.0.0.1:1")),
+        ("egress-proxy", format!("me:{SECRET}@127.0.0.1:1")),
+        ("egress-proxy", format!("http://me:{SECRET}")),
+        ("egress-proxy", format!("http://me:x/{SECRET}@127.0.0.1:1")),
+        ("egress-proxy", format!("http://me:1/{SECRET}@127.0.0.1:1")),
+        ("egress-proxy", format!("socks5://me:{SECRET}@127.0.0.1:1")),
+        (
+            "upstream",
+            format!("r.io,egress-proxy=http://me:{SECRET}@127.0.0.1:1"),
+        ),
+        (
+            "upstream",
+            format!("r.io,egress-proxy=http://me:1,{SECRET}@127.0.0.1:1"),
+        ),
     ] {
         try_all(key, &text);
     }

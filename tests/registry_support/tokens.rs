@@ -2,6 +2,7 @@
 //!
 //! Tokens are JWTs by RS256, signed with `openssl`; the registry trusts the certificate.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -39,6 +40,8 @@ pub struct Tokens {
     key: PathBuf,
     certificate: String,
     pub rights: Mutex<Rights>,
+    /// Refresh tokens, and `user:password` for which each stands.
+    pub refresh: Mutex<HashMap<String, String>>,
     /// Tokens given out.
     pub issued: AtomicUsize,
     /// What is stated of their life, in seconds.
@@ -71,6 +74,7 @@ impl Tokens {
             key,
             certificate: body,
             rights: Mutex::new(rights),
+            refresh: Mutex::default(),
             issued: AtomicUsize::new(0),
             life: Mutex::new(None),
             asked: Mutex::new(Vec::new()),
@@ -130,8 +134,12 @@ impl Tokens {
             let pairs = pairs.iter().filter(move |(key, _)| key == name);
             pairs.map(|(_, value)| value.clone()).collect::<Vec<_>>()
         };
-        // A refresh token here is just `user:password`.
-        let login = login.or_else(|| all("refresh_token").pop());
+        // A refresh token that is not listed is just `user:password`.
+        let login = login.or_else(|| {
+            let token = all("refresh_token").pop()?;
+            let known = self.refresh.lock().get(&token).cloned();
+            Some(known.unwrap_or(token))
+        });
         let rights = self.rights.lock().clone();
         let user = match &login {
             None => "",

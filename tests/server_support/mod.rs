@@ -62,6 +62,7 @@ pub fn plain(upstream: &Upstream) -> UpstreamEntry {
 pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
     ServerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen_overlaybd: None,
         admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         tls: None,
         upstreams,
@@ -74,16 +75,21 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
                 max_gap: 4 << 20,
             },
         }),
+        merged_suffix: "_merged".to_owned(),
+        list_referrers: true,
+        p2p_hosts: Vec::new(),
         prefer_upstream_tags: false,
         hold: Duration::from_secs(20),
         on_timeout: OnTimeout::Wait,
         access: Access::PassThrough,
         auth_cache_ttl: Duration::from_secs(30),
         stale_if_error: Duration::ZERO,
+        source_cache: None,
         read_only: false,
         allow_anonymous_push: false,
         follow_redirects: false,
         convert_on_pull: Vec::new(),
+        policy: Vec::new(),
         limits: Limits {
             drain: Duration::from_secs(10),
             ..Limits::default()

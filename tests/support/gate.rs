@@ -1,5 +1,5 @@
 //! A reverse proxy before a registry, in which requests can be held up or refused, and answers
-//! damaged.
+//! damaged or halted on their way.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,6 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::until::until;
+
+const PIECE: usize = 64 << 10;
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
@@ -40,9 +42,33 @@ struct Rules {
     failing_where: Option<(String, StatusCode)>,
     /// Parts of paths, and how many answers to a GET of each are damaged.
     damaged: Vec<(String, usize)>,
+    /// Parts of paths, after how many bytes the next whole answer to a GET of each halts, and until
+    /// when.
+    halted: Vec<(String, usize, Hold)>,
+    /// `METHOD PATH` of all requests, with ` RANGE` of those that have one.
+    seen: Vec<String>,
 }
 
 impl Rules {
+    fn see(&mut self, request: &Request<Incoming>) {
+        let range = request.headers().get("range");
+        let range = range.map(|range| format!(" {}", range.to_str().unwrap()));
+        let (method, path) = (request.method(), request.uri().path());
+        let seen = format!("{method} {path}{}", range.unwrap_or_default());
+        self.seen.push(seen);
+    }
+
+    /// Where the answer to a GET halts.
+    fn halts(&mut self, path: &str) -> Option<(usize, Hold)> {
+        let place = self
+            .halted
+            .iter()
+            .position(|(part, ..)| path.contains(part));
+        place
+            .map(|place| self.halted.remove(place))
+            .map(|(_, at, hold)| (at, hold))
+    }
+
     /// Whether the answer to a GET is to be damaged; counted down.
     fn damages(&mut self, path: &str) -> bool {
         let mut rules = self.damaged.iter_mut();
@@ -65,6 +91,8 @@ enum State {
     Open,
     Held,
     Released,
+    /// Nothing more comes.
+    Cut,
 }
 
 impl Hold {
@@ -77,9 +105,29 @@ impl Hold {
         });
     }
 
+    /// That it halts.
+    fn hold(&self) {
+        self.state.send_if_modified(|state| {
+            let is_first = *state == State::Open;
+            if is_first {
+                *state = State::Held;
+            }
+            is_first
+        });
+    }
+
     /// Lets it go on.
     pub fn release(&self) {
         self.state.send_replace(State::Released);
+    }
+
+    /// Ends an answer that halts, too early.
+    pub fn cut(&self) {
+        self.state.send_replace(State::Cut);
+    }
+
+    fn is_cut(&self) -> bool {
+        *self.state.borrow() == State::Cut
     }
 
     /// Whether this is for a request; it is for one only.
@@ -97,7 +145,8 @@ impl Hold {
 
     async fn pass(&self) {
         let mut state = self.state.subscribe();
-        let _ = state.wait_for(|state| *state == State::Released).await;
+        let is_over = |state: &State| matches!(state, State::Released | State::Cut);
+        let _ = state.wait_for(is_over).await;
     }
 }
 
@@ -150,6 +199,32 @@ impl Gate {
         hold
     }
 
+    /// Halts the next whole answer to a GET with `part` in its path after about `bytes` bytes of it.
+    pub fn halt(&self, part: &str, bytes: usize) -> Hold {
+        let hold = Hold {
+            method: "GET".to_owned(),
+            part: part.to_owned(),
+            state: Arc::new(watch::Sender::new(State::Open)),
+        };
+        let mut rules = self.rules.lock();
+        rules.halted.push((part.to_owned(), bytes, hold.clone()));
+        hold
+    }
+
+    /// The requests so far: `METHOD PATH`, and ` RANGE` where there is one.
+    pub fn seen(&self) -> Vec<String> {
+        self.rules.lock().seen.clone()
+    }
+
+    /// How many of the requests begin with `method` and have `part` in them.
+    pub fn count(&self, method: &str, part: &str) -> usize {
+        let seen = self.seen();
+        let of_kind = seen
+            .iter()
+            .filter(|it| it.starts_with(method) && it.contains(part));
+        of_kind.count()
+    }
+
     /// Flips a byte in the middle of the next `times` answers to a GET with `part` in its path.
     pub fn damage(&self, part: &str, times: usize) {
         let mut rules = self.rules.lock();
@@ -181,7 +256,8 @@ async fn pass(
 ) -> Response<Body> {
     let path = request.uri().path_and_query().unwrap().to_string();
     let hold = {
-        let rules = rules.lock();
+        let mut rules = rules.lock();
+        rules.see(&request);
         let mut holds = rules.holds.iter();
         let method = request.method().as_str();
         holds.find(|hold| hold.takes(method, &path)).cloned()
@@ -209,8 +285,16 @@ async fn pass(
     let is_get = request.method() == http::Method::GET;
     match client.request(request).await {
         Ok(response) if is_get && response.status() == StatusCode::OK => {
-            if rules.lock().damages(&path) {
-                damaged(response).await
+            let halted = rules.lock().halts(&path);
+            let is_damaged = rules.lock().damages(&path);
+            if is_damaged {
+                let response = damaged(response).await;
+                match halted {
+                    Some((at, hold)) => response.map(|body| halting(body, at, hold)),
+                    None => response,
+                }
+            } else if let Some((at, hold)) = halted {
+                response.map(|body| halting(body.boxed_unsync(), at, hold))
             } else {
                 response.map(http_body_util::BodyExt::boxed_unsync)
             }
@@ -220,12 +304,43 @@ async fn pass(
     }
 }
 
+/// A body that halts after about so many bytes.
+fn halting(body: Body, at: usize, hold: Hold) -> Body {
+    let stream =
+        futures_util::stream::unfold((body, at, hold), |(mut body, left, hold)| async move {
+            if left == 0 {
+                hold.hold();
+                hold.pass().await;
+                if hold.is_cut() {
+                    return None;
+                }
+            }
+            let data = match body.frame().await? {
+                Ok(frame) => frame.into_data().unwrap_or_default(),
+                Err(error) => return Some((Err(error), (body, left, hold))),
+            };
+            // Only once it comes to nothing.
+            let left = match left {
+                0 => usize::MAX,
+                left => left.saturating_sub(data.len()),
+            };
+            Some((Ok(Frame::data(data)), (body, left, hold)))
+        });
+    StreamBody::new(stream).boxed_unsync()
+}
+
 async fn damaged(response: Response<Incoming>) -> Response<Body> {
     let (head, body) = response.into_parts();
     let mut bytes = body.collect().await.unwrap().to_bytes().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x55;
-    let body = Full::from(bytes).map_err(|never| match never {});
+    // In pieces, as the others come.
+    let bytes = Bytes::from(bytes);
+    let pieces = (0..bytes.len()).step_by(PIECE).map(move |at| {
+        let end = (at + PIECE).min(bytes.len());
+        Ok(Frame::data(bytes.slice(at..end)))
+    });
+    let body = StreamBody::new(futures_util::stream::iter(pieces));
     Response::from_parts(head, body.boxed_unsync())
 }
 

@@ -67,6 +67,12 @@ impl Proxy {
         &self.url
     }
 
+    /// `http://127.0.0.1:PORT` of the listener for nodes, of a proxy that was started with one.
+    #[track_caller]
+    pub fn overlaybd(&mut self) -> String {
+        self.process.wait_for("overlaybd on ")
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> &str {
         self.url.split_once("//").unwrap().1

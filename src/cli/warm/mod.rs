@@ -1,7 +1,7 @@
 //! `warm`: images are converted before anyone pulls them.
 
 mod direct;
-mod names;
+pub(super) mod names;
 mod proxy;
 mod report;
 mod work;

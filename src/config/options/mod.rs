@@ -4,6 +4,7 @@
 mod conversion;
 mod limits;
 mod log;
+mod policy;
 mod push;
 mod registry;
 mod scrub;
@@ -16,6 +17,7 @@ use std::fmt::Display;
 pub use conversion::ConversionOptions;
 pub use limits::LimitOptions;
 pub use log::{LogConfig, LogFormat, LogOptions};
+pub use policy::PolicyOptions;
 pub use push::PushOptions;
 pub use registry::RegistryOptions;
 pub use scrub::ScrubOptions;

@@ -83,7 +83,7 @@ fn place(text: &str) -> Result<(Option<Host>, Option<RepoName>), String> {
 }
 
 /// The end of a tag.
-fn tag_end(text: &str) -> Result<String, String> {
+pub(super) fn tag_end(text: &str) -> Result<String, String> {
     match format!("x{text}").parse::<Tag>() {
         Ok(_) if text.len() <= 64 => Ok(text.to_owned()),
         _ => Err(format!(

@@ -12,8 +12,8 @@ use crate::config::{ConfigErrors, Text, bytes, duration, number};
 use crate::oci::reference::{Scheme, is_host};
 use crate::registry::config::MAX_MANIFEST;
 use crate::registry::{
-    ClientIdentity, Credentials, DialOptions, RegistryConfig, RetryPolicy, Secret, Timeouts,
-    TlsOptions, UploadMode,
+    ClientIdentity, Credentials, DialOptions, Egress, RegistryConfig, RetryPolicy, Secret,
+    Timeouts, TlsOptions, UploadMode,
 };
 
 /// How registries are spoken to.
@@ -75,6 +75,18 @@ pub struct RegistryOptions {
     /// Let a redirect lead from https to plain http
     #[arg(long, value_name = "BOOL")]
     pub allow_downgrade: Option<Text>,
+    /// HTTP proxy through which registries are reached, such as http://proxy.example:3128; none
+    /// ignores the environment's [default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the
+    /// environment]
+    ///
+    /// HTTP proxy through which registries, their token servers and what they redirect to are
+    /// reached: http://proxy.example:3128, https://proxy.example if TLS is spoken with it, with
+    /// USER:PASSWORD@ before its host if it asks for them. https:// registries are reached by
+    /// CONNECT, http:// ones by passing requests on. It takes the place of HTTPS_PROXY and
+    /// HTTP_PROXY; what NO_PROXY names is reached directly all the same. none ignores all three.
+    /// An upstream may have its own: --upstream quay.io,egress-proxy=http://proxy.example:3128
+    #[arg(long, value_name = "URL")]
+    pub egress_proxy: Option<Text>,
     /// How long a connection may take, TLS included
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<Text>,
@@ -156,6 +168,13 @@ impl RegistryOptions {
             allow_hosts: list(errors, "allow-host", &self.allow_host, allowed_host),
             allow_downgrade: switch(errors, "allow-downgrade", self.allow_downgrade.as_ref()),
         };
+        let egress = self.egress_proxy.as_ref();
+        let egress = egress.filter(|text| !text.as_str().trim().is_empty());
+        let egress = match optional(errors, "egress-proxy", egress, egress_of) {
+            Some(egress) => egress,
+            None if egress.is_none() => Egress::Environment,
+            None => return None,
+        };
         let chunk = self.upload_chunk.as_ref();
         let upload = optional(errors, "upload-chunk", chunk, |text| match bytes(text)? {
             size @ 65_536.. => Ok(UploadMode::Chunked(size)),
@@ -187,6 +206,7 @@ impl RegistryOptions {
                 ..RetryPolicy::default()
             },
             dial,
+            egress,
             manifest_limit: manifest_limit?,
             upload: upload.unwrap_or(UploadMode::Monolithic),
         })
@@ -294,6 +314,13 @@ impl RegistryOptions {
             username: username.to_owned(),
             password: Secret::new(password),
         })
+    }
+}
+
+fn egress_of(text: &str) -> Result<Egress, String> {
+    match text {
+        "none" | "off" => Ok(Egress::Direct),
+        text => text.parse().map(Egress::Proxy),
     }
 }
 

@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::push::tag_end;
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{ConfigErrors, Text, duration};
 use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
+use crate::oci::reference::{is_host, shown_host};
 use crate::oci::{RepoName, Tag};
 use crate::server::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, ServerConfig, TlsConfig, TurboConfig,
-    TurboFallback, UpstreamEntry,
+    Access, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig, SourceCacheConfig,
+    TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
 };
 
 /// The server in front.
@@ -24,6 +26,10 @@ pub struct ServerOptions {
     /// Listen address for registry clients: ADDRESS:PORT, port 0 for any free one
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<Text>,
+    /// Another listen address, for nodes that read overlaybd: it answers plain tags with converted
+    /// images, as for requests with the header `Overlaybd-Format: auto` [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_overlaybd: Option<Text>,
     /// Listen address of health checks and metrics (/livez, /readyz, /metrics, /jobs) [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Text>,
@@ -36,6 +42,24 @@ pub struct ServerOptions {
     /// (the unconverted image, now)
     #[arg(long, value_name = "wait|wait-then-original|busy|original")]
     pub on_timeout: Option<Text>,
+    /// The end of a tag that asks for an index of the image and its converted forms side by side, the
+    /// original first; empty for never
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Names and pushing"
+    )]
+    pub merged_suffix: Option<Text>,
+    /// Add the converted forms that are there to the upstream's lists of referrers, by the API and
+    /// under the tag sha256-HEX
+    #[arg(long, value_name = "BOOL", help_heading = "Names and pushing")]
+    pub list_referrers: Option<Text>,
+    /// Host that upstreams redirect nodes to, and that is read from below /p2p/ in their place
+    /// (overlaybd's p2pConfig), such as production.cloudfront.docker.com; repeatable. Upstreams are
+    /// read there in any case
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub p2p_host: Vec<Text>,
     /// Serve a tag that the upstream really has under its name with --suffix, before its plain tag
     /// is converted; without, only where there is no plain tag
     #[arg(long, value_name = "BOOL")]
@@ -47,6 +71,15 @@ pub struct ServerOptions {
     /// own credentials those that stay with the upstream are followed in any case
     #[arg(long, value_name = "BOOL")]
     pub follow_redirects: Option<Text>,
+    /// Keep the manifests and blobs of plain images that are pulled, each downloaded once however
+    /// many ask for it; conversions read layers from there. The upstream still says who may have
+    /// them. They take part in --cache-size, and are evicted first
+    #[arg(long, value_name = "BOOL")]
+    pub cache_source: Option<Text>,
+    /// How long --cache-source answers with what a tag named before without asking the upstream,
+    /// such as 1m, at most --auth-cache-ttl; 0 to ask for each pull of a tag
+    #[arg(long, value_name = "TIME")]
+    pub tag_ttl: Option<Text>,
     /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub convert_on_pull: Vec<Text>,
@@ -114,6 +147,16 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     }
 }
 
+fn p2p_host(text: &str) -> Result<String, String> {
+    if is_host(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!(
+        "{:?} is no host: HOST or HOST:PORT is expected, as in cdn.example.com",
+        shown_host(text)
+    ))
+}
+
 /// What makes no sense together with letting anyone push.
 fn of_anonymous_push(config: &ServerConfig) -> Option<&'static str> {
     if !config.allow_anonymous_push {
@@ -136,14 +179,27 @@ impl ServerOptions {
         upstreams: Vec<UpstreamEntry>,
         (suffixes, fallback): (Option<Suffixes>, Option<TurboFallback>),
         turbo: Option<TurboSettings>,
-        limits: Option<Limits>,
+        (limits, policy): (Option<Limits>, Vec<Rule>),
         errors: &mut ConfigErrors,
     ) -> Option<ServerConfig> {
         let listen = required(errors, "listen", self.listen.as_ref(), address);
         let admin = optional(errors, "admin", self.admin.as_ref(), address);
+        let overlaybd = self.listen_overlaybd.as_ref();
+        let overlaybd = optional(errors, "listen-overlaybd", overlaybd, address);
         // Port 0 is another one each time.
-        if listen.is_some_and(|listen| listen.port() != 0) && listen == admin {
-            errors.add("admin", "is the address of --listen: each needs its own");
+        let is_same =
+            |one: Option<SocketAddr>, other| one.is_some_and(|one| one.port() != 0) && one == other;
+        for (name, address, other, others) in [
+            ("admin", admin, listen, "--listen"),
+            ("listen-overlaybd", overlaybd, listen, "--listen"),
+            ("listen-overlaybd", overlaybd, admin, "--admin"),
+        ] {
+            if is_same(address, other) {
+                errors.add(
+                    name,
+                    format!("is the address of {others}: each needs its own"),
+                );
+            }
         }
         let tls = self.tls(errors);
         let hold = required(errors, "hold", self.hold.as_ref(), duration);
@@ -169,6 +225,10 @@ impl ServerOptions {
                 settings,
             }))
         });
+        let merged_suffix = self.merged(suffixes.as_ref(), errors);
+        let listed = self.list_referrers.as_ref();
+        let list_referrers = switch(errors, "list-referrers", listed);
+        let p2p_hosts = list(errors, "p2p-host", &self.p2p_host, p2p_host);
         let access = self.access(errors);
         let anonymous = self.allow_anonymous_push.as_ref();
         let allow_anonymous_push = switch(errors, "allow-anonymous-push", anonymous);
@@ -181,15 +241,21 @@ impl ServerOptions {
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
         let follow = self.follow_redirects.as_ref();
         let follow_redirects = switch(errors, "follow-redirects", follow);
+        let is_caching = switch(errors, "cache-source", self.cache_source.as_ref());
+        let tag_ttl = required(errors, "tag-ttl", self.tag_ttl.as_ref(), duration);
         let patterns = &self.convert_on_pull;
         let convert_on_pull = list(errors, "convert-on-pull", patterns, pattern);
         let config = ServerConfig {
             listen: listen?,
+            listen_overlaybd: overlaybd,
             admin,
             tls,
             upstreams,
             suffix: suffixes?.native,
             turbo: turbo?,
+            merged_suffix: merged_suffix?,
+            list_referrers,
+            p2p_hosts,
             prefer_upstream_tags,
             hold: hold?,
             on_timeout: on_timeout?,
@@ -199,13 +265,29 @@ impl ServerOptions {
             read_only,
             allow_anonymous_push,
             follow_redirects,
+            source_cache: tag_ttl
+                .map(|tag_ttl| is_caching.then_some(SourceCacheConfig { tag_ttl }))?,
             convert_on_pull,
+            policy,
             limits: limits?,
         };
         if let Some(mistake) = of_anonymous_push(&config) {
             errors.add("allow-anonymous-push", mistake);
         }
         Some(config)
+    }
+
+    fn merged(&self, suffixes: Option<&Suffixes>, errors: &mut ConfigErrors) -> Option<String> {
+        let merged = self.merged_suffix.as_ref();
+        let merged = required(errors, "merged-suffix", merged, tag_end)?;
+        let of_forms = suffixes.map(|suffixes| [Some(&suffixes.native), suffixes.turbo.as_ref()]);
+        if !merged.is_empty() && of_forms.is_some_and(|known| known.contains(&Some(&merged))) {
+            errors.add(
+                "merged-suffix",
+                "is that of --suffix or --turbo-suffix: each needs its own",
+            );
+        }
+        Some(merged)
     }
 
     fn tls(&self, errors: &mut ConfigErrors) -> Option<TlsConfig> {

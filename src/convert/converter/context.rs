@@ -9,12 +9,13 @@ use super::super::layer::{CompressPool, Format};
 use super::super::lock::KeyedLock;
 use super::super::memory::MemoryBudget;
 use super::super::plan::Step;
-use super::super::types::{ConverterConfig, Source};
+use super::super::types::{ConverterConfig, Platforms, Source};
 use super::chain::SharedTars;
 use super::destination::Destination;
 use super::permits::LayerPermits;
 use super::status::Counters;
 use super::variant;
+use crate::convert::source_cache::SourceCache;
 use crate::store::Store;
 
 /// Most layers that are sealed at one time: each is a thread, an open file and a temporary one.
@@ -28,7 +29,7 @@ pub(super) struct Context {
     /// The settings that decide the bytes of a layer, as the index names them.
     pub(super) layer_variant: String,
     /// The settings that decide the bytes of a manifest, as the index names them.
-    pub(super) image_variant: String,
+    pub(super) image_variant: Arc<str>,
     /// Locked by name: a chain while it is converted, a source layer while it is verified.
     pub(super) locks: Arc<KeyedLock<String>>,
     pub(super) memory: MemoryBudget,
@@ -38,6 +39,8 @@ pub(super) struct Context {
     pub(super) counters: Arc<Counters>,
     /// The tars of the image, if it is converted to both formats.
     pub(super) tars: Option<Arc<SharedTars>>,
+    /// Where layers are read from that are there, and go to that are not; `None`: nowhere.
+    pub(super) sources: Option<SourceCache>,
 }
 
 impl Context {
@@ -49,7 +52,7 @@ impl Context {
             .map_err(|error| ConvertError::Threads(error.to_string()))?;
         Ok(Self {
             pool,
-            image_variant: variant::of_images(&layer_variant, &config),
+            image_variant: variant::of_images(&layer_variant, &config).into(),
             layer_variant,
             locks: Arc::default(),
             memory: MemoryBudget::new(config.memory),
@@ -57,6 +60,7 @@ impl Context {
             seal_permits: Arc::new(Semaphore::new(max_sealers(&config))),
             counters: Arc::default(),
             tars: None,
+            sources: None,
             store,
             config,
         })
@@ -76,9 +80,21 @@ impl Context {
         let mut config = self.config.clone();
         config.settings.format = format;
         config.style.is_turbo = format != Format::Native;
+        self.with(config)
+    }
+
+    /// The same for other platforms of an index.
+    pub(super) fn for_platforms(&self, platforms: Platforms) -> Self {
+        self.with(ConverterConfig {
+            platforms,
+            ..self.config.clone()
+        })
+    }
+
+    fn with(&self, config: ConverterConfig) -> Self {
         let layer_variant = variant::of_layers(&config.settings);
         Self {
-            image_variant: variant::of_images(&layer_variant, &config),
+            image_variant: variant::of_images(&layer_variant, &config).into(),
             layer_variant,
             store: self.store.clone(),
             pool: self.pool.clone(),
@@ -88,6 +104,7 @@ impl Context {
             seal_permits: Arc::clone(&self.seal_permits),
             counters: Arc::clone(&self.counters),
             tars: self.tars.clone(),
+            sources: self.sources.clone(),
             config,
         }
     }
@@ -96,6 +113,14 @@ impl Context {
     pub(super) fn sharing_tars(&self) -> Self {
         Self {
             tars: Some(Arc::default()),
+            ..self.in_format(self.config.settings.format)
+        }
+    }
+
+    /// The same with a cache of what upstreams have.
+    pub(super) fn caching_sources(&self) -> Self {
+        Self {
+            sources: Some(SourceCache::new(self.store.blobs().clone())),
             ..self.in_format(self.config.settings.format)
         }
     }

@@ -19,10 +19,7 @@ impl Destination {
     pub(super) fn new(source: &Source, push: Option<&PushTarget>) -> Self {
         let (upstream, repo) = match push {
             None => (&source.upstream, &source.repo),
-            Some(target) => (
-                target.upstream.as_ref().unwrap_or(&source.upstream),
-                target.repo.as_ref().unwrap_or(&source.repo),
-            ),
+            Some(target) => target.place(source),
         };
         Self {
             upstream: upstream.clone(),

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::super::input::Chunks;
+use super::super::source_cache::SourceCache;
 use super::super::types::Source;
 use crate::oci::Digest;
 use crate::registry::Error;
@@ -55,17 +56,28 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Starts to fetch a blob of `size` bytes. The iterator blocks: it must not be used in a task.
-pub(super) fn fetch(source: &Source, digest: &Digest, size: u64) -> (Chunks, Failure) {
+/// Starts to fetch a layer of `size` bytes, by way of the cache if there is one. The iterator
+/// blocks: it must not be used in a task.
+pub(super) fn fetch(
+    sources: Option<&SourceCache>,
+    source: &Source,
+    digest: &Digest,
+    size: u64,
+) -> (Chunks, Failure) {
     let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS_AHEAD);
     let cause = Arc::new(Mutex::new(None));
     let failed = Arc::clone(&cause);
     let (source, digest) = (source.clone(), digest.clone());
+    let sources = sources.cloned();
     let task = tokio::spawn(async move {
-        let opened = source
-            .upstream
-            .blob(&source.repo, &digest, size, &source.authorization);
-        let cause = match opened.await {
+        let opened = if let Some(sources) = &sources {
+            Box::pin(sources.layer(&source, &digest, size)).await
+        } else {
+            let (repo, authorization) = (&source.repo, &source.authorization);
+            let opened = source.upstream.blob(repo, &digest, size, authorization);
+            opened.await
+        };
+        let cause = match opened {
             Ok(mut stream) => loop {
                 match stream.next().await {
                     None => return,

@@ -25,6 +25,7 @@ mod permits;
 mod pins;
 mod provenance;
 mod push_tag;
+mod ready;
 mod renewals;
 mod status;
 mod threads;
@@ -37,11 +38,13 @@ use moka::future::Cache;
 use super::error::ConvertError;
 use super::jobs::Jobs;
 use super::layer::Format;
-use super::types::{ConvertedImage, ConverterConfig, Observer, Source};
+use super::source_cache::SourceCache;
+use super::types::{ConvertedImage, ConverterConfig, Observer, Platforms, PushTarget, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
 use crate::store::Store;
 
+pub use image::source_size;
 pub use pins::{PinnedBlobs, PinnedImage};
 pub use push_tag::TagOutcome;
 pub use status::Status;
@@ -126,6 +129,45 @@ impl Converter {
         }
     }
 
+    /// The same converter, for other platforms where an image has several.
+    #[must_use]
+    pub fn for_platforms(&self, platforms: Platforms) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(self.context.for_platforms(platforms)),
+        }
+    }
+
+    /// The settings that decide what an image becomes, as the index names them.
+    pub fn variant(&self) -> &Arc<str> {
+        &self.context.image_variant
+    }
+
+    /// The platforms that are converted where an image has several.
+    pub fn platforms(&self) -> &Platforms {
+        &self.context.config.platforms
+    }
+
+    /// Where finished images are pushed to, if anywhere.
+    pub fn push_target(&self) -> Option<&PushTarget> {
+        self.context.config.push.as_ref()
+    }
+
+    /// The same converter, with a cache of what upstreams have: it reads layers from there, and
+    /// puts those there that it downloads.
+    #[must_use]
+    pub fn caching_sources(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(self.context.caching_sources()),
+        }
+    }
+
+    /// The cache of what upstreams have, if there is one.
+    pub fn sources(&self) -> Option<&SourceCache> {
+        self.context.sources.as_ref()
+    }
+
     /// What layers are converted to.
     pub fn format(&self) -> Format {
         self.context.config.settings.format
@@ -174,7 +216,7 @@ impl Converter {
         source: &Source,
         manifest: &Digest,
     ) -> Result<Option<Arc<ConvertedImage>>, ConvertError> {
-        let key = ImageKey::of(source, manifest, self.format());
+        let key = ImageKey::of(source, manifest, &self.context.image_variant);
         if let Some(image) = self.inner.cache.get(&key).await {
             return Ok(Some(image));
         }
@@ -227,7 +269,7 @@ impl Converter {
         manifest: &Digest,
         observer: Option<Observer>,
     ) -> Result<PinnedImage, ConvertError> {
-        let key = ImageKey::of(source, manifest, self.format());
+        let key = ImageKey::of(source, manifest, &self.context.image_variant);
         let max_queue = self.context.config.max_queue;
         let mut attempt = 0;
         loop {

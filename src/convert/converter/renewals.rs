@@ -44,7 +44,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::convert::layer::Format;
     use crate::oci::Digest;
 
     fn key(number: usize) -> ImageKey {
@@ -52,7 +51,7 @@ mod tests {
             host: "up.example".to_owned(),
             repo: "a".parse().unwrap(),
             source: Digest::of(number.to_string().as_bytes()),
-            format: Format::Native,
+            variant: "v1".into(),
         }
     }
 

@@ -130,16 +130,27 @@ impl Auth {
             }
             Some(AuthScheme::Bearer { realm, service }) => {
                 let login = self.credentials.login(scopes.repo()).await?;
-                let key = TokenKey {
+                let mut key = TokenKey {
                     realm,
                     service,
                     scopes: self.extended(scopes),
-                    login: login.clone(),
+                    login,
                 };
-                let value = self.tokens.get(&key, dialer, retry).await?;
+                let value = match self.tokens.get(&key, dialer, retry).await {
+                    // A helper's credentials may have ended before their time.
+                    Err(error) if is_refusal(&error) && self.credentials.forget(&key.login) => {
+                        let login = self.credentials.login(scopes.repo()).await?;
+                        if login == key.login {
+                            return Err(error);
+                        }
+                        key.login = login;
+                        self.tokens.get(&key, dialer, retry).await?
+                    }
+                    found => found?,
+                };
                 Ok(Some(AuthorizationHeader {
                     value,
-                    login,
+                    login: key.login.clone(),
                     token: Some(key),
                 }))
             }
@@ -195,6 +206,14 @@ impl Auth {
         Ok(preferred
             .filter(|(scheme, _)| *scheme != AuthScheme::Basic || !self.credentials.is_anonymous()))
     }
+}
+
+/// Whether a token server does not take credentials (RFC 6749 § 5.2 has 400 for refresh tokens).
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::Upstream { status: 400, .. }
+    )
 }
 
 /// The preferred scheme of some challenges (Bearer before Basic), and the scopes of its challenge.

@@ -1,19 +1,19 @@
 //! The proxy's own credentials for one registry: as configured, or from Docker's `config.json`.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use docker_credential::{CredentialRetrievalError, DockerCredential};
 use parking_lot::Mutex;
 
 use super::docker_config::{DockerConfig, Found};
+use super::helper;
+use super::helper_cache::{Helpers, Key};
 use super::login::Login;
-use crate::registry::{Credentials, Error, Secret};
+use crate::registry::{Credentials, Error};
 
-/// How long credentials of the configuration or a helper are cached.
+/// How long `config.json` is cached.
 const CACHE_TTL: Duration = Duration::from_mins(5);
 
 /// Longest `config.json` that is read, in bytes.
@@ -26,7 +26,8 @@ pub(super) struct CredentialProvider {
     host: String,
     limit: Duration,
     cache: Arc<Mutex<Cached>>,
-    /// Locked while a helper runs, which continues when its caller is dropped.
+    /// Locked while the configuration is read or a helper runs, which continues when its caller
+    /// is dropped.
     query: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -34,26 +35,32 @@ pub(super) struct CredentialProvider {
 #[derive(Debug, Default)]
 struct Cached {
     config: Option<(Instant, Arc<DockerConfig>)>,
-    /// By helper and server.
-    helpers: HashMap<(String, String), (Instant, Login)>,
+    helpers: Helpers,
     /// The helper that runs now.
     running: Option<String>,
 }
 
 impl Cached {
-    /// The credentials for a repository, if they are cached.
-    fn login(&self, host: &str, repo: Option<&str>) -> Option<Result<Login, String>> {
+    fn config(&self) -> Option<Arc<DockerConfig>> {
         let (since, config) = self.config.as_ref()?;
-        if since.elapsed() >= CACHE_TTL {
-            return None;
-        }
-        match config.find(host, repo) {
+        (since.elapsed() < CACHE_TTL).then(|| Arc::clone(config))
+    }
+
+    /// The credentials for a repository, if they are cached. What a helper said after `came`
+    /// counts in any case, its errors too: it is the answer to whoever has waited since then.
+    fn login(
+        &self,
+        host: &str,
+        repo: Option<&str>,
+        came: Instant,
+    ) -> Option<Result<Login, String>> {
+        match self.config()?.find(host, repo) {
             Ok(Found::Login(login)) => Some(Ok(login)),
             Ok(Found::Helper { program, server }) => {
-                let (since, login) = self.helpers.get(&(program, server))?;
-                (since.elapsed() < CACHE_TTL).then(|| Ok(login.clone()))
+                self.helpers.get(&Key { program, server }, came)
             }
-            Err(error) => Some(Err(error)),
+            // The file may have been mended.
+            Err(_) => None,
         }
     }
 }
@@ -88,61 +95,118 @@ impl CredentialProvider {
             Credentials::RefreshToken(token) => return Ok(Login::Identity(token.clone())),
             Credentials::DockerConfig { path } => path.clone(),
         };
-        let cached = self.cache.lock().login(&self.host, repo);
-        if let Some(Ok(login)) = cached {
-            return Ok(login);
-        }
-        match tokio::time::timeout(self.limit, self.query(path, repo)).await {
-            Ok(Ok(login)) => Ok(login),
-            Ok(Err(detail)) => Err(self.error(&detail)),
-            Err(_) => {
-                let after = self.limit;
-                let running = self.cache.lock().running.clone();
-                Err(self.error(&match running {
-                    Some(helper) => format!(
-                        "the credential helper {helper} gives no answer within {after:?}: \
-                         run `{helper} get` to see why"
-                    ),
-                    None => format!("config.json cannot be read within {after:?}"),
-                }))
-            }
-        }
+        let came = Instant::now();
+        let cached = self.cache.lock().login(&self.host, repo, came);
+        let found = if let Some(found) = cached {
+            found
+        } else {
+            let query = self.query(path, repo, came);
+            tokio::time::timeout(self.limit, query)
+                .await
+                .unwrap_or_else(|_| Err(self.late()))
+        };
+        found.map_err(|detail| Error::Credentials {
+            host: self.host.clone(),
+            detail,
+        })
     }
 
-    /// Removes credentials that were refused from the cache.
-    pub(super) fn forget(&self, refused: &Login) {
+    /// Takes back credentials that were refused, so that the configuration is read and the helper
+    /// asked again, though not each time. Whether there may be others then.
+    pub(super) fn forget(&self, refused: &Login) -> bool {
+        if !matches!(self.source, Credentials::DockerConfig { .. }) {
+            return false;
+        }
         let mut cache = self.cache.lock();
         cache.config = None;
-        cache.helpers.retain(|_, (_, login)| login != refused);
+        cache.helpers.forget(refused);
+        true
     }
 
-    // The call blocks and cannot be stopped, so only one at a time is made: others wait for the
-    // lock, which the thread releases.
-    async fn query(&self, path: Option<PathBuf>, repo: Option<&str>) -> Result<Login, String> {
+    // One query at a time: others wait for the lock, and take what it has found.
+    async fn query(
+        &self,
+        path: Option<PathBuf>,
+        repo: Option<&str>,
+        came: Instant,
+    ) -> Result<Login, String> {
         let guard = Arc::clone(&self.query).lock_owned().await;
-        if let Some(Ok(login)) = self.cache.lock().login(&self.host, repo) {
-            return Ok(login);
+        if let Some(found) = self.cache.lock().login(&self.host, repo, came) {
+            return found;
         }
-        let cache = Arc::clone(&self.cache);
-        let (host, repo) = (self.host.clone(), repo.map(ToOwned::to_owned));
-        tokio::task::spawn_blocking(move || {
-            let login = query_all(path.as_deref(), &host, repo.as_deref(), &cache);
+        let query = Query {
+            path,
+            host: self.host.clone(),
+            repo: repo.map(ToOwned::to_owned),
+            limit: self.limit,
+            cache: Arc::clone(&self.cache),
+        };
+        // A task of its own: whoever gives up waiting does not end it for the others.
+        let task = tokio::spawn(async move {
+            let found = query.run().await;
             drop(guard);
-            login
-        })
-        .await
-        .unwrap_or_else(|_| Err("the reading of config.json failed".to_owned()))
+            found
+        });
+        task.await
+            .unwrap_or_else(|_| Err("the reading of config.json failed".to_owned()))
     }
 
-    fn error(&self, detail: &str) -> Error {
-        Error::Credentials {
-            host: self.host.clone(),
-            detail: detail.to_owned(),
+    fn late(&self) -> String {
+        let limit = self.limit;
+        match &self.cache.lock().running {
+            Some(name) => helper::late(name, limit),
+            None => format!("config.json cannot be read within {limit:?}"),
         }
     }
 }
 
-fn default_path() -> Option<PathBuf> {
+/// A search for credentials.
+struct Query {
+    path: Option<PathBuf>,
+    host: String,
+    repo: Option<String>,
+    limit: Duration,
+    cache: Arc<Mutex<Cached>>,
+}
+
+impl Query {
+    /// Reads the configuration if it is due, and runs the helper that it names.
+    async fn run(self) -> Result<Login, String> {
+        let is_stated = self.path.is_some();
+        let Some(path) = self.path.or_else(default_path) else {
+            return Ok(Login::Anonymous);
+        };
+        let shown = path.display().to_string();
+        let cached = self.cache.lock().config();
+        let config = if let Some(config) = cached {
+            config
+        } else {
+            let read = tokio::task::spawn_blocking(move || read(&path, is_stated));
+            let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+            let config = Arc::new(read.map_err(|error| format!("{shown}: {error}"))?);
+            self.cache.lock().config = Some((Instant::now(), Arc::clone(&config)));
+            config
+        };
+        let found = config.find(&self.host, self.repo.as_deref());
+        let key = match found.map_err(|error| format!("{shown}: {error}"))? {
+            Found::Login(login) => return Ok(login),
+            Found::Helper { program, server } => Key { program, server },
+        };
+        // The file was read again after a refusal; the helper may not be due yet.
+        if let Some(Ok(login)) = self.cache.lock().helpers.get(&key, Instant::now()) {
+            return Ok(login);
+        }
+        self.cache.lock().running = Some(helper::name(&key.program));
+        let said = helper::get(&key.program, &key.server, self.limit).await;
+        let said = said.map_err(|error| format!("{shown}: {error}"));
+        let mut cache = self.cache.lock();
+        cache.running = None;
+        cache.helpers.put(key, said)
+    }
+}
+
+/// Where Docker keeps its configuration.
+pub(super) fn default_path() -> Option<PathBuf> {
     if let Some(directory) = std::env::var_os("DOCKER_CONFIG") {
         return Some(Path::new(&directory).join("config.json"));
     }
@@ -150,36 +214,8 @@ fn default_path() -> Option<PathBuf> {
     Some(Path::new(&home).join(".docker/config.json"))
 }
 
-/// Reads the configuration, and runs the helper that it names.
-fn query_all(
-    path: Option<&Path>,
-    host: &str,
-    repo: Option<&str>,
-    cache: &Mutex<Cached>,
-) -> Result<Login, String> {
-    let is_stated = path.is_some();
-    let Some(path) = path.map(Path::to_owned).or_else(default_path) else {
-        return Ok(Login::Anonymous);
-    };
-    let shown = path.display().to_string();
-    let config = Arc::new(read(&path, is_stated).map_err(|error| format!("{shown}: {error}"))?);
-    cache.lock().config = Some((Instant::now(), Arc::clone(&config)));
-    let found = config.find(host, repo);
-    let (program, server) = match found.map_err(|error| format!("{shown}: {error}"))? {
-        Found::Login(login) => return Ok(login),
-        Found::Helper { program, server } => (program, server),
-    };
-    cache.lock().running = Some(format!("docker-credential-{program}"));
-    let login = run_helper(&program, &server, &shown);
-    let mut cache = cache.lock();
-    cache.running = None;
-    let login = login?;
-    let entry = (Instant::now(), login.clone());
-    cache.helpers.insert((program, server), entry);
-    Ok(login)
-}
-
-fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
+/// Reads a `config.json`; one that is not `is_stated` need not be there.
+pub(super) fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
     let mut text = Vec::new();
     match std::fs::File::open(path) {
         Ok(file) => file.take(MAX_CONFIG_BYTES).read_to_end(&mut text),
@@ -190,34 +226,4 @@ fn read(path: &Path, is_stated: bool) -> Result<DockerConfig, String> {
     }
     .map_err(|error| error.to_string())?;
     DockerConfig::parse(&text)
-}
-
-/// Runs a credential helper for a server.
-fn run_helper(program: &str, server: &str, shown: &str) -> Result<Login, String> {
-    // The crate runs helpers only by a configuration.
-    let helper = serde_json::json!({ "credHelpers": { server: program } }).to_string();
-    match docker_credential::get_credential_from_reader(helper.as_bytes(), server) {
-        Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Login::Basic {
-            username,
-            password: Secret::new(password),
-        }),
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Login::Identity(Secret::new(token))),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(Login::Anonymous),
-        // What helpers of Docker say when they have nothing (docker-credential-helpers).
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
-            if stdout.contains("credentials not found") =>
-        {
-            Ok(Login::Anonymous)
-        }
-        // A helper's output may hold secrets, so it is not repeated.
-        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(format!(
-            "{helper} fails (named in {shown}): run `{helper} get` to see why"
-        )),
-        Err(error @ CredentialRetrievalError::HelperCommunicationError) => Err(format!(
-            "{shown}: {error}: is docker-credential-{program}, which it names, in PATH?"
-        )),
-        Err(error) => Err(format!(
-            "docker-credential-{program} (named in {shown}): {error}"
-        )),
-    }
 }

@@ -2,19 +2,27 @@
 //!
 //! Whoever can make a registry answer `Location: http://169.254.169.254/…` must not make
 //! us dial it. Literal addresses are checked when the target is known, names when they are
-//! resolved: the address that was checked is the one that is dialled.
+//! resolved: the address that was checked is the one that is dialled. An egress proxy resolves
+//! names itself: there, a name that this machine knows is checked before the proxy is asked, and of
+//! others the proxy decides.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper_util::client::legacy::connect::dns::Name;
+use tokio::sync::Semaphore;
 use tower_service::Service;
 use url::{Host, Url};
 
 use crate::registry::{BoxError, DialOptions, Error};
+
+/// How long this machine may take to resolve a name that an egress proxy will resolve again:
+/// where only the proxy knows names, there may be nobody here who answers.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// What may be dialled on behalf of one registry.
 #[derive(Debug)]
@@ -23,7 +31,7 @@ pub(super) struct Guard {
     own: String,
     /// Whether the registry itself is reached by plain HTTP.
     plain: bool,
-    /// Whether the registry is on this machine.
+    /// Whether the registry is on this machine, and reached without leaving it.
     loopback: bool,
     options: DialOptions,
 }
@@ -37,13 +45,19 @@ pub(super) struct NotPublic {
 }
 
 impl Guard {
-    pub(super) fn new(own: &Url, options: &DialOptions) -> Self {
+    /// The guard of a registry, which is reached through an egress proxy or not.
+    pub(super) fn new(own: &Url, options: &DialOptions, is_proxied: bool) -> Self {
         Self {
             own: own.host_str().map(normal).unwrap_or_default(),
             plain: own.scheme() == "http",
-            loopback: is_loopback(own),
+            loopback: is_loopback(own) && !is_proxied,
             options: options.clone(),
         }
+    }
+
+    /// Whether the registry and `target` are on this machine, so that nothing leaves it.
+    pub(super) fn stays_here(&self, target: &Url) -> bool {
+        self.loopback && is_loopback(target)
     }
 
     /// Whether this host may have any address.
@@ -61,6 +75,24 @@ impl Guard {
             })
     }
 
+    /// Whether an egress proxy may be asked to connect to a name. It may choose any of a name's
+    /// addresses, so none may be private; a name that is not known here is the proxy's to judge.
+    pub(super) async fn check_name(&self, host: &str) -> Result<(), NotPublic> {
+        // An address was checked when it was known to be the target.
+        if self.trusts(host) || host.parse::<IpAddr>().is_ok() {
+            return Ok(());
+        }
+        let found = tokio::time::timeout(LOOKUP_LIMIT, looked_up(host.to_owned())).await;
+        let addresses = found.unwrap_or_default();
+        match addresses.into_iter().find(|address| !is_public(*address)) {
+            Some(address) => Err(NotPublic {
+                host: host.to_owned(),
+                address,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether we may go from `place` to `target`.
     pub(super) fn check(&self, place: &str, target: &Url) -> Result<(), Error> {
         let refused = |why: &str| Error::Refused {
@@ -72,7 +104,7 @@ impl Guard {
             "https" => {}
             "http" if self.plain || self.options.allow_downgrade => {}
             // It does not leave this machine.
-            "http" if self.loopback && is_loopback(target) => {}
+            "http" if self.stays_here(target) => {}
             "http" => return Err(refused("it is plain http, the registry is not")),
             _ => return Err(refused("it is neither https nor http")),
         }
@@ -95,11 +127,15 @@ impl Guard {
 
 /// Whether an address is written as one of this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+    url.host_str()
+        .is_some_and(|host| is_loopback_host(&normal(host)))
+}
+
+/// Whether a host, in lower case and without brackets, is this machine (RFC 6761 § 6.3 for names).
+pub(super) fn is_loopback_host(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
     }
 }
 
@@ -122,6 +158,24 @@ fn normal(host: &str) -> String {
         .trim_end_matches(']')
         .trim_end_matches('.')
         .to_ascii_lowercase()
+}
+
+/// The addresses of a name; none if it is not known. A lookup has a thread until it ends, also when
+/// nobody waits for it any more, so there are few at one time.
+async fn looked_up(host: String) -> Vec<IpAddr> {
+    static LOOKUPS: Semaphore = Semaphore::const_new(4);
+    let Ok(permit) = LOOKUPS.acquire().await else {
+        return Vec::new();
+    };
+    let lookup = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+        drop(permit);
+        found.map(|found| found.map(|address| address.ip()).collect())
+    });
+    match lookup.await {
+        Ok(Ok(addresses)) => addresses,
+        _ => Vec::new(),
+    }
 }
 
 /// Whether this address is one of the Internet's, by IANA's special-purpose registries
@@ -218,7 +272,7 @@ mod tests {
             allow_hosts: allow.iter().map(|&host| host.to_owned()).collect(),
             allow_downgrade: false,
         };
-        Guard::new(&own.parse().unwrap(), &options)
+        Guard::new(&own.parse().unwrap(), &options, false)
     }
 
     fn goes(guard: &Guard, target: &str) -> bool {
@@ -295,6 +349,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_stays_on_this_machine_that_goes_through_a_proxy() {
+        let own = "https://localhost".parse().unwrap();
+        let guard = Guard::new(&own, &DialOptions::default(), true);
+        assert!(!goes(&guard, "http://localhost:1/"));
+    }
+
+    #[test]
     fn an_address_is_shown_without_secrets() {
         let url = "https://u:p@h/x?X-Amz-Signature=s#f".parse().unwrap();
         assert_eq!(shown(&url), "https://h/x");
@@ -307,5 +368,20 @@ mod tests {
         assert!(foreign.call(name()).await.unwrap_err().is::<NotPublic>());
         let mut own = Resolver(Arc::new(guard("https://localhost", &[])));
         assert!(own.call(name()).await.unwrap().next().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_private_name_that_is_known_here_is_refused_before_a_proxy_is_asked() {
+        let foreign = guard("https://r.io", &["allowed.localhost"]);
+        let error = foreign.check_name("localhost").await.unwrap_err();
+        assert!(error.address.is_loopback(), "{error}");
+        for unknown in [
+            "r.io",
+            "allowed.localhost",
+            "no-such-name.invalid",
+            "1.1.1.1",
+        ] {
+            assert!(foreign.check_name(unknown).await.is_ok(), "{unknown}");
+        }
     }
 }

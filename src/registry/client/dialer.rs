@@ -6,12 +6,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use url::Url;
 
 use super::answer::Answer;
-use super::dial::{Guard, is_loopback, shown};
+use super::connector::Tls;
+use super::dial::{Guard, shown};
+use super::egress::Routes;
 use super::payload::Payload;
 use super::retry::Failure;
 use super::tls;
 use super::transport::Transport;
-use crate::registry::{Body, DialOptions, Error, Timeouts, TlsOptions};
+use crate::registry::{Body, DialOptions, Egress, Error, Timeouts, TlsOptions};
 
 /// Redirects followed, as many as clients of registries follow.
 const MAX_REDIRECTS: usize = 10;
@@ -64,19 +66,40 @@ impl Dialer {
         origin: Url,
         tls: &TlsOptions,
         dial: &DialOptions,
+        egress: &Egress,
         timeouts: Timeouts,
         extra: HeaderMap,
     ) -> Result<Self, Error> {
-        let guard = Arc::new(Guard::new(&origin, dial));
-        let own = Transport::new(tls::config(tls)?, Arc::clone(&guard), timeouts);
+        let routes = Arc::new(Routes::new(egress)?);
+        let hop = routes.of(&to_uri(&origin, "egress-proxy")?);
+        if let Some(hop) = hop {
+            tracing::info!(registry = %shown(&origin), "reached through {}", hop.shown());
+        }
+        let guard = Arc::new(Guard::new(&origin, dial, hop.is_some()));
+        let anonymous = TlsOptions {
+            client: None,
+            ..tls.clone()
+        };
+        let registry = tls::config(tls)?;
+        // A registry whose certificate is not verified makes no egress proxy trusted.
+        let egress = if tls.client.is_none() && !tls.skip_verify {
+            Arc::clone(&registry)
+        } else {
+            tls::config(&TlsOptions {
+                skip_verify: false,
+                ..anonymous.clone()
+            })?
+        };
+        let transport = |registry| {
+            let egress = Arc::clone(&egress);
+            let tls = Tls { registry, egress };
+            Transport::new(tls, Arc::clone(&guard), Arc::clone(&routes), timeouts)
+        };
+        let own = transport(registry);
         let foreign = if tls.client.is_none() {
             own.clone()
         } else {
-            let tls = TlsOptions {
-                client: None,
-                ..tls.clone()
-            };
-            Transport::new(tls::config(&tls)?, Arc::clone(&guard), timeouts)
+            transport(tls::config(&anonymous)?)
         };
         Ok(Self {
             origin,
@@ -91,7 +114,7 @@ impl Dialer {
     /// Whether a token may be requested at `realm`, which gets the credentials: never
     /// in the clear, unless the registry itself is or it all stays on this machine.
     pub(super) fn check_realm(&self, place: &str, realm: &Url) -> Result<(), Error> {
-        let stays = is_loopback(&self.origin) && is_loopback(realm);
+        let stays = self.guard.stays_here(realm);
         if realm.scheme() == "http" && self.origin.scheme() != "http" && !stays {
             return Err(Error::Refused {
                 place: place.to_owned(),
@@ -117,6 +140,28 @@ impl Dialer {
             place,
             url: self.origin.clone(),
             at_home: true,
+            is_own: true,
+            timeouts: self.timeouts,
+        })
+    }
+
+    /// One exchange with another host, at the very address `uri`, of which `url` is the same as it
+    /// is checked.
+    pub(super) async fn send_to(
+        &self,
+        url: Url,
+        uri: Uri,
+        mut request: Request<Body>,
+    ) -> Result<Answer, Failure> {
+        let place = place(request.method(), &url);
+        self.guard.check(&place, &url)?;
+        *request.uri_mut() = uri;
+        let response = self.foreign.exchange(&place, request).await?;
+        Ok(Answer {
+            response,
+            place,
+            url,
+            at_home: false,
             is_own: true,
             timeouts: self.timeouts,
         })

@@ -3,7 +3,7 @@
 //! Docker has an entry a host. Podman, crane and the kubelet also have entries for a part of one,
 //! `HOST/PATH`, the longest of which is meant (containers-auth.json(5)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -40,6 +40,7 @@ struct Entry {
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
+    registrytoken: Option<String>,
 }
 
 /// The entry for a repository.
@@ -103,6 +104,38 @@ impl DockerConfig {
             },
             None => Found::Login(Login::Anonymous),
         })
+    }
+
+    /// Whether the entry of a host, or of a part of it that has the repository, has a bearer token
+    /// for the registry, which is used for nothing here.
+    pub(super) fn has_registry_token(&self, host: &str, repo: Option<&str>) -> bool {
+        let host = host.to_ascii_lowercase();
+        let is_hub = reference::is_docker_hub(&host);
+        let repo = repo.unwrap_or_default();
+        self.auths.iter().flatten().any(|(key, entry)| {
+            let key = normal(key);
+            let (of, path) = key.split_once('/').unwrap_or((&key, ""));
+            let is_host = of == host || (is_hub && HUB.contains(&of));
+            let rest = repo.strip_prefix(path);
+            let is_part =
+                path.is_empty() || rest.is_some_and(|r| r.is_empty() || r.starts_with('/'));
+            let token = entry
+                .as_ref()
+                .and_then(|entry| entry.registrytoken.as_ref());
+            is_host && is_part && token.is_some_and(|token| !token.is_empty())
+        })
+    }
+
+    /// The hosts that are named, at most so many.
+    pub(super) fn hosts(&self, most: usize) -> Vec<String> {
+        let keys = self.auths.iter().flatten().map(|(key, _)| key);
+        let keys = keys.chain(self.cred_helpers.iter().flatten().map(|(key, _)| key));
+        let hosts = keys.map(|key| {
+            let key = normal(key);
+            key.split('/').next().unwrap_or_default().to_owned()
+        });
+        let hosts: BTreeSet<String> = hosts.filter(|host| reference::is_host(host)).collect();
+        hosts.into_iter().take(most).collect()
     }
 
     /// The entry under `raw`, or under a key that means `wanted`.
@@ -257,6 +290,38 @@ mod tests {
             };
             assert_eq!(found, Found::Login(wanted), "{auth}");
         }
+    }
+
+    #[test]
+    fn registry_tokens_and_hosts_are_listed() {
+        let config = config(
+            r#"{"auths": {
+                "a.example": {"registrytoken": "t"},
+                "b.example/team": {"registrytoken": "t"},
+                "https://index.docker.io/v1/": {"registrytoken": "t"},
+                "none.example": {"registrytoken": ""}, "null.example": null
+            }, "credHelpers": {"c.example:5000": "x", "no host": "x"}}"#,
+        );
+        for (host, repo, wanted) in [
+            ("a.example", "x", true),
+            ("b.example", "team/app", true),
+            ("b.example", "teams/app", false),
+            ("docker.io", "library/redis", true),
+            ("registry-1.docker.io", "library/redis", true),
+            ("none.example", "x", false),
+        ] {
+            let found = config.has_registry_token(host, Some(repo));
+            assert_eq!(found, wanted, "{host}/{repo}");
+        }
+        let hosts = config.hosts(64);
+        let wanted = [
+            "a.example",
+            "b.example",
+            "c.example:5000",
+            "index.docker.io",
+        ];
+        assert_eq!(hosts[..4], wanted);
+        assert_eq!((hosts.len(), config.hosts(2).len()), (6, 2));
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct Download {
     end: u64,
     /// The blob's length, where it is known.
     size: Option<u64>,
+    /// Whether the first answer is to say how long the blob is.
+    is_unsized: bool,
     /// Where `offset` was at the last failure.
     failed_at: u64,
     body: Option<Reading>,
@@ -47,6 +49,8 @@ struct Reading {
     skip: u64,
     /// Whether bytes behind the wanted ones are an error.
     exact: bool,
+    /// The length that the answer to a request for the whole blob stated.
+    length: Option<u64>,
 }
 
 /// The value of `Content-Range` (RFC 9110 § 14.4): first and last byte, whole length.
@@ -95,7 +99,16 @@ impl Download {
     async fn open(&mut self) -> Result<(), Error> {
         while self.body.is_none() {
             match self.ask().await {
-                Ok(reading) => self.body = Some(reading),
+                Ok(reading) => {
+                    if self.is_unsized {
+                        let length = reading.length.ok_or_else(|| {
+                            let detail = "the answer does not say how long the blob is";
+                            Error::invalid(&reading.place, detail)
+                        })?;
+                        (self.size, self.end, self.is_unsized) = (Some(length), length, false);
+                    }
+                    self.body = Some(reading);
+                }
                 Err(failure) => self.recover(failure).await?,
             }
         }
@@ -106,7 +119,7 @@ impl Download {
         let endpoint = self.endpoint()?;
         let url = endpoint.url(&format!("{}/blobs/{}", self.repo, self.digest));
         let mut headers = HeaderMap::new();
-        let whole = self.offset == 0 && self.size == Some(self.end);
+        let whole = self.is_unsized || (self.offset == 0 && self.size == Some(self.end));
         if !whole {
             let last = self.end.saturating_sub(1);
             let range = format!("bytes={}-{last}", self.offset);
@@ -175,6 +188,7 @@ impl Download {
             body: answer.into_body().boxed(),
             skip: 0,
             exact: true,
+            length: None,
         })
     }
 
@@ -184,7 +198,7 @@ impl Download {
         if let Some(length) = answer.length() {
             let fits = match self.size {
                 Some(size) => length == size,
-                None => length >= self.end,
+                None => self.is_unsized || length >= self.end,
             };
             if !fits {
                 let found = format!("{length} bytes");
@@ -203,10 +217,11 @@ impl Download {
             return Err(Error::Unsupported { place, detail }.into());
         }
         Ok(Reading {
+            length: answer.length(),
             place: answer.place.clone(),
             body: answer.into_body().boxed(),
             skip: self.offset,
-            exact: self.size == Some(self.end),
+            exact: self.is_unsized || self.size == Some(self.end),
         })
     }
 
@@ -219,6 +234,16 @@ impl Download {
                 Ok(bytes) => return Ok(bytes),
                 Err(failure) => self.recover(failure).await?,
             }
+        }
+    }
+
+    fn stream(self) -> BlobStream {
+        let stream = try_unfold(self, |mut download| async move {
+            let bytes = download.next().await?;
+            Ok(bytes.map(|bytes| (bytes, download)))
+        });
+        BlobStream {
+            inner: Box::pin(stream),
         }
     }
 
@@ -293,6 +318,7 @@ impl Registry {
             offset: range.start,
             end: range.end,
             size,
+            is_unsized: false,
             failed_at: range.start,
             body: None,
         })
@@ -308,13 +334,19 @@ impl Registry {
         let mut download = self.download(repo, digest, 0..size, Some(size), authorization)?;
         // A missing blob is an error at once, not in the stream.
         download.open().await?;
-        let stream = try_unfold(download, |mut download| async move {
-            let bytes = download.next().await?;
-            Ok(bytes.map(|bytes| (bytes, download)))
-        });
-        Ok(BlobStream {
-            inner: Box::pin(stream),
-        })
+        Ok(download.stream())
+    }
+
+    pub(in crate::registry) async fn whole_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<(u64, BlobStream), Error> {
+        let mut download = self.download(repo, digest, 0..u64::MAX, None, authorization)?;
+        download.is_unsized = true;
+        download.open().await?;
+        Ok((download.end, download.stream()))
     }
 
     pub(in crate::registry) async fn blob_range(

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Request, Response, header};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Request, Response, Uri, header};
 
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::header_names::{API_VERSION, CONTENT_DIGEST, OCI_FILTERS, OCI_SUBJECT};
@@ -66,9 +67,23 @@ pub(super) fn response<B>(place: &str, response: &Response<B>, after: Duration) 
     tracing::trace!(target: TRACE_TARGET, %place, %status, ?after, "response");
 }
 
-/// A connection that was made, or not.
-pub(super) fn connected(host: Option<&str>, is_made: bool, after: Duration) {
-    tracing::trace!(target: TRACE_TARGET, host, is_made, ?after, "connection, TLS included");
+/// A connection that was made, or not; `egress` is the proxy that it goes through.
+pub(super) fn connected(
+    host: Option<&Authority>,
+    egress: Option<&Uri>,
+    is_made: bool,
+    after: Duration,
+) {
+    let host = host.map(tracing::field::display);
+    let egress = egress.map(tracing::field::display);
+    tracing::trace!(
+        target: TRACE_TARGET,
+        host,
+        egress,
+        is_made,
+        ?after,
+        "connection, TLS included"
+    );
 }
 
 #[cfg(test)]

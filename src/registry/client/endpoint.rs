@@ -113,7 +113,14 @@ impl Endpoint {
         let provider = CredentialProvider::new(credentials, &known_as, timeouts.helper);
         let headers = entry.headers.clone();
         Ok(Self {
-            dialer: Dialer::new(base.clone(), &tls, &config.dial, timeouts, headers)?,
+            dialer: Dialer::new(
+                base.clone(),
+                &tls,
+                &config.dial,
+                &config.egress,
+                timeouts,
+                headers,
+            )?,
             base,
             auth: Auth::new(provider),
             client_scheme: CachedScheme::default(),

@@ -32,7 +32,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -274,7 +274,7 @@ fn first(endpoints: &[Arc<Endpoint>]) -> Result<&Arc<Endpoint>, Error> {
         .ok_or_else(|| Error::Configuration("there is no endpoint".to_owned()))
 }
 
-fn respond(answer: Answer) -> Response<Body> {
+pub(super) fn respond(answer: Answer) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = answer.status();
     response.headers_mut().clone_from(answer.response.headers());

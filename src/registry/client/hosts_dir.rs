@@ -13,12 +13,12 @@ use crate::registry::{ClientIdentity, Error};
 
 /// What a host may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Capabilities {
+pub(crate) struct Capabilities {
     /// Content by digest.
-    pub(super) pull: bool,
+    pub(crate) pull: bool,
     /// What a tag stands for.
-    pub(super) resolve: bool,
-    pub(super) push: bool,
+    pub(crate) resolve: bool,
+    pub(crate) push: bool,
 }
 
 impl Capabilities {
@@ -31,17 +31,17 @@ impl Capabilities {
 
 /// One host that answers for a registry.
 #[derive(Debug, Clone)]
-pub(super) struct HostEntry {
+pub(crate) struct HostEntry {
     /// The API's address with its `/v2`; `None` for the registry's own host.
-    pub(super) base: Option<Url>,
+    pub(crate) base: Option<Url>,
     /// Whether it is the registry itself, not a mirror.
-    pub(super) is_registry: bool,
-    pub(super) can: Capabilities,
-    pub(super) roots: Vec<PathBuf>,
-    pub(super) client: Option<ClientIdentity>,
-    pub(super) skip_verify: Option<bool>,
-    pub(super) headers: HeaderMap,
-    pub(super) dial_timeout: Option<Duration>,
+    pub(crate) is_registry: bool,
+    pub(crate) can: Capabilities,
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) client: Option<ClientIdentity>,
+    pub(crate) skip_verify: Option<bool>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) dial_timeout: Option<Duration>,
 }
 
 impl HostEntry {
@@ -90,7 +90,7 @@ fn names(host: &str) -> Vec<String> {
 fn read(directory: &Path) -> Result<Vec<HostEntry>, Error> {
     let path = directory.join("hosts.toml");
     match std::fs::read_to_string(&path) {
-        Ok(text) => HostsFile { path: &path }.read(&text),
+        Ok(text) => parse(&path, &text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             certificate_files(directory).map(|entry| vec![entry])
         }
@@ -129,6 +129,11 @@ fn certificate_files(directory: &Path) -> Result<HostEntry, Error> {
         }
     }
     Ok(entry)
+}
+
+/// The hosts in the text of a `hosts.toml`, whose `path` is for relative paths and errors.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Vec<HostEntry>, Error> {
+    HostsFile { path }.read(text)
 }
 
 struct HostsFile<'a> {

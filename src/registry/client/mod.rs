@@ -9,39 +9,55 @@
 //! | `endpoint` | the registry or a mirror of it; `auth`, `token`, `credentials`: authentication there |
 //! | `dialer` | redirects, guarded by `dial`; what is secret stays at its origin |
 //! | `transport` | one exchange on a pooled connection, within time limits |
+//! | `connector` | connections: directly, or through an egress proxy (`egress`, `tunnel`) |
 //!
-//! `forward` enters at the dialer: it repeats nothing.
+//! `forward` enters at the dialer: it repeats nothing. So does `direct`, for addresses of no registry.
 
 mod answer;
 mod auth;
+mod blob_access;
+mod cause;
 mod challenge;
 mod client_token;
+mod connector;
 mod credentials;
 mod dial;
 mod dialer;
+mod direct;
 mod docker_config;
+mod docker_logins;
 mod download;
 mod dump;
 mod early;
+mod egress;
 mod endpoint;
 mod forward;
+mod helper;
+mod helper_cache;
 mod hosts_dir;
 mod listing;
 mod login;
 mod manifests;
+mod no_proxy;
 mod payload;
 mod referrers;
 mod retry;
 mod scope;
+mod secret_end;
 mod tags;
 mod tls;
 mod token;
 mod transport;
+mod tunnel;
 mod upload;
 mod watch;
 
 pub use challenge::{Challenge, challenges};
 pub use client_token::{ClientAuth, ClientToken};
+pub use direct::Direct;
+pub use docker_logins::{DockerLogin, DockerLogins};
+pub(crate) use hosts_dir::{HostEntry, parse as parse_hosts_toml};
+pub(crate) use referrers::{fallback_tag, referrer, subject_of};
 pub use scope::needed_scopes;
 
 use std::fmt;
@@ -118,6 +134,10 @@ impl Registry {
 
     pub(super) fn host(&self) -> &str {
         &self.0.host
+    }
+
+    pub(super) fn config(&self) -> &RegistryConfig {
+        &self.0.config
     }
 
     fn all_endpoints(&self) -> Endpoints {

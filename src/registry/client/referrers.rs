@@ -22,12 +22,19 @@ const MAX_REFERRERS: usize = 100_000;
 const MAX_WRITES: u32 = 8;
 
 /// The tag under which the referrers of `subject` are listed without the API.
-fn fallback_tag(subject: &Digest) -> Result<Selector, Error> {
+pub(crate) fn fallback_tag(subject: &Digest) -> Result<Selector, Error> {
     let hex: String = subject.hex().chars().take(64).collect();
     let tag: Tag = format!("{}-{hex}", subject.algorithm())
         .parse()
         .map_err(|error| Error::Configuration(format!("{error}")))?;
     Ok(Selector::Tag(tag))
+}
+
+/// The manifest whose referrers are listed under a tag, if it is such a tag. Of digests that do not
+/// fit into a tag, it does not say which.
+pub(crate) fn subject_of(tag: &Tag) -> Option<Digest> {
+    let hex = tag.as_str().strip_prefix("sha256-")?;
+    format!("sha256:{hex}").parse().ok()
 }
 
 fn descriptors(place: &str, bytes: &[u8]) -> Result<Vec<Descriptor>, Error> {
@@ -174,7 +181,7 @@ impl Registry {
 }
 
 /// The subject of a manifest, and the entry for it in the subject's list.
-fn referrer(media_type: &str, bytes: &[u8]) -> Option<(Digest, Value)> {
+pub(crate) fn referrer(media_type: &str, bytes: &[u8]) -> Option<(Digest, Value)> {
     let manifest: Value = serde_json::from_slice(bytes).ok()?;
     let subject = manifest.get("subject")?.get("digest")?.as_str()?;
     let subject: Digest = subject.parse().ok()?;
@@ -245,6 +252,24 @@ mod tests {
         let long: Digest = format!("sha512:{}", "ab".repeat(64)).parse().unwrap();
         let tag = fallback_tag(&long).unwrap().to_string();
         assert_eq!(tag, format!("sha512-{}", "ab".repeat(32)));
+    }
+
+    #[test]
+    fn a_fallback_tag_names_its_subject() {
+        let subject = Digest::of(b"x");
+        let Selector::Tag(tag) = fallback_tag(&subject).unwrap() else {
+            panic!("not a tag");
+        };
+        assert_eq!(subject_of(&tag), Some(subject.clone()));
+        let hex = subject.hex();
+        for other in [
+            format!("sha256-{hex}.sig"),
+            format!("sha512-{hex}"),
+            format!("sha256-{}", &hex[1..]),
+            format!("sha256-{}", hex.to_uppercase()),
+        ] {
+            assert_eq!(subject_of(&other.parse().unwrap()), None, "{other}");
+        }
     }
 
     #[test]

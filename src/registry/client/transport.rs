@@ -1,26 +1,23 @@
 //! One exchange of a request and a response's head, within time limits.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use http::{Request, Response, Uri};
+use http::uri::Scheme;
+use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, InvalidMessage};
-use tower_service::Service;
+use rustls::InvalidMessage;
 
-use super::dial::{Guard, NotPublic, Resolver};
+use super::cause::cause;
+use super::connector::{ConnectTimedOut, Connector, Tls};
+use super::dial::{Guard, NotPublic};
 use super::dump;
-use super::early::Readable;
+use super::egress::{EgressError, Routes};
 use super::retry::Failure;
 use super::watch::{Progress, Watched};
-use crate::registry::{Body, BoxError, Error, Timeouts};
+use crate::registry::{Body, Error, Timeouts};
 
 /// Most connections to a host that are kept for the next request.
 const MAX_IDLE: usize = 256;
@@ -33,36 +30,44 @@ const NO_TLS: &str = "the server does not speak TLS; where plain HTTP is meant, 
 #[derive(Clone)]
 pub(super) struct Transport {
     client: Client<Connector, Watched>,
+    routes: Arc<Routes>,
     timeouts: Timeouts,
 }
 
 impl Transport {
-    pub(super) fn new(tls: Arc<ClientConfig>, guard: Arc<Guard>, timeouts: Timeouts) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(guard));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(30)));
-        // Shared out among a name's addresses, so that one dead one does not use it up.
-        tcp.set_connect_timeout(Some(timeouts.connect));
-        let connector = Connector {
-            inner: HttpsConnector::from((tcp, tls)),
-            limit: timeouts.connect,
-        };
+    pub(super) fn new(
+        tls: Tls,
+        guard: Arc<Guard>,
+        routes: Arc<Routes>,
+        timeouts: Timeouts,
+    ) -> Self {
+        let connector = Connector::new(tls, guard, Arc::clone(&routes), timeouts.connect);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.idle)
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
-        Self { client, timeouts }
+        Self {
+            client,
+            routes,
+            timeouts,
+        }
     }
 
     /// Sends a request and waits for the response's head.
     pub(super) async fn exchange(
         &self,
         place: &str,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Failure> {
         dump::request(place, &request);
+        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
+        let hop = self.routes.of(request.uri()).filter(|_| is_plain);
+        // A request in the clear is the proxy's to pass on; of others it sees CONNECT alone.
+        if let Some(value) = hop.and_then(|hop| hop.authorization()) {
+            let headers = request.headers_mut();
+            headers.insert(header::PROXY_AUTHORIZATION, value.clone());
+        }
         let began = std::time::Instant::now();
         let progress = Progress::new();
         let request = request.map(|body| Watched::new(body, Arc::clone(&progress)));
@@ -73,6 +78,12 @@ impl Transport {
                 response = &mut response => {
                     if let Ok(response) = &response {
                         dump::response(place, response, began.elapsed());
+                        let status = response.status();
+                        if let Some(hop) = hop
+                            && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                        {
+                            return Err(hop.unauthorized().failure(place));
+                        }
                     }
                     return response.map_err(|error| explain(place, &error));
                 }
@@ -89,29 +100,10 @@ impl Transport {
     }
 }
 
-/// The cause of type `T` somewhere in an error.
-fn cause<'e, T: std::error::Error + 'static>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> Option<&'e T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An error inside an `io::Error` is not its source but its content.
-        if let Some(inner) = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            && let Some(found) = cause(inner)
-        {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 fn explain(place: &str, error: &hyper_util::client::legacy::Error) -> Failure {
+    if let Some(error) = cause::<EgressError>(error) {
+        return error.failure(place);
+    }
     let place = place.to_owned();
     if let Some(NotPublic { host, address }) = cause(error) {
         return Failure::from(Error::Refused {
@@ -144,40 +136,5 @@ fn explain(place: &str, error: &hyper_util::client::legacy::Error) -> Failure {
         // The same certificate will come again.
         Some(_) if error.is_connect() => Error::unreachable(&place, error).into(),
         _ => Failure::passing(Error::unreachable(&place, error)),
-    }
-}
-
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("no connection within {0:?}")]
-struct ConnectTimedOut(Duration);
-
-/// Connects within a time limit, TLS included.
-#[derive(Clone)]
-struct Connector {
-    inner: HttpsConnector<HttpConnector<Resolver>>,
-    limit: Duration,
-}
-
-impl Service<Uri> for Connector {
-    type Response = Readable<<HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, address: Uri) -> Self::Future {
-        let host = address.authority().map(ToString::to_string);
-        let connecting = self.inner.call(address);
-        let limit = self.limit;
-        Box::pin(async move {
-            let began = std::time::Instant::now();
-            let connected = tokio::time::timeout(limit, connecting)
-                .await
-                .unwrap_or_else(|_| Err(ConnectTimedOut(limit).into()));
-            dump::connected(host.as_deref(), connected.is_ok(), began.elapsed());
-            connected.map(Readable::new)
-        })
     }
 }

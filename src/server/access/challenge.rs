@@ -51,11 +51,12 @@ impl Asking {
         let query = chosen.query.as_deref().unwrap_or_default();
         let needed = needed_scopes(&parts.method, below, query);
         let needed: Vec<String> = needed.iter().map(|one| scope::below(prefix, one)).collect();
+        let below = chosen.mount.root.unwrap_or_default();
         let root = host::external(parts, state.config.tls.is_some());
         Some(Self {
             realm: root.map(|root| match prefix {
-                Some(prefix) => format!("{root}/v2/{prefix}/_token"),
-                None => format!("{root}{TOKEN_PATH}"),
+                Some(prefix) => format!("{root}{below}/v2/{prefix}/_token"),
+                None => format!("{root}{below}{TOKEN_PATH}"),
             }),
             prefix: prefix.map(ToOwned::to_owned),
             scope: needed.join(" "),

@@ -124,8 +124,26 @@ impl<T: Clone + Send + Sync + 'static> Decisions<T> {
         host: &str,
         question: impl Future<Output = Result<T, Error>>,
     ) -> Result<(Allowed<T>, Remembered), Error> {
+        self.ask_within(Duration::MAX, key, place, host, question)
+            .await
+    }
+
+    /// As [`Decisions::ask`], where an answer that is older than `max_age` is asked for again.
+    ///
+    /// # Errors
+    /// As [`Decisions::ask`].
+    pub async fn ask_within(
+        &self,
+        max_age: Duration,
+        key: Key,
+        place: usize,
+        host: &str,
+        question: impl Future<Output = Result<T, Error>>,
+    ) -> Result<(Allowed<T>, Remembered), Error> {
         if let Some(allowed) = self.cache.get(&key).await {
-            if allowed.until > Instant::now() {
+            // One that stands in for an answer has a time of its own.
+            let is_fresh = allowed.is_stale || allowed.since.elapsed() < max_age;
+            if is_fresh && allowed.until > Instant::now() {
                 return Ok((allowed, Remembered::Yes));
             }
             self.cache.invalidate(&key).await;

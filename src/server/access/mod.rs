@@ -2,6 +2,7 @@
 
 pub(in crate::server) mod challenge;
 pub(in crate::server) mod decisions;
+pub(in crate::server) mod missing;
 pub(in crate::server) mod permission;
 pub(in crate::server) mod policy;
 pub(in crate::server) mod scope;

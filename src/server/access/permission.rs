@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-use crate::oci::{RepoName, Selector};
+use crate::oci::{Digest, RepoName, Selector};
 use crate::registry::{self, Authorization, ManifestHead};
 use crate::server::access::decisions::{Allowed, Decisions, Key, Remembered, SilentUpstreams};
 use crate::server::access::waits::Waits;
@@ -14,10 +15,22 @@ use crate::server::upstreams::Chosen;
 pub(in crate::server) struct Permissions {
     manifests: Decisions<ManifestHead>,
     repositories: Decisions<()>,
+    /// The sizes of blobs of sources, where upstreams state them.
+    blobs: Decisions<Option<u64>>,
+    pings: Decisions<Ping>,
     waits: Waits,
     lifetime: Duration,
     /// Of this process only, so that no key tells anything of the credentials behind it.
     secret: [u8; 32],
+}
+
+/// What an upstream says to `GET /v2/`.
+#[derive(Debug, Clone)]
+pub(in crate::server) enum Ping {
+    /// Come in.
+    Open,
+    /// How a client that came without credentials authenticates.
+    Challenges(Vec<HeaderValue>),
 }
 
 impl Permissions {
@@ -27,7 +40,10 @@ impl Permissions {
         let silent = SilentUpstreams::default();
         Self {
             manifests: Decisions::new(lifetime, stale_if_error, hold, silent.clone()),
-            repositories: Decisions::new(lifetime, stale_if_error, hold, silent),
+            repositories: Decisions::new(lifetime, stale_if_error, hold, silent.clone()),
+            blobs: Decisions::new(lifetime, stale_if_error, hold, silent.clone()),
+            // Each is passed on to the upstream.
+            pings: Decisions::new(Duration::ZERO, stale_if_error, hold, silent),
             waits: Waits::default(),
             lifetime,
             secret: rand::random(),
@@ -56,7 +72,7 @@ impl Permissions {
         authorization: &Authorization,
     ) -> Result<(Allowed<ManifestHead>, Remembered), registry::Error> {
         let key = self.manifest_key(chosen.place, repo, selector, authorization);
-        let question = chosen.upstream.head_manifest(repo, selector, authorization);
+        let question = Box::pin(chosen.upstream.head_manifest(repo, selector, authorization));
         let answer = self
             .manifests
             .ask(key, chosen.place, chosen.upstream.host(), question)
@@ -70,6 +86,61 @@ impl Permissions {
         }
     }
 
+    /// As [`Permissions::head`], for the manifest itself: only credentials count that have not ended.
+    /// An answer that is older than `max_age` is asked for again.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn source(
+        &self,
+        max_age: Duration,
+        chosen: &Chosen<'_>,
+        repo: &RepoName,
+        selector: &Selector,
+        authorization: &Authorization,
+    ) -> Result<(Allowed<ManifestHead>, Remembered), registry::Error> {
+        let key = self.manifest_key(chosen.place, repo, selector, authorization);
+        let (place, host) = (chosen.place, chosen.upstream.host());
+        let question = Box::pin(chosen.upstream.head_manifest(repo, selector, authorization));
+        self.manifests
+            .ask_within(max_age, key, place, host, question)
+            .await
+    }
+
+    /// Asks the upstream whether these credentials may read a blob.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn blob(
+        &self,
+        chosen: &Chosen<'_>,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Result<(Allowed<Option<u64>>, Remembered), registry::Error> {
+        let key = self.blob_key(chosen.place, repo, digest, authorization);
+        let (place, host) = (chosen.place, chosen.upstream.host());
+        let question = Box::pin(chosen.upstream.can_read_blob(repo, digest, authorization));
+        self.blobs.ask(key, place, host, question).await
+    }
+
+    /// Asks the upstream what a client with these credentials has to do first: each time, by
+    /// `question`.
+    ///
+    /// # Errors
+    /// The upstream's no, or that there is no answer.
+    pub async fn ping(
+        &self,
+        chosen: &Chosen<'_>,
+        authorization: &Authorization,
+        question: impl Future<Output = Result<Ping, registry::Error>>,
+    ) -> Result<Allowed<Ping>, registry::Error> {
+        let key = self.key(chosen.place, b"p", "", b"", authorization);
+        let (place, host) = (chosen.place, chosen.upstream.host());
+        let (allowed, _) = self.pings.ask(key, place, host, question).await?;
+        Ok(allowed)
+    }
+
     /// Asks the upstream whether these credentials may read a repository at all.
     ///
     /// # Errors
@@ -80,8 +151,8 @@ impl Permissions {
         repo: &RepoName,
         authorization: &Authorization,
     ) -> Result<(Allowed<()>, Remembered), registry::Error> {
-        let key = self.key(chosen.place, b"r", repo, b"", authorization);
-        let question = chosen.upstream.can_read(repo, authorization);
+        let key = self.key(chosen.place, b"r", repo.as_str(), b"", authorization);
+        let question = Box::pin(chosen.upstream.can_read(repo, authorization));
         self.repositories
             .ask(key, chosen.place, chosen.upstream.host(), question)
             .await
@@ -94,7 +165,7 @@ impl Permissions {
         repo: &RepoName,
         authorization: &Authorization,
     ) -> Option<Allowed<()>> {
-        let key = self.key(place, b"r", repo, b"", authorization);
+        let key = self.key(place, b"r", repo.as_str(), b"", authorization);
         self.repositories.earlier(&key).await
     }
 
@@ -127,7 +198,8 @@ impl Permissions {
         self.manifests.forget(&key).await;
     }
 
-    fn manifest_key(
+    /// What a question about a manifest is known by.
+    pub fn manifest_key(
         &self,
         place: usize,
         repo: &RepoName,
@@ -138,14 +210,37 @@ impl Permissions {
             Selector::Tag(tag) => (b"t", tag.as_str()),
             Selector::Digest(digest) => (b"d", digest.as_str()),
         };
-        self.key(place, kind, repo, selector.as_bytes(), authorization)
+        self.key(
+            place,
+            kind,
+            repo.as_str(),
+            selector.as_bytes(),
+            authorization,
+        )
+    }
+
+    /// What a question about a blob is known by.
+    pub fn blob_key(
+        &self,
+        place: usize,
+        repo: &RepoName,
+        digest: &Digest,
+        authorization: &Authorization,
+    ) -> Key {
+        self.key(
+            place,
+            b"b",
+            repo.as_str(),
+            digest.as_str().as_bytes(),
+            authorization,
+        )
     }
 
     fn key(
         &self,
         place: usize,
         kind: &[u8],
-        repo: &RepoName,
+        repo: &str,
         what: &[u8],
         authorization: &Authorization,
     ) -> Key {
@@ -165,7 +260,7 @@ impl Permissions {
             Authorization::Client(None) => (b"a", &b""[..]),
             Authorization::Client(Some(value)) => (b"c", value.as_bytes()),
         };
-        for part in [kind, repo.as_str().as_bytes(), what, whose, credentials] {
+        for part in [kind, repo.as_bytes(), what, whose, credentials] {
             // With their lengths, so that no two lists of parts are one text.
             hash.update(part.len().to_le_bytes());
             hash.update(part);
@@ -176,8 +271,6 @@ impl Permissions {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -202,6 +295,10 @@ mod tests {
         for (place, one) in keys.iter().enumerate() {
             assert!(!keys[..place].contains(one), "{place}");
         }
+        let (repo, digest) = ("a".parse().unwrap(), Digest::of(b""));
+        let manifest = key(0, "a", digest.as_str(), &client("Basic x"));
+        let blob = permissions.blob_key(0, &repo, &digest, &client("Basic x"));
+        assert_ne!(manifest, blob);
         assert_eq!(keys[0], key(0, "a", "t", &client("Basic x")));
         let others = Permissions::new(Duration::from_secs(1), Duration::ZERO, Duration::ZERO);
         let (repo, selector) = ("a".parse().unwrap(), "t".parse().unwrap());

@@ -10,7 +10,6 @@ use tracing::Instrument;
 use crate::convert::{Converter, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::server::background::push_tags::PushedTags;
-use crate::server::config::Pattern;
 
 /// Preparations that wait or are under way.
 const MAX_PREPARATIONS: usize = 64;
@@ -19,19 +18,15 @@ const REPEAT_AFTER: Duration = Duration::from_mins(1);
 
 /// Which images are prepared, and which were lately.
 pub(in crate::server) struct Preparations {
-    converter: Converter,
     tags: PushedTags,
-    patterns: Vec<Pattern>,
     lately: Cache<(usize, RepoName, Digest), ()>,
     permits: Arc<Semaphore>,
 }
 
 impl Preparations {
-    pub fn new(patterns: &[Pattern], converter: Converter, tags: PushedTags) -> Self {
+    pub fn new(tags: PushedTags) -> Self {
         Self {
-            converter,
             tags,
-            patterns: patterns.to_vec(),
             lately: Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(REPEAT_AFTER)
@@ -40,17 +35,17 @@ impl Preparations {
         }
     }
 
-    /// Whether this image is to be prepared.
-    pub fn is_wanted(&self, repo: &RepoName, tag: &Tag) -> bool {
-        !self.patterns.is_empty() && {
-            let name = format!("{repo}:{tag}");
-            self.patterns.iter().any(|pattern| pattern.matches(&name))
-        }
-    }
-
     /// Prepares an image in the background, unless that is under way or was done lately.
     /// The source's upstream has just let these credentials have it.
-    pub async fn begin(&self, place: usize, source: Source, tag: &Tag, digest: Digest) {
+    /// `converter` is what prepares it, if anything does.
+    pub async fn begin(
+        &self,
+        place: usize,
+        source: Source,
+        tag: &Tag,
+        digest: Digest,
+        converter: impl Future<Output = Option<Converter>> + Send + 'static,
+    ) {
         let key = (place, source.repo.clone(), digest.clone());
         if self.lately.contains_key(&key) {
             return;
@@ -60,13 +55,14 @@ impl Preparations {
             return;
         };
         self.lately.insert(key, ()).await;
-        let followed = self
-            .tags
-            .follow(&self.converter, place, &source, tag, &digest);
-        followed.await;
-        let converter = self.converter.clone();
+        let (tags, tag) = (self.tags.clone(), tag.clone());
         let work = async move {
             let _permit = permit;
+            let Some(converter) = converter.await else {
+                return;
+            };
+            let followed = tags.follow(&converter, place, &source, &tag, &digest);
+            followed.await;
             match converter.lookup(&source, &digest).await {
                 Ok(Some(_)) => return,
                 Ok(None) => {}

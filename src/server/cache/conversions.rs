@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use crate::convert::Converter;
 use crate::convert::layer::{Format, TurboSettings};
+use crate::convert::{ConvertError, Converter, Platforms, Source, source_size};
 use crate::oci::{Digest, RepoName};
+use crate::server::decision::Kind;
 use crate::server::document::Document;
 use crate::server::limits::index_timeout::IndexTimeout;
+use crate::server::policy::{Found, ImageName, Policy, Rule};
 use crate::store::{Index, IndexError, Store};
 
 /// Most bytes of documents in memory.
@@ -32,6 +34,10 @@ pub(in crate::server) struct Conversions {
     pub turbo: Option<Converter>,
     /// Why images cannot be TurboOCI images.
     pub not_turbo: Cache<Digest, Arc<str>>,
+    /// Why sources are no images to convert, by what would be made of them.
+    pub no_image: Cache<(Digest, Arc<str>), Arc<str>>,
+    /// Bytes of sources' layers, of the largest image for these platforms.
+    sizes: Cache<(Digest, Platforms), Option<u64>>,
     sources: Cache<RepoKey, Arc<[Digest]>>,
     pub documents: Cache<Digest, Arc<Document>>,
     /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
@@ -50,6 +56,11 @@ impl Conversions {
                 .max_capacity(100_000)
                 .time_to_live(NOT_TURBO_FOR)
                 .build(),
+            no_image: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(NOT_TURBO_FOR)
+                .build(),
+            sizes: Cache::builder().max_capacity(100_000).build(),
             sources: Cache::builder()
                 .max_capacity(MAX_DOCUMENT_BYTES)
                 .weigher(move |_, sources: &Arc<[Digest]>| weight(512 + 128 * sources.len()))
@@ -65,6 +76,67 @@ impl Conversions {
                 .time_to_live(PUSHED_BLOBS_FOR)
                 .build(),
             index_timeout: IndexTimeout::default(),
+        }
+    }
+
+    /// The converter to a form, for these platforms where a rule says so; `None` where the form is
+    /// not made.
+    pub fn converter_of(&self, kind: Kind, platforms: Option<&Platforms>) -> Option<Converter> {
+        let converter = match kind {
+            Kind::Native => &self.converter,
+            Kind::Turbo => self.turbo.as_ref()?,
+        };
+        Some(match platforms {
+            Some(platforms) => converter.for_platforms(platforms.clone()),
+            None => converter.clone(),
+        })
+    }
+
+    /// Bytes of a source's layers, as [`source_size`]. Whoever asks may have the source.
+    ///
+    /// # Errors
+    /// As there.
+    async fn size(
+        &self,
+        source: &Source,
+        digest: &Digest,
+        platforms: Option<&Platforms>,
+    ) -> Result<Option<u64>, ConvertError> {
+        let platforms = platforms.unwrap_or_else(|| self.converter.platforms());
+        let key = (digest.clone(), platforms.clone());
+        if let Some(size) = self.sizes.get(&key).await {
+            return Ok(size);
+        }
+        let size = source_size(source, digest, platforms).await?;
+        self.sizes.insert(key, size).await;
+        Ok(size)
+    }
+
+    /// The rule for an image that whoever asks may have, and its number.
+    ///
+    /// # Errors
+    /// When a rule asks for the image's size, and that cannot be had.
+    pub async fn rule<'a>(
+        &self,
+        policy: &'a Policy,
+        name: &'a ImageName<'a>,
+        source: &Source,
+        digest: &Digest,
+    ) -> Result<Option<(usize, &'a Rule)>, ConvertError> {
+        let mut sizes: Vec<(usize, Option<u64>)> = Vec::new();
+        loop {
+            let known = |number, _: &Rule| {
+                let known = sizes.iter().find(|(of, _)| *of == number);
+                known.map(|(_, size)| *size)
+            };
+            match policy.find(name, known) {
+                Found::Rule(number, rule) => return Ok(Some((number, rule))),
+                Found::Nothing => return Ok(None),
+                Found::SizeNeeded(number, rule) => {
+                    let size = self.size(source, digest, rule.platforms.as_ref()).await?;
+                    sizes.push((number, size));
+                }
+            }
         }
     }
 

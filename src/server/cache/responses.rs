@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::oci::Digest;
 use crate::server::document::Document;
+use crate::server::http::header_names::FORMAT;
 use crate::server::route::Kind;
 
 const SHARDS: usize = 16;
@@ -29,8 +30,21 @@ pub(in crate::server) type Key = [u8; 32];
 pub(in crate::server) enum CachedContent {
     /// The blob of this digest, if it is still open.
     Blob(Digest),
+    /// The same, of a blob of a source.
+    SourceBlob(Digest),
     /// This document.
     Document(Arc<Document>),
+    /// This document, which stands under a plain tag for those that ask for its form.
+    PlainTag(Arc<Document>),
+}
+
+/// What decides an answer besides the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) struct Terms {
+    /// Whether the request came to the listener for nodes that read overlaybd.
+    pub is_overlaybd: bool,
+    /// Which policy is in force.
+    pub policy: u64,
 }
 
 /// An answer that holds for a while.
@@ -59,17 +73,30 @@ impl ResponseCache {
     }
 
     /// The question of a read: all of a request that decides what is answered, and to whom.
-    pub fn key(&self, uri: &Uri, headers: &HeaderMap, authorization: Option<&HeaderValue>) -> Key {
+    pub fn key(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+        terms: Terms,
+    ) -> Key {
         let mut hash = Sha256::new();
         hash.update(self.secret);
+        hash.update([u8::from(terms.is_overlaybd)]);
+        hash.update(terms.policy.to_le_bytes());
         let authority = uri.authority().map(http::uri::Authority::as_str);
         let asked = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
-        for part in [
+        let parts = [
             authority.map(str::as_bytes),
             asked.map(str::as_bytes),
             headers.get(HOST).map(HeaderValue::as_bytes),
             authorization.map(HeaderValue::as_bytes),
-        ] {
+        ];
+        let formats = headers.get_all(FORMAT).iter();
+        for part in parts
+            .into_iter()
+            .chain(formats.map(|value| Some(value.as_bytes())))
+        {
             // With its length, so that no two lists of parts are one text; none is not empty.
             let length = part.map_or(usize::MAX, <[u8]>::len);
             hash.update(length.to_le_bytes());
@@ -121,6 +148,11 @@ mod tests {
 
     use super::*;
 
+    const PLAIN: Terms = Terms {
+        is_overlaybd: false,
+        policy: 0,
+    };
+
     fn warm(life: Duration) -> CachedResponse {
         CachedResponse {
             content: CachedContent::Blob(Digest::of(b"x")),
@@ -139,7 +171,19 @@ mod tests {
                 headers.insert(HOST, HeaderValue::from_static(host));
             }
             let authorization = authorization.map(HeaderValue::from_static);
-            answers.key(&uri.parse().unwrap(), &headers, authorization.as_ref())
+            let uri = uri.parse().unwrap();
+            answers.key(&uri, &headers, authorization.as_ref(), PLAIN)
+        };
+        let of_format = |formats: &[&'static str], terms| {
+            let mut headers = HeaderMap::new();
+            for format in formats {
+                headers.append(FORMAT, HeaderValue::from_static(format));
+            }
+            answers.key(&"/v2/a".parse().unwrap(), &headers, None, terms)
+        };
+        let listener = Terms {
+            is_overlaybd: true,
+            ..PLAIN
         };
         let keys = [
             key("/v2/a", None, None),
@@ -151,6 +195,12 @@ mod tests {
             key("/v2/a", None, Some("h")),
             key("/v2/a", Some("h"), Some("Basic a")),
             key("/v2/a", Some("h"), Some("Basic b")),
+            of_format(&["auto"], PLAIN),
+            of_format(&["turbo"], PLAIN),
+            of_format(&["auto", "turbo"], PLAIN),
+            of_format(&[], listener),
+            of_format(&["auto"], listener),
+            of_format(&[], Terms { policy: 1, ..PLAIN }),
         ];
         for (place, one) in keys.iter().enumerate() {
             assert!(!keys[..place].contains(one), "{place}");

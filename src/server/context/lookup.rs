@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::convert::{Converter, PinnedImage, Source, StoredManifest};
+use crate::convert::{ConvertError, Converter, PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::server::access::decisions::{Allowed, Remembered};
 use crate::server::cache::open_files::{OpenBlob, off_thread};
 use crate::server::config::OnTimeout;
 use crate::server::context::RequestContext;
+use crate::server::decision::Kind;
 use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::limits::redirects;
@@ -60,7 +61,7 @@ impl RequestContext<'_> {
     }
 
     /// Waits for an upstream as long as the request is held, and aside.
-    async fn upstream<T>(
+    pub(super) async fn upstream<T>(
         &self,
         repo: &RepoName,
         work: impl Future<Output = Result<T, registry::Error>>,
@@ -133,7 +134,7 @@ impl RequestContext<'_> {
     }
 
     /// Counts a decision, and says until when it holds.
-    fn decided<T>(
+    pub(super) fn decided<T>(
         &self,
         call: &'static str,
         started: Instant,
@@ -293,8 +294,12 @@ impl RequestContext<'_> {
                 Err(Waited::NotTurbo(error.no_turbo().unwrap_or_default()))
             }
             Ok(Err(error)) => {
-                let failure = Box::pin(self.unconverted(repo, source, &error));
-                Err(Waited::Failed(failure.await))
+                let failure = Box::pin(self.unconverted(repo, source, &error)).await;
+                Err(match error {
+                    ConvertError::NoPlatform { .. } => Waited::NoImage(failure),
+                    error if error.is_no_image() => Waited::NoImage(failure),
+                    _ => Waited::Failed(failure),
+                })
             }
             Err(_) => Err(Waited::TooLong),
         }
@@ -343,11 +348,11 @@ impl RequestContext<'_> {
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
         let mut made = None;
-        for converter in self.makers(source).await {
+        for converter in &self.makers(source).await {
             let held = match self.wait(converter, repo, source).await {
                 Ok(held) => held,
                 Err(Waited::NotTurbo(_)) => continue,
-                Err(Waited::Failed(failure)) => return Err(failure),
+                Err(Waited::NoImage(failure) | Waited::Failed(failure)) => return Err(failure),
                 Err(Waited::TooLong) => return Err(self.later().await),
             };
             made = open_files
@@ -374,12 +379,22 @@ impl RequestContext<'_> {
 
     /// The converters that may have made something of a source, the one first that is known to have
     /// made an image of it.
-    async fn makers(&self, source: &Digest) -> Vec<&Converter> {
+    async fn makers(&self, source: &Digest) -> Vec<Converter> {
         let converted = &self.state.converted;
-        let mut makers = vec![&converted.converter];
+        let mut makers = vec![converted.converter.clone()];
         if let Some(turbo) = &converted.turbo {
             let has_made = turbo.has_made(source).await.unwrap_or(false);
-            makers.insert(usize::from(!has_made), turbo);
+            makers.insert(usize::from(!has_made), turbo.clone());
+        }
+        for platforms in self.policy.policy.platforms() {
+            for kind in [Kind::Turbo, Kind::Native] {
+                if let Some(maker) = converted.converter_of(kind, Some(platforms)) {
+                    // The index forgets what it had of blobs that are gone.
+                    let has_made = maker.has_made(source).await.unwrap_or(false);
+                    let place = if has_made { 0 } else { makers.len() };
+                    makers.insert(place, maker);
+                }
+            }
         }
         makers
     }
@@ -502,6 +517,8 @@ pub(in crate::server) enum Found {
 pub(in crate::server) enum Waited {
     /// It takes longer than requests wait; it goes on.
     TooLong,
+    /// There will be none: the source is no image for a platform that is converted.
+    NoImage(ApiError),
     /// There will be none.
     Failed(ApiError),
     /// There will be no TurboOCI image, for this reason; there may be a native one.

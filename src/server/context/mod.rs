@@ -1,7 +1,9 @@
 //! One request that was let in: what it is about, whose it is, and what can be asked for it.
 
 mod conversion_error;
+pub(in crate::server) mod forms;
 pub(in crate::server) mod lookup;
+pub(in crate::server) mod source;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -12,11 +14,12 @@ use hyper::body::Incoming;
 
 use crate::oci::{RepoName, Selector};
 use crate::registry::{Authorization, ManifestHead};
-use crate::server::cache::responses::{CachedContent, CachedResponse};
+use crate::server::cache::responses::{CachedContent, CachedResponse, Terms};
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
+use crate::server::policy::Form;
 use crate::server::route::Kind;
-use crate::server::state::AppState;
+use crate::server::state::{AppState, InForce};
 use crate::server::upstreams::Chosen;
 
 /// A request that was let in.
@@ -40,6 +43,12 @@ pub(in crate::server) struct RequestContext<'a> {
     pub stale_since: &'a OnceLock<Instant>,
     /// The first manifest that the upstream allowed this client to have.
     pub allowed: OnceLock<(RepoName, Selector, ManifestHead)>,
+    /// The form in which the client wants images that it asks for by plain tags, if it says so.
+    pub stated: Option<Form>,
+    /// The policy that is in force.
+    pub policy: Arc<InForce>,
+    /// What decides the answer besides the request.
+    pub terms: Terms,
     /// The client's `Authorization`, as it was before the upstream's was put in its place.
     pub given: Option<HeaderValue>,
 }
@@ -64,7 +73,8 @@ impl RequestContext<'_> {
             return;
         }
         let cached = &self.state.responses;
-        let key = cached.key(&self.parts.uri, &self.parts.headers, self.given.as_ref());
+        let (asked, given) = (&self.parts, self.given.as_ref());
+        let key = cached.key(&asked.uri, &asked.headers, given, self.terms);
         let cached = CachedResponse {
             content,
             kind: self.kind,

@@ -16,7 +16,7 @@ use http::header::{
 };
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Tag};
 use crate::registry::header_names::{API_VERSION, REGISTRY_2};
 use crate::registry::{error_body, ranges};
 use crate::server::error::text as error_text;
@@ -45,6 +45,11 @@ impl ApiError {
             message: message.into(),
             headers: HeaderMap::new(),
         }))
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.0.message
     }
 
     pub fn status(&self) -> StatusCode {
@@ -158,6 +163,14 @@ impl ApiError {
         )
     }
 
+    pub fn no_such_blob(digest: &Digest) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            format!("the upstream has no blob {digest} in this repository"),
+        )
+    }
+
     pub fn unknown_manifest(digest: &Digest) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -194,6 +207,19 @@ impl ApiError {
             StatusCode::UNPROCESSABLE_ENTITY,
             "UNSUPPORTED",
             format!("{source} cannot be a TurboOCI image ({reason}): pull the native one"),
+        )
+    }
+
+    /// A tag of a converted image that a rule forbids. It is a 404 because there is no such image;
+    /// so a mirror's client asks the next host, and no client asks again and again.
+    pub fn never(tag: &Tag, rule: usize) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            format!(
+                "there is no {tag}: this proxy does not convert the image, because [[policy]] \
+                 {rule} of its configuration says when = \"never\""
+            ),
         )
     }
 

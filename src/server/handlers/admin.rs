@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::convert::SourceCache;
 use crate::server::cache::open_files::off_thread;
 use crate::server::error::ApiError;
 use crate::server::http::accept::Handler;
@@ -172,6 +173,7 @@ async fn snapshot(state: &AppState) -> Snapshot {
     );
     Snapshot {
         conversions: state.converted.converter.status(),
+        sources: state.converted.converter.sources().map(SourceCache::counts),
         blobs: store.blobs().counters(),
         blob_bytes: used.ok().and_then(Result::ok),
         free_bytes: free.ok().and_then(Result::ok),

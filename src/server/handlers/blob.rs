@@ -21,9 +21,17 @@ use crate::server::context::lookup::{Belongs, Found};
 use crate::server::error::ApiError;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest::pass_undecided;
+use crate::server::handlers::source;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::buffers::Buffers;
 use crate::server::http::file_body::{self, FileBody};
+
+/// The media type of blobs.
+pub(in crate::server) const OCTETS: HeaderValue =
+    HeaderValue::from_static("application/octet-stream");
+/// What a digest names never changes, but who may have it does: no shared cache keeps it.
+pub(in crate::server) const FOREVER: HeaderValue =
+    HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// `GET` or `HEAD` of a blob.
 ///
@@ -49,7 +57,7 @@ pub(in crate::server) async fn serve(
                 Found::Upstream => forward::pass(context).await,
             }
         }
-        Belongs::Upstream => forward::pass(context).await,
+        Belongs::Upstream => source::blob(context, repo, digest).await,
         Belongs::Undecided(failure) => pass_undecided(context, failure).await,
     }
 }
@@ -64,10 +72,6 @@ pub(in crate::server) fn answer(
     asked: &HeaderMap,
     is_head: bool,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
-    // What a digest names never changes, but who may have it does: no shared cache keeps it.
-    const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
-
     let size = blob.file.size();
     if blob.content_headers.is_unwanted(asked) {
         return Err(ApiError::precondition());

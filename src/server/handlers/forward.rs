@@ -4,7 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE, RETRY_AFTER,
+};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -125,6 +128,40 @@ pub(in crate::server) async fn fetch(
         return Err(ApiError::gone());
     }
     Ok(response)
+}
+
+/// As [`pass_to`] for a `GET` whose answer is read here: unconditional, whole and not compressed,
+/// whatever the client asks for.
+///
+/// # Errors
+/// As [`pass`].
+pub(in crate::server) async fn read(
+    context: &RequestContext<'_>,
+    target: &str,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let mut parts = context.parts.clone();
+    parts.method = Method::GET;
+    for name in [
+        ACCEPT_ENCODING,
+        IF_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_NONE_MATCH,
+        IF_RANGE,
+        IF_UNMODIFIED_SINCE,
+        RANGE,
+    ] {
+        parts.headers.remove(name);
+    }
+    let is_own = context.state.is_own();
+    let request = outgoing(parts, body::empty(), target, is_own)?;
+    let to = To {
+        upstream: context.chosen.upstream,
+        mount: &context.chosen.mount,
+        is_own,
+        slot: context.slot,
+        slots: context.state.limits.upstreams.get(context.chosen.place),
+    };
+    send(context.state, to, request).await
 }
 
 struct To<'a> {

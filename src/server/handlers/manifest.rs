@@ -1,42 +1,27 @@
 //! Manifests: which are intercepted, and the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::HeaderValue;
-use http::{Response, StatusCode};
-use tokio::time::timeout;
+use http::header::{HeaderValue, VARY};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::convert::Converter;
-use crate::convert::layer::Format;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
-use crate::server::config::{OnTimeout, TurboFallback};
 use crate::server::context::RequestContext;
-use crate::server::context::lookup::{Belongs, Waited};
-use crate::server::document::Document;
+use crate::server::context::lookup::Belongs;
+use crate::server::decision::{self, Asked, Kind, Means, Plan};
 use crate::server::error::ApiError;
-use crate::server::handlers::forward;
+use crate::server::handlers::converted::{self, Got, Image, Wanted, with_outcome};
+use crate::server::handlers::merged::{self, Merged};
+use crate::server::handlers::{derived, forward, referrers, source};
 use crate::server::http::body::ResponseBody;
-use crate::server::http::header_names::{FALLBACK, OUTCOME};
-use crate::server::observe::metrics::CacheName;
+use crate::server::http::header_names::FORMAT;
+use crate::server::policy::{Form, ImageName, Policy};
 use crate::server::state::AppState;
 
-/// How long the upstream may take over the original that is answered when the hold is over.
-const ORIGINAL: Duration = Duration::from_secs(5);
-
-/// The tag of the source where a tag asks for the converted image.
-fn plain(tag: &Tag, suffix: &str) -> Option<Tag> {
-    if suffix.is_empty() {
-        return None;
-    }
-    tag.as_str().strip_suffix(suffix)?.parse().ok()
-}
-
-/// `GET` or `HEAD` of a manifest by tag. Under a tag with the suffix is, in this order: what the
-/// upstream has there, where that is preferred; what the plain tag's image becomes; what the
-/// upstream has there.
+/// `GET` or `HEAD` of a manifest by tag.
 ///
 /// # Errors
 /// The error response.
@@ -45,12 +30,88 @@ pub(in crate::server) async fn by_tag(
     repo: &RepoName,
     tag: Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let Some((plain, mut converter)) = wanted(context.state, &tag) else {
-        return by_plain_tag(context, repo, &tag).await;
+    let (plain, asked) = decision::read(&context.state.config, &tag, context.stated);
+    if let Asked::Suffix(_) = asked {
+        return by_suffix(context, repo, tag, plain, asked).await;
+    }
+    if let Some(plain) = decision::without(&tag, &context.state.config.merged_suffix) {
+        return by_merged_suffix(context, repo, tag, plain).await;
+    }
+    if let Some(list) = referrers::by_tag(&context, repo, &tag).await? {
+        return Ok(list);
+    }
+    let (may_ever, may_now) = {
+        let policy = &context.policy.policy;
+        let image = named(context.state, context.chosen.place, repo, &tag);
+        let is_said = context.stated.is_some();
+        (
+            policy.may_convert_plain(&image, true),
+            policy.may_convert_plain(&image, is_said),
+        )
     };
+    let mut answer = if may_now {
+        Box::pin(by_plain_tag(context, repo, tag, asked)).await
+    } else {
+        pass_tag(context, repo, &tag).await
+    };
+    // Also for those that get the original: others may not.
+    if may_ever {
+        vary(match &mut answer {
+            Ok(response) => response.headers_mut(),
+            Err(failure) => failure.headers_mut(),
+        });
+    }
+    answer
+}
+
+/// Says that an answer depends on the form that nodes ask for (RFC 9110 § 12.5.5).
+pub(in crate::server) fn vary(headers: &mut HeaderMap) {
+    headers.append(VARY, HeaderValue::from(FORMAT));
+}
+
+/// The name by which rules know an image.
+fn named<'a>(state: &'a AppState, place: usize, repo: &'a RepoName, tag: &'a Tag) -> ImageName<'a> {
+    ImageName {
+        upstreams: state.upstreams.names(place),
+        repository: repo.as_str(),
+        tag: tag.as_str(),
+    }
+}
+
+/// What is answered to `asked` of an image, and the number of the rule that says so, if one does.
+async fn plan(
+    context: &RequestContext<'_>,
+    asked: Asked,
+    image: &Image,
+) -> Result<(Plan, Option<usize>), ApiError> {
+    let state = context.state;
+    let name = named(state, context.chosen.place, &image.source.repo, &image.tag);
+    let rule = state
+        .converted
+        .rule(&context.policy.policy, &name, &image.source, &image.digest);
+    let held = context.hold.question(Box::pin(rule));
+    let rule = context.aside(held).await?;
+    let rule = rule.map_err(|_| ApiError::silent_upstream(context.hold.time()))?;
+    let rule = rule.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
+    let push = state.converted.converter.push_target();
+    let namespace = context.chosen.mount.namespace.as_deref();
+    let means = Means::of(&state.config, push, &image.source, namespace);
+    let plan = decision::decide(asked, rule.map(|(_, rule)| rule), means);
+    Ok((plan, rule.map(|(number, _)| number)))
+}
+
+/// A tag with a suffix. Under it is, in this order: what the upstream has there, where that is
+/// preferred; what the plain tag's image becomes; what the upstream has there.
+async fn by_suffix(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    tag: Tag,
+    plain: Tag,
+    asked: Asked,
+) -> Result<Response<ResponseBody>, ApiError> {
     let state = context.state;
     if state.config.prefer_upstream_tags {
-        match context.ask(repo, &Selector::Tag(tag)).await {
+        match context.ask(repo, &Selector::Tag(tag.clone())).await {
             Ok(_) => return as_it_is(context).await,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
@@ -60,122 +121,169 @@ pub(in crate::server) async fn by_tag(
     let (head, until) = match context.ask(repo, &Selector::Tag(plain.clone())).await {
         Ok(answer) => answer,
         Err(error) if error.is_not_found() => return as_it_is(context).await,
-        Err(_) if context.hold.is_over() => return too_long(context, repo, None).await,
+        Err(_) if context.hold.is_over() => {
+            return converted::too_long(context, repo, None).await;
+        }
         Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
     };
-    let source = context.source(repo);
-    let mut fallback = None;
-    if converter.format() != Format::Native
-        && let Some(reason) = state.converted.not_turbo.get(&head.digest).await
-    {
-        let target = format!("/v2/{repo}/manifests/{}", head.digest);
-        match instead(state, &head.digest, &reason)? {
-            Some(native) => converter = native,
-            None => return original(context, &target, &reason).await,
+    let image = Image {
+        source: context.source(repo),
+        tag: plain,
+        digest: head.digest,
+    };
+    let (plan, number) = plan(&context, asked, &image).await?;
+    let Plan::Converted {
+        kind,
+        fallback,
+        platforms,
+    } = plan
+    else {
+        let answer = as_it_is(context).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Err(ApiError::never(&tag, number.unwrap_or_default()));
         }
-        fallback = Some(reason);
-    }
-    let known = Box::pin(converter.lookup(&source, &head.digest));
-    let known = context.hold.question(known);
-    let Ok(known) = context.aside(known).await? else {
-        return too_long(context, repo, Some(&head.digest)).await;
+        return Ok(answer);
     };
-    let known = known.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
-    state.metrics.lookup(CacheName::Image, known.is_some());
-    if fallback.is_none() {
-        let (tags, place) = (&state.tags, context.chosen.place);
-        let followed = tags.follow(converter, place, &source, &plain, &head.digest);
-        followed.await;
-    }
-    let (image, outcome) = match known {
-        Some(image) => (image, "found"),
-        None => loop {
-            match context.wait(converter, repo, &head.digest).await {
-                Ok(held) => break (held.image, "converted"),
-                Err(Waited::NotTurbo(reason)) => {
-                    let reason: Arc<str> = reason.into();
-                    tracing::info!(%repo, tag = %plain, source = %head.digest, %reason,
-                        "an image cannot be a TurboOCI image");
-                    let not_turbo = &state.converted.not_turbo;
-                    not_turbo
-                        .insert(head.digest.clone(), Arc::clone(&reason))
-                        .await;
-                    let target = format!("/v2/{repo}/manifests/{}", head.digest);
-                    match instead(state, &head.digest, &reason)? {
-                        Some(native) => converter = native,
-                        None => return original(context, &target, &reason).await,
-                    }
-                    fallback = Some(reason);
-                    // It may have been made before; if that is not known, it is found out below.
-                    let native = Box::pin(converter.lookup(&source, &head.digest));
-                    if let Ok(Some(image)) = context.aside(native).await? {
-                        break (image, "found");
-                    }
-                }
-                Err(Waited::Failed(failure)) => return Err(failure),
-                Err(Waited::TooLong) => return too_long(context, repo, Some(&head.digest)).await,
+    let wanted = Wanted {
+        image,
+        kind,
+        fallback,
+        platforms,
+    };
+    match converted::get(&context, &wanted).await {
+        Got::Document(document, outcome, instead) => {
+            // What is kept has no reason with it.
+            if instead.is_none() {
+                context.keep(CachedContent::Document(Arc::clone(&document)), until);
             }
-        },
-    };
-    let document = Arc::new(Document::new(&image.root));
-    context.keep(CachedContent::Document(Arc::clone(&document)), until);
-    let mut response = document.answer(&context.parts.headers, context.is_head());
-    let outcome = HeaderValue::from_static(outcome);
-    response.headers_mut().insert(OUTCOME, outcome);
-    if let Some(reason) = fallback {
-        add_fallback(&mut response, "native", &reason);
-    }
-    Ok(response)
-}
-
-/// The plain tag and the converter, where a tag asks for a converted image.
-fn wanted<'a>(state: &'a AppState, tag: &Tag) -> Option<(Tag, &'a Converter)> {
-    let turbo = state
-        .config
-        .turbo
-        .as_ref()
-        .zip(state.converted.turbo.as_ref());
-    let turbo = turbo.and_then(|(config, turbo)| Some((plain(tag, &config.suffix)?, turbo)));
-    turbo.or_else(|| {
-        Some((
-            plain(tag, &state.config.suffix)?,
-            &state.converted.converter,
-        ))
-    })
-}
-
-/// What makes the image that is served instead of a TurboOCI image; `None` for the original.
-///
-/// # Errors
-/// That there is none, where that is wanted.
-fn instead<'a>(
-    state: &'a AppState,
-    source: &Digest,
-    reason: &str,
-) -> Result<Option<&'a Converter>, ApiError> {
-    match state.config.turbo.as_ref().map(|turbo| turbo.fallback) {
-        Some(TurboFallback::Original) => Ok(None),
-        Some(TurboFallback::Error) => Err(ApiError::not_turbo(source, reason)),
-        Some(TurboFallback::Native) | None => Ok(Some(&state.converted.converter)),
+            let instead = instead.as_deref();
+            Ok(converted::answer(&context, &document, outcome, instead))
+        }
+        Got::Original(reason) => converted::original(context, &wanted.image, &reason).await,
+        Got::TooLong => converted::too_long(context, repo, Some(&wanted.image.digest)).await,
+        Got::NoImage(failure) | Got::Refused(failure) | Got::Failed(failure) => Err(failure),
     }
 }
 
-/// The original image, and why it is that.
-async fn original(
+/// A tag with the suffix of indexes that have the original and its converted forms.
+async fn by_merged_suffix(
     context: RequestContext<'_>,
-    target: &str,
-    reason: &str,
+    repo: &RepoName,
+    tag: Tag,
+    plain: Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let mut response = with_outcome(forward::pass_to(context, target).await?, "original");
-    add_fallback(&mut response, "original", reason);
-    Ok(response)
+    let state = context.state;
+    let (head, until) = match context.ask(repo, &Selector::Tag(plain.clone())).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_not_found() => return as_it_is(context).await,
+        Err(_) if context.hold.is_over() => {
+            return converted::too_long(context, repo, None).await;
+        }
+        Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
+    };
+    let image = Image {
+        source: context.source(repo),
+        tag: plain,
+        digest: head.digest,
+    };
+    let mut converters = Vec::new();
+    for kind in [Kind::Native, Kind::Turbo] {
+        match plan(&context, Asked::Suffix(kind), &image).await? {
+            (
+                Plan::Converted {
+                    kind, platforms, ..
+                },
+                _,
+            ) => converters.extend(state.converted.converter_of(kind, platforms.as_ref())),
+            (Plan::Original(_) | Plan::Absent, number) => {
+                let answer = as_it_is(context).await?;
+                if answer.status() == StatusCode::NOT_FOUND {
+                    return Err(ApiError::never(&tag, number.unwrap_or_default()));
+                }
+                return Ok(answer);
+            }
+        }
+    }
+    let source = &image.digest;
+    match merged::answer(&context, repo, source, until, &converters).await? {
+        Merged::Answer(response) => Ok(*response),
+        Merged::TooLong => converted::too_long(context, repo, Some(source)).await,
+    }
 }
 
-/// Says that an image is not of the form that was asked for, and why.
-fn add_fallback(response: &mut Response<ResponseBody>, form: &str, reason: &str) {
-    if let Ok(value) = HeaderValue::try_from(format!("{form}; {reason}")) {
-        response.headers_mut().insert(FALLBACK, value);
+/// A plain tag that may be answered with a converted image. Whatever stands in the way of that, the
+/// original is there.
+async fn by_plain_tag(
+    context: RequestContext<'_>,
+    repo: &RepoName,
+    tag: Tag,
+    asked: Asked,
+) -> Result<Response<ResponseBody>, ApiError> {
+    let (head, until) = match context.ask(repo, &Selector::Tag(tag.clone())).await {
+        Ok(answer) => answer,
+        Err(_) if context.hold.is_over() => {
+            return converted::too_long(context, repo, None).await;
+        }
+        // The upstream's own answer is the one that clients understand.
+        Err(_) => return forward::pass(context).await,
+    };
+    let image = Image {
+        source: context.source(repo),
+        tag,
+        digest: head.digest,
+    };
+    let (kind, fallback, platforms) = match plan(&context, asked, &image).await {
+        Ok((
+            Plan::Converted {
+                kind,
+                fallback,
+                platforms,
+            },
+            _,
+        )) => (kind, fallback, platforms),
+        Ok((Plan::Original(why), _)) if why.is_lack() => {
+            return converted::original(context, &image, &why.to_string()).await;
+        }
+        Ok((Plan::Original(_) | Plan::Absent, _)) => {
+            return pass_tag(context, repo, &image.tag).await;
+        }
+        Err(failure) => return converted::original(context, &image, failure.message()).await,
+    };
+    let wanted = Wanted {
+        image,
+        kind,
+        fallback,
+        platforms,
+    };
+    if let Some(reason) = wanted.no_image(&context).await {
+        return converted::original(context, &wanted.image, &reason).await;
     }
+    let reason = match converted::get(&context, &wanted).await {
+        Got::Document(document, outcome, instead) => {
+            if instead.is_none() {
+                context.keep(CachedContent::PlainTag(Arc::clone(&document)), until);
+            }
+            let instead = instead.as_deref();
+            return Ok(converted::answer(&context, &document, outcome, instead));
+        }
+        Got::TooLong => {
+            return converted::too_long(context, repo, Some(&wanted.image.digest)).await;
+        }
+        Got::Refused(failure) => return Err(failure),
+        Got::Original(reason) => reason.to_string(),
+        Got::NoImage(failure) => {
+            let reason = failure.message();
+            wanted.remember_no_image(&context, reason).await;
+            reason.to_owned()
+        }
+        Got::Failed(failure) => {
+            let reason = failure.message();
+            tracing::warn!(%repo, tag = %wanted.image.tag, source = %wanted.image.digest, reason,
+                "a plain tag is answered with the original: the image was not converted");
+            reason.to_owned()
+        }
+    };
+    converted::original(context, &wanted.image, &reason).await
 }
 
 /// What the upstream has under the tag that was asked for, of whatever kind it is.
@@ -183,65 +291,73 @@ async fn as_it_is(context: RequestContext<'_>) -> Result<Response<ResponseBody>,
     Ok(with_outcome(forward::pass(context).await?, "upstream"))
 }
 
-/// A good answer with a word on what it is.
-fn with_outcome(
-    mut response: Response<ResponseBody>,
-    outcome: &'static str,
-) -> Response<ResponseBody> {
-    let status = response.status();
-    if status.is_success() || status == StatusCode::NOT_MODIFIED {
-        let outcome = HeaderValue::from_static(outcome);
-        response.headers_mut().insert(OUTCOME, outcome);
-    }
-    response
-}
-
-/// What is answered when the hold is over. Where the upstream has not even said what the source
-/// is, there is no original to answer with.
-async fn too_long(
-    context: RequestContext<'_>,
-    repo: &RepoName,
-    source: Option<&Digest>,
-) -> Result<Response<ResponseBody>, ApiError> {
-    match (context.state.config.on_timeout, source) {
-        (OnTimeout::Wait | OnTimeout::Busy, _) => Err(context.later().await),
-        (OnTimeout::WaitThenOriginal, _) if context.again().is_some() => Err(context.later().await),
-        (OnTimeout::Original | OnTimeout::WaitThenOriginal, None) => {
-            Err(ApiError::silent_upstream(context.hold.time()))
-        }
-        (OnTimeout::Original | OnTimeout::WaitThenOriginal, Some(source)) => {
-            let hold = context.hold.time();
-            let target = format!("/v2/{repo}/manifests/{source}");
-            let original = Box::pin(forward::pass_to(context, &target));
-            let answer = timeout(ORIGINAL, original).await;
-            let answer = answer.unwrap_or_else(|_| Err(ApiError::silent_upstream(hold)))?;
-            Ok(with_outcome(answer, "original"))
-        }
-    }
-}
-
-async fn by_plain_tag(
+/// A plain tag, passed through; what it becomes is prepared if that is wanted.
+async fn pass_tag(
     context: RequestContext<'_>,
     repo: &RepoName,
     tag: &Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let state = context.state;
-    if !state.prepare.is_wanted(repo, tag) {
-        return forward::pass(context).await;
+    if !state.config.prepares(repo, tag) {
+        return source::by_tag(context, repo, tag).await;
     }
-    let (place, source) = (context.chosen.place, context.source(repo));
-    let response = forward::pass(context).await?;
+    let (place, policy) = (context.chosen.place, Arc::clone(&context.policy));
+    let from = context.source(repo);
+    let response = source::by_tag(context, repo, tag).await?;
     if response.status() == StatusCode::OK {
         let digest = response
             .headers()
             .get(CONTENT_DIGEST)
             .and_then(|digest| digest.to_str().ok()?.parse().ok());
         if let Some(digest) = digest {
-            let begun = state.prepare.begin(place, source, tag, digest);
+            let image = Image {
+                source: from.clone(),
+                tag: tag.clone(),
+                digest,
+            };
+            let (shared, to_prepare) = (Arc::clone(state), image.clone());
+            let converter =
+                async move { preparing(&shared, &policy.policy, place, &to_prepare).await };
+            let begun = state
+                .prepare
+                .begin(place, from, tag, image.digest, converter);
             begun.await;
         }
     }
     Ok(response)
+}
+
+/// What prepares an image, unless its rule says that it is never converted.
+async fn preparing(
+    state: &AppState,
+    policy: &Policy,
+    place: usize,
+    image: &Image,
+) -> Option<Converter> {
+    let name = named(state, place, &image.source.repo, &image.tag);
+    let rule = state
+        .converted
+        .rule(policy, &name, &image.source, &image.digest);
+    let rule = match Box::pin(rule).await {
+        Ok(rule) => rule.map(|(_, rule)| rule),
+        Err(error) => {
+            tracing::warn!(repo = %image.source.repo, source = %image.digest, %error,
+                "an image is not prepared: a rule asks for its size, and that is not known");
+            return None;
+        }
+    };
+    let kind = match rule.map(|rule| rule.form) {
+        Some(Form::Turbo) => Kind::Turbo,
+        _ => Kind::Native,
+    };
+    let push = state.converted.converter.push_target();
+    let means = Means::of(&state.config, push, &image.source, None);
+    match decision::decide(Asked::Suffix(kind), rule, means) {
+        Plan::Converted {
+            kind, platforms, ..
+        } => state.converted.converter_of(kind, platforms.as_ref()),
+        Plan::Original(_) | Plan::Absent => None,
+    }
 }
 
 /// `GET` or `HEAD` of a manifest by digest.
@@ -255,11 +371,11 @@ pub(in crate::server) async fn by_digest(
 ) -> Result<Response<ResponseBody>, ApiError> {
     match context.belongs(repo, digest).await? {
         Belongs::Here { source, until } => {
-            let document = context.document(repo, digest, &source).await?;
+            let document = derived::document(&context, repo, digest, &source).await?;
             context.keep(CachedContent::Document(Arc::clone(&document)), until);
             Ok(document.answer(&context.parts.headers, context.is_head()))
         }
-        Belongs::Upstream => forward::pass(context).await,
+        Belongs::Upstream => source::by_digest(context, repo, digest).await,
         Belongs::Undecided(failure) => pass_undecided(context, failure).await,
     }
 }
@@ -278,22 +394,4 @@ pub(in crate::server) async fn pass_undecided(
         return Err(failure);
     }
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suffix_is_removed_from_a_tag_unless_nothing_is_left() {
-        let plain_of = |tag: &str, suffix| {
-            let tag: Tag = tag.parse().unwrap();
-            plain(&tag, suffix).map(|tag| tag.to_string())
-        };
-        assert_eq!(plain_of("7_obd", "_obd").as_deref(), Some("7"));
-        assert_eq!(plain_of("7_obd_obd", "_obd").as_deref(), Some("7_obd"));
-        for (tag, suffix) in [("_obd", "_obd"), ("7", "_obd"), ("7_obd", "")] {
-            assert_eq!(plain_of(tag, suffix), None, "{tag}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use crate::registry::{BlobSource, body};
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::{Belongs, Found};
 use crate::server::error::ApiError;
-use crate::server::handlers::forward;
+use crate::server::handlers::{forward, pushed_list};
 use crate::server::http::body::ResponseBody;
 
 /// Longest manifest that is looked into, in bytes: longer ones are refused by registries anyway.
@@ -32,6 +32,7 @@ const MAX_PARTS: usize = 4096;
 pub(in crate::server) async fn manifest(
     mut context: RequestContext<'_>,
     repo: &RepoName,
+    selector: &Selector,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let state = context.state;
     let permit = manifest_length(&context.parts.headers)
@@ -50,6 +51,11 @@ pub(in crate::server) async fn manifest(
     })?;
     let media_type = context.parts.headers.get(CONTENT_TYPE);
     let media_type = media_type.and_then(|value| value.to_str().ok());
+    if let Selector::Tag(tag) = selector
+        && let Some(list) = pushed_list::find(&context, repo, tag, &bytes).await
+    {
+        return pushed_list::push(context, repo, list).await;
+    }
     // What is no manifest is the upstream's to refuse.
     if let Ok(parsed) = Manifest::parse(media_type.unwrap_or_default(), &bytes) {
         supply(&context, repo, &parsed).await?;

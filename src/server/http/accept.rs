@@ -1,10 +1,12 @@
 //! Connections: accepted within bounds, answered, drained.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -40,15 +42,14 @@ pub(in crate::server) trait Handler: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static;
 }
 
-/// A listener with its limits and its handler.
+/// Listeners that share limits, and the handler of each.
 pub(in crate::server) struct HttpListener<H> {
-    pub listener: TcpListener,
+    pub listeners: Vec<(TcpListener, H)>,
     pub tls: Option<Arc<Tls>>,
     pub limits: Limits,
     pub connections: Gauge,
     /// Of which one client address has a share.
     pub slots: Slots,
-    pub handler: H,
 }
 
 /// The connections that are open when no more are accepted.
@@ -66,11 +67,12 @@ impl<H: Handler> HttpListener<H> {
         let mut tasks = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         let mut logged: Option<Instant> = None;
+        let mut first = 0;
         loop {
             // The permit comes first: what is not accepted waits in the kernel, and costs nothing.
             let accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.listener.accept().await)
+                (permit, self.accept(first).await)
             };
             let (permit, accepted) = tokio::select! {
                 biased;
@@ -78,7 +80,7 @@ impl<H: Handler> HttpListener<H> {
                 accepted = accepted => accepted,
             };
             while tasks.try_join_next().is_some() {}
-            let (stream, client) = match accepted {
+            let (place, (stream, client)) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: a loop would only make it worse.
@@ -87,7 +89,12 @@ impl<H: Handler> HttpListener<H> {
                     continue;
                 }
             };
-            let Ok(place) = self.slots.take(client_of(client.ip())) else {
+            // The others' turn is before this one's.
+            first = place + 1;
+            let Some((_, handler)) = self.listeners.get(place) else {
+                continue;
+            };
+            let Ok(slot) = self.slots.take(client_of(client.ip())) else {
                 // One line in a while: they may come in thousands.
                 if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
                     logged = Some(Instant::now());
@@ -102,13 +109,13 @@ impl<H: Handler> HttpListener<H> {
             let connection = Connection {
                 client,
                 limits: self.limits.clone(),
-                handler: self.handler.clone(),
+                handler: handler.clone(),
                 closing: is_closing.clone(),
             };
             let tls = self.tls.clone();
             let open = Open::new(&self.connections);
             tasks.spawn(async move {
-                let _held = (permit, place, open);
+                let _held = (permit, slot, open);
                 connection.handshake(stream, tls).await;
             });
         }
@@ -117,6 +124,21 @@ impl<H: Handler> HttpListener<H> {
             closing,
             limit: self.limits.drain,
         }
+    }
+
+    /// The next connection, and at which listener; those from `first` on are looked at first.
+    async fn accept(&self, first: usize) -> std::io::Result<(usize, (TcpStream, SocketAddr))> {
+        poll_fn(|context| {
+            let listeners = self.listeners.iter().enumerate();
+            let count = listeners.len();
+            for (place, (listener, _)) in listeners.cycle().skip(first % count.max(1)).take(count) {
+                if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                    return Poll::Ready(accepted.map(|accepted| (place, accepted)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

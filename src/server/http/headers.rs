@@ -9,14 +9,16 @@ use http::HeaderMap;
 use http::header::{self, HeaderName};
 
 use crate::registry::header_names::{API_VERSION, CONTENT_DIGEST};
+use crate::server::http::header_names::FORMAT;
 
 const fn name(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
 
 /// Never passed on to an upstream: by these it would make other addresses of its own, or take
-/// the request for another than the one that was checked here.
-const NOT_ASKED: [HeaderName; 8] = [
+/// the request for another than the one that was checked here. Nor what is for this proxy: one behind
+/// it would convert what is passed through.
+const NOT_ASKED: [HeaderName; 9] = [
     header::COOKIE,
     name("cookie2"),
     header::FORWARDED,
@@ -25,6 +27,7 @@ const NOT_ASKED: [HeaderName; 8] = [
     name("x-method-override"),
     name("x-original-url"),
     name("x-rewrite-url"),
+    FORMAT,
 ];
 
 /// Never passed back: cookies, and what a host says of itself, which a client would take for the
@@ -156,6 +159,7 @@ mod tests {
             "authorization",
             "cookie",
             "forwarded",
+            "overlaybd-format",
             "range",
             "x-forwarded-host",
             "x-forwarded-proto",

@@ -21,6 +21,15 @@ const ENCODED: Ambiguous = Ambiguous("an encoded slash, percent sign, question m
 const NOT_HEX: Ambiguous =
     Ambiguous("a percent sign that is not followed by two hexadecimal digits");
 
+/// Where the API is for nodes that read overlaybd: containerd's `override_path` leads there.
+pub(in crate::server) const OVERLAYBD: &str = "/overlaybd";
+
+/// The path behind [`OVERLAYBD`], if it is there.
+pub(in crate::server) fn below_overlaybd(path: &str) -> Option<&str> {
+    path.strip_prefix(OVERLAYBD)
+        .filter(|below| below.starts_with('/'))
+}
+
 /// The path of a request with the encoding taken off the characters that need none
 /// (RFC 3986 § 6.2.2.2): other encoded characters stay as they were written.
 ///

@@ -62,9 +62,10 @@ fn address(text: &str, mount: &Mount, is_own: impl Fn(&str) -> bool) -> Option<S
         None => (rest, None),
     };
     let path = if let Some(below) = path.strip_prefix("/v2/") {
+        let root = mount.root.unwrap_or_default();
         match &mount.prefix {
-            Some(prefix) => format!("/v2/{prefix}/{below}"),
-            None => path.to_owned(),
+            Some(prefix) => format!("{root}/v2/{prefix}/{below}"),
+            None => format!("{root}{path}"),
         }
     } else if path.starts_with('/') || scheme.is_some() {
         // The upstream's, but none of its API's: nothing that is answered here.
@@ -94,6 +95,7 @@ mod tests {
 
     fn mount(prefix: Option<&str>, namespace: Option<&str>) -> Mount {
         Mount {
+            root: None,
             prefix: prefix.map(ToOwned::to_owned),
             namespace: namespace.map(ToOwned::to_owned),
         }
@@ -104,6 +106,10 @@ mod tests {
         let plain = mount(None, None);
         let prefixed = mount(Some("hub"), None);
         let named = mount(None, Some("docker.io:1"));
+        let below = Mount {
+            root: Some("/overlaybd"),
+            ..mount(Some("hub"), None)
+        };
         for (text, mount, wanted) in [
             (
                 "http://up.example:5000/v2/a/blobs/uploads/1?_state=x",
@@ -124,6 +130,8 @@ mod tests {
                 Some("/v2/a/x?n=1&ns=docker%2Eio%3A1"),
             ),
             ("uploads/1", &prefixed, Some("uploads/1")),
+            ("/v2/a/x?q", &below, Some("/overlaybd/v2/hub/a/x?q")),
+            ("https://storage.example/v2/x", &below, None),
             ("https://storage.example/blob?sig=1", &prefixed, None),
             ("//storage.example/v2/x", &plain, None),
             ("http://up.example:5000/token", &plain, None),

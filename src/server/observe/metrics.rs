@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::convert::Status;
+use crate::convert::{CacheCount, Status};
 use crate::server::route::Kind;
 use crate::store::BlobCounters;
 
@@ -36,6 +36,11 @@ struct CacheLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +80,8 @@ pub(in crate::server) struct Snapshot {
     pub conversions: Status,
     /// The blob directory's counters.
     pub blobs: BlobCounters,
+    /// What became of requests for sources.
+    pub sources: Option<[CacheCount; 4]>,
     /// Bytes of all blobs.
     pub blob_bytes: Option<u64>,
     /// Bytes that the disk still takes.
@@ -96,6 +103,8 @@ pub(in crate::server) struct Metrics {
     routes: Vec<(Histogram, Total)>,
     caches: Family<CacheLabels, Total>,
     stale_permissions: Total,
+    sources: Family<OutcomeLabels, Total>,
+    source_cache_bytes: Family<OutcomeLabels, Total>,
     /// Misses and hits of each cache, likewise.
     lookups: Vec<[Total; 2]>,
     calls: Family<CallLabels, Total>,
@@ -146,6 +155,8 @@ impl Metrics {
             routes: Vec::new(),
             caches: Family::default(),
             stale_permissions: Total::default(),
+            sources: Family::default(),
+            source_cache_bytes: Family::default(),
             lookups: Vec::new(),
             calls: Family::default(),
             call_durations: Family::new_with_constructor(seconds),
@@ -215,6 +226,17 @@ impl Metrics {
             "stale_permissions",
             "Earlier permissions of upstreams used because these failed",
             stale_permissions
+        );
+        plain!(
+            "source_cache",
+            "Requests for manifests and blobs of sources, and layers of conversions, by what became of them",
+            sources
+        );
+        of_unit!(
+            "source_cache",
+            "Bytes of them, as the heads of answers tell",
+            Bytes,
+            source_cache_bytes
         );
         plain!("upstream_calls", "Calls to upstreams for requests", calls);
         of_unit!(
@@ -401,6 +423,16 @@ impl Metrics {
             (&self.scrub_rounds, now.blobs.scrub_rounds),
         ] {
             total.inner().store(value, Relaxed);
+        }
+        for count in now.sources.into_iter().flatten() {
+            let outcome = count.outcome.name();
+            for (family, value) in [
+                (&self.sources, count.times),
+                (&self.source_cache_bytes, count.bytes),
+            ] {
+                let total = family.get_or_create(&OutcomeLabels { outcome });
+                total.inner().store(value, Relaxed);
+            }
         }
         self.scrub_last_round
             .set(signed(now.blobs.scrub_last_round));

@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use super::directory::BlobDirectory;
 use super::entry::{PathEntry, open_entry};
 use super::filesystem::is_linked;
+use super::kind;
 use super::shards::Shards;
 use crate::oci::Digest;
 use crate::store::error::BlobError;
@@ -24,6 +25,8 @@ pub struct BlobInfo {
     pub size: u64,
     /// When it was last used; uses by other processes may be known a minute late.
     pub last_use: SystemTime,
+    /// Whether it is a copy of what an upstream has, and not made here.
+    pub is_copy: bool,
 }
 
 /// The directory while no other thread or process may change it.
@@ -96,15 +99,14 @@ impl LockedDirectory<'_> {
         let uses = self.directory.uses.lock();
         let all = self.shards.sizes();
         all.filter_map(|(digest, size)| {
-            let modified = fs::metadata(self.directory.path(digest))
-                .ok()?
-                .modified()
-                .ok()?;
+            let metadata = fs::metadata(self.directory.path(digest)).ok()?;
+            let modified = metadata.modified().ok()?;
             let exact = uses.get(digest).copied();
             Some(BlobInfo {
                 digest: digest.clone(),
                 size,
                 last_use: exact.map_or(modified, |exact| exact.max(modified)),
+                is_copy: kind::is_copy(&metadata),
             })
         })
         .collect()
@@ -135,8 +137,8 @@ impl LockedDirectory<'_> {
         Ok(freed)
     }
 
-    /// Evicts at least `excess` bytes, least recently used first, as far as blobs may be evicted.
-    /// Returns the bytes freed. `why` is for the log.
+    /// Evicts at least `excess` bytes, copies first, then the least recently used, as far as blobs
+    /// may be evicted. Returns the bytes freed. `why` is for the log.
     pub(super) fn evict_bytes(&mut self, excess: u64, why: &str) -> Result<u64, BlobError> {
         let now = SystemTime::now();
         let mut blobs = self.by_digest();
@@ -146,7 +148,9 @@ impl LockedDirectory<'_> {
             .lock()
             .retain(|digest, _| there.contains(digest));
         self.directory.verified.retain(&there, Duration::MAX);
-        blobs.sort_by(|a, b| (a.last_use, &a.digest).cmp(&(b.last_use, &b.digest)));
+        blobs.sort_by(|a, b| {
+            (!a.is_copy, a.last_use, &a.digest).cmp(&(!b.is_copy, b.last_use, &b.digest))
+        });
         let mut freed: u64 = 0;
         for blob in blobs {
             if freed >= excess {
@@ -154,7 +158,9 @@ impl LockedDirectory<'_> {
             }
             let age = now.duration_since(blob.last_use).unwrap_or_default();
             // Another process's last use may be recorded up to `grain` late.
-            if !self.directory.keep.is_zero() && age < self.directory.keep + self.directory.grain {
+            let is_kept =
+                !self.directory.keep.is_zero() && age < self.directory.keep + self.directory.grain;
+            if is_kept && !blob.is_copy {
                 break;
             }
             if self.evict_one(&blob.digest)? {

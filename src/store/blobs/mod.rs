@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DATA/layout                  what wrote this directory; its lock orders commits and evictions
-//! DATA/blobs/sha256/ab/<hex>   whole blobs; the time of modification is the time of last use
+//! DATA/blobs/sha256/ab/<hex>   whole blobs; the time of modification is the time of last use; mode
+//!                              0400: a copy of what an upstream has, which is evicted first
 //! DATA/tmp/<number>            blobs that are being written
 //! DATA/damaged/…               files that were found damaged, the last few of them
 //! DATA/pins                    a lock on a byte of it keeps a blob that is not open
@@ -24,6 +25,7 @@ mod entry;
 mod examine;
 mod file;
 mod filesystem;
+mod kind;
 mod locked;
 mod open_files;
 mod permits;

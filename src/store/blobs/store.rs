@@ -13,6 +13,7 @@ use super::directory::BlobDirectory;
 use super::examine::{BlobEntry, Examined};
 use super::file::BlobFile;
 use super::filesystem::create_directory;
+use super::kind;
 use super::locked::BlobInfo;
 use super::open_files::OpenFiles;
 use super::permits::VerificationPermits;
@@ -117,11 +118,48 @@ impl BlobStore {
         self.directory.persist(temp, digest, size)
     }
 
+    /// As [`commit`](Self::commit), of a copy of what an upstream has: it is evicted before all
+    /// that was made here, however short ago its last use was.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_copy(
+        &self,
+        temp: TempBlob,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<BlobFile, BlobError> {
+        kind::mark_copy(temp.file()).map_err(BlobError::io("marking", temp.path()))?;
+        self.commit(temp, digest, size)
+    }
+
+    /// Whether a blob of so many bytes is within the bound of all blobs together.
+    pub fn has_room_for(&self, size: u64) -> bool {
+        self.directory.cache_size.is_none_or(|bound| size <= bound)
+    }
+
     /// Stores bytes that are in memory, such as a manifest.
     ///
     /// # Errors
     /// When they are not the digest's, or the disk refuses.
     pub fn put_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<BlobFile, BlobError> {
+        self.put(digest, bytes, Self::commit)
+    }
+
+    /// As [`put_bytes`](Self::put_bytes), of a copy: see [`commit_copy`](Self::commit_copy).
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes).
+    pub fn put_copy(&self, digest: &Digest, bytes: &[u8]) -> Result<BlobFile, BlobError> {
+        self.put(digest, bytes, Self::commit_copy)
+    }
+
+    fn put(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        commit: fn(&Self, TempBlob, &Digest, u64) -> Result<BlobFile, BlobError>,
+    ) -> Result<BlobFile, BlobError> {
         let found = digest.of_same_kind(bytes);
         if found != *digest {
             return Err(BlobError::Digest {
@@ -138,7 +176,8 @@ impl BlobStore {
         let mut file: &File = temp.file();
         file.write_all(bytes)
             .map_err(BlobError::io("writing", temp.path()))?;
-        self.commit(temp, digest, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        commit(self, temp, digest, size)
     }
 
     /// Opens a blob: it is not evicted until the file is closed. `None` if it is not there.

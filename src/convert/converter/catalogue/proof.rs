@@ -80,7 +80,8 @@ async fn verify(
     let _permit = context.layer_permits.acquire(step.layer.size).await;
     tracing::info!(layer = %step.layer.digest, chain = %step.chain_id,
             "the chain is known, but not this layer: it is fetched and verified");
-    let (chunks, failure) = fetch(source, &step.layer.digest, step.layer.size);
+    let sources = context.sources.as_ref();
+    let (chunks, failure) = fetch(sources, source, &step.layer.digest, step.layer.size);
     // If the image is given up, the thread ends with the chunks.
     let _abort = AbortOnDrop(failure.clone());
     let input = LayerInput::of(step, chunks, Windows::within(permitted, budget.clone()));

@@ -67,7 +67,9 @@ impl Chain<'_> {
                 tar: None,
             });
         }
-        let (chunks, failure) = fetch(self.job.source, &step.layer.digest, step.layer.size);
+        let sources = context.sources.as_ref();
+        let layer = &step.layer;
+        let (chunks, failure) = fetch(sources, self.job.source, &layer.digest, layer.size);
         let mut permitted = window::likely(&step.layer.media_type);
         if memory.is_none() {
             // The chain's memory, which the window is a part of.

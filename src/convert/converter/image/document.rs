@@ -32,13 +32,16 @@ pub(super) fn subject_of(raw: &RawManifest) -> Subject {
 }
 
 /// The digests of all documents and layers of a converted image.
-pub(super) fn part_digests(image: &ConvertedImage) -> Vec<Digest> {
+pub(in super::super) fn part_digests(image: &ConvertedImage) -> Vec<Digest> {
     let mut parts = vec![image.root.digest.clone()];
     parts.extend(image.indexes.iter().map(|index| index.digest.clone()));
-    for one in &image.manifests {
-        parts.push(one.manifest.digest.clone());
-        parts.push(one.config.digest.clone());
-        parts.extend(one.layers.iter().map(|layer| layer.digest.clone()));
-    }
+    parts.extend(image.manifests.iter().flat_map(manifest_digests));
+    parts
+}
+
+/// The digests of a converted manifest, its config and its layers.
+pub(super) fn manifest_digests(one: &ConvertedManifest) -> Vec<Digest> {
+    let mut parts = vec![one.manifest.digest.clone(), one.config.digest.clone()];
+    parts.extend(one.layers.iter().map(|layer| layer.digest.clone()));
     parts
 }

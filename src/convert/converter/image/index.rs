@@ -15,11 +15,11 @@ use crate::oci::{Descriptor, Digest, ImageConfig, Index, Manifest, ManifestKind,
 use crate::registry::RawManifest;
 
 /// Most entries of an index, those of the indexes in it included.
-const MAX_ENTRIES: usize = 256;
+pub(super) const MAX_ENTRIES: usize = 256;
 /// Most bytes of an index's converted manifests together.
 const MAX_MANIFEST_BYTES: usize = 32 << 20;
 /// Indexes in indexes are followed this far.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_DEPTH: usize = 4;
 
 /// The entries of an index, sorted by what was decided.
 #[derive(Default)]
@@ -290,12 +290,17 @@ impl ImageJob<'_> {
     /// Whether images of this platform are converted. Layers for other operating systems are no
     /// Linux root filesystems.
     fn wants(&self, platform: &Platform) -> bool {
-        platform.os == "linux"
-            && match &self.context.config.platforms {
-                Platforms::All => true,
-                Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
-            }
+        wants(&self.context.config.platforms, platform)
     }
+}
+
+/// Whether images of this platform are converted, where these are wanted.
+pub(super) fn wants(platforms: &Platforms, platform: &Platform) -> bool {
+    platform.os == "linux"
+        && match platforms {
+            Platforms::All => true,
+            Platforms::Some(wanted) => wanted.iter().any(|one| platform.satisfies(one)),
+        }
 }
 
 /// What is done with an entry.

@@ -6,10 +6,13 @@ mod job;
 mod load;
 mod manifest;
 mod publish;
+mod size;
 mod source;
 
+pub(super) use document::part_digests;
 pub(super) use job::{Halt, ImageJob};
 pub(super) use load::load;
+pub use size::source_size;
 
 use super::super::image::is_overlaybd;
 use super::super::types::ConvertedImage;

@@ -3,13 +3,13 @@
 use super::super::context::Context;
 use super::super::destination::Destination;
 use super::super::variant;
-use super::document::part_digests;
+use super::document::{manifest_digests, part_digests};
 use super::job::ImageJob;
 use crate::convert::error::ConvertError;
 use crate::convert::layer::Format;
 use crate::convert::push::push;
-use crate::convert::types::ConvertedImage;
-use crate::oci::Selector;
+use crate::convert::types::{ConvertedImage, StoredManifest};
+use crate::oci::{Digest, Selector};
 use crate::store::{ManifestKey, Origin};
 
 /// Pushes an image's documents if images are pushed, then records all of it.
@@ -34,33 +34,49 @@ pub(super) async fn publish(
     index
         .link(host, &source.repo, &image.source, &parts)
         .await?;
+    // Each entry of an index is an image that may be asked for by itself.
+    for one in image
+        .manifests
+        .iter()
+        .filter(|one| one.source != image.source)
+    {
+        let parts = manifest_digests(one);
+        index.link(host, &source.repo, &one.source, &parts).await?;
+        record(job, &one.source, &one.manifest, one.has_foreign_layers).await?;
+    }
     // What the upstream did not have, it may have the next time.
     if image.is_partial {
         return Ok(());
     }
-    let (root, size) = (&image.root, image.root.bytes.len() as u64);
     let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
+    record(job, &image.source, &image.root, is_foreign).await?;
+    if destination.is_pushed && context.config.settings.format == Format::Native {
+        share_manifest(context, destination, image).await?;
+    }
+    Ok(())
+}
+
+/// Records what a source manifest became.
+async fn record(
+    job: &ImageJob<'_>,
+    source: &Digest,
+    made: &StoredManifest,
+    is_foreign: bool,
+) -> Result<(), ConvertError> {
+    let (context, destination) = (job.context, &job.destination);
+    let index = context.store.index();
     let variant = if is_foreign {
         variant::with_foreign_layers(&context.image_variant)
     } else {
-        context.image_variant.clone()
+        context.image_variant.to_string()
     };
+    let (kind, digest, size) = (&made.media_type, &made.digest, made.bytes.len() as u64);
     index
-        .put_built_manifest(
-            &image.source,
-            &variant,
-            &root.media_type,
-            &root.digest,
-            size,
-        )
+        .put_built_manifest(source, &variant, kind, digest, size)
         .await?;
     if destination.is_pushed {
-        index
-            .put_pushed(&destination.host, &destination.repo, &root.digest)
-            .await?;
-        if context.config.settings.format == Format::Native {
-            share_manifest(context, destination, image).await?;
-        }
+        let (host, repo) = (&destination.host, &destination.repo);
+        index.put_pushed(host, repo, digest).await?;
     }
     Ok(())
 }

@@ -1,0 +1,22 @@
+//! Which blobs are copies of what an upstream has, told by the mode of their files.
+//!
+//! What was made here takes a conversion to be made again, and running containers read it; a copy
+//! takes a download. The mark is on the file, so that it lasts as long as the file does and other
+//! processes see it: the owner may not write to a copy.
+
+use std::fs::{File, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+
+const COPY_MODE: u32 = 0o400;
+const OWNER_WRITES: u32 = 0o200;
+
+/// Marks a file as a copy.
+pub(super) fn mark_copy(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(COPY_MODE))
+}
+
+/// Whether a blob is a copy.
+pub(super) fn is_copy(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & OWNER_WRITES == 0
+}

@@ -10,13 +10,14 @@ use crate::convert::Converter;
 use crate::server::Reloader;
 
 /// The settings that hold from now on; changes of all others are logged.
-const RELOADED: [&str; 23] = [
+const RELOADED: [&str; 24] = [
     "allow-downgrade",
     "allow-host",
     "attempts",
     "cert-dir",
     "connect-timeout",
     "docker-config",
+    "egress-proxy",
     "hosts-dir",
     "log-level",
     "max-manifest-size",

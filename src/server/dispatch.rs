@@ -238,7 +238,13 @@ impl Dispatcher {
         policy::method(&parts.method)?;
         let mut chosen = match p2p::asked(&parts) {
             Some(asked) => match asked?.target(&self.state, &parts)? {
-                p2p::Target::Upstream(chosen) => chosen,
+                p2p::Target::Upstream(chosen, credentials) => {
+                    // Users of our own are ours to know.
+                    if credentials == p2p::Credentials::Dropped && !self.state.is_own() {
+                        parts.headers.remove(AUTHORIZATION);
+                    }
+                    chosen
+                }
                 p2p::Target::Host(address) => {
                     *kind = Kind::Blob;
                     self.admit(&parts.headers, slot).await?;

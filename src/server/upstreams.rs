@@ -211,6 +211,18 @@ impl Upstreams {
         }
     }
 
+    /// Whether what is meant for an address is this upstream's: the address is its own, by whatever
+    /// name, and not that of a registry that it stands for (`ns`).
+    pub fn is_address_of(&self, chosen: &Chosen<'_>, authority: &str) -> bool {
+        let stands_for = |entry: &UpstreamEntry| {
+            let bare = without_default_port(authority);
+            let own = index_host(entry.upstream.host());
+            answers_for(entry, bare) && !index_host(bare).eq_ignore_ascii_case(own)
+        };
+        is_own(chosen.upstream, authority)
+            || !self.entries.get(chosen.place).is_some_and(stands_for)
+    }
+
     /// The upstream that an address leads to, by the names that `--upstream` gives it; or by those
     /// of this proxy, the one that the request names included. `path` is as everyone reads it.
     pub fn at_address(

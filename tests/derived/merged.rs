@@ -213,3 +213,13 @@ fn a_merged_index_is_verified_against_its_source() {
         );
     }
 }
+
+#[test]
+fn a_tag_of_the_upstreams_own_is_preferred_where_that_is_wanted() {
+    let Some(place) = Place::with(image(1), &["--prefer-upstream-tags"]) else {
+        return;
+    };
+    let theirs = place.registry.push("app", "1_merged", &image(2));
+    let answer = place.proxy.get(MERGED);
+    assert_eq!(answer.header("docker-content-digest"), Some(&*theirs));
+}

@@ -10,11 +10,11 @@ use http_body_util::Full;
 use overlaybd_proxy::registry::{DialOptions, RegistryConfig, Upstream};
 use overlaybd_proxy::server::{ServerConfig, UpstreamChoice, UpstreamEntry};
 
-use crate::registry_support::scripted::{self, Answer as Scripted, Log, Served};
+use crate::registry_support::scripted::{self, Answer as Scripted, Log, Seen, Served};
 use crate::registry_support::tokens::Tokens;
 use crate::registry_support::{DockerRegistry, find, quick};
 use crate::server_support::{Answer, Proxy, basic, config, plain};
-use crate::support::http as client;
+use crate::support::{http as client, sha256};
 use crate::{Place, image, text};
 
 /// Bytes in pieces, as a node reads them: 256 KiB at most, aligned.
@@ -275,6 +275,39 @@ async fn a_token_of_the_upstreams_own_is_passed_to_that_upstream() {
 }
 
 /// A storage service, and a proxy that may or may not read there.
+/// A registry that stands for another one is not given what was meant for that.
+#[tokio::test]
+async fn credentials_for_a_registry_are_not_sent_to_what_stands_for_it() {
+    let log = Log::default();
+    let seen = log.clone();
+    let mirror = scripted::serve(move |request| {
+        seen.add(&request);
+        std::future::ready(Scripted::Http(Response::new(Full::from("blob"))))
+    })
+    .await;
+    let entry = UpstreamEntry {
+        upstream: Upstream::registry(&mirror.host(), &quick()).unwrap(),
+        choice: UpstreamChoice {
+            namespaces: vec!["registry.example".to_owned()],
+            ..UpstreamChoice::default()
+        },
+    };
+    let proxy = Proxy::start(config(vec![entry])).await;
+    let login = basic("ann", "secret");
+    let with = [("authorization", &*login)];
+    let digest = sha256(b"blob");
+    let ask = async |host: &str| {
+        let path = format!("/p2p/http://{host}/v2/team/app/blobs/{digest}");
+        let answer = proxy.ask(Method::GET, &path, &with).await;
+        assert_eq!(answer.body, "blob", "{answer:?}");
+    };
+    ask("registry.example").await;
+    let given = |one: &Seen| one.headers.contains_key("authorization");
+    assert!(!log.all().is_empty() && !log.all().iter().any(given));
+    ask(&mirror.host()).await;
+    assert!(log.all().iter().any(given));
+}
+
 async fn storage(hosts: &[&str], dial: DialOptions) -> (Proxy, Served, Log) {
     let log = Log::default();
     let seen = log.clone();

@@ -433,3 +433,31 @@ fn people_are_told_the_lines_to_add() {
     }
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_line_that_cannot_be_read_is_named_and_not_shown() {
+    let Some(node) = Node::right() else { return };
+    let text = std::fs::read_to_string(node.path(CONTAINERD)).unwrap();
+    let number = text.lines().count() + 1;
+    node.write(CONTAINERD, format!("{text}password = s3cret\"\n"));
+    let checked = node.check(&PROXY);
+    checked.has_one("wrong", &[&format!("config.toml, line {number}: ")]);
+    assert!(!format!("{checked:?}").contains("s3cret"), "{checked:#?}");
+}
+
+/// In a pod `/proc/mounts` is the pod's.
+#[test]
+fn what_is_mounted_is_read_of_the_first_process() {
+    let Some(node) = Node::right() else { return };
+    let mounts = std::fs::read_to_string(node.path("proc/mounts")).unwrap();
+    node.write("proc/1/mounts", mounts);
+    node.write(
+        "proc/mounts",
+        "configfs /host/sys/kernel/config configfs rw 0 0\n",
+    );
+    let checked = node.check(&PROXY);
+    assert!(
+        !format!("{checked:?}").contains("configfs is not mounted"),
+        "{checked:#?}"
+    );
+}

@@ -6,8 +6,9 @@ use crate::support::gate::Gate;
 use crate::support::http::{ACCEPT, Answer, send};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
+use crate::support::registry::Registry;
 use crate::support::{command, have, run, skopeo};
-use crate::{PLATFORM, Reading, Setting, assert_outcome, image, kept, layer_of};
+use crate::{PLATFORM, Reading, Setting, assert_outcome, bytes_of, image, kept, layer_of};
 
 /// A registry that only `ann`, whose password is `pw`, may read.
 fn guarded(directory: &Path) -> (Process, String) {
@@ -104,6 +105,9 @@ fn a_blob_of_one_repository_is_not_read_through_another() {
         format!("theirs/manifests/{manifest}"),
     ] {
         setting.fill(&path);
+        // As of a digest that nobody has, to the letter.
+        let hex = path.rsplit(':').next().unwrap();
+        let unknown = path.replace(hex, &"0".repeat(64)).replace("theirs", "ours");
         let through_ours = setting.proxy.get(&path.replace("theirs", "ours"));
         assert_outcome(&through_ours, 404, None);
         for headers in [&[][..], &[("range", "bytes=0-9")]] {
@@ -115,6 +119,15 @@ fn a_blob_of_one_repository_is_not_read_through_another() {
                 );
                 let answer = send(method, &url, headers, b"");
                 assert_eq!(answer.status, 404, "{method} {answer:?}");
+                let url = format!("{}/v2/{unknown}", setting.proxy.url());
+                let nobodys = send(method, &url, headers, b"");
+                let zeros = |answer: &Answer| answer.text().replace(hex, &"0".repeat(64));
+                assert_eq!(zeros(&answer), zeros(&nobodys));
+                let names = |answer: &Answer| -> Vec<String> {
+                    let names = answer.headers.keys().map(ToString::to_string);
+                    names.collect()
+                };
+                assert_eq!(names(&answer), names(&nobodys));
             }
         }
     }
@@ -141,4 +154,38 @@ fn a_conversion_reads_no_layer_from_the_cache_that_its_repository_lacks() {
     assert_ne!(converted.status, 200, "{converted:?}");
     setting.proxy.converted("theirs", "1");
     setting.proxy.stop();
+}
+
+#[test]
+fn what_one_upstream_sends_is_not_given_to_clients_of_another_before_it_is_verified() {
+    let (Some(bad), Some(good)) = (Registry::start(), Registry::start()) else {
+        return;
+    };
+    let image = image(1, 4 << 20);
+    let layer = layer_of(&image);
+    for registry in [&bad, &good] {
+        registry.push("app", "1", &image);
+    }
+    let gate = Gate::before(bad.address());
+    gate.damage(&layer, 1);
+    let hold = gate.halt(&layer, 3 << 20);
+    let data = tempfile::tempdir().unwrap();
+    let second = format!("{},path-prefix=good", good.url());
+    let options = ["--cache-source", "--upstream", &second];
+    let proxy = Proxy::start(&gate.url(), data.path(), &options);
+    let mut first = Reading::begin(&proxy, &format!("app/blobs/{layer}"), "");
+    assert!(first.read(3 << 20));
+    hold.wait();
+    // What is damaged is in the middle.
+    let right = bytes_of(&image, &layer);
+    let url = format!("{}/v2/good/app/blobs/{layer}", proxy.url());
+    let part = send("GET", &url, &[("range", "bytes=0-2999999")], b"");
+    assert_eq!(part.status, 206, "{part:?}");
+    assert!(part.body == right[..3_000_000]);
+    let whole = send("GET", &url, &[], b"");
+    assert!(whole.body == right, "{whole:?}");
+    hold.release();
+    let (_, body) = first.rest();
+    assert!(body.len() < right.len());
+    proxy.stop();
 }

@@ -10,6 +10,8 @@ use super::report::Report;
 use super::root::Root;
 
 const AREA: &str = "containerd";
+/// Most directories of `config_path` that are looked into.
+const MAX_HOSTS_DIRS: usize = 16;
 /// Most files that are read for one configuration.
 const MAX_FILES: usize = 64;
 /// What containerd 2 reads where `config_path` is not set (`plugins/cri/images/plugin.go`).
@@ -159,7 +161,12 @@ fn load(root: &Root, path: &str, report: &mut Report) -> Option<Table> {
             Err(error) => {
                 report.wrong(
                     AREA,
-                    format!("{next}: {error}"),
+                    // Not the line itself: there may be a password in it.
+                    format!(
+                        "{next}, line {}: {}",
+                        line_of(&text, &error),
+                        error.message()
+                    ),
                     "containerd does not start with it: correct the line",
                 );
                 return None;
@@ -167,11 +174,25 @@ fn load(root: &Root, path: &str, report: &mut Report) -> Option<Table> {
         };
         let imports = table.get("imports").and_then(Value::as_array);
         for import in imports.into_iter().flatten().filter_map(Value::as_str) {
-            todo.extend(matching(root, &next, import));
+            // More are told above.
+            if todo.len() > MAX_FILES {
+                break;
+            }
+            todo.extend(
+                matching(root, &next, import)
+                    .into_iter()
+                    .take(MAX_FILES + 1),
+            );
         }
         merge(&mut whole, table);
     }
     Some(whole)
+}
+
+/// The number of the line that an error is in.
+fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let start = error.span().map_or(0, |span| span.start);
+    text.get(..start).unwrap_or_default().matches('\n').count() + 1
 }
 
 /// The files that an import means; relative ones are beside the file that imports.
@@ -345,7 +366,11 @@ fn check_config_path(
         ),
         Some(dirs) => {
             report.ok(AREA, format!("{path}: hosts.toml files are in {dirs}"));
-            found.hosts_dirs = dirs.split(':').map(str::to_owned).collect();
+            found.hosts_dirs = dirs
+                .split(':')
+                .take(MAX_HOSTS_DIRS)
+                .map(str::to_owned)
+                .collect();
             found.is_default_path = false;
         }
         None if has_mirrors => report.wrong(

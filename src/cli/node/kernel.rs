@@ -79,7 +79,10 @@ pub fn check(root: &Root, report: &mut Report) {
             );
         }
     }
-    let mounts = root.text("/proc/mounts").ok().flatten().unwrap_or_default();
+    // `/proc/mounts` is of whoever reads it, which may be in another mount namespace than the node.
+    let mut mounts = ["/proc/1/mounts", "/proc/mounts"].into_iter();
+    let mounts = mounts.find_map(|path| root.text(path).ok().flatten());
+    let mounts = mounts.unwrap_or_default();
     let is_mounted = mounts.lines().any(|line| {
         let mut words = line.split(' ').skip(1);
         words.next() == Some("/sys/kernel/config") && words.next() == Some("configfs")

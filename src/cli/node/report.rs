@@ -36,6 +36,8 @@ pub struct Point {
 #[derive(Debug, Default)]
 pub struct Report {
     points: Vec<Point>,
+    /// Points that are wrong and not among these.
+    more_wrongs: usize,
 }
 
 /// Most points; a directory may have any number of files.
@@ -53,6 +55,8 @@ impl Report {
                 what,
                 remedy,
             });
+        } else if level == Level::Wrong {
+            self.more_wrongs = self.more_wrongs.saturating_add(1);
         }
     }
 
@@ -93,7 +97,11 @@ impl Report {
 
     fn count(&self, level: Level) -> usize {
         let points = self.points.iter();
-        points.filter(|point| point.level == level).count()
+        let listed = points.filter(|point| point.level == level).count();
+        match level {
+            Level::Wrong => listed.saturating_add(self.more_wrongs),
+            _ => listed,
+        }
     }
 
     /// Prints it, for people or as one JSON object.

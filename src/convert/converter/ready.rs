@@ -47,7 +47,7 @@ impl Converter {
     }
 
     /// Puts a document that was made of what `manifest` became into the store: whoever may have
-    /// that source may have it.
+    /// that source may have it. It can be made again, and is evicted before what is converted.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -58,7 +58,7 @@ impl Converter {
         document: &StoredManifest,
     ) -> Result<(), ConvertError> {
         let (blobs, copy) = (self.context.store.blobs().clone(), document.clone());
-        blocking(move || Ok(blobs.put_bytes(&copy.digest, &copy.bytes)?)).await?;
+        blocking(move || Ok(blobs.put_copy(&copy.digest, &copy.bytes)?)).await?;
         let index = self.context.store.index();
         let (host, digest) = (source.upstream.host(), &document.digest);
         let linked = index.link(host, &source.repo, manifest, std::slice::from_ref(digest));

@@ -30,7 +30,8 @@ pub(super) struct Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        self.inner.coming.lock().remove(&self.digest);
+        let key = (self.source.upstream.host().to_owned(), self.digest.clone());
+        self.inner.coming.lock().remove(&key);
     }
 }
 
@@ -85,7 +86,7 @@ impl Download {
         if size == 0 && self.digest.of_same_kind(b"") != self.digest {
             return Err(self.mismatch("the digest of nothing"));
         }
-        let (temp, _reservation) = self.begin_file(size).await?;
+        let (temp, mut reservation) = self.begin_file(size).await?;
         let file = temp.file().try_clone().map(Arc::new);
         let file = file.map_err(|cause| Error::io(temp.path(), &cause))?;
         self.state.send_replace(State::Coming(Coming {
@@ -99,7 +100,11 @@ impl Download {
             written: 0,
             hasher: Hasher::like(&self.digest),
         };
-        let found = self.write(writer, stream).await?.hasher.finish();
+        let found = self
+            .write(writer, stream, &mut reservation)
+            .await?
+            .hasher
+            .finish();
         if found != self.digest {
             return Err(self.mismatch(found.as_str()));
         }
@@ -148,7 +153,13 @@ impl Download {
     }
 
     /// Writes what comes, as much at a time as came while the last was written.
-    async fn write(&self, writer: Writer, mut stream: BlobStream) -> Result<Writer, Error> {
+    async fn write(
+        &self,
+        writer: Writer,
+        mut stream: BlobStream,
+        reservation: &mut Reservation,
+    ) -> Result<Writer, Error> {
+        let mut spent = 0;
         let mut idle = Some(writer);
         let mut writing: Option<JoinHandle<Result<Writer, Error>>> = None;
         let (mut waiting, mut length) = (Vec::new(), 0_usize);
@@ -171,6 +182,8 @@ impl Download {
                     writing = None;
                     let writer = written?;
                     let written = writer.written;
+                    reservation.spent(written.saturating_sub(spent));
+                    spent = written;
                     self.change(|coming| coming.written = written);
                     idle = Some(writer);
                 }

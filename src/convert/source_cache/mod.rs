@@ -44,8 +44,9 @@ pub struct SourceCache(Arc<Inner>);
 
 struct Inner {
     blobs: BlobStore,
-    /// The blobs that are being downloaded.
-    coming: Mutex<HashMap<Digest, Incoming>>,
+    /// The blobs that are being downloaded, by the hosts that they come from: what one upstream sends
+    /// is nothing to clients of another before it is verified.
+    coming: Mutex<HashMap<(String, Digest), Incoming>>,
     downloads: Arc<Semaphore>,
     manifests: Cache<Digest, Bytes>,
     counters: Counters,
@@ -94,8 +95,9 @@ impl SourceCache {
 
     /// The blob's download, if it is under way.
     #[must_use]
-    pub fn coming(&self, digest: &Digest) -> Option<Incoming> {
-        self.0.coming.lock().get(digest).cloned()
+    pub fn coming(&self, upstream: &Upstream, digest: &Digest) -> Option<Incoming> {
+        let key = (upstream.host().to_owned(), digest.clone());
+        self.0.coming.lock().get(&key).cloned()
     }
 
     /// Joins a blob's download, or begins one with the credentials of `source`.
@@ -103,28 +105,29 @@ impl SourceCache {
     /// # Errors
     /// When the disk refuses.
     pub async fn join(&self, source: &Source, digest: &Digest) -> Result<Joined, BlobError> {
-        if let Some(incoming) = self.coming(digest) {
+        if let Some(incoming) = self.coming(&source.upstream, digest) {
             return Ok(Joined::Coming(incoming));
         }
         let (cache, source, digest) = (self.clone(), source.clone(), digest.clone());
         let runtime = tokio::runtime::Handle::current();
         // It asks the disk.
         let joined = runtime.clone().spawn_blocking(move || {
-            let mut coming = cache.0.coming.lock();
-            if let Some(incoming) = coming.get(&digest) {
-                return Ok(Joined::Coming(incoming.clone()));
-            }
-            // A download leaves the map when its blob is in the store, so that none is missed
-            // between the two.
+            // Not under the lock, which is taken where no disk may be waited for: a blob that comes
+            // in between is downloaded once more.
             if cache.0.blobs.contains(&digest)? {
                 return Ok(Joined::There);
+            }
+            let key = (source.upstream.host().to_owned(), digest.clone());
+            let mut coming = cache.0.coming.lock();
+            if let Some(incoming) = coming.get(&key) {
+                return Ok(Joined::Coming(incoming.clone()));
             }
             let Ok(place) = Arc::clone(&cache.0.downloads).try_acquire_owned() else {
                 return Ok(Joined::Busy);
             };
             let (incoming, download) =
-                download::Download::begin(Arc::clone(&cache.0), source, digest.clone(), place);
-            coming.insert(digest, incoming.clone());
+                download::Download::begin(Arc::clone(&cache.0), source, digest, place);
+            coming.insert(key, incoming.clone());
             drop(coming);
             runtime.spawn(download.run());
             Ok(Joined::Begun(incoming))

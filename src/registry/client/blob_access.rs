@@ -37,11 +37,27 @@ impl Registry {
             redirects: Redirects::FollowedAtHome,
         };
         let response = self.forward(request, options).await?;
-        decide(&response, place, options.own_credentials)
+        decide(&response, &path, place, options.own_credentials)
     }
 }
 
-fn decide(response: &Response<Body>, place: String, is_own: bool) -> Result<Option<u64>, Error> {
+/// Whether a redirect leads to where a blob's bytes are. A registry that moved, or that is reached by
+/// TLS only, leads everyone to the same path elsewhere, which says nothing of whoever asked.
+fn leads_to_content(headers: &HeaderMap, path: &str) -> bool {
+    let location = headers.get(header::LOCATION);
+    let location = location.and_then(|location| location.to_str().ok());
+    location.is_some_and(|location| {
+        let end = location.find(['?', '#']).unwrap_or(location.len());
+        !location.get(..end).unwrap_or_default().ends_with(path)
+    })
+}
+
+fn decide(
+    response: &Response<Body>,
+    path: &str,
+    place: String,
+    is_own: bool,
+) -> Result<Option<u64>, Error> {
     let headers = response.headers();
     let detail = String::new();
     match response.status() {
@@ -49,7 +65,7 @@ fn decide(response: &Response<Body>, place: String, is_own: bool) -> Result<Opti
         // The registry would not lead there whoever may not have it. Other redirects change the
         // method, and may lead to where one logs in.
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
-            if headers.contains_key(header::LOCATION) =>
+            if leads_to_content(headers, path) =>
         {
             Ok(None)
         }
@@ -97,11 +113,20 @@ mod tests {
             if let Some(location) = location {
                 response = response.header(header::LOCATION, location);
             }
-            decide(&response.body(body::empty()).unwrap(), String::new(), false).is_ok()
+            let response = response.body(body::empty()).unwrap();
+            decide(&response, "/v2/a/blobs/sha256:1", String::new(), false).is_ok()
         };
         assert!(decided(200, None));
         assert!(decided(307, Some("https://cdn.example.com/x?signature")));
         assert!(!decided(302, Some("https://login.example.com/")));
+        // As whoever asks is led from http to https.
+        for moved in [
+            "https://r.io/v2/a/blobs/sha256:1",
+            "https://r.io/registry/v2/a/blobs/sha256:1?x",
+            "/v2/a/blobs/sha256:1",
+        ] {
+            assert!(!decided(308, Some(moved)), "{moved}");
+        }
         for status in [204, 206, 304, 307, 400, 401, 403, 404, 429, 500, 503] {
             assert!(!decided(status, None), "{status}");
         }

@@ -82,8 +82,7 @@ impl Guard {
         if self.trusts(host) || host.parse::<IpAddr>().is_ok() {
             return Ok(());
         }
-        let found = tokio::time::timeout(LOOKUP_LIMIT, looked_up(host.to_owned())).await;
-        let addresses = found.unwrap_or_default();
+        let addresses = looked_up(host.to_owned()).await;
         match addresses.into_iter().find(|address| !is_public(*address)) {
             Some(address) => Err(NotPublic {
                 host: host.to_owned(),
@@ -160,10 +159,11 @@ fn normal(host: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// The addresses of a name; none if it is not known. A lookup has a thread until it ends, also when
-/// nobody waits for it any more, so there are few at one time.
+/// The addresses of a name; none if it is not known, or not within the limit. A lookup has a thread
+/// until it ends, also when nobody waits for it any more, so there are few at one time; waiting for
+/// one's turn is no part of the limit, so that nobody decides by slow names that others are unknown.
 async fn looked_up(host: String) -> Vec<IpAddr> {
-    static LOOKUPS: Semaphore = Semaphore::const_new(4);
+    static LOOKUPS: Semaphore = Semaphore::const_new(32);
     let Ok(permit) = LOOKUPS.acquire().await else {
         return Vec::new();
     };
@@ -172,8 +172,8 @@ async fn looked_up(host: String) -> Vec<IpAddr> {
         drop(permit);
         found.map(|found| found.map(|address| address.ip()).collect())
     });
-    match lookup.await {
-        Ok(Ok(addresses)) => addresses,
+    match tokio::time::timeout(LOOKUP_LIMIT, lookup).await {
+        Ok(Ok(Ok(addresses))) => addresses,
         _ => Vec::new(),
     }
 }

@@ -75,7 +75,11 @@ impl Dialer {
         if let Some(hop) = hop {
             tracing::info!(registry = %shown(&origin), "reached through {}", hop.shown());
         }
-        let guard = Arc::new(Guard::new(&origin, dial, hop.is_some()));
+        let guard = Arc::new(Guard::new(
+            &origin,
+            dial,
+            hop.is_some() || routes.lead_loopback_away(),
+        ));
         let anonymous = TlsOptions {
             client: None,
             ..tls.clone()

@@ -93,6 +93,11 @@ impl Routes {
         }
     }
 
+    /// Whether addresses of this machine may be reached through an egress proxy.
+    pub(super) fn lead_loopback_away(&self) -> bool {
+        !self.spares_loopback && (self.secure.is_some() || self.plain.is_some())
+    }
+
     /// The egress proxy for an address; `None` if it is reached directly.
     pub(super) fn of(&self, address: &Uri) -> Option<&Arc<Hop>> {
         let is_secure = address.scheme() == Some(&Scheme::HTTPS);

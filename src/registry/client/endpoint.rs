@@ -8,6 +8,7 @@ use super::auth::{Auth, AuthorizationHeader, CachedScheme};
 use super::credentials::CredentialProvider;
 use super::dial::is_loopback;
 use super::dialer::{Dialer, Outgoing, same_origin};
+use super::egress::Routes;
 use super::hosts_dir::{self, Capabilities, HostEntry};
 use super::payload::Payload;
 use super::retry::{Attempts, Failure};
@@ -66,6 +67,7 @@ fn default_base(host: &str, has_directory: bool, config: &RegistryConfig) -> Res
     }
     let url = parse(Scheme::Https)?;
     let plain_unasked = is_loopback(&url)
+        && !Routes::new(&config.egress)?.lead_loopback_away()
         && url.port_or_known_default() != Some(443)
         && config.tls == TlsOptions::default()
         && !has_directory;

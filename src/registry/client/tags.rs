@@ -124,7 +124,7 @@ impl Registry {
     ) -> Result<(), Error> {
         self.first(Need::Resolve, authorization, |endpoint| async move {
             let mut url = endpoint.url(&format!("{repo}/tags/list"));
-            url.set_query(Some("n=1"));
+            url.query_pairs_mut().append_pair("n", "1");
             endpoint
                 .page(url, repo, HeaderMap::new(), authorization)
                 .await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::convert::layer::{Format, TurboSettings};
 use crate::convert::{ConvertError, Converter, Platforms, Source, source_size};
@@ -23,6 +24,10 @@ const PUSHED_BLOBS_FOR: Duration = Duration::from_mins(1);
 /// How long an image is not tried again that cannot be a TurboOCI image. That does not change, but
 /// an upstream may have sent something else just then.
 const NOT_TURBO_FOR: Duration = Duration::from_hours(1);
+/// How long a source's size is remembered: an image of an index may come after the index.
+const SIZES_FOR: Duration = Duration::from_mins(10);
+/// Most sources whose manifests are read for their size at one time.
+const MAX_SIZE_QUESTIONS: usize = 8;
 type RepoKey = (usize, RepoName, Digest);
 
 /// The converter, and what the store said lately. Everything remembered here is of the kind that does
@@ -38,6 +43,7 @@ pub(in crate::server) struct Conversions {
     pub no_image: Cache<(Digest, Arc<str>), Arc<str>>,
     /// Bytes of sources' layers, of the largest image for these platforms.
     sizes: Cache<(Digest, Platforms), Option<u64>>,
+    size_questions: Semaphore,
     sources: Cache<RepoKey, Arc<[Digest]>>,
     pub documents: Cache<Digest, Arc<Document>>,
     /// Blobs that were seen in the registry that they are pushed to, or, of another tool's
@@ -60,7 +66,11 @@ impl Conversions {
                 .max_capacity(100_000)
                 .time_to_live(NOT_TURBO_FOR)
                 .build(),
-            sizes: Cache::builder().max_capacity(100_000).build(),
+            sizes: Cache::builder()
+                .max_capacity(100_000)
+                .time_to_live(SIZES_FOR)
+                .build(),
+            size_questions: Semaphore::new(MAX_SIZE_QUESTIONS),
             sources: Cache::builder()
                 .max_capacity(MAX_DOCUMENT_BYTES)
                 .weigher(move |_, sources: &Arc<[Digest]>| weight(512 + 128 * sources.len()))
@@ -104,12 +114,13 @@ impl Conversions {
     ) -> Result<Option<u64>, ConvertError> {
         let platforms = platforms.unwrap_or_else(|| self.converter.platforms());
         let key = (digest.clone(), platforms.clone());
-        if let Some(size) = self.sizes.get(&key).await {
-            return Ok(size);
-        }
-        let size = source_size(source, digest, platforms).await?;
-        self.sizes.insert(key, size).await;
-        Ok(size)
+        let question = async {
+            // It is never closed.
+            let _permit = self.size_questions.acquire().await;
+            source_size(source, digest, platforms).await
+        };
+        let size = self.sizes.try_get_with(key, Box::pin(question)).await;
+        size.map_err(|error: Arc<ConvertError>| (*error).clone())
     }
 
     /// The rule for an image that whoever asks may have, and its number.

@@ -28,39 +28,45 @@ pub(in crate::server) struct Form {
     pub referrer: StoredManifest,
 }
 
+/// What a source became that is there now.
+#[derive(Default)]
+pub(in crate::server) struct Ready<'a> {
+    pub images: Vec<(&'a Converter, Arc<ConvertedImage>)>,
+    /// Whether there may be more, because the index or the store did not say.
+    pub is_partial: bool,
+}
+
 impl RequestContext<'_> {
     /// The images that a source became and that are there now, native ones first. Nobody was asked
     /// whether this client may have them.
-    pub async fn ready(
-        &self,
-        repo: &RepoName,
-        source: &Digest,
-    ) -> Vec<(&Converter, Arc<ConvertedImage>)> {
+    pub async fn ready(&self, repo: &RepoName, source: &Digest) -> Ready<'_> {
         let converted = &self.state.converted;
         let from = self.source(repo);
-        let mut found = Vec::new();
+        let mut ready = Ready::default();
         for converter in [&converted.converter].into_iter().chain(&converted.turbo) {
-            let ready = timeout(PATIENCE, Box::pin(converter.ready(&from, source)));
-            match self.aside(ready).await {
-                Ok(Ok(Ok(Some(image)))) => found.push((converter, image)),
+            let asked = timeout(PATIENCE, Box::pin(converter.ready(&from, source)));
+            match self.aside(asked).await {
+                Ok(Ok(Ok(Some(image)))) => ready.images.push((converter, image)),
                 Ok(Ok(Ok(None))) => {}
                 // Whoever looks for a converted image does without.
                 Ok(Ok(Err(error))) => {
                     tracing::warn!(%error, %source, "what this became is not known now");
+                    ready.is_partial = true;
                 }
                 Ok(Err(_)) | Err(_) => {
                     tracing::warn!(%source, "what this became was not found out in time");
+                    ready.is_partial = true;
                 }
             }
         }
-        found
+        ready
     }
 
     /// The converted forms of a source that this client may have, each with its manifest as a
     /// referrer, which is served by its digest from now on. None if the upstream does not let the
     /// client have the source.
     pub async fn forms(&self, repo: &RepoName, source: &Digest) -> Vec<Form> {
-        let ready = self.ready(repo, source).await;
+        let ready = self.ready(repo, source).await.images;
         if ready.is_empty() {
             return Vec::new();
         }

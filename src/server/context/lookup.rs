@@ -347,12 +347,17 @@ impl RequestContext<'_> {
             return Ok(Found::Upstream);
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
-        let mut made = None;
+        let (mut made, mut no_image) = (None, None);
         for converter in &self.makers(source).await {
             let held = match self.wait(converter, repo, source).await {
                 Ok(held) => held,
                 Err(Waited::NotTurbo(_)) => continue,
-                Err(Waited::NoImage(failure) | Waited::Failed(failure)) => return Err(failure),
+                // Others may be for other platforms.
+                Err(Waited::NoImage(failure)) => {
+                    no_image = Some(failure);
+                    continue;
+                }
+                Err(Waited::Failed(failure)) => return Err(failure),
                 Err(Waited::TooLong) => return Err(self.later().await),
             };
             made = open_files
@@ -367,6 +372,7 @@ impl RequestContext<'_> {
         match (made, pushed_to) {
             (Some(file), _) => Ok(Found::File(file)),
             (None, Some((upstream, repo))) => Ok(Found::Pushed(upstream, repo)),
+            (None, None) if let Some(failure) = no_image => Err(failure),
             (None, None) => {
                 tracing::warn!(
                     %digest, %source,

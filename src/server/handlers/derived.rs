@@ -43,7 +43,7 @@ async fn remake(
     digest: &Digest,
     source: &Digest,
 ) -> bool {
-    let ready = context.ready(repo, source).await;
+    let ready = context.ready(repo, source).await.images;
     let is_converted = ready.iter().any(|(_, image)| {
         let manifests = image.manifests.iter().map(|one| &one.manifest);
         let mut manifests = manifests.chain(&image.indexes).chain([&image.root]);

@@ -37,8 +37,13 @@ pub(in crate::server) async fn by_tag(
     if let Some(plain) = decision::without(&tag, &context.state.config.merged_suffix) {
         return by_merged_suffix(context, repo, tag, plain).await;
     }
-    if let Some(list) = referrers::by_tag(&context, repo, &tag).await? {
-        return Ok(list);
+    match referrers::by_tag(&context, repo, &tag).await {
+        Ok(Some(list)) => return Ok(list),
+        Ok(None) => {}
+        Err(failure) => {
+            tracing::warn!(%repo, %tag, reason = failure.message(),
+                "a list of referrers is answered without the converted forms");
+        }
     }
     let (may_ever, may_now) = {
         let policy = &context.policy.policy;
@@ -173,6 +178,13 @@ async fn by_merged_suffix(
     plain: Tag,
 ) -> Result<Response<ResponseBody>, ApiError> {
     let state = context.state;
+    if state.config.prefer_upstream_tags {
+        match context.ask(repo, &Selector::Tag(tag.clone())).await {
+            Ok(_) => return as_it_is(context).await,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(ApiError::upstream(&error, state.is_own())),
+        }
+    }
     let (head, until) = match context.ask(repo, &Selector::Tag(plain.clone())).await {
         Ok(answer) => answer,
         Err(error) if error.is_not_found() => return as_it_is(context).await,

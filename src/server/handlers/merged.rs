@@ -24,6 +24,9 @@ use crate::server::http::header_names::OUTCOME;
 /// Longest config that is read for its platform, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
+/// Bytes of documents that one such index takes in memory.
+const MAX_BYTES: u32 = 16 << 20;
+
 /// What is answered to a request for such an index.
 pub(in crate::server) enum Merged {
     /// This.
@@ -107,6 +110,11 @@ async fn index(
     images: &[(Format, Arc<ConvertedImage>)],
 ) -> Result<StoredManifest, ApiError> {
     let is_own = context.state.is_own();
+    let budget = context.state.manifest_bytes.acquire_many(MAX_BYTES);
+    let budget = context.aside(context.hold.question(budget)).await?;
+    let Ok(Ok(_permit)) = budget else {
+        return Err(context.later().await);
+    };
     let selector = Selector::Digest(source.clone());
     let upstream = context.chosen.upstream;
     let asked = upstream.manifest(repo, &selector, &context.authorization);
@@ -201,7 +209,7 @@ pub(in crate::server) async fn again(
     repo: &RepoName,
     source: &Digest,
 ) -> Result<Option<StoredManifest>, ApiError> {
-    let ready = context.ready(repo, source).await;
+    let ready = context.ready(repo, source).await.images;
     if context.state.config.merged_suffix.is_empty() || ready.is_empty() {
         return Ok(None);
     }

@@ -32,11 +32,19 @@ pub(in crate::server) struct Asked<'a> {
     query: Option<String>,
 }
 
+/// What becomes of the credentials in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Credentials {
+    Sent,
+    Dropped,
+}
+
 /// Who is asked for it.
 #[derive(Debug)]
 pub(in crate::server) enum Target<'a> {
-    /// An upstream, for a blob.
-    Upstream(Chosen<'a>),
+    /// An upstream, for a blob. Credentials go with it only if they were meant for it, and not for a
+    /// registry that it stands for.
+    Upstream(Chosen<'a>, Credentials),
     /// Another host that is allowed, at this address.
     Host(String),
 }
@@ -101,7 +109,15 @@ impl Asked<'_> {
         {
             path.map_err(ApiError::ambiguous)?;
             return match Route::parse(&chosen.path) {
-                Route::Blob { .. } => Ok(Target::Upstream(chosen)),
+                Route::Blob { .. } => {
+                    let are_its_own = state.upstreams.is_address_of(&chosen, &self.authority);
+                    let credentials = if are_its_own {
+                        Credentials::Sent
+                    } else {
+                        Credentials::Dropped
+                    };
+                    Ok(Target::Upstream(chosen, credentials))
+                }
                 _ => Err(not_a_blob()),
             };
         }

@@ -52,7 +52,7 @@ pub(in crate::server) async fn manifest(
     let media_type = context.parts.headers.get(CONTENT_TYPE);
     let media_type = media_type.and_then(|value| value.to_str().ok());
     if let Selector::Tag(tag) = selector
-        && let Some(list) = pushed_list::find(&context, repo, tag, &bytes).await
+        && let Some(list) = pushed_list::find(&context, repo, tag, &bytes).await?
     {
         return pushed_list::push(context, repo, list).await;
     }

@@ -3,9 +3,11 @@
 //! A client that adds an entry writes back all that it was shown, and nobody means to push an image
 //! by that: what only the proxy has is taken out of the list before the upstream gets it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::convert::StoredManifest;
@@ -20,6 +22,9 @@ use crate::server::handlers::forward;
 use crate::server::handlers::referrers::{forms, not_at_upstream, parse_list};
 use crate::server::http::body::ResponseBody;
 
+/// After which time a list may be pushed again that could not be read.
+const LATER: Duration = Duration::from_secs(5);
+
 /// A list that a client writes under a fallback tag.
 pub(in crate::server) struct PushedList {
     subject: Digest,
@@ -31,16 +36,32 @@ pub(in crate::server) struct PushedList {
 
 /// A list that is pushed under a tag with converted forms in it that the upstream does not have;
 /// `None` if it is no such list.
+///
+/// # Errors
+/// When it is not known now which entries are such.
 pub(in crate::server) async fn find(
     context: &RequestContext<'_>,
     repo: &RepoName,
     tag: &Tag,
     bytes: &Bytes,
-) -> Option<PushedList> {
-    let subject = registry::subject_of(tag)?;
-    let mut list = parse_list(bytes)?;
+) -> Result<Option<PushedList>, ApiError> {
+    let list = registry::subject_of(tag).zip(parse_list(bytes));
+    let Some((subject, mut list)) = list else {
+        return Ok(None);
+    };
+    if context.state.config.list_referrers && context.ready(repo, &subject).await.is_partial {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "UNAVAILABLE",
+            "which entries of this list are the proxy's own is not known now: push it again",
+        )
+        .retry_after(LATER));
+    }
     let forms = forms(context, repo, &subject).await;
-    let entries = list.get_mut("manifests")?.as_array_mut()?;
+    let entries = list.get_mut("manifests").and_then(Value::as_array_mut);
+    let Some(entries) = entries else {
+        return Ok(None);
+    };
     let is_of = |entry: &Value, form: &Form| {
         entry.get("digest").and_then(Value::as_str) == Some(form.referrer.digest.as_str())
     };
@@ -48,18 +69,19 @@ pub(in crate::server) async fn find(
     let listed = forms.into_iter().filter(listed).collect();
     let ours = not_at_upstream(context, repo, listed).await;
     if ours.is_empty() {
-        return None;
+        return Ok(None);
     }
     entries.retain(|entry| !ours.iter().any(|form| is_of(entry, form)));
-    Some(PushedList {
+    let left = serde_json::to_vec(&list).map_err(ApiError::internal)?;
+    Ok(Some(PushedList {
         subject,
         list: StoredManifest {
             digest: Digest::of(bytes),
             media_type: OCI_INDEX.to_owned(),
             bytes: bytes.clone(),
         },
-        bytes: serde_json::to_vec(&list).ok()?.into(),
-    })
+        bytes: left.into(),
+    }))
 }
 
 /// Pushes such a list. The client finds what it wrote by its digest.

@@ -159,8 +159,12 @@ async fn manifest(
         return Ok(described(head, &context.parts.headers));
     }
     let source = context.source(repo);
-    let fetched = context.aside(Box::pin(sources.manifest(&source, &head.digest)));
-    match fetched.await? {
+    let fetched = sources.manifest(&source, &head.digest);
+    let fetched = context.hold.question(Box::pin(fetched));
+    let Ok(fetched) = context.aside(fetched).await? else {
+        return pass(context, sources).await;
+    };
+    match fetched {
         Ok((bytes, outcome)) => {
             let document = Document::new(&StoredManifest {
                 digest: head.digest.clone(),
@@ -205,13 +209,7 @@ pub(in crate::server) async fn blob(
         return forward::pass(context).await;
     };
     let is_whole = !context.is_head() && !context.parts.headers.contains_key(RANGE);
-    let is_there = context.state.open_files.open(digest);
-    let is_there = context.aside(Box::pin(is_there)).await?;
-    let is_there = is_there.map_err(|error| ApiError::from(&error))?.is_some();
-    let is_coming = !context.is_head() && sources.coming(digest).is_some();
-    if !(is_whole || is_there || is_coming) {
-        return pass(context, sources).await;
-    }
+    // Before anything is looked for: what is there is nobody's business who may not have it.
     let (size, until) = match context.ask_for_blob(repo, digest).await {
         Ok(allowed) => allowed,
         Err(error) if error.is_not_found() => return Err(ApiError::no_such_blob(digest)),
@@ -222,7 +220,11 @@ pub(in crate::server) async fn blob(
     };
     for _ in 0..MAX_LOOKS {
         let open_files = &context.state.open_files;
-        let opened = context.aside(Box::pin(open_files.open(digest))).await?;
+        // All of a file is verified before it is first served.
+        let opened = context.hold.question(Box::pin(open_files.open(digest)));
+        let Ok(opened) = context.aside(opened).await? else {
+            return pass(context, sources).await;
+        };
         if let Some(file) = opened.map_err(|error| ApiError::from(&error))? {
             // Then what the upstream has by this name is something else, such as a page.
             if size.is_some_and(|size| size != file.file.size()) {
@@ -234,7 +236,7 @@ pub(in crate::server) async fn blob(
             return Ok(with_outcome(response, sources, CacheOutcome::Hit));
         }
         if !is_whole {
-            return match sources.coming(digest) {
+            return match sources.coming(context.chosen.upstream, digest) {
                 Some(incoming) if !context.is_head() => {
                     growing(context, sources, incoming, CacheOutcome::Joined, size).await
                 }
@@ -288,10 +290,12 @@ async fn growing(
     size: Option<u64>,
 ) -> Answer {
     let digest = incoming.digest().clone();
-    let reader = match context.aside(Box::pin(incoming.opened())).await? {
-        Ok(reader) => reader,
+    let opened = context.hold.question(Box::pin(incoming.opened()));
+    let reader = match context.aside(opened).await? {
+        Ok(Ok(reader)) => reader,
+        Err(_) => return pass(context, sources).await,
         // What the upstream says to this client may be something else.
-        Err(error) => {
+        Ok(Err(error)) => {
             tracing::debug!(%error, "the blob is passed through");
             return pass(context, sources).await;
         }

@@ -126,8 +126,11 @@ fn completed(words: &[&str]) -> Vec<String> {
          printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
         good(&["completions", "bash"])
     );
+    // As one argument it would be too long.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
     let output = super::support::command("bash")
-        .args(["-c", &script, "bash"])
+        .arg(file.path())
         .args(words)
         .output()
         .unwrap();

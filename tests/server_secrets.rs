@@ -88,11 +88,22 @@ async fn all_the_same(
     planted: &Planted,
     clients: &[Option<&str>],
 ) -> Vec<u16> {
+    all_of_these_the_same(proxy, repos, &["manifests", "blobs"], planted, clients).await
+}
+
+/// As [`all_the_same`], of these kinds of content only.
+async fn all_of_these_the_same(
+    proxy: &Proxy,
+    repos: &[&str],
+    kinds: &[&str],
+    planted: &Planted,
+    clients: &[Option<&str>],
+) -> Vec<u16> {
     let mut statuses = Vec::new();
     let unknown = Digest::of(b"never heard of");
     for repo in repos {
         for client in clients {
-            for kind in ["manifests", "blobs"] {
+            for kind in kinds {
                 for method in [Method::GET, Method::HEAD] {
                     let ask = |digest| masked_answer(proxy, &method, repo, kind, digest, *client);
                     let random = ask(&unknown).await;
@@ -197,8 +208,18 @@ async fn a_converted_digest_looks_unknown_to_clients_without_a_password() {
 
     let proxy = Proxy::before(&upstream).await;
     let planted = plant(&proxy, upstream.host(), &repos, &gone).await;
-    let statuses = all_the_same(&proxy, &repos, &planted, &clients).await;
+    let statuses = all_the_same(&proxy, &[NOWHERE], &planted, &clients).await;
     assert_eq!(statuses, [404]);
+    let kinds = ["manifests"];
+    let statuses = all_of_these_the_same(&proxy, &repos, &kinds, &planted, &clients).await;
+    assert_eq!(statuses, [404]);
+    // Whoever may read the repository may read on what its deleted source became, and nobody else.
+    let layer = &planted.layer;
+    let read = masked_answer(&proxy, &Method::GET, "a/b", "blobs", layer, clients[0]).await;
+    assert_eq!(read.status, 200, "{read:?}");
+    let others = [None, Some(wrong.as_str())];
+    let statuses = all_the_same(&proxy, &repos, &planted, &others).await;
+    assert_eq!(statuses, [401]);
 
     // The proxy's own password is wrong: all clients are the same then.
     let mut config = config(vec![plain(&upstream)]);
@@ -206,8 +227,12 @@ async fn a_converted_digest_looks_unknown_to_clients_without_a_password() {
     let proxy = Proxy::start(config).await;
     let planted = plant(&proxy, upstream.host(), &repos, &source).await;
     let clients = [None, Some(right.as_str())];
-    let statuses = all_the_same(&proxy, &repos, &planted, &clients).await;
+    let statuses = all_of_these_the_same(&proxy, &repos, &kinds, &planted, &clients).await;
     assert_eq!(statuses, [502]);
+    // What its password could read when that was converted is read by all, without a question.
+    let layer = &planted.layer;
+    let read = masked_answer(&proxy, &Method::GET, "a/b", "blobs", layer, None).await;
+    assert_eq!(read.status, 200, "{read:?}");
 }
 
 /// An upstream that says that there is nothing to those that may not, as some do.
@@ -519,6 +544,7 @@ async fn no_address(registries: &[(&str, String, RegistryConfig)], access: Acces
         UpstreamEntry { upstream, choice }
     };
     let mut config = config(registries.iter().enumerate().map(entry).collect());
+    let reads_unasked = access != Access::PassThrough;
     config.access = access;
     let proxy = Proxy::start(config).await;
     let source = Digest::of(b"a source");
@@ -549,7 +575,9 @@ async fn no_address(registries: &[(&str, String, RegistryConfig)], access: Acces
             let ask = |digest| masked_answer(&proxy, &Method::GET, &repo, kind, digest, None);
             let random = ask(&unknown).await;
             // An upstream that has whatever is asked for allows all of it.
-            if random.status != 200 {
+            if reads_unasked && kind == "blobs" {
+                assert_eq!(ask(digest).await.status, 200, "{name}");
+            } else if random.status != 200 {
                 assert_eq!(ask(digest).await, random, "{name}, {kind}");
             }
         }

@@ -23,6 +23,7 @@ use crate::server::context::RequestContext;
 use crate::server::decision;
 use crate::server::error::ApiError;
 use crate::server::handlers::blob;
+use crate::server::handlers::blob_file;
 use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
 use crate::server::handlers::p2p;
@@ -190,7 +191,7 @@ impl Dispatcher {
             CachedContent::Blob(digest) => {
                 let blob = self.state.open_files.get(digest)?;
                 self.state.metrics.lookup(CacheName::Blob, true);
-                blob::answer(blob, &self.state.open_files.buffers, asked, is_head)
+                blob_file::answer(blob, &self.state.open_files.buffers, asked, is_head)
                     .unwrap_or_else(|failure| failure.into_response(is_head))
             }
             CachedContent::SourceBlob(digest) => {

@@ -25,7 +25,7 @@ use crate::server::cache::responses::CachedContent;
 use crate::server::context::RequestContext;
 use crate::server::document::Document;
 use crate::server::error::ApiError;
-use crate::server::handlers::blob::{self, FOREVER, OCTETS};
+use crate::server::handlers::blob_file::{self, FOREVER, OCTETS};
 use crate::server::handlers::forward;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::OUTCOME;
@@ -232,7 +232,7 @@ pub(in crate::server) async fn blob(
             }
             context.keep(CachedContent::SourceBlob(digest.clone()), until);
             let (asked, is_head) = (&context.parts.headers, context.is_head());
-            let response = blob::answer(file, &open_files.buffers, asked, is_head)?;
+            let response = blob_file::answer(file, &open_files.buffers, asked, is_head)?;
             return Ok(with_outcome(response, sources, CacheOutcome::Hit));
         }
         if !is_whole {
@@ -272,7 +272,7 @@ pub(in crate::server) fn again(
     asked: &HeaderMap,
     is_head: bool,
 ) -> Response<ResponseBody> {
-    match blob::answer(file, &state.open_files.buffers, asked, is_head) {
+    match blob_file::answer(file, &state.open_files.buffers, asked, is_head) {
         Ok(response) => match state.converted.converter.sources() {
             Some(sources) => with_outcome(response, sources, CacheOutcome::Hit),
             None => response,

@@ -258,7 +258,8 @@ async fn tagged(
     }
 }
 
-/// The forms whose manifest the upstream does not have: what it has is in its own list.
+/// The forms whose manifest the upstream says that it does not have: what it has is in its own list,
+/// and an upstream that fails must not take an entry out of a list that a client writes.
 pub(in crate::server) async fn not_at_upstream(
     context: &RequestContext<'_>,
     repo: &RepoName,
@@ -270,7 +271,7 @@ pub(in crate::server) async fn not_at_upstream(
         let upstream = context.chosen.upstream;
         let asked = upstream.head_manifest(repo, &selector, &context.authorization);
         let head = context.aside(Box::pin(asked)).await;
-        if !matches!(head, Ok(Ok(_))) {
+        if matches!(head, Ok(Err(error)) if error.is_not_found()) {
             left.push(form);
         }
     }

@@ -238,6 +238,7 @@ async fn convert_into(
             max_layer_size: u64::MAX,
             threads,
             format,
+            prefetch: None,
         },
         platforms: Platforms::All,
         others: Others::Stay,

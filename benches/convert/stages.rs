@@ -12,6 +12,7 @@ use overlaybd_proxy::convert::inflate::inflate;
 use overlaybd_proxy::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, FileDevice, check_range};
 use overlaybd_proxy::format::ext4::{Filesystem, FormatOptions};
+use overlaybd_proxy::format::prefetch::DataOrder;
 use overlaybd_proxy::format::tar::TarReader;
 use overlaybd_proxy::format::zfile::ZFileWriter;
 use overlaybd_proxy::oci::{Digest, Hasher};
@@ -160,7 +161,12 @@ pub fn measure_all(
     table.stage("untar, place", false, of_tar.cpu, &tars, |tar| {
         let bytes = tar.metadata()?.len();
         let input = BufReader::with_capacity(CHUNK, File::open(tar)?);
-        apply(&mut filesystem, &mut TarReader::new(input)).map_err(io::Error::other)?;
+        apply(
+            &mut filesystem,
+            &mut TarReader::new(input),
+            &DataOrder::default(),
+        )
+        .map_err(io::Error::other)?;
         Ok(bytes)
     })?;
     // A layer with data that does not fit into 64 KiB blocks has got smaller ones.

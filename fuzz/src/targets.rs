@@ -12,7 +12,7 @@ use flate2::read::GzEncoder;
 use http::{HeaderMap, HeaderValue};
 use overlaybd_proxy::convert::apply::apply;
 use overlaybd_proxy::convert::inflate::{HEAD, inflate as inflated};
-use overlaybd_proxy::format::blob::{LayerBlob, Stack, unpack_turbo};
+use overlaybd_proxy::format::blob::{LayerBlob, Stack, pack_trace, unpack_trace, unpack_turbo};
 use overlaybd_proxy::format::block::{BlockDevice, BlockDeviceMut, MemDevice};
 use overlaybd_proxy::format::crc::crc32c;
 use overlaybd_proxy::format::ext4::{
@@ -22,6 +22,7 @@ use overlaybd_proxy::format::gzip_index::{
     GzipError, GzipIndex, GzipIndexer, GzipTarget, MIN_SPAN,
 };
 use overlaybd_proxy::format::lsmt::Layer;
+use overlaybd_proxy::format::prefetch::{DataOrder, Trace, records_to_bytes};
 use overlaybd_proxy::format::tar::{Entry, TarReader};
 use overlaybd_proxy::format::zfile::ZFileReader;
 use overlaybd_proxy::oci::{
@@ -35,7 +36,7 @@ use overlaybd_proxy::store::Dsn;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("tar", tar),
     ("layer", layer),
     ("inflate", inflate),
@@ -44,6 +45,7 @@ pub const TARGETS: [Target; 14] = [
     ("blob", blob),
     ("gzip_index", gzip_index),
     ("turbo", turbo),
+    ("trace", trace),
     ("ext4", ext4),
     ("manifest", manifest),
     ("reference", reference),
@@ -83,7 +85,10 @@ fn read_data(reader: &mut TarReader<&[u8]>, entry: &Entry) -> Option<()> {
 /// A tar that is put on an empty filesystem. One that was taken can be read back.
 pub fn layer(data: &[u8]) {
     let mut filesystem = Filesystem::open(empty_disk().clone()).expect("it was just made");
-    if apply(&mut filesystem, &mut TarReader::new(data)).is_err() || filesystem.flush().is_err() {
+    let order = DataOrder::default();
+    if apply(&mut filesystem, &mut TarReader::new(data), &order).is_err()
+        || filesystem.flush().is_err()
+    {
         return;
     }
     let disk = filesystem.replace_device(MemDevice::new(DISK));
@@ -180,6 +185,25 @@ pub fn blob(data: &[u8]) {
     let _ = (blob.refusals(), blob.summary());
     if let Ok(stack) = Stack::new(vec![Arc::new(blob)]) {
         read_some(&stack);
+    }
+}
+
+/// An acceleration layer, or the trace in one. Records that are read can be written, and then are
+/// the same.
+pub fn trace(data: &[u8]) {
+    const LAYERS: usize = 3;
+    let unpacked = unpack_trace(data).ok().flatten();
+    let mut trace = unpacked.unwrap_or_else(|| data.to_vec());
+    if let Some((header, records)) = trace.split_at_mut_checked(24) {
+        header[8..16].copy_from_slice(&(records.len() as u64).to_le_bytes());
+        header[16..20].copy_from_slice(&crc32c(0, records).to_le_bytes());
+    }
+    if let Ok(Trace::Records(records)) = Trace::parse(&trace, LAYERS) {
+        let bytes = records_to_bytes(&records, LAYERS).expect("they were just read");
+        let blob = pack_trace(&bytes).expect("it goes to memory");
+        let again = unpack_trace(&blob[..]).expect("it was just made");
+        let again = Trace::parse(&again.expect("there is one"), LAYERS);
+        assert_eq!(again, Ok(Trace::Records(records)));
     }
 }
 

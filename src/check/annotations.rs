@@ -8,6 +8,7 @@ use crate::oci::{Descriptor, Digest};
 const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
 const BLOB_SIZE: &str = "containerd.io/snapshot/overlaybd/blob-size";
 const VERSION: &str = "containerd.io/snapshot/overlaybd/version";
+const ACCELERATION_LAYER: &str = "containerd.io/snapshot/overlaybd/acceleration-layer";
 const TARGET_DIGEST: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
 const TARGET_MEDIA_TYPE: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-media-type";
 /// What the last two were called before; nodes still read them.
@@ -41,6 +42,11 @@ pub(super) fn is_turbo_layer(layer: &Descriptor) -> bool {
     let version = says(layer, &[VERSION]);
     says(layer, &[TARGET_DIGEST, OLD_TARGET_DIGEST]).is_some()
         || version.is_some_and(|version| TURBO_VERSIONS.contains(&version))
+}
+
+/// Whether a layer's annotations say that it is an acceleration layer.
+pub(super) fn is_acceleration_layer(layer: &Descriptor) -> bool {
+    says(layer, &[ACCELERATION_LAYER]) == Some("yes")
 }
 
 /// Compares what the annotations say of the blob with the descriptor.

@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::acceleration::check_ranges;
 use super::annotations::check_blob;
 use super::fetch::Blobs;
 use super::report::{Damaged, finding};
 use super::tree::Tree;
 use crate::format::blob::{LayerBlob, Stack};
 use crate::format::block::FileDevice;
+use crate::format::prefetch::Trace;
 use crate::oci::{Descriptor, Digest, ImageManifest};
 
-/// The converted root filesystem. `None` if a layer is damaged; all layers are read nevertheless,
+/// The converted root filesystem. `trace` is what is read ahead of it. `None` if a layer is damaged; all layers are read nevertheless,
 /// and `problems` names those that are.
 pub(super) fn converted_tree(
     blobs: &Blobs,
     manifest: &ImageManifest,
+    trace: Option<&Trace>,
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Option<Tree>> {
     // Without layers there is no disk; what they make is an empty root.
@@ -39,6 +42,9 @@ pub(super) fn converted_tree(
     }
     if layers.len() != manifest.layers.len() {
         return Ok(None);
+    }
+    if let Some(trace) = trace {
+        check_ranges(trace, &layers, problems);
     }
     let stack = Stack::new(layers)?;
     Ok(Some(
@@ -97,15 +103,15 @@ pub(super) fn parents(
 }
 
 /// The blob below, as the LSMT `user_tag` of this program's blobs has it:
-/// `overlaybd-proxy/VERSION parent=DIGEST`, or `none` at the bottom. Other tools' tags do not
-/// name it.
+/// `overlaybd-proxy/VERSION parent=DIGEST`, or `none` at the bottom, and what orders its data
+/// behind that. Other tools' tags do not name it.
 #[allow(clippy::option_option)]
 fn tagged_parent(tag: &str) -> Option<Option<Digest>> {
     let (version, parent) = tag
         .strip_prefix("overlaybd-proxy/")?
         .split_once(" parent=")?;
     version.parse::<u32>().ok()?;
-    match parent {
+    match parent.split(' ').next()? {
         "none" => Some(None),
         digest => digest.parse().ok().map(Some),
     }

@@ -11,6 +11,7 @@
 //! So that a defect of the converter is not repeated here, nothing of `convert` is used, and of
 //! `format` only the readers of blobs (LSMT and `ZFile`) and of gzip indexes. `tests/layering.rs` lists what is used.
 
+mod acceleration;
 mod acl;
 mod annotations;
 mod attributes;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::annotations::{is_overlaybd_layer, is_turbo_layer};
+use super::acceleration;
+use super::annotations::{is_acceleration_layer, is_overlaybd_layer, is_turbo_layer};
 use super::blobs::converted_tree;
 use super::fetch::{self, Blobs, Repository};
 use super::pairs::{Pair, Side, pairs};
 use super::report::{Damaged, ImageReport, Report, finding};
 use super::tree::Tree;
 use super::turbo;
+use crate::format::prefetch::Trace;
 use crate::oci::{Descriptor, DiffId, ImageConfig, ImageManifest, Platform, Selector, json};
 
 /// Settings of a check.
@@ -88,7 +90,7 @@ pub async fn check(
 async fn check_pair(
     source: &Repository,
     converted: &Repository,
-    pair: Pair,
+    mut pair: Pair,
     options: &Options,
 ) -> anyhow::Result<ImageReport> {
     let layers = |side: &Side| {
@@ -127,7 +129,7 @@ async fn check_pair(
         return Ok(report);
     }
     let configs = configs(source, converted, &pair, &mut report.problems).await;
-    let (diff_ids, converted_ids) = match configs {
+    let (diff_ids, mut converted_ids) = match configs {
         Ok((from, to)) => (from.diff_ids, to.diff_ids),
         Err(error) => {
             report.problems.push(finding(error)?);
@@ -147,9 +149,14 @@ async fn check_pair(
     let from = Blobs::new(source.clone(), bytes(&options.progress));
     let to = Blobs::new(converted.clone(), bytes(&options.progress));
     let limit = options.limit;
+    let accelerated = acceleration::take_off(&mut pair.converted.manifest, &mut converted_ids);
     let compare = move || -> anyhow::Result<ImageReport> {
         let (source, converted) = (&pair.source.manifest, &pair.converted.manifest);
         let problems = &mut report.problems;
+        let trace = match &accelerated {
+            Some(layer) => acceleration::trace(&to, layer, converted.layers.len(), problems)?,
+            None => None,
+        };
         let trees = if converted.layers.iter().any(is_turbo_layer) {
             let image = |blobs, manifest, diff_ids| turbo::Image {
                 blobs,
@@ -162,7 +169,11 @@ async fn check_pair(
                 problems,
             )
         } else {
-            native_trees((&from, source, &diff_ids), (&to, converted), problems)
+            native_trees(
+                (&from, source, &diff_ids),
+                (&to, converted, trace.as_ref()),
+                problems,
+            )
         };
         let trees = trees.or_else(|error| {
             problems.push(finding(error)?);
@@ -184,11 +195,11 @@ async fn check_pair(
 /// damaged.
 fn native_trees(
     (from, source, diff_ids): (&Blobs, &ImageManifest, &[DiffId]),
-    (to, converted): (&Blobs, &ImageManifest),
+    (to, converted, trace): (&Blobs, &ImageManifest, Option<&Trace>),
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Option<(Tree, Tree)>> {
     // Without the one there is nothing to compare the other to.
-    let Some(found) = converted_tree(to, converted, problems)? else {
+    let Some(found) = converted_tree(to, converted, trace, problems)? else {
         return Ok(None);
     };
     let mut expected = Tree::bare();
@@ -221,7 +232,12 @@ async fn configs(
     if config.diff_ids.len() != count || !layers.zip(&config.diff_ids).all(is_right) {
         problems.push("the config's diff ids are not its layers' digests".to_owned());
     }
-    if without_diff_ids(&from)? != without_diff_ids(&to)? {
+    let mut found = without_diff_ids(&to)?;
+    let top = pair.converted.manifest.layers.last();
+    if top.is_some_and(is_acceleration_layer) {
+        acceleration::without_history(&mut found);
+    }
+    if without_diff_ids(&from)? != found {
         let text = "the config is not the source's, in more than the diff ids";
         problems.push(text.to_owned());
     }

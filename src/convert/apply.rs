@@ -42,6 +42,7 @@ use crate::format::block::BlockDeviceMut;
 use crate::format::ext4::{
     self, Attributes, DirEntry, FileExtent, FileType, Filesystem, Ino, NodeKind, Timestamp,
 };
+use crate::format::prefetch::DataOrder;
 use crate::format::tar::{Entry, EntryKind, TarError, TarReader};
 
 pub(super) use attributes::implicit;
@@ -156,15 +157,18 @@ pub enum Problem {
     Tar(#[from] TarError),
 }
 
-/// Applies all entries of `tar`, to its end.
+/// Applies all entries of `tar`, to its end. `order` says which files are wanted when a container
+/// starts, for the device to put their data together.
 ///
 /// # Errors
 /// At the first entry that cannot be applied; the filesystem is then of no use.
 pub fn apply<R: Read, D: BlockDeviceMut>(
     filesystem: &mut Filesystem<D>,
     tar: &mut TarReader<R>,
+    order: &DataOrder,
 ) -> Result<(), ApplyError> {
     let mut layer = Layer {
+        order,
         root: filesystem.root(),
         filesystem,
         fresh: HashSet::new(),
@@ -194,6 +198,7 @@ pub fn apply<R: Read, D: BlockDeviceMut>(
 
 /// A layer being applied. Maps and sets are only asked, never walked.
 struct Layer<'a, D: BlockDeviceMut> {
+    order: &'a DataOrder,
     filesystem: &'a mut Filesystem<D>,
     root: Ino,
     /// Directories that this layer made: all in them is this layer's.
@@ -242,7 +247,8 @@ impl<D: BlockDeviceMut> Layer<'_, D> {
             EntryKind::File => {
                 let ino = self.make(entry, parent, &name, &NodeKind::File, FileType::File)?;
                 let extents = self.filesystem.allocate(ino, entry.size, &entry.data)?;
-                self.place_data(entry, &extents, tar)?;
+                let rank = self.order.rank(&parents, &name, entry.size);
+                self.place_data(entry, &extents, rank, tar)?;
             }
             EntryKind::Symlink(target) if target.is_empty() => return Err(Problem::EmptyTarget),
             EntryKind::Symlink(target) => {

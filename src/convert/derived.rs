@@ -210,6 +210,7 @@ mod tests {
                 target: Digest::of(b"target"),
                 is_gzip: true,
             }),
+            is_acceleration: false,
         }
     }
 

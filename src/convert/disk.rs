@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::format::blob::{LayerWriter, Stack, TurboWriter};
-use crate::format::block::{BlockDevice, BlockDeviceMut};
+use crate::format::block::{BlockDevice, BlockDeviceMut, Wanted};
 
 /// The device under the filesystem.
 pub(super) enum Disk {
@@ -29,6 +29,14 @@ impl Disk {
         match self {
             Self::Writing(writer) => Some(*writer),
             Self::WritingTurbo { .. } | Self::Reading(_) => None,
+        }
+    }
+
+    /// Writes the data of files that are wanted, which was kept.
+    pub(super) fn place_wanted(&mut self) -> io::Result<()> {
+        match self {
+            Self::Writing(writer) => writer.place_wanted(),
+            Self::WritingTurbo { .. } | Self::Reading(_) => Ok(()),
         }
     }
 
@@ -81,6 +89,12 @@ impl BlockDeviceMut for Disk {
 
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.writer()?.discard_at(offset, len)
+    }
+
+    fn set_wanted(&mut self, file: Option<Wanted>) {
+        if let Self::Writing(writer) = self {
+            writer.set_wanted(file);
+        }
     }
 
     fn max_stored_file(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::acceleration::AccelerationError;
 use super::apply::ApplyError;
 use crate::format::blob::{BlobError, StackError, WriterError};
 use crate::format::ext4;
@@ -111,6 +112,9 @@ pub enum LayerError {
         /// Whether the layer says that it is the bottom one.
         is_bottom: bool,
     },
+    /// The image's acceleration layer could not be made.
+    #[error("the acceleration layer: {0}")]
+    Acceleration(#[from] AccelerationError),
     /// No thread could be started.
     #[error("no thread can be started: {0}")]
     Thread(#[source] io::Error),
@@ -333,6 +337,7 @@ impl LayerError {
         match self {
             Self::Source(_) | Self::Digest { .. } => Fault::Upstream,
             Self::Apply(error) if error.is_of_the_disk() => Fault::Local,
+            Self::Acceleration(error) if error.is_of_the_disk() => Fault::Local,
             Self::Filesystem(ext4::Error::Io(_))
             | Self::Writer(WriterError::Io(_))
             | Self::Blob(_)
@@ -351,6 +356,7 @@ impl LayerError {
             | Self::Inflate(_)
             | Self::NoRandomAccess(_)
             | Self::Apply(_)
+            | Self::Acceleration(_)
             | Self::Filesystem(_)
             | Self::Stack(_)
             | Self::Writer(WriterError::TooManyMappings(_)) => Fault::Image,

@@ -17,6 +17,9 @@ pub const BLOB_SIZE: &str = "containerd.io/snapshot/overlaybd/blob-size";
 pub const BLOB_VERSION: &str = "containerd.io/snapshot/overlaybd/version";
 /// Annotation: filesystem in the blob.
 pub const BLOB_FS_TYPE: &str = "containerd.io/snapshot/overlaybd/blob-fs-type";
+/// Annotation: that the uppermost layer holds no filesystem but what is read ahead when a container
+/// starts.
+pub const ACCELERATION_LAYER: &str = "containerd.io/snapshot/overlaybd/acceleration-layer";
 /// `artifactType` of a converted image that names its source as `subject`.
 pub const ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.native.v1+json";
 
@@ -29,6 +32,8 @@ pub const TURBO_ARTIFACT_TYPE: &str = "application/vnd.containerd.overlaybd.turb
 pub const TARGET_DIGEST: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-digest";
 /// Annotation: media type of that layer, which says what its bytes are.
 pub const TARGET_MEDIA_TYPE: &str = "containerd.io/snapshot/overlaybd/turbo-oci/target-media-type";
+/// What [`BLOB_VERSION`] says of a native layer, and of an acceleration layer.
+const NATIVE_VERSION: &str = "0.1.0";
 /// What [`BLOB_VERSION`] says of a TurboOCI layer.
 const TURBO_VERSION: &str = "0.1.0-turbo.ociv1";
 
@@ -61,6 +66,23 @@ pub fn is_turbo_layer(layer: &Descriptor) -> bool {
     layer.annotations.contains_key(TARGET_DIGEST)
 }
 
+/// Whether a layer is an acceleration layer, by its annotations.
+#[must_use]
+pub fn is_acceleration_layer(layer: &Descriptor) -> bool {
+    let value = layer.annotations.get(ACCELERATION_LAYER);
+    value.is_some_and(|value| value == "yes")
+}
+
+/// The layers that make up an image's disk, bottom first, and the acceleration layer upon them, if
+/// there is one.
+#[must_use]
+pub fn disk_layers(layers: &[Descriptor]) -> (&[Descriptor], Option<&Descriptor>) {
+    match layers.split_last() {
+        Some((last, below)) if is_acceleration_layer(last) => (below, Some(last)),
+        _ => (layers, None),
+    }
+}
+
 /// The bytes of a document, with its media type and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
@@ -91,6 +113,9 @@ impl Document {
     }
 }
 
+/// What the config's history says of an acceleration layer.
+pub const ACCELERATION_HISTORY: &str = "Acceleration Layer";
+
 /// A converted layer, for its descriptor in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerBlob {
@@ -100,6 +125,8 @@ pub struct LayerBlob {
     pub size: u64,
     /// What else there is of a TurboOCI layer.
     pub turbo: Option<TurboBlob>,
+    /// Whether it is an acceleration layer, the uppermost one. It is an uncompressed tar, too.
+    pub is_acceleration: bool,
 }
 
 /// A TurboOCI layer, for its descriptor in the manifest.
@@ -133,6 +160,8 @@ pub struct ImageStyle {
     pub fs_type: Option<String>,
     /// Whether it is a TurboOCI image.
     pub is_turbo: bool,
+    /// Whether it has an acceleration layer where there is a list to make one of.
+    pub acceleration: bool,
 }
 
 /// The manifest that a referrer names as its subject.
@@ -201,6 +230,12 @@ pub fn config(
     json::name_fields(rootfs, json::ROOT_FS);
     let digests: Vec<&str> = layers.iter().map(LayerBlob::diff_id).collect();
     rootfs.insert("diff_ids".into(), json!(digests));
+    if layers.iter().any(|layer| layer.is_acceleration)
+        && let Some(history) = value.get_mut("history").and_then(Value::as_array_mut)
+    {
+        // Readers pair entries and diff ids in their order, so it is the last of both.
+        history.push(json!({ "created_by": ACCELERATION_HISTORY }));
+    }
     let media_type = if style.force_oci || style.referrer {
         OCI_CONFIG
     } else {
@@ -263,16 +298,21 @@ fn set_subject(fields: &mut Map<String, Value>, subject: Option<&Subject>, style
 }
 
 fn descriptor(layer: &LayerBlob, media_type: &str, style: &ImageStyle) -> Value {
+    // Snapshotters take the filesystem's type from the uppermost layer, whatever that is.
+    let mut annotations = json!({
+        BLOB_DIGEST: layer.digest.as_str(),
+        BLOB_SIZE: layer.size.to_string(),
+        BLOB_VERSION: NATIVE_VERSION,
+        BLOB_FS_TYPE: style.fs_type.as_deref().unwrap_or("ext4"),
+    });
+    if layer.is_acceleration {
+        annotations[ACCELERATION_LAYER] = json!("yes");
+    }
     json!({
         "mediaType": media_type,
         "digest": layer.digest.as_str(),
         "size": layer.size,
-        "annotations": {
-            BLOB_DIGEST: layer.digest.as_str(),
-            BLOB_SIZE: layer.size.to_string(),
-            BLOB_VERSION: "0.1.0",
-            BLOB_FS_TYPE: style.fs_type.as_deref().unwrap_or("ext4"),
-        },
+        "annotations": annotations,
     })
 }
 
@@ -379,6 +419,7 @@ mod tests {
             digest: Digest::of(b"layer"),
             size: 5,
             turbo: None,
+            is_acceleration: false,
         }]
     }
 
@@ -391,6 +432,31 @@ mod tests {
             r#"{{"x-unknown":[1,2.5],"rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"os":"linux"}}"#
         );
         assert_eq!(String::from_utf8(made.bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_acceleration_layer_is_the_last_of_layers_diff_ids_and_history() {
+        let mut blobs = layers();
+        blobs.push(LayerBlob {
+            digest: Digest::of(b"trace"),
+            is_acceleration: true,
+            ..blobs[0].clone()
+        });
+        let source = br#"{"rootfs":{},"history":[{"created_by":"a"}]}"#;
+        let style = ImageStyle::default();
+        let config = config(source, OCI_CONFIG, &blobs, &style).unwrap();
+        let value: Value = serde_json::from_slice(&config.bytes).unwrap();
+        assert_eq!(value["rootfs"]["diff_ids"][1], blobs[1].digest.as_str());
+        let history = json!([{"created_by": "a"}, {"created_by": ACCELERATION_HISTORY}]);
+        assert_eq!(value["history"], history);
+        let made = manifest(b"{}", OCI_MANIFEST, &config, &blobs, &style, None).unwrap();
+        let value: Value = serde_json::from_slice(&made.bytes).unwrap();
+        let [below, above] = [0, 1].map(|n| value["layers"][n]["annotations"].clone());
+        assert!(below.get(ACCELERATION_LAYER).is_none());
+        let mut expected = below;
+        expected[BLOB_DIGEST] = json!(blobs[1].digest.as_str());
+        expected[ACCELERATION_LAYER] = json!("yes");
+        assert_eq!(above, expected);
     }
 
     #[test]

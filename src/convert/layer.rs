@@ -23,6 +23,7 @@ use super::turbo::{NoTarget, pack};
 use crate::format::blob::{FinishedBlob, LayerSpec, LayerWriter, Stack, TurboWriter};
 use crate::format::block::{BlockDevice as _, FileDevice, MovableDevice, SharedDevice};
 use crate::format::ext4::{Filesystem, FormatOptions};
+use crate::format::prefetch::{DataOrder, PrefetchList};
 use crate::format::tar::TarReader;
 use crate::oci::digest::Digest;
 
@@ -31,7 +32,9 @@ pub use super::error::LayerError;
 pub use super::input::{Chunks, LayerInput, OnProgress, Progress, TarCopy};
 pub use super::stream::{Inflating, prepare};
 pub use super::window::Windows;
-pub use crate::format::blob::{Algorithm, BlockSize, CompressPool, LayerBlob};
+pub use crate::format::blob::{
+    Algorithm, BlockSize, CompressPool, LayerBlob, MakeSpoolFile, SpoolFile,
+};
 
 /// The settings that decide a blob's bytes, and `threads`, which does not.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct Settings {
     pub threads: usize,
     /// What layers become.
     pub format: Format,
+    /// The files whose data is to lie together in native layers, in this order.
+    pub prefetch: Option<Arc<PrefetchList>>,
 }
 
 /// What layers are converted to.
@@ -70,10 +75,18 @@ pub struct TurboSettings {
 
 /// What a layer is converted to, and the files for it.
 pub enum LayerOutput {
-    /// A native layer, into an empty file open for reading and writing.
-    Native(File),
+    /// A native layer.
+    Native(NativeOutput),
     /// A TurboOCI layer.
     Turbo(TurboOutput),
+}
+
+/// The files for a native layer.
+pub struct NativeOutput {
+    /// An empty file for the blob, open for reading and writing.
+    pub blob: File,
+    /// Makes a file for data that is kept until the rest of the layer is written.
+    pub spool: MakeSpoolFile,
 }
 
 /// The files for a TurboOCI layer.
@@ -260,21 +273,26 @@ impl ChainBuilder {
         &mut self,
         state: State,
         layer: Inflating,
-        out: File,
+        out: NativeOutput,
     ) -> Result<(Box<Filesystem<Disk>>, Sealing), LayerError> {
         let spec = self.spec(&layer)?;
+        let NativeOutput { blob: out, spool } = out;
         let file = out.try_clone().map_err(LayerError::Output)?;
         let lower = Arc::clone(&self.lower);
         let writer =
             LayerWriter::create(lower, file, spec, &self.pool).map_err(LayerError::Output)?;
-        let mut filesystem = self.filesystem(state, Disk::Writing(Box::new(writer)))?;
+        let disk = Disk::Writing(Box::new(writer.keep_wanted(spool)));
+        let mut filesystem = self.filesystem(state, disk)?;
 
-        apply_layer(&mut filesystem, layer)?;
+        let order = DataOrder::new(self.settings.prefetch.clone());
+        apply_layer(&mut filesystem, layer, &order)?;
+        let disk = filesystem.device_mut();
+        disk.place_wanted().map_err(LayerError::Output)?;
         filesystem.flush()?;
 
         let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
         let writer = disk.into_writer().ok_or(LayerError::Broken)?;
-        let tag = UserTag::of(self.parent.resolve()?);
+        let tag = UserTag::of(self.parent.resolve()?, self.list());
         let written = writer.finish(&tag.to_string())?;
 
         let device = FileDevice::new(out).map_err(LayerError::Output)?;
@@ -314,13 +332,14 @@ impl ChainBuilder {
         let mut filesystem = self.filesystem(state, disk)?;
 
         let access = layer.access();
-        apply_layer(&mut filesystem, layer)?;
+        // The file data that lies together is the tar's.
+        apply_layer(&mut filesystem, layer, &DataOrder::default())?;
         filesystem.flush()?;
         let access = access.lock().take().ok_or(LayerError::Abandoned)?;
 
         let disk = filesystem.replace_device(Disk::Reading(Arc::clone(&self.lower)));
         let writer = disk.into_turbo_writer().ok_or(LayerError::Broken)?;
-        let tag = UserTag::of(self.parent.resolve()?);
+        let tag = UserTag::of(self.parent.resolve()?, None);
         let finished = writer.finish(&tag.to_string())?;
         let meta = out
             .scratch
@@ -347,6 +366,12 @@ impl ChainBuilder {
             uuid: layer_uuid(&layer.input.chain),
             parent_uuid: parent_uuid.unwrap_or_default(),
         })
+    }
+
+    /// What orders the data of native layers.
+    fn list(&self) -> Option<Digest> {
+        let list = self.settings.prefetch.as_ref()?;
+        Some(list.digest().clone())
     }
 
     /// Puts a written layer on top, for the layers above.
@@ -405,11 +430,16 @@ impl ChainBuilder {
 
 /// Applies all of the layer to the filesystem; succeeds only if the layer is what the manifest and
 /// the config say.
-fn apply_layer(filesystem: &mut Filesystem<Disk>, mut layer: Inflating) -> Result<(), LayerError> {
+fn apply_layer(
+    filesystem: &mut Filesystem<Disk>,
+    mut layer: Inflating,
+    order: &DataOrder,
+) -> Result<(), LayerError> {
     let Some(tar) = layer.tar() else {
         return Err(LayerError::Abandoned);
     };
-    let applied = apply(filesystem, &mut TarReader::new(&mut *tar)).map_err(LayerError::from);
+    let applied = apply(filesystem, &mut TarReader::new(&mut *tar), order);
+    let applied = applied.map_err(LayerError::from);
     // What follows the archive's end is hashed as well; the inflating thread has the cause if that
     // fails. A wrong digest is reported before anything else that is wrong with the layer, as it
     // is where the chain was converted before.

@@ -1,5 +1,6 @@
 //! Converts images to overlaybd. Knows nothing of serving them over HTTP.
 
+mod acceleration;
 pub mod apply;
 mod converted_layer;
 pub mod converter;
@@ -31,5 +32,5 @@ pub use remote::RemoteBlob;
 pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
     ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
-    PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,
+    Overrides, PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,
 };

@@ -14,23 +14,30 @@ use crate::oci::digest::{ChainId, Digest};
 /// - 2: they point at sector 8, the first behind the LSMT's header.
 /// - 3: layers are unpacked as containerd does it, to the letter: most come to the same disk,
 ///   those with odd entries, or one for the root, to another.
-pub const FORMAT_VERSION: u32 = 3;
+/// - 4: data of files that are wanted at start lies together behind that of others; the disk is
+///   the same.
+pub const FORMAT_VERSION: u32 = 4;
 
 const NAME: &str = "overlaybd-proxy/";
 const PARENT: &str = " parent=";
+const LIST: &str = " list=";
 const NO_PARENT: &str = "none";
 
-/// The LSMT `user_tag` of a blob: the format version, and the blob below.
+/// The LSMT `user_tag` of a blob: the format version, the blob below, and the list that
+/// orders the data.
 ///
-/// As text: `overlaybd-proxy/VERSION parent=DIGEST`, with `none` for the bottom layer;
-/// at most 160 bytes, so it fits the 256-byte field with its NUL. It says nothing of
-/// the settings (algorithm, block size, disk size): those are in the `ZFile` and LSMT headers.
+/// As text: `overlaybd-proxy/VERSION parent=DIGEST`, with `none` for the bottom layer, and
+/// ` list=DIGEST` behind it where there is a list; at most 240 bytes, so it fits the 256-byte
+/// field with its NUL. It says nothing of the other settings (algorithm, block size, disk size):
+/// those are in the `ZFile` and LSMT headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserTag {
     /// The [`FORMAT_VERSION`] of the writer.
     pub version: u32,
     /// The digest of the blob that this one is a diff over; `None` at the bottom.
     pub parent: Option<Digest>,
+    /// The digest of the list by which file data is ordered, if there is one.
+    pub list: Option<Digest>,
 }
 
 /// A `user_tag` that this program did not write.
@@ -39,27 +46,34 @@ pub struct UserTag {
 pub struct ForeignTag(String);
 
 impl UserTag {
-    /// The tag of a blob made now on top of `parent`.
+    /// The tag of a blob made now on top of `parent`, its file data ordered by `list`.
     #[must_use]
-    pub fn of(parent: Option<Digest>) -> Self {
+    pub fn of(parent: Option<Digest>, list: Option<Digest>) -> Self {
         Self {
             version: FORMAT_VERSION,
             parent,
+            list,
         }
     }
 
     /// Whether the blob that carries this tag is a link of a chain right above `parent`,
-    /// made by this format version.
+    /// made by this format version with this list.
     #[must_use]
-    pub fn fits(&self, parent: Option<&Digest>) -> bool {
-        self.version == FORMAT_VERSION && self.parent.as_ref() == parent
+    pub fn fits(&self, parent: Option<&Digest>, list: Option<&Digest>) -> bool {
+        self.version == FORMAT_VERSION
+            && self.parent.as_ref() == parent
+            && self.list.as_ref() == list
     }
 }
 
 impl fmt::Display for UserTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parent = self.parent.as_ref().map_or(NO_PARENT, Digest::as_str);
-        write!(f, "{NAME}{}{PARENT}{parent}", self.version)
+        write!(f, "{NAME}{}{PARENT}{parent}", self.version)?;
+        match &self.list {
+            Some(list) => write!(f, "{LIST}{list}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -68,13 +82,18 @@ impl FromStr for UserTag {
 
     fn from_str(text: &str) -> Result<Self, ForeignTag> {
         let read = || {
-            let (version, parent) = text.strip_prefix(NAME)?.split_once(PARENT)?;
+            let (version, rest) = text.strip_prefix(NAME)?.split_once(PARENT)?;
+            let (parent, list) = match rest.split_once(LIST) {
+                Some((parent, list)) => (parent, Some(list.parse().ok()?)),
+                None => (rest, None),
+            };
             let tag = Self {
                 version: version.parse().ok()?,
                 parent: match parent {
                     NO_PARENT => None,
                     digest => Some(digest.parse().ok()?),
                 },
+                list,
             };
             // One tag, one text: "+1" and "01" parse as numbers but were never written.
             (tag.to_string() == text).then_some(tag)
@@ -103,17 +122,25 @@ mod tests {
 
     #[test]
     fn a_tag_reads_back_as_it_was_written() {
-        for parent in [None, Some(Digest::of(b"below"))] {
-            let tag = UserTag::of(parent.clone());
-            let text = tag.to_string();
-            assert!(text.len() < 255);
-            assert_eq!(text.parse(), Ok(tag.clone()));
-            assert!(tag.fits(parent.as_ref()));
-            assert!(!tag.fits(Some(&Digest::of(b"another"))));
+        let (below, wanted) = (Digest::of(b"below"), Digest::of(b"wanted"));
+        let long = format!("sha512:{}", "a".repeat(128)).parse().unwrap();
+        for parent in [None, Some(below), Some(long)] {
+            for list in [None, Some(wanted.clone())] {
+                let tag = UserTag::of(parent.clone(), list.clone());
+                let text = tag.to_string();
+                assert!(text.len() < 255);
+                assert_eq!(text.parse(), Ok(tag.clone()));
+                let another = Digest::of(b"another");
+                assert!(tag.fits(parent.as_ref(), list.as_ref()));
+                assert!(!tag.fits(Some(&another), list.as_ref()));
+                assert!(!tag.fits(parent.as_ref(), Some(&another)));
+                let other = list.is_none().then_some(&wanted);
+                assert!(!tag.fits(parent.as_ref(), other));
+            }
         }
         assert_eq!(
-            UserTag::of(None).to_string(),
-            "overlaybd-proxy/3 parent=none"
+            UserTag::of(None, None).to_string(),
+            "overlaybd-proxy/4 parent=none"
         );
     }
 
@@ -126,6 +153,8 @@ mod tests {
             "overlaybd-proxy/+1 parent=none",
             "overlaybd-proxy/1 parent=sha256:12",
             "overlaybd-proxy/1 parent=none ",
+            "overlaybd-proxy/1 parent=none list=",
+            "overlaybd-proxy/1 parent=none list=none",
         ] {
             assert!(text.parse::<UserTag>().is_err(), "{text}");
         }
@@ -134,7 +163,7 @@ mod tests {
     #[test]
     fn another_format_version_does_not_fit() {
         let tag: UserTag = "overlaybd-proxy/1 parent=none".parse().unwrap();
-        assert!(!tag.fits(None));
+        assert!(!tag.fits(None, None));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::image::ImageStyle;
 use super::input::Progress;
-use super::layer::{Format, Settings};
+use super::layer::{Algorithm, BlockSize, Format, Settings};
+use crate::format::prefetch::PrefetchList;
 use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName};
 use crate::registry::{Authorization, Upstream};
 
@@ -37,6 +38,38 @@ pub struct ConverterConfig {
     pub lease_ttl: Duration,
     /// Where finished images are pushed to, if anywhere.
     pub push: Option<PushTarget>,
+}
+
+/// What is said of some images only, where it differs from the converter's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The platforms of an index that are converted.
+    pub platforms: Option<Platforms>,
+    /// The compression of native layers.
+    pub algorithm: Option<Algorithm>,
+    /// The compressed blocks of native layers.
+    pub block_size: Option<BlockSize>,
+    /// What containers read when they start.
+    pub prefetch: Option<Arc<PrefetchList>>,
+}
+
+impl Overrides {
+    /// The settings with these in place of theirs.
+    #[must_use]
+    pub fn apply(&self, mut config: ConverterConfig) -> ConverterConfig {
+        let Self {
+            platforms,
+            algorithm,
+            block_size,
+            prefetch,
+        } = self.clone();
+        config.platforms = platforms.unwrap_or(config.platforms);
+        let settings = &mut config.settings;
+        settings.algorithm = algorithm.unwrap_or(settings.algorithm);
+        settings.block_size = block_size.unwrap_or(settings.block_size);
+        settings.prefetch = prefetch.or(settings.prefetch.take());
+        config
+    }
 }
 
 /// Where a converter pushes what it made.

@@ -1,6 +1,7 @@
 //! A disk of bytes: the interface between the formats.
 
 use std::io;
+use std::ops::Range;
 
 /// A disk that can be read at any byte.
 ///
@@ -15,6 +16,40 @@ pub trait BlockDevice {
     /// # Errors
     /// When the range reaches beyond the disk, or what the disk is on cannot be read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Fills `buf` as [`read_at`](Self::read_at) does, but from where the bytes come from, past
+    /// what is kept of them on the way. For bytes that turned out to be damaged.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buf)
+    }
+
+    /// Says that `len` bytes at `offset` are read soon, so that what has to be fetched is fetched
+    /// at once. A hint: it waits for nothing, and may be ignored.
+    fn will_read(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
+    /// What the disk is, for errors, such as `blob sha256:…`; nothing for one without a name.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
+    /// The bytes of the file or blob behind the disk that are read for a range of it, in bytes.
+    fn behind(&self, range: Range<u64>) -> Range<u64> {
+        range
+    }
+}
+
+/// A file whose data is wanted when a container starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its place among such files: the lowest comes first.
+    pub rank: u32,
+    /// Most bytes of data that it has.
+    pub bytes: u64,
 }
 
 /// A disk that can also be written. A write need not be durable.
@@ -38,6 +73,10 @@ pub trait BlockDeviceMut: BlockDevice {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Says whose data is written next: a file's that is wanted, so that the disk may put it next
+    /// to that of other such files wherever it stores data, or anything else's.
+    fn set_wanted(&mut self, _file: Option<Wanted>) {}
 
     /// The size in bytes up to which a file's data is written; that of larger files is mapped, by
     /// [`map_target`](Self::map_target).
@@ -84,6 +123,18 @@ impl<D: BlockDevice + ?Sized> BlockDevice for &D {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_at(offset, buf)
     }
+    fn behind(&self, range: Range<u64>) -> Range<u64> {
+        (**self).behind(range)
+    }
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_anew(offset, buf)
+    }
+    fn will_read(&self, offset: u64, len: u64) {
+        (**self).will_read(offset, len);
+    }
+    fn name(&self) -> Option<String> {
+        (**self).name()
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
@@ -93,6 +144,18 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_at(offset, buf)
     }
+    fn behind(&self, range: Range<u64>) -> Range<u64> {
+        (**self).behind(range)
+    }
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_anew(offset, buf)
+    }
+    fn will_read(&self, offset: u64, len: u64) {
+        (**self).will_read(offset, len);
+    }
+    fn name(&self) -> Option<String> {
+        (**self).name()
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for std::sync::Arc<D> {
@@ -101,6 +164,33 @@ impl<D: BlockDevice + ?Sized> BlockDevice for std::sync::Arc<D> {
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_at(offset, buf)
+    }
+    fn behind(&self, range: Range<u64>) -> Range<u64> {
+        (**self).behind(range)
+    }
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_anew(offset, buf)
+    }
+    fn will_read(&self, offset: u64, len: u64) {
+        (**self).will_read(offset, len);
+    }
+    fn name(&self) -> Option<String> {
+        (**self).name()
+    }
+}
+
+/// What a blob or its index holds contradicts itself, in an [`io::Error`]
+/// ([`io::Error::get_ref`]), of which the kind is [`io::ErrorKind::InvalidData`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(
+    /// What is wrong, and where.
+    pub String,
+);
+
+impl From<Damaged> for io::Error {
+    fn from(damaged: Damaged) -> Self {
+        Self::new(io::ErrorKind::InvalidData, damaged)
     }
 }
 
@@ -118,6 +208,20 @@ pub fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// Ranges in ascending order, those that touch as one.
+#[must_use]
+pub fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 /// A disk that several threads read.
 pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 
@@ -125,7 +229,7 @@ pub type SharedDevice = std::sync::Arc<dyn BlockDevice + Send + Sync>;
 pub struct DeviceReader<'a> {
     device: &'a dyn BlockDevice,
     /// Bytes of the disk that are still to be read.
-    rest: std::ops::Range<u64>,
+    rest: Range<u64>,
 }
 
 impl<'a> DeviceReader<'a> {
@@ -137,7 +241,7 @@ impl<'a> DeviceReader<'a> {
 
     /// Reads a range, in bytes. One that reaches beyond the disk is an error of reading.
     #[must_use]
-    pub fn of(device: &'a dyn BlockDevice, range: std::ops::Range<u64>) -> Self {
+    pub fn of(device: &'a dyn BlockDevice, range: Range<u64>) -> Self {
         Self {
             device,
             rest: range,
@@ -280,10 +384,7 @@ impl MemDevice {
     }
 
     /// The parts of a range by page: page number, place in the page, place in the range.
-    fn parts(
-        offset: u64,
-        len: usize,
-    ) -> impl Iterator<Item = (u64, std::ops::Range<usize>, usize)> {
+    fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
             let at = offset + done as u64;
@@ -399,6 +500,15 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_at(offset, buf)
+    }
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_anew(offset, buf)
+    }
+    fn will_read(&self, offset: u64, len: u64) {
+        self.0.will_read(offset, len);
+    }
+    fn name(&self) -> Option<String> {
+        self.0.name()
     }
 }
 

@@ -7,5 +7,6 @@ pub mod crc;
 pub mod ext4;
 pub mod gzip_index;
 pub mod lsmt;
+pub mod prefetch;
 pub mod tar;
 pub mod zfile;

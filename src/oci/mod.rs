@@ -9,6 +9,7 @@ pub mod media_type;
 pub mod name;
 pub mod platform;
 pub mod reference;
+pub mod run_config;
 
 pub use compression::Compression;
 pub use digest::{ChainId, DiffId, Digest, Hasher};
@@ -18,3 +19,4 @@ pub use media_type::ManifestKind;
 pub use name::{RepoName, Selector, Tag};
 pub use platform::Platform;
 pub use reference::{ImageReference, LayoutReference, RegistryReference};
+pub use run_config::RunConfig;

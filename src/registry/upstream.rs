@@ -124,6 +124,16 @@ impl Upstream {
         }
     }
 
+    /// What content comes from: the host, and behind it the address (scheme, host and port) of
+    /// the registry and of each of its mirrors; only [`Upstream::host`] for a layout.
+    #[must_use]
+    pub fn sources(&self) -> String {
+        match self {
+            Self::Registry(registry) => registry.sources(),
+            Self::Layout(layout) => layout.host().to_owned(),
+        }
+    }
+
     /// Speaks to the registry as `fresh` does from now on: with its certificates, credentials,
     /// mirrors and time limits; so do all clones. What is under way ends as it began. `false`,
     /// and no change, if `fresh` is something else. A layout has nothing to take over.

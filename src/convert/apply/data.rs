@@ -3,21 +3,28 @@
 use std::io::Read;
 
 use super::{Entry, FileExtent, Layer, Problem, SLICE, TarReader};
-use crate::format::block::BlockDeviceMut;
+use crate::format::block::{BlockDeviceMut, Wanted};
 
 impl<D: BlockDeviceMut> Layer<'_, D> {
-    /// Puts the entry's data into its extents, which ascend; zeros where they hold more.
+    /// Puts the entry's data into its extents, which ascend; zeros where they hold more. `rank` is
+    /// its place among files that are wanted, if it is.
     pub(super) fn place_data<R: Read>(
         &mut self,
         entry: &Entry,
         extents: &[FileExtent],
+        rank: Option<u32>,
         tar: &mut TarReader<R>,
     ) -> Result<(), Problem> {
         if entry.size > self.filesystem.device_mut().max_stored_file() {
-            self.map_data(entry, extents, tar)
-        } else {
-            self.write_data(entry, extents, tar)
+            return self.map_data(entry, extents, tar);
         }
+        let blocks = extents.iter().map(|extent| u64::from(extent.blocks));
+        let bytes = blocks.sum::<u64>() * u64::from(self.filesystem.block_size());
+        let wanted = rank.map(|rank| Wanted { rank, bytes });
+        self.filesystem.device_mut().set_wanted(wanted);
+        self.write_data(entry, extents, tar)?;
+        self.filesystem.device_mut().set_wanted(None);
+        Ok(())
     }
 
     fn write_data<R: Read>(

@@ -96,7 +96,8 @@ impl Image {
     }
 
     fn layer(&mut self, tar: Tar) -> Result<(), ApplyError> {
-        apply(&mut self.0, &mut TarReader::new(&tar.bytes()[..]))
+        let order = DataOrder::default();
+        apply(&mut self.0, &mut TarReader::new(&tar.bytes()[..]), &order)
     }
 
     fn with(mut self, tar: Tar) -> Self {

@@ -9,7 +9,7 @@ use super::super::layer::{CompressPool, Format};
 use super::super::lock::KeyedLock;
 use super::super::memory::MemoryBudget;
 use super::super::plan::Step;
-use super::super::types::{ConverterConfig, Platforms, Source};
+use super::super::types::{ConverterConfig, Overrides, Source};
 use super::chain::SharedTars;
 use super::destination::Destination;
 use super::permits::LayerPermits;
@@ -83,12 +83,9 @@ impl Context {
         self.with(config)
     }
 
-    /// The same for other platforms of an index.
-    pub(super) fn for_platforms(&self, platforms: Platforms) -> Self {
-        self.with(ConverterConfig {
-            platforms,
-            ..self.config.clone()
-        })
+    /// The same with other settings for some images.
+    pub(super) fn with_overrides(&self, overrides: &Overrides) -> Self {
+        self.with(overrides.apply(self.config.clone()))
     }
 
     fn with(&self, config: ConverterConfig) -> Self {

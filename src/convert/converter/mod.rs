@@ -39,7 +39,9 @@ use super::error::ConvertError;
 use super::jobs::Jobs;
 use super::layer::Format;
 use super::source_cache::SourceCache;
-use super::types::{ConvertedImage, ConverterConfig, Observer, Platforms, PushTarget, Source};
+use super::types::{
+    ConvertedImage, ConverterConfig, Observer, Overrides, Platforms, PushTarget, Source,
+};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
 use crate::store::Store;
@@ -129,12 +131,12 @@ impl Converter {
         }
     }
 
-    /// The same converter, for other platforms where an image has several.
+    /// The same converter, with other settings for some images.
     #[must_use]
-    pub fn for_platforms(&self, platforms: Platforms) -> Self {
+    pub fn with_overrides(&self, overrides: &Overrides) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            context: Arc::new(self.context.for_platforms(platforms)),
+            context: Arc::new(self.context.with_overrides(overrides)),
         }
     }
 
@@ -146,6 +148,11 @@ impl Converter {
     /// The platforms that are converted where an image has several.
     pub fn platforms(&self) -> &Platforms {
         &self.context.config.platforms
+    }
+
+    /// Whether there is a list of what containers read when they start.
+    pub fn has_prefetch_list(&self) -> bool {
+        self.context.config.settings.prefetch.is_some()
     }
 
     /// Where finished images are pushed to, if anywhere.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::super::error::ConvertError;
-use super::super::image::{has_overlaybd_layers, is_turbo_layer};
+use super::super::image::{disk_layers, has_overlaybd_layers, is_turbo_layer};
 use super::super::layer::LayerBlob;
 use super::super::remote::RemoteBlob;
 use super::super::scratch::Scratch;
@@ -105,7 +105,8 @@ async fn is_tagged(
         return Ok(false);
     }
     let mut below = None;
-    for layer in &image.layers {
+    let (layers, _) = disk_layers(&image.layers);
+    for layer in layers {
         let digest = layer.digest.clone();
         let size = target
             .upstream

@@ -1,6 +1,8 @@
 //! The settings that decide the bytes of layers and manifests, as the index names them: short
 //! ASCII text.
 
+use std::fmt::Write as _;
+
 use super::super::layer::{Format, Settings};
 use super::super::tag::FORMAT_VERSION;
 use super::super::types::{ConverterConfig, Others, Platforms};
@@ -17,6 +19,15 @@ const SAME_DISK_SINCE: u32 = 3;
 /// - 1: the windows of gzip indexes held all that was before a block.
 /// - 2: they hold what the block refers to.
 const TURBO_VERSION: u32 = 2;
+
+/// What precedes the digest of the list that orders the data.
+const LIST: &str = "list=";
+/// Digits of that digest in a variant.
+const LIST_DIGITS: usize = 32;
+
+/// The version of what decides an acceleration layer, besides the list and the layers below. Raise
+/// it with any change of the trace that is made of these.
+const ACCELERATION_VERSION: u32 = 1;
 
 /// The disk of a blob that a row of the index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +47,19 @@ pub(super) fn of_layers(settings: &Settings) -> String {
         let (stored, size) = (turbo.max_stored_file, settings.virtual_size);
         return format!("turbo v{TURBO_VERSION}.{FORMAT_VERSION} {stored} {size}");
     }
-    format!(
+    let mut text = format!(
         "v{FORMAT_VERSION} {} {} {}",
         settings.algorithm,
         settings.block_size.bytes(),
         settings.virtual_size
-    )
+    );
+    if let Some(list) = &settings.prefetch {
+        text.push(' ');
+        text.push_str(LIST);
+        // As much as tells lists apart: the column is short, and a blob's tag has all of it.
+        text.extend(list.digest().hex().chars().take(LIST_DIGITS));
+    }
+    text
 }
 
 /// What decides the bytes of the TurboOCI layer that points into the source's `layer`.
@@ -57,8 +75,10 @@ pub(super) fn disk(variant: &str, settings: &Settings) -> Disk {
         .next()
         .and_then(|word| word.strip_prefix('v')?.parse::<u32>().ok());
     let virtual_size = words.nth(2).and_then(|word| word.parse::<u64>().ok());
-    // What has more words was built on another tool's blobs.
-    if virtual_size != Some(settings.virtual_size) || words.next().is_some() {
+    // What has other words was built on another tool's blobs. A list orders the blob's data, and
+    // not the disk's.
+    let is_own = words.all(|word| word.starts_with(LIST));
+    if virtual_size != Some(settings.virtual_size) || !is_own {
         return Disk::Another;
     }
     match version {
@@ -90,6 +110,18 @@ pub(super) fn of_images(layers: &str, config: &ConverterConfig) -> String {
         text.push_str(" fs=");
         text.push_str(fs_type);
     }
+    if let Some(list) = config
+        .settings
+        .prefetch
+        .as_ref()
+        .filter(|_| style.acceleration)
+    {
+        let _ = write!(
+            text,
+            " acceleration={ACCELERATION_VERSION}:{}",
+            list.digest()
+        );
+    }
     if text.len() <= 200 && text.is_ascii() {
         text
     } else {
@@ -116,12 +148,17 @@ mod tests {
             max_layer_size: 1,
             threads: 1,
             format: Format::Native,
+            prefetch: None,
         };
         for (variant, expected) in [
             ("v1 lz4 4096 1073741824", Disk::SameOrAnother),
             ("v2 zstd 65536 1073741824", Disk::SameOrAnother),
+            ("v2 lz4 4096 1073741824 list=12", Disk::SameOrAnother),
+            ("v2 lz4 4096 1073741824 list=12 on sha256:34", Disk::Another),
             ("v2 lz4 4096 68719476736", Disk::Another),
             ("v2 lz4 4096 1073741824 foreign", Disk::Another),
+            ("v3 zstd 16384 1073741824", Disk::Same),
+            ("v3 zstd 16384 1073741824 list=12", Disk::Same),
             ("v0 lz4 4096 1073741824", Disk::Another),
             ("v9 lz4 4096 1073741824", Disk::Another),
             ("", Disk::Another),

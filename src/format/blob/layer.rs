@@ -1,5 +1,7 @@
 //! A layer blob, opened for reading.
 
+mod places;
+
 use std::io;
 
 use serde::Serialize;
@@ -8,6 +10,8 @@ use super::wrapping;
 use crate::format::block::{BlockDevice as _, SharedDevice};
 use crate::format::lsmt::{self, Header, LsmtError, Mapping, MisplacedZeros};
 use crate::format::zfile::{Geometry, UnreadableBlock, ZFileError, ZFileReader};
+
+pub use places::{Place, Region};
 
 /// Errors of opening a blob.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,8 @@ pub enum Refusal {
 pub struct LayerBlob {
     geometry: Geometry,
     layer: lsmt::Layer<ZFileReader>,
+    /// Where the `ZFile` begins in the blob; `None` where it is a file of a `TurboOCI` blob.
+    start: Option<u64>,
 }
 
 /// What is in a blob, for people and programs.
@@ -86,9 +92,11 @@ impl LayerBlob {
     /// When it cannot be read or is not a whole overlaybd blob.
     pub fn open_readable(device: SharedDevice) -> Result<Self, BlobError> {
         let zfile = wrapping::find(device)?.map_err(BlobError::Wrapping)?;
+        let start = Some(zfile.start());
         let zfile = ZFileReader::open(std::sync::Arc::new(zfile))?;
         let geometry = *zfile.geometry();
         Ok(Self {
+            start,
             geometry,
             layer: lsmt::Layer::open(zfile)?,
         })
@@ -103,6 +111,7 @@ impl LayerBlob {
         let zfile = wrapping::find(meta)?.map_err(BlobError::Wrapping)?;
         let zfile = ZFileReader::open(std::sync::Arc::new(zfile))?;
         let blob = Self {
+            start: None,
             geometry: *zfile.geometry(),
             layer: lsmt::Layer::open_warp(zfile, target)?,
         };
@@ -148,6 +157,14 @@ impl LayerBlob {
 
     pub(super) fn layer(&self) -> &lsmt::Layer<ZFileReader> {
         &self.layer
+    }
+
+    /// Fills `buf` from byte `offset` of the uncompressed LSMT file.
+    ///
+    /// # Errors
+    /// When the range reaches beyond it, or it cannot be read.
+    pub fn read_lsmt(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.layer.device().read_at(offset, buf)
     }
 
     /// Reads all of the `ZFile`, also what no mapping leads to, so that every block's CRC is

@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use zerocopy::IntoBytes as _;
 
+use super::spool::{MakeSpoolFile, Spool};
 use super::stack::Stack;
-use crate::format::block::{BlockDevice, BlockDeviceMut, SECTOR, check_range, check_write};
-use crate::format::lsmt::{Header, MAX_MAPPINGS, Mapping, Place, REMOTE, Segments, encode_index};
+use crate::format::block::{BlockDevice, BlockDeviceMut, SECTOR, Wanted, check_range, check_write};
+use crate::format::lsmt::{
+    Header, KEPT, MAX_MAPPINGS, Mapping, Place, REMOTE, Segments, encode_index,
+};
 use crate::format::zfile::{Algorithm, BlockSize, CompressPool, Finished, ZFileWriter};
 
 /// Bytes that are stored as zeros where all of them are: ext4's block.
@@ -43,12 +46,14 @@ pub enum WriterError {
     TooManyMappings(u64),
 }
 
-/// The disk. Data goes to the `ZFile` in the order of the writes.
+/// The disk. Data goes to the `ZFile` in the order of the writes, but for that of files that are
+/// wanted: it comes last, by rank.
 pub(super) struct LsmtWriter {
     lower: Arc<Stack>,
     zfile: ZFileWriter,
     spec: LayerSpec,
     segments: Segments,
+    spool: Spool,
 }
 
 fn header(spec: &LayerSpec, user_tag: &str) -> Header {
@@ -83,7 +88,37 @@ impl LsmtWriter {
             zfile,
             spec,
             segments: Segments::default(),
+            spool: Spool::default(),
         })
+    }
+
+    /// Puts the data of files that are wanted at the end, of which `make` makes a file for what is
+    /// not kept in memory.
+    pub(super) fn keep_wanted(&mut self, make: MakeSpoolFile) {
+        self.spool = Spool::new(make);
+    }
+
+    /// Writes the data of files that are wanted, as far as it is mapped.
+    pub(super) fn place_wanted(&mut self) -> io::Result<()> {
+        let mut spool = std::mem::take(&mut self.spool);
+        let mut buffer = Vec::new();
+        let mut placed = Vec::new();
+        for part in spool.in_order(&self.segments.kept()) {
+            placed.push((part.clone(), self.zfile.original_size() / SECTOR));
+            let (mut at, end) = (part.start * SECTOR, part.end * SECTOR);
+            while at < end {
+                let length = (end - at).min(MAX_COPY_BYTES);
+                buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+                spool.read_at(at, &mut buffer)?;
+                self.zfile.write(&buffer)?;
+                at += length;
+            }
+        }
+        if !placed.is_empty() {
+            placed.sort_unstable_by_key(|(part, _)| part.start);
+            self.segments.place(&placed);
+        }
+        Ok(())
     }
 
     pub(super) fn spec(&self) -> &LayerSpec {
@@ -92,6 +127,7 @@ impl LsmtWriter {
 
     /// Writes index and trailers. `user_tag` goes into the LSMT's trailer.
     pub(super) fn finish(mut self, user_tag: &str) -> Result<Finished, WriterError> {
+        self.place_wanted()?;
         let (index, entries) = encode_index(self.segments.mappings());
         if entries > MAX_MAPPINGS {
             return Err(WriterError::TooManyMappings(entries));
@@ -127,6 +163,13 @@ impl LsmtWriter {
     }
 
     fn append(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.spool.is_keeping() {
+            let moffset = self.spool.len() / SECTOR;
+            self.spool.write(data)?;
+            let length = data.len() as u64 / SECTOR;
+            self.segments.map_kept(offset / SECTOR, length, moffset);
+            return Ok(());
+        }
         let moffset = self.zfile.original_size() / SECTOR;
         self.zfile.write(data)?;
         self.segments
@@ -212,6 +255,10 @@ impl BlockDeviceMut for LsmtWriter {
         Ok(())
     }
 
+    fn set_wanted(&mut self, file: Option<Wanted>) {
+        self.spool.begin(file);
+    }
+
     fn map_target(&mut self, offset: u64, len: u64, target: u64) -> io::Result<()> {
         check_write(self.spec.virtual_size, offset, len)?;
         if !target.is_multiple_of(SECTOR) {
@@ -236,6 +283,9 @@ impl BlockDeviceMut for LsmtWriter {
                 }
                 Some(mapping) if mapping.tag == REMOTE => {
                     self.segments.map_remote(start, length, mapping.moffset);
+                }
+                Some(mapping) if mapping.tag == KEPT => {
+                    self.segments.map_kept(start, length, mapping.moffset);
                 }
                 Some(mapping) => self.segments.map(start, length, mapping.moffset),
                 None => self.copy_below(part.start * SECTOR, start * SECTOR, length * SECTOR)?,

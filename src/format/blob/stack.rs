@@ -1,11 +1,17 @@
 //! Layers upon each other: the topmost mapping of a sector wins.
 
+mod located;
+mod visible;
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::layer::LayerBlob;
 use crate::format::block::{BlockDevice, SECTOR, check_range};
+
+pub use located::Located;
+pub use visible::Visible;
 
 /// Most layers that readers stack (overlaybd `lsmt/file.cpp`).
 pub const MAX_LAYERS: usize = 255;
@@ -116,15 +122,8 @@ impl Stack {
         }
     }
 
-    /// The sectors of a range that some layer maps to data and none above hides, in order;
-    /// neighbours are not joined.
-    pub(super) fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        let mut found = Vec::new();
-        self.collect_data(self.layers.len(), range, &mut found);
-        found
-    }
-
-    fn collect_data(&self, depth: usize, range: Range<u64>, found: &mut Vec<Range<u64>>) {
+    /// Says to the layers which of their data is in a range of sectors.
+    fn announce(&self, depth: usize, range: Range<u64>) {
         let Some(layer) = depth.checked_sub(1).and_then(|n| self.layers.get(n)) else {
             return;
         };
@@ -132,16 +131,25 @@ impl Stack {
         for mapping in layer.layer().overlapping(range.start, range.end) {
             let (from, to) = (mapping.offset.max(at), mapping.end().min(range.end));
             if at < from {
-                self.collect_data(depth - 1, at..from, found);
+                self.announce(depth - 1, at..from);
             }
-            if !mapping.zeroed {
-                found.push(from..to);
-            }
+            layer
+                .layer()
+                .will_read(mapping, from - mapping.offset, to - from);
             at = to;
         }
         if at < range.end {
-            self.collect_data(depth - 1, at..range.end, found);
+            self.announce(depth - 1, at..range.end);
         }
+    }
+
+    /// The sectors of a range that some layer maps to data and none above hides, in order;
+    /// neighbours are not joined.
+    #[must_use]
+    pub fn data(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let visible = self.visible(range.start * SECTOR..range.end * SECTOR);
+        let sectors = |part: Visible| part.disk.start / SECTOR..part.disk.end / SECTOR;
+        visible.into_iter().map(sectors).collect()
     }
 }
 
@@ -153,5 +161,12 @@ impl BlockDevice for Stack {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_range(self.size, offset, buf.len() as u64)?;
         self.read(self.layers.len(), offset, buf)
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        let end = offset.saturating_add(len).min(self.size);
+        if offset < end {
+            self.announce(self.layers.len(), offset / SECTOR..end.div_ceil(SECTOR));
+        }
     }
 }

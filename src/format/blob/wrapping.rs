@@ -24,6 +24,13 @@ pub(super) struct Part {
     size: u64,
 }
 
+impl Part {
+    /// Where it begins on the disk, in bytes.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+}
+
 impl BlockDevice for Part {
     fn size(&self) -> u64 {
         self.size
@@ -32,6 +39,21 @@ impl BlockDevice for Part {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_range(self.size, offset, buf.len() as u64)?;
         self.device.read_at(self.start + offset, buf)
+    }
+
+    fn read_anew(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(self.size, offset, buf.len() as u64)?;
+        self.device.read_anew(self.start + offset, buf)
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        let len = len.min(self.size.saturating_sub(offset));
+        self.device
+            .will_read(self.start.saturating_add(offset), len);
+    }
+
+    fn name(&self) -> Option<String> {
+        self.device.name()
     }
 }
 

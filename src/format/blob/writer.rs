@@ -8,9 +8,10 @@ use std::sync::Arc;
 use sha2::Digest as _;
 
 use super::lsmt_writer::{LayerSpec, LsmtWriter, WriterError};
+use super::spool::MakeSpoolFile;
 use super::stack::Stack;
 use super::wrapping;
-use crate::format::block::{BlockDevice, BlockDeviceMut};
+use crate::format::block::{BlockDevice, BlockDeviceMut, Wanted};
 use crate::format::zfile::{CompressPool, Geometry};
 use crate::oci::Digest;
 
@@ -51,8 +52,10 @@ pub struct FinishedBlob {
 
 /// A disk over a [`Stack`], whose writes make up a layer blob.
 ///
-/// Data goes to the blob in the order of the writes. What this layer wrote as data cannot be
-/// read back before the blob is finished.
+/// Data goes to the blob in the order of the writes. With a [`keep_wanted`](Self::keep_wanted),
+/// that of files that are wanted, by [`set_wanted`](BlockDeviceMut::set_wanted), comes where
+/// [`place_wanted`](Self::place_wanted) is called. What this layer wrote as data cannot be read
+/// back before the blob is finished.
 ///
 /// A disk of 1 MiB with one block of data, and the same read back through a [`Stack`]:
 ///
@@ -109,6 +112,23 @@ impl LayerWriter {
             disk: LsmtWriter::create(lower, place, spec, pool)?,
             file: out,
         })
+    }
+
+    /// Has the data of files that are wanted kept until it is placed: in memory, and beyond
+    /// [`SPOOL_MEMORY_BYTES`](super::SPOOL_MEMORY_BYTES) in a file that `make` makes.
+    #[must_use]
+    pub fn keep_wanted(mut self, make: MakeSpoolFile) -> Self {
+        self.disk.keep_wanted(make);
+        self
+    }
+
+    /// Writes the data of files that are wanted, the lowest rank first, and that of one rank as it
+    /// came. Later data is not kept. What was discarded since is left out.
+    ///
+    /// # Errors
+    /// When a file cannot be written or read back.
+    pub fn place_wanted(&mut self) -> io::Result<()> {
+        self.disk.place_wanted()
     }
 
     /// Writes index and trailers. `user_tag` goes into the LSMT's trailer.
@@ -168,6 +188,10 @@ impl BlockDeviceMut for LayerWriter {
 
     fn discard_at(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.disk.discard_at(offset, len)
+    }
+
+    fn set_wanted(&mut self, file: Option<Wanted>) {
+        self.disk.set_wanted(file);
     }
 
     fn copy_at(&mut self, from: u64, to: u64, len: u64) -> io::Result<()> {

@@ -14,6 +14,9 @@ use super::types::{FileType, Ino, NamedEntry};
 use super::volume::Volume;
 use crate::format::block::{BlockDevice, BlockDeviceMut};
 
+/// Most names of a directory, and no more than a block's beyond it, that are in memory at once.
+const MAX_NAMES: usize = 16 << 20;
+
 /// Checks that a directory can hold a name.
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
     let problem = match name {
@@ -87,14 +90,29 @@ pub(super) fn entry_type<D: BlockDevice>(
     }
 }
 
+/// Checks how many names of a directory there are in memory.
+fn check_count(dir: &Inode, names: usize, most: usize) -> Result<()> {
+    if names <= most {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "a directory of more than {most} names, inode {}",
+        dir.ino()
+    )))
+}
+
 /// All names but `.` and `..`, in the disk's order.
+///
+/// # Errors
+/// When they are more than [`MAX_NAMES`], or cannot be read.
 pub(super) fn entries<D: BlockDevice>(
     volume: &mut Volume<D>,
     dir: &Inode,
 ) -> Result<Vec<NamedEntry>> {
     let mut raw = Vec::new();
     let blocks = directory_blocks::all(volume, dir)?;
-    for (place, number) in blocks.into_iter().enumerate() {
+    for (place, number) in blocks.enumerate() {
+        check_count(dir, raw.len(), MAX_NAMES)?;
         let block = directory_blocks::read(volume, dir, number, place == 0)?;
         for slot in dirblock::used(block) {
             let Entry { ino, name, kind } = slot?.entry;
@@ -103,6 +121,36 @@ pub(super) fn entries<D: BlockDevice>(
             }
         }
     }
+    named(volume, dir, raw)
+}
+
+/// The names but `.` and `..` that are in one block of a directory; `None` past its end.
+pub(super) fn entries_in<D: BlockDevice>(
+    volume: &mut Volume<D>,
+    dir: &Inode,
+    logical: u32,
+) -> Result<Option<Vec<NamedEntry>>> {
+    if u64::from(logical) >= directory_blocks::count(volume, dir)? {
+        return Ok(None);
+    }
+    let number = directory_blocks::find(volume, dir, logical)?;
+    let block = directory_blocks::read(volume, dir, number, logical == 0)?;
+    let mut raw = Vec::new();
+    for slot in dirblock::used(block) {
+        let Entry { ino, name, kind } = slot?.entry;
+        if name != b"." && name != b".." {
+            raw.push((ino, kind, name.to_vec()));
+        }
+    }
+    named(volume, dir, raw).map(Some)
+}
+
+/// Entries whose inodes and names are such as may be.
+fn named<D: BlockDevice>(
+    volume: &mut Volume<D>,
+    dir: &Inode,
+    raw: Vec<(Ino, u8, Vec<u8>)>,
+) -> Result<Vec<NamedEntry>> {
     let mut entries = Vec::with_capacity(raw.len());
     for (ino, kind, name) in raw {
         check_target(volume, dir, ino)?;
@@ -184,7 +232,7 @@ pub(super) fn insert<D: BlockDeviceMut>(
         mapping::use_extents(volume, dir)?;
         return htree::insert(volume, dir, &entry);
     }
-    let blocks = directory_blocks::all(volume, dir)?;
+    let blocks: Vec<u64> = directory_blocks::all(volume, dir)?.collect();
     if linear::insert(volume, dir, &blocks, &entry)? {
         return Ok(());
     }
@@ -196,4 +244,40 @@ pub(super) fn insert<D: BlockDeviceMut>(
     let checksum = directory_blocks::entries_checksum(volume, dir);
     let (_, block) = directory_blocks::append(volume, dir, checksum)?;
     directory_blocks::write_entries(volume, block, checksum, std::iter::once(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::block::MemDevice;
+    use crate::format::ext4::layout::ROOT;
+    use crate::format::ext4::{Filesystem, FormatOptions};
+
+    #[test]
+    fn a_directory_with_more_blocks_than_the_filesystem_is_refused() {
+        let options = FormatOptions::default();
+        let mut filesystem = Filesystem::format(MemDevice::new(64 << 20), &options).unwrap();
+        filesystem.flush().unwrap();
+        let device = filesystem.replace_device(MemDevice::new(0));
+        let mut volume = Volume::open(device).unwrap();
+        let blocks = volume.geometry().blocks;
+        let block_size = u64::from(volume.geometry().block_size);
+        let mut dir = read(&mut volume, ROOT).unwrap();
+        assert!(find(&mut volume, &dir, b"none").unwrap().is_none());
+        // As many as there are is a matter of the extents.
+        dir.set_size(blocks * block_size);
+        assert!(find(&mut volume, &dir, b"none").unwrap().is_none());
+        dir.set_size((blocks + 1) * block_size);
+        for error in [
+            find(&mut volume, &dir, b"none").unwrap_err(),
+            entries(&mut volume, &dir).unwrap_err(),
+            entries_in(&mut volume, &dir, 0).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("directory 2 has "), "{text}");
+        }
+        assert!(check_count(&dir, 9, 9).is_ok());
+        let text = check_count(&dir, 10, 9).unwrap_err().to_string();
+        assert!(text.contains("more than 9 names"), "{text}");
+    }
 }

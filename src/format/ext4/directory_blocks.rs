@@ -14,6 +14,10 @@ use super::types::Ino;
 use super::volume::Volume;
 use crate::format::block::BlockDevice;
 
+/// Most bytes of a directory. Linux gives one 2 GiB, unless the filesystem has large directories
+/// (`large_dir`).
+const MAX_BYTES: u64 = 8 << 30;
+
 /// An entry that was found, and where it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
@@ -68,16 +72,43 @@ pub(super) fn find<D: BlockDevice>(
     }
 }
 
+/// How many blocks a directory has by its size.
+///
+/// # Errors
+/// When the filesystem has fewer, or they are more than [`MAX_BYTES`]: extents that overlap make
+/// any number of blocks of one.
+pub(super) fn count<D: BlockDevice>(volume: &Volume<D>, dir: &Inode) -> Result<u64> {
+    let geometry = volume.geometry();
+    let count = dir.size() / u64::from(geometry.block_size);
+    if count > geometry.blocks {
+        return corrupt(format!(
+            "directory {} has {count} blocks, and the filesystem {}",
+            dir.ino(),
+            geometry.blocks
+        ));
+    }
+    if dir.size() > MAX_BYTES {
+        return Err(Error::Unsupported(format!(
+            "a directory of {} bytes, inode {} (the most is {MAX_BYTES})",
+            dir.size(),
+            dir.ino()
+        )));
+    }
+    Ok(count)
+}
+
 /// A directory's blocks on the disk, in order, up to its size.
-pub(super) fn all<D: BlockDevice>(volume: &mut Volume<D>, dir: &Inode) -> Result<Vec<u64>> {
-    let count = dir.size() / u64::from(volume.geometry().block_size);
+pub(super) fn all<D: BlockDevice>(
+    volume: &mut Volume<D>,
+    dir: &Inode,
+) -> Result<impl Iterator<Item = u64> + use<D>> {
+    let count = count(volume, dir)?;
     let runs = mapping::all(volume, dir)?.runs;
-    let within = |run: &Run| run.end().min(count).saturating_sub(u64::from(run.logical));
+    let within = move |run: &Run| run.end().min(count).saturating_sub(u64::from(run.logical));
     Ok(runs
-        .iter()
+        .into_iter()
         .filter(|run| !run.unwritten)
-        .flat_map(|run| run.physical..run.physical + within(run))
-        .collect())
+        .flat_map(move |run| run.physical..run.physical + within(&run)))
 }
 
 /// Reads a block that is not looked up in the index: whether it is one of the index decides

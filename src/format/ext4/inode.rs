@@ -156,6 +156,15 @@ impl Inode {
         join48(self.base.blocks_lo, self.base.blocks_hi)
     }
 
+    /// What the inode takes on the disk, in sectors of 512 bytes.
+    pub(super) fn sectors(&self, block_size: u32) -> u64 {
+        if self.has_flag(inode_flags::HUGE_FILE) {
+            self.blocks().saturating_mul(u64::from(block_size) / 512)
+        } else {
+            self.blocks()
+        }
+    }
+
     pub(super) fn set_blocks(&mut self, blocks: u64) {
         (self.base.blocks_lo, self.base.blocks_hi) = split48(blocks);
     }
@@ -202,14 +211,30 @@ impl Inode {
     }
 
     pub(super) fn mtime(&self) -> Timestamp {
-        let has_extra = self.extra_isize() >= offset_of!(InodeExtra, mtime_extra) + 4;
-        let extra = match self.extra() {
-            Some(extra) if has_extra => extra.mtime_extra.get(),
+        let offset = offset_of!(InodeExtra, mtime_extra);
+        self.time(self.base.mtime, offset, |extra| extra.mtime_extra)
+    }
+
+    pub(super) fn atime(&self) -> Timestamp {
+        let offset = offset_of!(InodeExtra, atime_extra);
+        self.time(self.base.atime, offset, |extra| extra.atime_extra)
+    }
+
+    pub(super) fn ctime(&self) -> Timestamp {
+        let offset = offset_of!(InodeExtra, ctime_extra);
+        self.time(self.base.ctime, offset, |extra| extra.ctime_extra)
+    }
+
+    /// A time of which `extra`, if it is in use, has the nanoseconds and two more bits.
+    fn time(&self, base: U32, offset: usize, extra: impl Fn(&InodeExtra) -> U32) -> Timestamp {
+        let has_extra = self.extra_isize() >= offset + 4;
+        let more = match self.extra() {
+            Some(fields) if has_extra => extra(fields).get(),
             _ => 0,
         };
-        let nanos = extra >> 2;
+        let nanos = more >> 2;
         Timestamp {
-            secs: i64::from(self.base.mtime.get().cast_signed()) + (i64::from(extra & 3) << 32),
+            secs: i64::from(base.get().cast_signed()) + (i64::from(more & 3) << 32),
             nanos: if nanos < 1_000_000_000 { nanos } else { 0 },
         }
     }

@@ -14,7 +14,7 @@ pub(super) fn find<D: BlockDevice>(
     name: &[u8],
 ) -> Result<Option<Found>> {
     let blocks = directory_blocks::all(volume, dir)?;
-    for (place, number) in blocks.into_iter().enumerate() {
+    for (place, number) in blocks.enumerate() {
         let block = directory_blocks::read(volume, dir, number, place == 0)?;
         if let Some(found) = Found::in_block(block, number, name)? {
             return Ok(Some(found));

@@ -66,5 +66,6 @@ pub use error::Error;
 pub use filesystem::Filesystem;
 pub use mkfs::FormatOptions;
 pub use types::{
-    Attributes, DirEntry, FileExtent, FileType, Ino, Metadata, NamedEntry, NodeKind, Timestamp,
+    Area, Attributes, DirEntry, FileExtent, FileType, Ino, Metadata, NamedEntry, NodeKind, Space,
+    Timestamp,
 };

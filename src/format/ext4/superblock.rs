@@ -8,7 +8,7 @@ use super::error::{Error, Result, corrupt, narrow};
 use super::geometry::Geometry;
 use super::layout::{
     INODE_BASE_LEN, InodeExtra, MAGIC, RawSuperblock, SUPERBLOCK_LEN, SUPERBLOCK_OFFSET, compat,
-    incompat, ro_compat, split16, split32, superblock_flags,
+    incompat, join32, ro_compat, split16, split32, superblock_flags,
 };
 use crate::format::block::BlockDevice;
 use crate::format::crc::crc32c;
@@ -137,6 +137,17 @@ impl Superblock {
         } else {
             0
         })
+    }
+
+    /// Free blocks and free inodes.
+    pub(super) fn free(&self) -> (u64, u32) {
+        let low = self.raw.free_blocks_count_lo;
+        let blocks = if self.has_incompat(incompat::BITS_64) {
+            join32(low, self.raw.free_blocks_count_hi)
+        } else {
+            u64::from(low.get())
+        };
+        (blocks, self.raw.free_inodes_count.get())
     }
 
     pub(super) fn set_free(&mut self, blocks: u64, inodes: u32) {

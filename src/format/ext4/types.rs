@@ -113,6 +113,21 @@ pub struct NamedEntry {
     pub file_type: FileType,
 }
 
+/// What of a filesystem is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in a block.
+    pub block_size: u32,
+    /// Blocks.
+    pub blocks: u64,
+    /// Blocks that are free.
+    pub free_blocks: u64,
+    /// Inodes.
+    pub inodes: u32,
+    /// Inodes that are free.
+    pub free_inodes: u32,
+}
+
 /// What an inode says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
@@ -128,10 +143,29 @@ pub struct Metadata {
     pub size: u64,
     /// Modification time.
     pub mtime: Timestamp,
+    /// When it was last read.
+    pub atime: Timestamp,
+    /// When the inode was last changed.
+    pub ctime: Timestamp,
+    /// What it takes on the disk, in sectors of 512 bytes.
+    pub sectors: u64,
     /// Names of the inode; 1 for a directory with over 64,997 directories.
     pub links: u32,
     /// Device numbers, major and minor; zero for what is no device.
     pub rdev: (u32, u32),
+}
+
+/// A table of a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Area {
+    /// The superblock, or a copy of it.
+    Superblock,
+    /// The table of group descriptors, or a copy of it, and room for its growth.
+    GroupDescriptors,
+    /// What is free.
+    Bitmaps,
+    /// Inodes.
+    Inodes,
 }
 
 /// Blocks of a file that lie together on the disk. All in filesystem blocks.

@@ -8,7 +8,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::error::GzipIndexError;
 use super::layout::{Entry, Header, Storage, WINDOW, Window};
 use super::raw::{HEADER, RawEntry, RawHeader};
-use crate::format::block::{BlockDevice as _, DeviceReader, SharedDevice};
+use crate::format::block::{BlockDevice as _, Damaged, DeviceReader, SharedDevice};
 
 /// An index: its entries in memory, 40 bytes each, and its windows where they are.
 pub struct GzipIndex {
@@ -44,7 +44,7 @@ fn check_end(reader: &mut dyn Read) -> io::Result<()> {
         Ok(())
     } else {
         let text = "it is longer than it should be";
-        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        Err(Damaged(text.to_owned()).into())
     }
 }
 
@@ -136,7 +136,7 @@ impl GzipIndex {
                 "the gzip index's window at {} is damaged: {error}",
                 entry.window_offset
             );
-            io::Error::new(io::ErrorKind::InvalidData, text)
+            io::Error::from(Damaged(text))
         })?;
         Ok(window)
     }

@@ -1,13 +1,14 @@
 //! The tar in a gzip blob, read through its index.
 
 use std::io;
+use std::ops::Range;
 
 use parking_lot::Mutex;
 
 use super::error::GzipIndexError;
 use super::index::GzipIndex;
 use super::resume::{Resumed, Stop};
-use crate::format::block::{BlockDevice, SharedDevice, check_range};
+use crate::format::block::{BlockDevice, Damaged, SharedDevice, check_range};
 
 /// Compressed bytes that are read at once.
 const PIECE: usize = 64 << 10;
@@ -40,6 +41,8 @@ struct Cursor {
     start: usize,
     /// Where the blob goes on behind them.
     next: u64,
+    /// Whether the blob is read past what is kept of it.
+    anew: bool,
 }
 
 impl GzipTarget {
@@ -66,17 +69,18 @@ impl GzipTarget {
     }
 
     /// A decoder at or before `offset`, and behind the last entry before it.
-    fn cursor(&self, offset: u64) -> io::Result<Cursor> {
+    fn cursor(&self, offset: u64, anew: bool) -> io::Result<Cursor> {
         let entry = self.index.entry_for(offset);
         let last = self.last.lock().take();
         if let Some(cursor) = last
+            && !anew
             && (entry.uncompressed..=offset).contains(&cursor.at)
         {
             return Ok(cursor);
         }
         let mut shared = [0];
         if entry.bits > 0 {
-            self.blob.read_at(entry.compressed - 1, &mut shared)?;
+            read(&self.blob, entry.compressed - 1, &mut shared, anew)?;
         }
         let window = self.index.window(&entry)?;
         Ok(Cursor {
@@ -85,7 +89,33 @@ impl GzipTarget {
             piece: Vec::new(),
             start: 0,
             next: entry.compressed,
+            anew,
         })
+    }
+
+    fn read_from(&self, mut cursor: Cursor, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        while cursor.at < offset {
+            let skip = usize::try_from(offset - cursor.at).unwrap_or(usize::MAX);
+            cursor.step(&self.blob, skip, |_| {})?;
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let rest = &mut buf[done..];
+            done += cursor.step(&self.blob, rest.len(), |bytes| {
+                rest[..bytes.len()].copy_from_slice(bytes);
+            })?;
+        }
+        cursor.anew = false;
+        *self.last.lock() = Some(cursor);
+        Ok(())
+    }
+}
+
+fn read(blob: &SharedDevice, offset: u64, buf: &mut [u8], anew: bool) -> io::Result<()> {
+    if anew {
+        blob.read_anew(offset, buf)
+    } else {
+        blob.read_at(offset, buf)
     }
 }
 
@@ -95,7 +125,7 @@ impl Cursor {
             "the gzip blob and its index do not fit: {what} at byte {} of the tar",
             self.at
         );
-        io::Error::new(io::ErrorKind::InvalidData, text)
+        Damaged(text).into()
     }
 
     /// Gives at most `limit` bytes to `take`; how many it were, never 0 unless `limit` is.
@@ -135,7 +165,7 @@ impl Cursor {
         }
         self.piece.resize(length, 0);
         self.start = 0;
-        blob.read_at(self.next, &mut self.piece)?;
+        read(blob, self.next, &mut self.piece, self.anew)?;
         self.next += length as u64;
         Ok(())
     }
@@ -151,19 +181,30 @@ impl BlockDevice for GzipTarget {
         if buf.is_empty() {
             return Ok(());
         }
-        let mut cursor = self.cursor(offset)?;
-        while cursor.at < offset {
-            let skip = usize::try_from(offset - cursor.at).unwrap_or(usize::MAX);
-            cursor.step(&self.blob, skip, |_| {})?;
+        let read = |buf: &mut [u8], anew| {
+            let cursor = self.cursor(offset, anew)?;
+            self.read_from(cursor, offset, buf)
+        };
+        match (read(&mut *buf, false), self.blob.name()) {
+            // What damaged it may have been on the way here.
+            (Err(error), Some(name)) if error.kind() == io::ErrorKind::InvalidData => {
+                let again = read(buf, true);
+                again.map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidData => Damaged(format!("{name}: {error}")).into(),
+                    _ => error,
+                })
+            }
+            (done, _) => done,
         }
-        let mut done = 0;
-        while done < buf.len() {
-            let rest = &mut buf[done..];
-            done += cursor.step(&self.blob, rest.len(), |bytes| {
-                rest[..bytes.len()].copy_from_slice(bytes);
-            })?;
-        }
-        *self.last.lock() = Some(cursor);
-        Ok(())
+    }
+
+    /// From the entry before the range up to the entry behind it.
+    fn behind(&self, range: Range<u64>) -> Range<u64> {
+        let first = self.index.entry_for(range.start);
+        let start = first.compressed - u64::from(first.bits > 0);
+        let entries = self.index.entries();
+        let next = entries.partition_point(|entry| entry.uncompressed < range.end);
+        let end = entries.get(next).map(|entry| entry.compressed);
+        start..end.unwrap_or(self.blob.size()).max(start)
     }
 }

@@ -1,6 +1,7 @@
 //! One layer, opened for reading.
 
 use std::io;
+use std::ops::Range;
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -132,6 +133,12 @@ impl<D: BlockDevice> Layer<D> {
         Source::of(mapping, self.target.is_some())
     }
 
+    /// The bytes of the blob behind the target that are read for a range of it; `None` for a
+    /// layer without a target.
+    pub(crate) fn behind_target(&self, range: Range<u64>) -> Option<Range<u64>> {
+        self.target.as_ref().map(|target| target.behind(range))
+    }
+
     /// The mappings that touch the sectors from `start` up to and without `end`.
     pub(crate) fn overlapping(&self, start: u64, end: u64) -> &[Mapping] {
         let first = self
@@ -140,6 +147,14 @@ impl<D: BlockDevice> Layer<D> {
         let rest = &self.mappings[first..];
         let count = rest.partition_point(|mapping| mapping.offset < end);
         &rest[..count]
+    }
+
+    /// Says that `count` sectors of a mapping, from its sector `skip` on, are read soon.
+    pub(crate) fn will_read(&self, mapping: &Mapping, skip: u64, count: u64) {
+        if let Source::Data(sector) = self.source(mapping) {
+            let at = sector.saturating_add(skip).saturating_mul(SECTOR);
+            self.device.will_read(at, count.saturating_mul(SECTOR));
+        }
     }
 
     /// Reads the content of a mapping from byte `skip` of it.

@@ -12,6 +12,6 @@ pub use layer::{Layer, LsmtError};
 pub use layout::{Header, Mapping};
 pub(crate) use layout::{MAX_MAPPINGS, Place, encode_index};
 pub use refusal::MisplacedZeros;
-pub(crate) use segments::Segments;
+pub(crate) use segments::{KEPT, Segments};
 pub(crate) use warp::REMOTE;
 pub use warp::Source;

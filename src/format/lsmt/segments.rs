@@ -6,6 +6,10 @@ use std::ops::Range;
 use super::layout::{Mapping, ZEROED_MOFFSET};
 use super::warp::{OWN, REMOTE};
 
+/// The tag of data that has no place in the LSMT yet, and is never on a disk: `moffset` counts
+/// from the beginning of what is kept.
+pub(crate) const KEPT: u8 = u8::MAX;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     length: u64,
@@ -65,6 +69,58 @@ impl Segments {
                 tag: REMOTE,
             },
         );
+    }
+
+    /// Maps `length` sectors at `offset` to those at `moffset` of what is kept.
+    pub(crate) fn map_kept(&mut self, offset: u64, length: u64, moffset: u64) {
+        self.insert(
+            offset,
+            Segment {
+                length,
+                moffset,
+                zeroed: false,
+                tag: KEPT,
+            },
+        );
+    }
+
+    /// The sectors of what is kept that are mapped, in order; neighbours are joined.
+    pub(crate) fn kept(&self) -> Vec<Range<u64>> {
+        let kept = self.0.values().filter(|segment| segment.tag == KEPT);
+        let mut ranges: Vec<_> = kept
+            .map(|segment| segment.moffset..segment.moffset + segment.length)
+            .collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup_by(|next, range| {
+            let joins = next.start <= range.end;
+            if joins {
+                range.end = range.end.max(next.end);
+            }
+            joins
+        });
+        ranges
+    }
+
+    /// Maps what is mapped to something kept to where that was put: parts of what is kept, which
+    /// ascend and hold all that is mapped, each with its first sector in the LSMT.
+    pub(crate) fn place(&mut self, parts: &[(Range<u64>, u64)]) {
+        for (offset, segment) in std::mem::take(&mut self.0) {
+            if segment.tag != KEPT {
+                self.insert(offset, segment);
+                continue;
+            }
+            let end = segment.moffset + segment.length;
+            let first = parts.partition_point(|(part, _)| part.end <= segment.moffset);
+            let parts = parts.get(first..).unwrap_or_default().iter();
+            for (part, moffset) in parts.take_while(|(part, _)| part.start < end) {
+                let start = part.start.max(segment.moffset);
+                self.map(
+                    offset + (start - segment.moffset),
+                    part.end.min(end) - start,
+                    moffset + (start - part.start),
+                );
+            }
+        }
     }
 
     /// Maps sectors to zeros.

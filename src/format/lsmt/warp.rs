@@ -3,6 +3,7 @@
 //! Source: containerd/overlaybd `src/overlaybd/lsmt/file.cpp`, `class LSMTWarpFile`.
 
 use std::io;
+use std::ops::Range;
 
 use super::layout::Mapping;
 use crate::format::block::{BlockDevice as _, SECTOR, SharedDevice};
@@ -62,6 +63,11 @@ impl std::fmt::Debug for RemoteData {
 impl RemoteData {
     pub(super) fn new(target: SharedDevice) -> Self {
         Self(target)
+    }
+
+    /// The bytes of the blob behind the target that are read for a range of it.
+    pub(super) fn behind(&self, range: Range<u64>) -> Range<u64> {
+        self.0.behind(range)
     }
 
     /// Fills `buf` from byte `skip` behind the beginning of `sector`. What the last sector has

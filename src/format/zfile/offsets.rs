@@ -6,7 +6,7 @@ use super::error::ZFileError;
 use super::layout::{BLOCK_CRC, Geometry, MAX_STORED};
 use super::raw::SPACE;
 use super::refusal::{Finder, UnreadableBlock};
-use crate::format::block::{SharedDevice, check_range};
+use crate::format::block::{Damaged, SharedDevice, check_range};
 use crate::format::crc::crc32c;
 
 /// Blocks with one base.
@@ -35,6 +35,7 @@ impl Offsets {
         geometry: &Geometry,
     ) -> Result<(Self, Option<UnreadableBlock>), ZFileError> {
         let length = index_length(device, geometry)?;
+        device.will_read(geometry.index_offset, length);
         let mut offsets = Self::default();
         let mut finder = Finder::new(geometry.block_size);
         let (mut at, mut crc) = (SPACE as u64, 0);
@@ -92,10 +93,7 @@ impl Offsets {
         let n = usize::try_from(n).map_err(io::Error::other)?;
         match (self.bases.get(n / GROUP_BLOCKS), self.distances.get(n)) {
             (Some(base), Some(distance)) => Ok(base + u64::from(*distance)),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("there is no block {n}"),
-            )),
+            _ => Err(Damaged(format!("there is no block {n}")).into()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A `ZFile` read at random.
 
+mod places;
+
 use std::io;
 
 use parking_lot::Mutex;
@@ -11,7 +13,7 @@ use super::layout::{BLOCK_CRC, BLOCK_CRC_INIT, Geometry, Place};
 use super::offsets::Offsets;
 use super::raw::{RawHeader, SPACE};
 use super::refusal::UnreadableBlock;
-use crate::format::block::{BlockDevice, SharedDevice, check_range};
+use crate::format::block::{BlockDevice, Damaged, SharedDevice, check_range};
 use crate::format::crc::crc32c;
 
 /// Most stored bytes of a read, unless one block has more.
@@ -38,7 +40,7 @@ impl std::fmt::Debug for ZFileReader {
 }
 
 fn damaged(text: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text)
+    Damaged(text).into()
 }
 
 impl ZFileReader {
@@ -117,8 +119,43 @@ impl ZFileReader {
         }
     }
 
+    /// Says which bytes are read for `len` bytes from block `n` on, if these are several reads.
+    fn announce(&self, n: u64, len: usize) -> io::Result<()> {
+        let blocks = (len as u64).div_ceil(self.geometry.block_size.bytes().into());
+        let (start, end) = (self.offsets.of(n)?, self.offsets.of(n + blocks)?);
+        if end - start > MAX_READ_BYTES {
+            self.device.will_read(start, end - start);
+        }
+        Ok(())
+    }
+
+    /// Decodes the stored block `n`, which is `stored` and begins at byte `at`. A damaged one that
+    /// came from elsewhere is read anew once: what damaged it may have been on the way here.
+    fn decode_or_reread(
+        &self,
+        n: u64,
+        at: u64,
+        stored: &[u8],
+        target: &mut [u8],
+    ) -> io::Result<()> {
+        let Err(error) = self.decode(n, stored, target) else {
+            return Ok(());
+        };
+        let Some(name) = self.device.name() else {
+            return Err(error);
+        };
+        let mut anew = vec![0; stored.len()];
+        self.device.read_anew(at, &mut anew).map_err(|cause| {
+            let text = format!("{name}: {error}, and it cannot be read anew: {cause}");
+            io::Error::new(cause.kind(), text)
+        })?;
+        let again = self.decode(n, &anew, target);
+        again.map_err(|error| damaged(format!("{name}: {error}")))
+    }
+
     /// Reads whole blocks, the stored bytes of as many as fit in one read.
     fn read_blocks(&self, mut n: u64, mut target: &mut [u8]) -> io::Result<()> {
+        self.announce(n, target.len())?;
         let mut stored = Vec::new();
         while !target.is_empty() {
             let start = self.offsets.of(n)?;
@@ -140,7 +177,7 @@ impl ZFileReader {
                 let to = usize::try_from(self.offsets.of(block + 1)? - start)
                     .map_err(io::Error::other)?;
                 let (now, later) = std::mem::take(&mut target).split_at_mut(self.block_len(block));
-                self.decode(block, &stored[from..to], now)?;
+                self.decode_or_reread(block, start + from as u64, &stored[from..to], now)?;
                 target = later;
             }
             n = last;
@@ -176,6 +213,18 @@ impl ZFileReader {
 impl BlockDevice for ZFileReader {
     fn size(&self) -> u64 {
         self.geometry.original_size
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        let block_size = u64::from(self.geometry.block_size.bytes());
+        let end = offset.saturating_add(len).min(self.size());
+        let (first, last) = (offset / block_size, end.div_ceil(block_size));
+        // Of what is not there nothing is read either.
+        if let (true, Ok(start), Ok(end)) =
+            (first < last, self.offsets.of(first), self.offsets.of(last))
+        {
+            self.device.will_read(start, end - start);
+        }
     }
 
     fn read_at(&self, offset: u64, mut buf: &mut [u8]) -> io::Result<()> {

@@ -133,6 +133,11 @@ impl Endpoint {
         })
     }
 
+    /// Address of the API, with its scheme, and its port if that is not the scheme's.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// The address of something behind `/v2/`.
     pub(super) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();

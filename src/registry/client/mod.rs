@@ -136,6 +136,17 @@ impl Registry {
         &self.0.host
     }
 
+    /// The host, and the addresses of all that answers for it, in the order in which they are
+    /// asked.
+    pub(super) fn sources(&self) -> String {
+        let mut text = self.host().to_owned();
+        for endpoint in self.all_endpoints().iter() {
+            text.push(' ');
+            text.push_str(endpoint.base().as_str());
+        }
+        text
+    }
+
     pub(super) fn config(&self) -> &RegistryConfig {
         &self.0.config
     }

@@ -31,7 +31,9 @@ pub(super) enum Misfit {
     VirtualSize(u64),
     #[error("it is compressed with other settings")]
     Settings,
-    #[error("it was made by another version, or on top of another blob")]
+    #[error(
+        "it was made by another version, on top of another blob, or with another prefetch list"
+    )]
     Tag,
     #[error("another tool made it, and --trust-foreign-layers is not set")]
     NotTrusted,
@@ -74,7 +76,8 @@ pub(super) fn check_fit(
         check_foreign(blob, wanted)?;
         return Ok(Base::Foreign(digest.clone()));
     };
-    check_place(blob, &tag, wanted)?;
+    let list = settings.prefetch.as_ref().map(|list| list.digest());
+    check_place(blob, &tag, wanted, list)?;
     if !has_compression(blob, settings) {
         return Err(Misfit::Settings);
     }
@@ -91,11 +94,17 @@ pub(super) fn check_turbo_fit(
         return Err(Misfit::VirtualSize(blob.virtual_size()));
     }
     let tag = blob.user_tag().parse::<UserTag>();
-    check_place(blob, &tag.map_err(|_| Misfit::Tag)?, wanted)
+    check_place(blob, &tag.map_err(|_| Misfit::Tag)?, wanted, None)
 }
 
-/// Compares the place in a chain that a blob's headers give with the one that is wanted.
-fn check_place(blob: &LayerBlob, tag: &UserTag, wanted: &Wanted<'_>) -> Result<(), Misfit> {
+/// Compares the place in a chain that a blob's headers give, and the list that orders its data,
+/// with those that are wanted.
+fn check_place(
+    blob: &LayerBlob,
+    tag: &UserTag,
+    wanted: &Wanted<'_>,
+    list: Option<&Digest>,
+) -> Result<(), Misfit> {
     let expected = layer_uuid(&wanted.step.chain_id);
     if blob.lsmt().uuid != expected {
         let found = blob.lsmt().uuid.clone();
@@ -107,7 +116,7 @@ fn check_place(blob: &LayerBlob, tag: &UserTag, wanted: &Wanted<'_>) -> Result<(
         let found = blob.lsmt().parent_uuid.clone();
         return Err(Misfit::Parent { found, expected });
     }
-    if !tag.fits(wanted.parent()) {
+    if !tag.fits(wanted.parent(), list) {
         return Err(Misfit::Tag);
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Applies the layers of a chain to its filesystem, one after the other.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -9,9 +10,11 @@ use super::super::status::Gauge;
 use super::super::threads::on_thread;
 use super::state::{Chain, Fetched, KeptFor};
 use crate::convert::error::{ConvertError, LayerError};
-use crate::convert::layer::{ChainBuilder, Format, LayerOutput, Sealing, TurboOutput};
+use crate::convert::layer::{
+    ChainBuilder, Format, LayerOutput, MakeSpoolFile, NativeOutput, Sealing, SpoolFile, TurboOutput,
+};
 use crate::convert::plan::Step;
-use crate::store::TempBlob;
+use crate::store::{BlobStore, TempBlob};
 
 /// Layers that are fetched and inflated ahead of the one that is being applied. To `TurboOCI`
 /// inflating takes longest, and two layers at one time take the two cores of a small machine.
@@ -27,6 +30,24 @@ pub(super) struct Applied {
     pub(super) temp: TempBlob,
     pub(super) sealing: Sealing,
     pub(super) seal_permit: OwnedSemaphorePermit,
+}
+
+/// Makes a file for data that is kept while a layer is written. Room is reserved for what is written
+/// next; what was written has taken its own.
+fn spool(blobs: BlobStore) -> MakeSpoolFile {
+    Box::new(move || {
+        let file = blobs.unnamed().map_err(io::Error::other)?;
+        let mut next = None;
+        let reserve = move |bytes| {
+            drop(next.take());
+            next = Some(blobs.reserve(bytes).map_err(io::Error::other)?);
+            Ok(())
+        };
+        Ok(SpoolFile {
+            file,
+            reserve: Box::new(reserve),
+        })
+    })
 }
 
 impl Chain<'_> {
@@ -146,7 +167,10 @@ impl Chain<'_> {
                         scratch,
                         max_stored_file: turbo.max_stored_file,
                     }),
-                    _ => LayerOutput::Native(file),
+                    _ => LayerOutput::Native(NativeOutput {
+                        blob: file,
+                        spool: spool(blobs.clone()),
+                    }),
                 };
                 let mut builder = match (taken, parent) {
                     (Some(builder), _) => builder,

@@ -15,6 +15,7 @@ use crate::convert::plan::Step;
 use crate::convert::stream::{Expected, Replay, prepare, replay, working_set};
 use crate::convert::types::Event;
 use crate::convert::window::{self, Windows};
+use crate::format::blob::SPOOL_MEMORY_BYTES;
 
 /// The most memory that the filesystem of a chain takes while layers are applied to it: its
 /// cache of blocks, and what is being compressed.
@@ -34,6 +35,7 @@ impl Chain<'_> {
         let largest = layers.map(|step| self.needed(step)).max().unwrap_or(0);
         let filesystem = filesystem.min(MAX_FILESYSTEM_BYTES);
         filesystem
+            .saturating_add(SPOOL_MEMORY_BYTES as u64)
             .saturating_add(largest)
             .saturating_add(self.window)
     }

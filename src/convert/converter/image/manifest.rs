@@ -75,6 +75,7 @@ impl ImageJob<'_> {
         if self.destination.is_pushed && is_native {
             share(self.context, &self.destination, &steps, &layers).await?;
         }
+        let accelerated = self.acceleration(&layers, &steps).await?;
         let is_foreign = layers.iter().any(|layer| layer.base != Base::Own);
         let mut blobs = Vec::with_capacity(layers.len());
         for (layer, step) in layers.into_iter().zip(&steps) {
@@ -94,9 +95,11 @@ impl ImageJob<'_> {
                 digest,
                 size,
                 turbo,
+                is_acceleration: false,
             });
             self.pins.extend(pin);
         }
+        blobs.extend(accelerated);
         let style = &self.context.config.style;
         let config = match config {
             Some(config) => config,

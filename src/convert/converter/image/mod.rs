@@ -1,5 +1,6 @@
 //! The job that converts an image: a manifest or an index in, the converted one out.
 
+mod acceleration;
 mod document;
 mod index;
 mod job;

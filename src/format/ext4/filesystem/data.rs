@@ -62,6 +62,16 @@ impl<D: BlockDevice> Filesystem<D> {
         Ok((inode.size(), runs))
     }
 
+    /// The size of a regular file in bytes, and where its data is on the disk, ascending; all
+    /// else reads as zero.
+    ///
+    /// # Errors
+    /// When the inode is not a regular file, or the filesystem is damaged.
+    pub fn file_extents(&mut self, ino: Ino) -> Result<(u64, Vec<FileExtent>)> {
+        let (size, runs) = self.data_runs(ino)?;
+        Ok((size, runs.iter().map(extent).collect()))
+    }
+
     /// The byte ranges of a file that have data, ascending; all else reads as zero.
     ///
     /// # Errors
@@ -113,14 +123,7 @@ impl<D: BlockDeviceMut> Filesystem<D> {
             superblock.add_ro_compat(ro_compat::LARGE_FILE);
         }
         inode_table::write(&mut self.volume, &mut inode)?;
-        Ok(runs
-            .iter()
-            .map(|run| FileExtent {
-                logical_block: run.logical,
-                physical_block: run.physical,
-                blocks: run.length,
-            })
-            .collect())
+        Ok(runs.iter().map(extent).collect())
     }
 
     /// Copies a file's blocks to the same places of another file, which has been given
@@ -153,6 +156,14 @@ impl<D: BlockDeviceMut> Filesystem<D> {
             }
         }
         Ok(())
+    }
+}
+
+fn extent(run: &Run) -> FileExtent {
+    FileExtent {
+        logical_block: run.logical,
+        physical_block: run.physical,
+        blocks: run.length,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The filesystem as a whole: its public calls.
 
+mod areas;
 mod create;
 mod data;
+mod find;
 mod read;
 mod remove;
 

@@ -7,7 +7,7 @@ use crate::format::ext4::error::{Error, Result, corrupt, narrow};
 use crate::format::ext4::inode_table;
 use crate::format::ext4::layout::{BLOCK_MAP_LEN, MODE_TYPE_MASK};
 use crate::format::ext4::mapping;
-use crate::format::ext4::types::{DirEntry, FileType, Ino, Metadata, NamedEntry};
+use crate::format::ext4::types::{DirEntry, FileType, Ino, Metadata, NamedEntry, Space};
 use crate::format::ext4::xattr;
 
 impl<D: BlockDevice> Filesystem<D> {
@@ -35,6 +35,39 @@ impl<D: BlockDevice> Filesystem<D> {
         directory::entries(&mut self.volume, &dir)
     }
 
+    /// The names but `.` and `..` in block `number` of a directory, in the disk's order; `None`
+    /// past its last block.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn entries_in(&mut self, dir: Ino, number: u32) -> Result<Option<Vec<NamedEntry>>> {
+        let dir = directory::read(&mut self.volume, dir)?;
+        directory::entries_in(&mut self.volume, &dir, number)
+    }
+
+    /// The directory that a directory is in; the root's is the root.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn parent(&mut self, dir: Ino) -> Result<Ino> {
+        let dir = directory::read(&mut self.volume, dir)?;
+        directory::parent(&mut self.volume, &dir)
+    }
+
+    /// How much of the filesystem is in use, as its superblock says.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        let geometry = self.volume.geometry();
+        let (free_blocks, free_inodes) = self.volume.superblock().free();
+        Space {
+            block_size: geometry.block_size,
+            blocks: geometry.blocks,
+            free_blocks,
+            inodes: geometry.inodes,
+            free_inodes,
+        }
+    }
+
     /// What an inode says of itself.
     ///
     /// # Errors
@@ -52,6 +85,9 @@ impl<D: BlockDevice> Filesystem<D> {
             gid: inode.gid(),
             size: inode.size(),
             mtime: inode.mtime(),
+            atime: inode.atime(),
+            ctime: inode.ctime(),
+            sectors: inode.sectors(self.volume.geometry().block_size),
             links: inode.links().into(),
             rdev: if is_device { inode.device() } else { (0, 0) },
         })

@@ -8,6 +8,7 @@
 //! | [`check`] | verifies a converted image against its source, with readers of its own |
 //! | [`config`] | composes each part's own configuration, reports all mistakes at once |
 //! | [`server`] | HTTP: accept, TLS, routes, the interception, local blobs, pass-through, drain |
+//! | [`lazy`] | an image read as it is needed: a disk and its files over ranges of blobs |
 //! | [`convert`] | conversion: plan, one layer, the new image, jobs |
 //! | [`registry`] | the client: auth, pull, push, OCI layout directories |
 //! | [`store`] | what is remembered: the index (`SQLite`, `MySQL`) and the blob directory |
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod format;
+pub mod lazy;
 pub mod oci;
 mod panics;
 pub mod registry;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// other.
 const FORMAT: &[&[&str]] = &[
     &["assert_layout", "block", "crc"],
-    &["ext4", "gzip_index", "lsmt", "tar", "zfile"],
+    &["ext4", "gzip_index", "lsmt", "prefetch", "tar", "zfile"],
     &["blob"],
 ];
 
@@ -83,10 +83,13 @@ const MODULES: [(&str, &[&str]); 5] = [
         "blob",
         &[
             "tar_header",
+            "acceleration",
             "wrapping",
             "layer",
             "stack",
+            "places",
             "export",
+            "spool",
             "lsmt_writer",
             "writer",
             "turbo_writer",
@@ -413,6 +416,7 @@ fn modules_import_each_other_without_circles() {
         (&["check"], 15),
         (&["format", "tar"], 5),
         (&["registry", "client"], 20),
+        (&["lazy", "nbd"], 7),
     ] {
         let modules = imports(parent);
         let count = modules.len();
@@ -424,17 +428,20 @@ fn modules_import_each_other_without_circles() {
 }
 
 /// All that `crate::check`, which verifies the converter, uses of the rest of the program: no
-/// code of the conversion, and of the formats only the readers of blobs and of gzip indexes.
+/// code of the conversion, and of the formats only the readers of blobs, gzip indexes and traces.
 const USED_BY_CHECK: [&str; 2] = ["oci", "registry"];
-const FORMAT_USED_BY_CHECK: [&str; 8] = [
+const FORMAT_USED_BY_CHECK: [&str; 11] = [
+    "format::blob::AccelerationError",
     "format::blob::BlobError",
     "format::blob::LayerBlob",
     "format::blob::Stack",
     "format::blob::StackError",
+    "format::blob::unpack_trace",
     "format::block::BlockDevice",
     "format::block::FileDevice",
     "format::gzip_index::Entry",
     "format::gzip_index::GzipIndex",
+    "format::prefetch::Trace",
 ];
 
 #[test]

@@ -7,7 +7,7 @@ const LEVELS: [&[&str]; 6] = [
     &["cli"],
     &["config", "check"],
     &["server"],
-    &["convert"],
+    &["convert", "lazy"],
     &["registry", "store", "format"],
     &["oci", "panics"],
 ];

@@ -10,8 +10,12 @@ packages=(
     skopeo podman buildah containerd curl ca-certificates
     # Makers of images and layers.
     umoci debootstrap tar libarchive-tools zstd gzip pigz zopfli isal libdeflate-tools
+    # Runs programs in images.
+    bubblewrap
     # Verifiers: filesystem checks, mounts, attributes.
-    e2fsprogs mount util-linux attr acl
+    e2fsprogs mount util-linux attr acl fuse3
+    # Clients of network block devices.
+    qemu-utils libnbd-bin nbdkit
     # TLS, passwords, load.
     openssl apache2-utils wrk
     # Reads units.

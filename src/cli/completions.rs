@@ -50,6 +50,9 @@ fn with_values(command: Command) -> Command {
                     Some("DIR") => ValueHint::DirPath,
                     _ => return arg,
                 };
+                if !arg.get_action().takes_values() {
+                    return arg;
+                }
                 return arg.value_hint(hint);
             }
         };

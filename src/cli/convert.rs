@@ -35,9 +35,12 @@ Examples:
     overlaybd-proxy convert docker.io/library/redis:7 registry.example.com/redis:7_obd \\
         --user robot --password-file secret --dbstr 'obd:secret@tcp(db:3306)/obd'
 
-  All platforms, zstd in blocks of 16 KiB, without a registry:
-    overlaybd-proxy convert --platform all --algorithm zstd --bs 16 \\
+  All platforms, LZ4 in blocks of 4 KiB as the reference's tools choose, without a registry:
+    overlaybd-proxy convert --platform all --algorithm lz4 --bs 4 \\
         oci-archive:redis.tar:7 oci-archive:redis_obd.tar:7
+
+  With the files that redis reads when it starts next to each other:
+    overlaybd-proxy convert --prefetch-list redis.list redis:7 oci:out:7_obd
 
   In TurboOCI form: small layers that point into the original ones:
     overlaybd-proxy convert --turbo registry.example.com/redis:7 registry.example.com/redis:7_turbo

@@ -1,8 +1,14 @@
 //! How the program ends.
 
+use std::io;
+
 use crate::config::ConfigErrors;
 use crate::convert::{ConvertError, Fault};
-use crate::format::blob;
+use crate::format::blob::TurboError;
+use crate::format::block::Damaged;
+use crate::format::gzip_index::GzipIndexError;
+use crate::format::{blob, ext4};
+use crate::lazy::{LayerError, OpenError, ReadError};
 use crate::registry;
 use crate::server::{ServerError, Unexplained};
 
@@ -52,6 +58,11 @@ pub fn end(status: ExitStatus) -> ! {
     signal_hook::low_level::exit(i32::from(status as u8))
 }
 
+/// Ends the process at once with the status of a command that it ran.
+pub fn end_as(code: u8) -> ! {
+    signal_hook::low_level::exit(code.into())
+}
+
 impl ExitStatus {
     /// The status by the cause of an error.
     #[must_use]
@@ -85,13 +96,28 @@ impl ExitStatus {
         if let Some(error) = cause.downcast_ref::<registry::Error>() {
             return Some(Self::of_registry(error));
         }
-        if let Some(error) = cause.downcast_ref::<blob::BlobError>() {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return Self::of_read(error);
+        }
+        if let Some(error) = cause.downcast_ref::<OpenError>() {
             return Some(match error {
-                blob::BlobError::Io(_) => Self::Failed,
-                _ => Self::Image,
+                OpenError::Layer { source, .. } => Self::of_layer(source),
+                OpenError::Stack(_) => Self::Image,
+                OpenError::Thread(_) => Self::Failed,
             });
         }
-        let is_image = cause.is::<blob::StackError>()
+        if let Some(error) = cause.downcast_ref::<LayerError>() {
+            return Some(Self::of_layer(error));
+        }
+        if let Some(error) = cause.downcast_ref::<blob::BlobError>() {
+            return Some(Self::of_blob(error));
+        }
+        let is_damaged = cause.downcast_ref::<ext4::Error>().is_some_and(|error| {
+            use ext4::Error::{Corrupt, NotExt4, Unsupported};
+            matches!(error, NotExt4(_) | Unsupported(_) | Corrupt(_))
+        });
+        let is_image = is_damaged
+            || cause.is::<blob::StackError>()
             || cause.is::<crate::oci::ManifestError>()
             || cause.is::<super::platforms::LacksPlatform>()
             || cause.is::<super::image::NotConverted>();
@@ -105,6 +131,53 @@ impl ExitStatus {
             (Fault::Upstream, _) => Self::Registry,
             (Fault::Local, _) => Self::Failed,
         }
+    }
+
+    /// The status of a read that failed, if the error says whose fault it was.
+    fn of_read(error: &io::Error) -> Option<Self> {
+        let mut cause = error.get_ref()?;
+        // An error of one disk may be in that of another over it.
+        while let Some(within) = cause.downcast_ref::<io::Error>() {
+            cause = within.get_ref()?;
+        }
+        if cause.is::<Damaged>() {
+            return Some(Self::Image);
+        }
+        let read = cause.downcast_ref::<ReadError>()?;
+        Some(match read.upstream() {
+            Some(error) => Self::of_registry(error),
+            None if read.is_ending() => Self::Failed,
+            None => Self::Registry,
+        })
+    }
+
+    fn of_layer(error: &LayerError) -> Self {
+        let read = match error {
+            LayerError::Blob(error) => return Self::of_blob(error),
+            LayerError::Io(error)
+            | LayerError::Turbo(TurboError::Io(error))
+            | LayerError::Index(GzipIndexError::Io(error)) => error,
+            LayerError::Turbo(_) | LayerError::Index(_) => {
+                return Self::of_source(error).unwrap_or(Self::Image);
+            }
+        };
+        Self::of_read(read).unwrap_or(Self::Failed)
+    }
+
+    fn of_blob(error: &blob::BlobError) -> Self {
+        match error {
+            blob::BlobError::Io(error) => Self::of_read(error).unwrap_or(Self::Failed),
+            // What says that it is damaged may be that it could not be read.
+            error => Self::of_source(error).unwrap_or(Self::Image),
+        }
+    }
+
+    /// The status by a failed read among the causes of an error.
+    fn of_source(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let causes = std::iter::successors(error.source(), |error| error.source());
+        causes
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .find_map(Self::of_read)
     }
 
     fn of_registry(error: &registry::Error) -> Self {
@@ -142,6 +215,7 @@ mod tests {
             detail: "nonsense".to_owned(),
         };
         let broken = blob::BlobError::Wrapping("no tar".to_owned());
+        let no_filesystem = ext4::Error::NotExt4("zeros".to_owned());
         for (error, status) in [
             (anyhow::anyhow!("disk"), ExitStatus::Failed),
             (ConfigErrors::default().into(), ExitStatus::Usage),
@@ -149,6 +223,7 @@ mod tests {
             (ConvertError::from(registry).into(), ExitStatus::Registry),
             (ConvertError::Interrupted.into(), ExitStatus::Failed),
             (broken.into(), ExitStatus::Image),
+            (no_filesystem.into(), ExitStatus::Image),
         ] {
             let wrapped = Err::<(), _>(error).context("while working").unwrap_err();
             assert_eq!(ExitStatus::of(&wrapped), status, "{wrapped:?}");

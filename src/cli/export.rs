@@ -13,7 +13,7 @@ use super::layer::LayerSource;
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
 use crate::config::ONE_PLATFORM;
-use crate::convert::image::is_overlaybd;
+use crate::convert::image::{disk_layers, is_overlaybd};
 use crate::format::blob::{self, LayerBlob, Stack};
 use crate::format::block::BlockDevice as _;
 use crate::oci::{ImageReference, Platform};
@@ -164,15 +164,16 @@ async fn layers_of(
         .image_for(platform)
         .await
         .with_context(|| format!("image {image}"))?;
-    if manifest.layers.is_empty() {
+    let (on_disk, _) = disk_layers(&manifest.layers);
+    if on_disk.is_empty() {
         anyhow::bail!("image {image} has no layers: there is no disk to write");
     }
     if !is_overlaybd(&manifest) {
         let image = image.to_string();
         return Err(NotConverted { image }.into());
     }
-    let mut layers = Vec::with_capacity(manifest.layers.len());
-    for layer in &manifest.layers {
+    let mut layers = Vec::with_capacity(on_disk.len());
+    for layer in on_disk {
         layers.push((layer.digest.clone(), found.layer(layer).await?));
     }
     Ok(layers)

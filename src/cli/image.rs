@@ -4,15 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::context::{Context, PasswordFlag};
 use super::layer::LayerSource;
 use super::progress::Terminal;
 use crate::config::options::{Registries, RegistryOptions, UpstreamOptions};
-use crate::convert::image::TARGET_DIGEST;
+use crate::convert::image::{TARGET_DIGEST, disk_layers, is_overlaybd};
 use crate::convert::{RemoteBlob, Source};
 use crate::format::blob::LayerBlob;
 use crate::format::block::{FileDevice, SharedDevice};
+use crate::format::prefetch::Trace;
+use crate::lazy::{LayerPlace, Origin};
 use crate::oci::{
     Descriptor, Digest, ImageManifest, ImageReference, Index, Manifest, ManifestKind, Platform,
     RepoName, Selector,
@@ -22,6 +25,8 @@ use crate::registry::{self, Authorization, RawManifest, Upstream};
 /// How deep indexes may lie in indexes, and how many entries they may have together.
 const MAX_DEPTH: usize = 4;
 const MAX_ENTRIES: usize = 1000;
+/// Layers that are looked up at the same time.
+const LOOK_UPS: usize = 16;
 
 /// An image whose layers are no overlaybd blobs.
 #[derive(Debug, thiserror::Error)]
@@ -173,12 +178,12 @@ impl Found {
         Ok(flat)
     }
 
-    /// Where a layer's bytes are; they are fetched when they are read.
+    /// Where a layer is.
     ///
     /// # Errors
     /// When the manifest does not say its size, and the registry does not either, or a TurboOCI
     /// layer does not say where its data is.
-    pub async fn layer(&self, layer: &Descriptor) -> anyhow::Result<LayerSource> {
+    pub async fn place(&self, layer: &Descriptor) -> anyhow::Result<LayerPlace> {
         let target = match layer.annotations.get(TARGET_DIGEST) {
             None => None,
             Some(digest) => {
@@ -190,15 +195,83 @@ impl Found {
                     .blob_size(&self.repo, &digest, &Authorization::Own)
                     .await
                     .with_context(|| format!("the original layer {digest}"))?;
-                Some(self.device(digest, size))
+                Some((digest, size))
             }
         };
         let size = self
             .upstream
             .size_of(&self.repo, layer, &Authorization::Own)
             .await?;
-        let blob = self.device(layer.digest.clone(), size);
-        Ok(LayerSource { blob, target })
+        let blob = (layer.digest.clone(), size);
+        Ok(LayerPlace { blob, target })
+    }
+
+    /// Where a layer's bytes are; they are fetched when they are read.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub async fn layer(&self, layer: &Descriptor) -> anyhow::Result<LayerSource> {
+        let LayerPlace { blob, target } = self.place(layer).await?;
+        let device = |(digest, size)| self.device(digest, size);
+        Ok(LayerSource {
+            blob: device(blob),
+            target: target.map(device),
+        })
+    }
+
+    /// The places of the layers that make up a converted image's disk, bottom first: all but an
+    /// acceleration layer.
+    ///
+    /// # Errors
+    /// [`NotConverted`], or as [`place`](Self::place).
+    pub async fn places(
+        &self,
+        image: &ImageReference,
+        manifest: &ImageManifest,
+    ) -> anyhow::Result<Vec<LayerPlace>> {
+        let (layers, _) = disk_layers(&manifest.layers);
+        if layers.is_empty() {
+            anyhow::bail!("image {image} has no layers: there is no disk to read");
+        }
+        if !is_overlaybd(manifest) {
+            let image = image.to_string();
+            return Err(NotConverted { image }.into());
+        }
+        let layers = layers.iter().map(|layer| self.place(layer));
+        futures_util::stream::iter(layers)
+            .buffered(LOOK_UPS)
+            .try_collect()
+            .await
+    }
+
+    /// What nodes read ahead of a converted image, if it has an acceleration layer.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub async fn trace(&self, manifest: &ImageManifest) -> anyhow::Result<Option<Trace>> {
+        let (below, top) = disk_layers(&manifest.layers);
+        let Some(top) = top else {
+            return Ok(None);
+        };
+        let (layers, opening) = (below.len(), self.layer(top).await?);
+        let read = move || -> anyhow::Result<Option<Trace>> {
+            let trace = opening.trace()?;
+            Ok(trace
+                .map(|trace| Trace::parse(&trace, layers))
+                .transpose()?)
+        };
+        let read = tokio::task::spawn_blocking(read).await?;
+        read.with_context(|| format!("acceleration layer {}", top.digest))
+    }
+
+    /// Where the image's blobs are.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin {
+            upstream: self.upstream.clone(),
+            repo: self.repo.clone(),
+            authorization: Authorization::Own,
+        }
     }
 
     fn device(&self, digest: Digest, size: u64) -> SharedDevice {

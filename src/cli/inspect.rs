@@ -11,10 +11,13 @@ use super::image::{self, Found, ImageOptions};
 use super::output::{self, size};
 use super::progress::Terminal;
 use crate::config::ONE_PLATFORM;
-use crate::convert::image::is_overlaybd_layer;
+use crate::convert::image::{
+    ACCELERATION_LAYER, disk_layers, is_acceleration_layer, is_overlaybd_layer,
+};
 use crate::convert::tag::UserTag;
 use crate::format::blob::{LayerBlob, Summary};
 use crate::format::lsmt::Mapping;
+use crate::format::prefetch::{Record, Trace};
 use crate::oci::{Descriptor, Digest, ImageManifest, ImageReference, Manifest, Platform};
 
 /// Show what is in a blob file or an image
@@ -89,6 +92,50 @@ struct LayerReport {
     /// Whether the blob says that it was made on top of the layer below it; `None` where it
     /// does not say.
     fits: Option<bool>,
+    /// What is read ahead, of an acceleration layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceReport>,
+}
+
+/// The trace of an acceleration layer.
+#[derive(Serialize)]
+struct TraceReport {
+    /// How many ranges of layers it has; those of a list of paths are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<usize>,
+    /// Bytes of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    /// The ranges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranges: Option<Vec<Record>>,
+    /// The paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths: Option<Vec<String>>,
+}
+
+impl TraceReport {
+    fn new(trace: Trace, with_ranges: bool) -> Self {
+        match trace {
+            Trace::Records(records) => Self {
+                records: Some(records.len()),
+                bytes: Some(records.iter().map(|record| record.count).sum()),
+                ranges: with_ranges.then_some(records),
+                paths: None,
+            },
+            Trace::Paths(paths) => Self {
+                records: None,
+                bytes: None,
+                ranges: None,
+                paths: Some(
+                    paths
+                        .iter()
+                        .map(|path| String::from_utf8_lossy(path).into_owned())
+                        .collect(),
+                ),
+            },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -107,6 +154,9 @@ struct BlobReport {
 struct MadeBy {
     format_version: u32,
     parent: Option<Digest>,
+    /// The digest of the prefetch list that orders the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefetch_list: Option<Digest>,
 }
 
 impl BlobReport {
@@ -117,6 +167,7 @@ impl BlobReport {
             made_by: tag.map(|tag| MadeBy {
                 format_version: tag.version,
                 parent: tag.parent,
+                prefetch_list: tag.list,
             }),
             refused_by_overlaybd: blob.refusals().iter().map(ToString::to_string).collect(),
             list: with_mappings.then(|| blob.mappings().to_vec()),
@@ -206,8 +257,9 @@ async fn layer_reports(
 ) -> anyhow::Result<Vec<LayerReport>> {
     let mut reports = Vec::with_capacity(manifest.layers.len());
     let mut below: Option<&Descriptor> = None;
+    let (_, accelerated) = disk_layers(&manifest.layers);
     for layer in &manifest.layers {
-        let blob = if is_overlaybd_layer(layer) {
+        let blob = if is_overlaybd_layer(layer) && !is_acceleration_layer(layer) {
             let opening = found.layer(layer).await?;
             let open = move || -> anyhow::Result<BlobReport> {
                 let blob = opening.open()?;
@@ -227,6 +279,13 @@ async fn layer_reports(
             annotations: layer.annotations.clone(),
             blob,
             fits,
+            trace: match accelerated.filter(|top| std::ptr::eq(*top, layer)) {
+                Some(_) => {
+                    let trace = found.trace(manifest).await?;
+                    trace.map(|trace| TraceReport::new(trace, with_mappings))
+                }
+                None => None,
+            },
         });
         below = Some(layer);
     }
@@ -276,9 +335,10 @@ fn print_image(report: &ImageReport) -> anyhow::Result<()> {
         for (name, value) in &layer.annotations {
             output::line(format_args!("  annotation   {name}={value}"))?;
         }
-        match &layer.blob {
-            Some(blob) => print_blob(blob)?,
-            None => output::line("  not in overlaybd format")?,
+        match (&layer.blob, layer.annotations.get(ACCELERATION_LAYER)) {
+            (Some(blob), _) => print_blob(blob)?,
+            (None, Some(_)) => print_trace(layer.trace.as_ref())?,
+            (None, None) => output::line("  not in overlaybd format")?,
         }
         match layer.fits {
             Some(true) if number == 0 => output::line("  chain        made as the bottom layer")?,
@@ -286,6 +346,35 @@ fn print_image(report: &ImageReport) -> anyhow::Result<()> {
             Some(false) => output::line("  chain        MADE ON TOP OF ANOTHER LAYER")?,
             None => {}
         }
+    }
+    Ok(())
+}
+
+fn print_trace(trace: Option<&TraceReport>) -> anyhow::Result<()> {
+    let Some(trace) = trace else {
+        output::line("  acceleration without a trace: nothing is read ahead")?;
+        return Ok(());
+    };
+    if let (Some(records), Some(bytes)) = (trace.records, trace.bytes) {
+        output::line(format_args!(
+            "  acceleration {records} ranges of the layers below are read ahead, {}",
+            size(bytes)
+        ))?;
+    }
+    if let Some(paths) = &trace.paths {
+        output::line(format_args!(
+            "  acceleration {} paths are read ahead",
+            paths.len()
+        ))?;
+    }
+    for record in trace.ranges.iter().flatten() {
+        output::line(format_args!(
+            "  range        layer {} offset {} length {}",
+            record.layer, record.offset, record.count
+        ))?;
+    }
+    for path in trace.paths.iter().flatten() {
+        output::line(format_args!("  path         {}", path.escape_debug()))?;
     }
     Ok(())
 }

@@ -1,16 +1,14 @@
 //! A layer of an image, opened by ranges: a native blob, or a TurboOCI layer with the original one
 //! that its data is in.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write as _};
-use std::sync::Arc;
+use std::io::BufReader;
 
-use crate::format::blob::{LayerBlob, unpack_turbo};
-use crate::format::block::{DeviceReader, FileDevice, SharedDevice};
-use crate::format::gzip_index::{GzipIndex, GzipTarget};
+use crate::format::blob::{LayerBlob, unpack_trace};
+use crate::format::block::{DeviceReader, SharedDevice};
+use crate::lazy::open_layer;
 
-/// Most bytes of metadata and index of one TurboOCI layer.
-const MAX_TURBO_BYTES: u64 = 4 << 30;
+/// Bytes of a trace that are fetched at once.
+const PIECE: usize = 256 << 10;
 
 /// Where a layer's bytes are. To be opened and read from a thread that may block.
 pub struct LayerSource {
@@ -26,25 +24,15 @@ impl LayerSource {
     /// # Errors
     /// When a part cannot be read, or is not what it should be.
     pub fn open(self) -> anyhow::Result<LayerBlob> {
-        let Some(target) = self.target else {
-            return Ok(LayerBlob::open_readable(self.blob)?);
-        };
-        let (meta, index) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let (mut meta_out, mut index_out) = (BufWriter::new(&meta), BufWriter::new(&index));
-        let blob = BufReader::new(DeviceReader::new(&self.blob));
-        let unpacked = unpack_turbo(blob, "ext4", MAX_TURBO_BYTES, &mut meta_out, &mut index_out)?;
-        meta_out.flush()?;
-        index_out.flush()?;
-        drop((meta_out, index_out));
-        let target = if unpacked.is_gzip {
-            Arc::new(GzipTarget::new(target, GzipIndex::open(device(index)?)?)?)
-        } else {
-            target
-        };
-        Ok(LayerBlob::open_turbo(device(meta)?, target)?)
+        Ok(open_layer(self.blob, self.target)?)
     }
-}
 
-fn device(file: File) -> io::Result<SharedDevice> {
-    Ok(Arc::new(FileDevice::new(file)?))
+    /// The trace in it, of an acceleration layer that has one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no such layer.
+    pub fn trace(self) -> anyhow::Result<Option<Vec<u8>>> {
+        let blob = BufReader::with_capacity(PIECE, DeviceReader::new(&self.blob));
+        Ok(unpack_trace(blob)?)
+    }
 }

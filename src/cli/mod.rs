@@ -1,26 +1,36 @@
 //! The command line: one file a command.
 
+mod cat;
 mod check;
+mod cold_start;
 mod completions;
 mod config;
 mod context;
 mod convert;
+mod cp;
 mod credentials;
 mod environment;
 mod exit;
 mod explain;
 mod export;
+mod find;
 mod image;
 mod inspect;
 mod layer;
+mod lazy;
+mod listing;
 mod log;
+mod ls;
 mod man;
 mod mistyped;
+mod mount;
+mod nbd;
 mod node;
 mod output;
 mod platforms;
 mod progress;
 mod push;
+mod quoting;
 mod reload;
 mod serve;
 mod signals;
@@ -94,6 +104,13 @@ enum Command {
     Warm(Box<warm::WarmArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Export(Box<export::ExportArgs>),
+    Ls(Box<ls::LsArgs>),
+    Cat(Box<cat::CatArgs>),
+    Cp(Box<cp::CpArgs>),
+    Find(Box<find::FindArgs>),
+    Nbd(Box<nbd::NbdArgs>),
+    ColdStart(Box<cold_start::ColdStartArgs>),
+    Mount(Box<mount::MountArgs>),
     /// Verify a converted image against its source
     Check(Box<check::CheckArgs>),
     Store(store::StoreArgs),
@@ -159,6 +176,13 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Warm(args) => Box::pin(warm::run(*args, context)).await,
         Command::Inspect(args) => Box::pin(inspect::run(*args, context)).await,
         Command::Export(args) => Box::pin(export::run(*args, context)).await,
+        Command::Ls(args) => Box::pin(ls::run(*args, context)).await,
+        Command::Cat(args) => Box::pin(cat::run(*args, context)).await,
+        Command::Cp(args) => Box::pin(cp::run(*args, context)).await,
+        Command::Find(args) => Box::pin(find::run(*args, context)).await,
+        Command::Nbd(args) => Box::pin(nbd::run(*args, context)).await,
+        Command::ColdStart(args) => Box::pin(cold_start::run(*args, context)).await,
+        Command::Mount(args) => Box::pin(mount::run(*args, context)).await,
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Store(args) => Box::pin(store::run(args, context)).await,
         Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,

@@ -9,7 +9,7 @@ use super::exit::ExitStatus;
 use super::progress::Terminal;
 use super::reload::{Running, Settings};
 use super::{log, output, signals};
-use crate::config::ServeOptions;
+use crate::config::{ServeOptions, needs_url_keys};
 use crate::convert::Converter;
 use crate::server::{Server, ServerConfig};
 use crate::store::Store;
@@ -34,8 +34,8 @@ Examples:
 The addresses that it listens on are printed to standard output, one a line:
 `listening on http://127.0.0.1:8480`. SIGTERM and SIGINT have open requests finished within
 --drain; a second signal ends the program at once. SIGHUP has certificates, users (--htpasswd),
-authorities, the proxy's credentials, the settings of upstreams, [[policy]] and the log's level
-read again; what cannot be used is logged, and stays as it was.";
+keys of addresses (--url-key-file), authorities, the proxy's credentials, the settings of upstreams,
+[[policy]] and the log's level read again; what cannot be used is logged, and stays as it was.";
 
 /// Run the proxy
 #[derive(clap::Args)]
@@ -55,6 +55,12 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
     signals::survive_file_size_limit().context("signals cannot be received")?;
     let mut hangups = signals::hangups().context("signals cannot be received")?;
     warn_of_open_doors(&config.server);
+    if needs_url_keys(&config.store, &config.server) {
+        tracing::info!(
+            "overlaybd is sent to no signed addresses: with --dbstr there may be replicas, which \
+             need one --url-key-file"
+        );
+    }
     let store = Store::open(config.store).await?;
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
     let _scrubber = scrubber.transpose()?;

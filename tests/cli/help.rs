@@ -5,12 +5,19 @@ use std::process::Stdio;
 
 use super::{bad, golden, good, program};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 17] = [
     "serve",
     "convert",
     "warm",
     "inspect",
     "export",
+    "ls",
+    "cat",
+    "cp",
+    "find",
+    "nbd",
+    "mount",
+    "cold-start",
     "config",
     "credentials",
     "node",

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
@@ -45,6 +46,13 @@ struct Rules {
     /// Parts of paths, after how many bytes the next whole answer to a GET of each halts, and until
     /// when.
     halted: Vec<(String, usize, Hold)>,
+    /// The same of answers with a range.
+    damaged_ranges: Vec<(String, usize)>,
+    /// How long each answer is held back.
+    delay: Duration,
+    /// The most requests that were made one after the other, each behind the answer to the one
+    /// before: round trips that a client waits for.
+    rounds: usize,
     /// `METHOD PATH` of all requests, with ` RANGE` of those that have one.
     seen: Vec<String>,
 }
@@ -70,8 +78,13 @@ impl Rules {
     }
 
     /// Whether the answer to a GET is to be damaged; counted down.
-    fn damages(&mut self, path: &str) -> bool {
-        let mut rules = self.damaged.iter_mut();
+    fn damages(&mut self, path: &str, is_range: bool) -> bool {
+        let rules = if is_range {
+            &mut self.damaged_ranges
+        } else {
+            &mut self.damaged
+        };
+        let mut rules = rules.iter_mut();
         let rule = rules.find(|(part, left)| path.contains(part.as_str()) && *left > 0);
         rule.map(|(_, left)| *left -= 1).is_some()
     }
@@ -231,6 +244,23 @@ impl Gate {
         rules.damaged.push((part.to_owned(), times));
     }
 
+    /// As [`Gate::damage`], of answers with a range.
+    pub fn damage_ranges(&self, part: &str, times: usize) {
+        let mut rules = self.rules.lock();
+        rules.damaged_ranges.push((part.to_owned(), times));
+    }
+
+    /// Holds every answer back for so long.
+    pub fn delay(&self, delay: Duration) {
+        self.rules.lock().delay = delay;
+    }
+
+    /// How many round trips the longest row of requests took of which each was made after the
+    /// answer to the one before. With a delay, those that are made at the same time are one.
+    pub fn rounds(&self) -> usize {
+        self.rules.lock().rounds
+    }
+
     /// Answers every request with this status from now on, or passes them on again.
     pub fn fail(&self, status: Option<StatusCode>) {
         self.rules.lock().failing = status;
@@ -249,6 +279,23 @@ impl Gate {
 }
 
 async fn pass(
+    client: &Client<HttpConnector, Incoming>,
+    upstream: &str,
+    rules: &Mutex<Rules>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (round, delay) = {
+        let rules = rules.lock();
+        (rules.rounds + 1, rules.delay)
+    };
+    let response = answer(client, upstream, rules, request).await;
+    tokio::time::sleep(delay).await;
+    let mut rules = rules.lock();
+    rules.rounds = rules.rounds.max(round);
+    response
+}
+
+async fn answer(
     client: &Client<HttpConnector, Incoming>,
     upstream: &str,
     rules: &Mutex<Rules>,
@@ -284,9 +331,16 @@ async fn pass(
     *request.uri_mut() = format!("http://{upstream}{path}").parse::<Uri>().unwrap();
     let is_get = request.method() == http::Method::GET;
     match client.request(request).await {
+        Ok(response) if is_get && response.status() == StatusCode::PARTIAL_CONTENT => {
+            if rules.lock().damages(&path, true) {
+                damaged(response).await
+            } else {
+                response.map(http_body_util::BodyExt::boxed_unsync)
+            }
+        }
         Ok(response) if is_get && response.status() == StatusCode::OK => {
             let halted = rules.lock().halts(&path);
-            let is_damaged = rules.lock().damages(&path);
+            let is_damaged = rules.lock().damages(&path, false);
             if is_damaged {
                 let response = damaged(response).await;
                 match halted {

@@ -99,6 +99,12 @@ impl Process {
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.end()
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn end(&mut self) -> ExitStatus {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -106,7 +112,7 @@ impl Process {
             }
             assert!(
                 begin.elapsed() < Duration::from_secs(40),
-                "{} does not stop: {}",
+                "{} does not end: {}",
                 self.name,
                 self.output()
             );

@@ -109,7 +109,7 @@ impl Listen {
 }
 
 /// Removes a socket that nobody listens on any more.
-async fn remove_left(path: &Path) -> io::Result<()> {
+pub async fn remove_left(path: &Path) -> io::Result<()> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

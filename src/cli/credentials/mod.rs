@@ -25,6 +25,7 @@ use crate::config::duration;
 use crate::registry::{DockerLogin, DockerLogins};
 use known::Known;
 use listen::Listen;
+pub use listen::remove_left;
 use question::Question;
 
 const EXAMPLES: &str = "\

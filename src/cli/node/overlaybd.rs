@@ -39,7 +39,7 @@ enum Kind {
     Number,
 }
 
-const SETTINGS: [(&str, Kind); 32] = [
+const SETTINGS: [(&str, Kind); 33] = [
     ("/registryCacheDir", Kind::Text),
     ("/credentialFilePath", Kind::Text),
     ("/credentialConfig/mode", Kind::Text),
@@ -65,6 +65,7 @@ const SETTINGS: [(&str, Kind); 32] = [
     ("/cacheConfig/cacheType", Kind::Text),
     ("/cacheConfig/cacheDir", Kind::Text),
     ("/cacheConfig/cacheSizeGB", Kind::Number),
+    ("/cacheConfig/refillSize", Kind::Number),
     ("/gzipCacheConfig/enable", Kind::Bool),
     ("/logConfig/logLevel", Kind::Number),
     ("/logConfig/logPath", Kind::Text),

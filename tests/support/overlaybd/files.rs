@@ -11,6 +11,8 @@ use super::{Layer, Stack, check};
 
 /// The annotation that says which layer of an image is an overlaybd blob.
 const BLOB_DIGEST: &str = "containerd.io/snapshot/overlaybd/blob-digest";
+/// The annotation of a layer that overlaybd leaves out of the disk.
+const ACCELERATION: &str = "containerd.io/snapshot/overlaybd/acceleration-layer";
 
 /// Whether bytes begin as a layer blob does.
 fn is_layer(bytes: &[u8]) -> bool {
@@ -123,6 +125,9 @@ fn look(path: &Path, layers: &mut BTreeMap<String, Layer>, images: &mut Vec<Vec<
         && !listed.is_empty()
     {
         let digest = |layer: &Value| layer["annotations"][BLOB_DIGEST].as_str().map(Into::into);
-        images.extend(listed.iter().map(digest).collect::<Option<Vec<String>>>());
+        // No part of the disk.
+        let is_on_disk = |layer: &&Value| layer["annotations"][ACCELERATION] != "yes";
+        let on_disk = listed.iter().filter(is_on_disk);
+        images.extend(on_disk.map(digest).collect::<Option<Vec<String>>>());
     }
 }

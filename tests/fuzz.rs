@@ -113,7 +113,7 @@ macro_rules! tests {
     )*};
 }
 
-tests!(tar layer inflate zfile lsmt blob gzip_index turbo ext4 manifest reference challenge dsn route);
+tests!(tar layer inflate zfile lsmt blob gzip_index turbo trace ext4 manifest reference challenge dsn route);
 
 #[test]
 fn every_target_has_a_fuzzer() {

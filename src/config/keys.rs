@@ -74,8 +74,9 @@ pub fn decorate(command: Command) -> Command {
                 .require_equals(true)
                 .default_missing_value("true");
         }
-        // A command that looks into one image has a choice of its own: the setting may be a list.
-        if !keys().contains_key(&long) || arg.get_id() == ONE_PLATFORM {
+        // A command that looks into one image has choices of its own.
+        let is_own = [ONE_PLATFORM, BLOCK_CACHE_SIZE].contains(&arg.get_id().as_str());
+        if !keys().contains_key(&long) || is_own {
             return arg;
         }
         if let Some(default) = defaults().get(&long) {
@@ -94,6 +95,9 @@ pub fn decorate(command: Command) -> Command {
 
 /// The id of `--platform` where it chooses one image and is no setting.
 pub const ONE_PLATFORM: &str = "one-platform";
+
+/// The id of `--cache-size` where it is that of a user's cache and not of the service's.
+pub const BLOCK_CACHE_SIZE: &str = "block-cache-size";
 
 /// A value as a person writes it on a command line.
 fn plain(value: &Value) -> String {

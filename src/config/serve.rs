@@ -1,6 +1,8 @@
 //! The options of `serve`.
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::options::{
     ConversionOptions, LimitOptions, LogConfig, LogOptions, PolicyOptions, PushOptions,
@@ -9,7 +11,7 @@ use super::options::{
 use super::{ConfigErrors, Sources};
 use crate::convert::{ConverterConfig, PushTarget};
 use crate::server::ServerConfig;
-use crate::store::StoreConfig;
+use crate::store::{IndexConfig, StoreConfig};
 
 /// The options of `serve`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -56,6 +58,12 @@ pub struct ServeConfig {
     pub server: ServerConfig,
     /// The log.
     pub log: LogConfig,
+}
+
+/// Whether other replicas would not know the addresses that one signs.
+#[must_use]
+pub fn needs_url_keys(store: &StoreConfig, server: &ServerConfig) -> bool {
+    matches!(store.index, IndexConfig::Mysql(_)) && server.url_key_file.is_none()
 }
 
 impl ServeOptions {
@@ -107,6 +115,30 @@ impl ServeOptions {
         let named = (suffixes, self.push.turbo_fallback(found));
         let asked = (limits, policy);
         let server = self.server.config(upstreams, named, turbo, asked, found);
+        let server = server.map(|server| ServerConfig {
+            learned_lists: store
+                .as_ref()
+                .map_or_else(PathBuf::new, |store| store.data_dir.join("prefetch")),
+            ..server
+        });
+        if let (Some(store), Some(server)) = (&store, &server)
+            && matches!(store.index, IndexConfig::Mysql(_))
+            && server.learn_window.is_some()
+        {
+            found.add(
+                "learn-prefetch",
+                "lists are learned for one data directory, and replicas with a shared index \
+                 (--dbstr) would make different images of one source: leave one out, or put a \
+                 list that one proxy learned into a rule (prefetch-list)",
+            );
+        }
+        let server = server.map(|server| match &store {
+            Some(store) if needs_url_keys(store, &server) => ServerConfig {
+                url_ttl: Duration::ZERO,
+                ..server
+            },
+            _ => server,
+        });
         let config = (|| {
             Some(ServeConfig {
                 store: store?,

@@ -66,6 +66,7 @@ impl Files {
         std::fs::write(files.path("password"), "from-a-file\nrest\n").unwrap();
         std::fs::write(files.path("docker.json"), "{}").unwrap();
         std::fs::write(files.path("htpasswd"), "").unwrap();
+        std::fs::write(files.path("wanted"), "/bin/sh\n").unwrap();
         files
     }
 
@@ -105,7 +106,7 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "address_share: 50".into(),
         ),
-        ("algorithm", "zstd".into(), vec![], "algorithm: Zstd".into()),
+        ("algorithm", "lz4".into(), vec![], "algorithm: Lz4".into()),
         (
             "allow-downgrade",
             "true".into(),
@@ -124,6 +125,25 @@ fn each_option_reaches_the_setting_that_it_names() {
             "3s".into(),
             vec![],
             "auth_cache_ttl: 3s".into(),
+        ),
+        ("url-ttl", "7m".into(), vec![], "url_ttl: 420s".into()),
+        (
+            "learn-prefetch",
+            "true".into(),
+            vec![],
+            "learn_window: Some(60s)".into(),
+        ),
+        (
+            "learn-window",
+            "9s".into(),
+            vec!["--learn-prefetch=true".to_owned()],
+            "learn_window: Some(9s)".into(),
+        ),
+        (
+            "url-key-file",
+            path("htpasswd"),
+            vec![],
+            "url_key_file: Some(".into(),
         ),
         (
             "cache-source",
@@ -145,9 +165,9 @@ fn each_option_reaches_the_setting_that_it_names() {
         ),
         (
             "bs",
-            "16".into(),
+            "4".into(),
             vec![],
-            "block_size: BlockSize(16384)".into(),
+            "block_size: BlockSize(4096)".into(),
         ),
         (
             "cache-size",
@@ -211,6 +231,18 @@ fn each_option_reaches_the_setting_that_it_names() {
             "2MiB".into(),
             vec![],
             "max_gap: 2097152".into(),
+        ),
+        (
+            "prefetch-list",
+            path("wanted"),
+            vec![],
+            r#"prefetch: Some(PrefetchList { entries: ["/bin/sh"]"#.into(),
+        ),
+        (
+            "acceleration-layer",
+            "false".into(),
+            vec![],
+            "acceleration: false".into(),
         ),
         (
             "memory",

@@ -48,6 +48,11 @@ pub struct ServerConfig {
     pub auth_cache_ttl: Duration,
     /// How long an upstream's yes holds while the upstream fails.
     pub stale_if_error: Duration,
+    /// How long the addresses are good that overlaybd is sent to for a blob; zero: it is not sent
+    /// to any.
+    pub url_ttl: Duration,
+    /// The keys that these are signed with; `None`: a random one of this process.
+    pub url_key_file: Option<PathBuf>,
     /// Whether what changes the upstream is refused.
     pub read_only: bool,
     /// Whether unauthenticated clients may write to the upstream with the proxy's credentials.
@@ -60,6 +65,11 @@ pub struct ServerConfig {
     /// Images whose converted form is prepared when their plain tag is pulled:
     /// patterns of `REPO:TAG`.
     pub convert_on_pull: Vec<Pattern>,
+    /// How long what a node reads of an image counts as its start, from which priority lists are
+    /// learned; `None`: none are.
+    pub learn_window: Option<Duration>,
+    /// The directory of the lists that are or were learned.
+    pub learned_lists: PathBuf,
     /// Which images are converted, to what and for whom; the first rule that matches holds.
     pub policy: Vec<Rule>,
     /// Bounds.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use http::HeaderMap;
 
-use crate::convert::{Platforms, PushTarget, Source};
+use crate::convert::{Overrides, PushTarget, Source};
 use crate::oci::Tag;
 use crate::oci::reference::index_host;
 use crate::server::config::{ServerConfig, TurboFallback};
@@ -116,8 +116,8 @@ pub(in crate::server) enum Plan {
         kind: Kind,
         /// What is served where TurboOCI cannot carry the image.
         fallback: TurboFallback,
-        /// The platforms that are converted, if not those of the converter.
-        platforms: Option<Platforms>,
+        /// What is made of it, where that is not as the converter has it.
+        overrides: Overrides,
     },
     /// That there is no such tag.
     Absent,
@@ -187,7 +187,7 @@ pub(in crate::server) fn decide(asked: Asked, rule: Option<&Rule>, means: Means)
     let converted = |kind, fallback| Plan::Converted {
         kind,
         fallback,
-        platforms: rule.and_then(|rule| rule.platforms.clone()),
+        overrides: rule.map(|rule| rule.conversion.clone()).unwrap_or_default(),
     };
     let stated = match asked {
         Asked::Suffix(_) if when == When::Never => return Plan::Absent,
@@ -231,7 +231,8 @@ mod tests {
             repositories: Vec::new(),
             tags: Vec::new(),
             sizes: 0..=u64::MAX,
-            platforms: None,
+            conversion: Overrides::default(),
+            prefetch_file: None,
             form,
             when,
         }

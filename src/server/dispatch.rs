@@ -28,8 +28,10 @@ use crate::server::handlers::forward;
 use crate::server::handlers::manifest;
 use crate::server::handlers::p2p;
 use crate::server::handlers::ping;
+use crate::server::handlers::probe;
 use crate::server::handlers::push;
 use crate::server::handlers::referrers;
+use crate::server::handlers::signed::{self, Standing};
 use crate::server::handlers::source;
 use crate::server::handlers::token;
 use crate::server::http::accept::Handler;
@@ -125,7 +127,9 @@ impl Dispatcher {
             return Answering::Now(Some(ending.fail(ApiError::host(bad))));
         }
         if is_let_in {
-            let caught = catch_unwind(AssertUnwindSafe(|| self.answer_from_cache(&request)));
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                self.answer_from_cache(client, &request)
+            }));
             match caught {
                 Ok(None) => {}
                 Ok(Some((kind, response))) => {
@@ -163,6 +167,7 @@ impl Dispatcher {
     /// The answer to a question that was answered a moment ago, if it was and that still holds.
     fn answer_from_cache(
         &self,
+        client: SocketAddr,
         request: &Request<Incoming>,
     ) -> Option<(Kind, Response<ResponseBody>)> {
         let is_head = *request.method() == Method::HEAD;
@@ -171,6 +176,10 @@ impl Dispatcher {
             return None;
         }
         let asked = request.headers();
+        // The head of a blob is not what answers it.
+        if probe::is_probe(request.method(), request.uri(), asked) {
+            return None;
+        }
         let terms = self.terms(&self.state.policy());
         let key = self
             .state
@@ -188,8 +197,12 @@ impl Dispatcher {
                 }
                 response
             }
-            CachedContent::Blob(digest) => {
+            CachedContent::Blob(digest, repository) => {
                 let blob = self.state.open_files.get(digest)?;
+                if let Some(repository) = repository.as_ref().filter(|_| !is_head) {
+                    let (client, read) = (client_of(client.ip()), (digest, blob.file.size()));
+                    self.state.learner.note(client, repository, read, asked);
+                }
                 self.state.metrics.lookup(CacheName::Blob, true);
                 blob_file::answer(blob, &self.state.open_files.buffers, asked, is_head)
                     .unwrap_or_else(|failure| failure.into_response(is_head))
@@ -237,6 +250,7 @@ impl Dispatcher {
         let hold = Hold::begin(self.state.config.hold);
         let (mut parts, body) = request.into_parts();
         policy::method(&parts.method)?;
+        let is_p2p = p2p::is_below(parts.uri.path());
         let mut chosen = match p2p::asked(&parts) {
             Some(asked) => match asked?.target(&self.state, &parts)? {
                 p2p::Target::Upstream(chosen, credentials) => {
@@ -262,7 +276,24 @@ impl Dispatcher {
         if route == Route::Endpoint(Endpoint::Uploads) {
             self.state.upstreams.localize_mount(&mut chosen);
         }
-        let asking = Asking::new(&self.state, &parts, &chosen);
+        let standing = match &route {
+            Route::Blob { repo, digest } => {
+                let is_of_upstream = is_p2p && chosen.mount.namespace.is_some();
+                let (state, method) = (&self.state, &parts.method);
+                signed::standing(state, &mut chosen, method, (repo, digest), is_of_upstream)?
+            }
+            _ => Standing::Plain,
+        };
+        // A signed address is the permission, and there is nothing to ask for.
+        let is_granted = matches!(standing, Standing::Granted(_));
+        if is_granted {
+            parts.headers.remove(AUTHORIZATION);
+        }
+        let asking = if is_granted {
+            None
+        } else {
+            Asking::new(&self.state, &parts, &chosen)
+        };
         if let Some(asking) = &asking {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
             if chosen.path == TOKEN_PATH {
@@ -281,7 +312,11 @@ impl Dispatcher {
         }
         let namespace = chosen.mount.namespace.as_deref();
         let namespace = namespace.and_then(|text| HeaderValue::from_str(text).ok());
-        let authorization = self.admit(&parts.headers, slot).await?;
+        let authorization = match is_granted {
+            true if self.state.is_own() => Authorization::Own,
+            true => Authorization::Client(None),
+            false => self.admit(&parts.headers, slot).await?,
+        };
         let stale_since = OnceLock::new();
         let is_overlaybd = chosen.mount.root.is_some() || self.is_overlaybd;
         let stated = decision::stated(&parts.headers);
@@ -303,7 +338,13 @@ impl Dispatcher {
             policy,
             given,
         };
-        let answer = self.serve(context, route).await;
+        let answer = match (standing, &route) {
+            (Standing::Granted(grant), Route::Blob { repo, digest }) => {
+                signed::read(context, repo, digest, grant).await
+            }
+            (Standing::Foreign, _) if !self.state.is_own() => forward::pass(context).await,
+            _ => self.serve(context, route).await,
+        };
         let mut response = challenge::finish(answer, asking.as_ref())?;
         if let Some(namespace) = namespace {
             response.headers_mut().insert(OCI_NAMESPACE, namespace);

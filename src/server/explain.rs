@@ -190,7 +190,7 @@ pub async fn explain(
             Found::Nothing => (None, None),
             Found::SizeNeeded(number, rule) => {
                 if let Some(digest) = &digest {
-                    let platforms = rule.platforms.as_ref().unwrap_or(platforms);
+                    let platforms = rule.conversion.platforms.as_ref().unwrap_or(platforms);
                     known.push((number, source_size(source, digest, platforms).await?));
                     continue;
                 }
@@ -292,7 +292,7 @@ impl Place<'_> {
     ) -> Case {
         let ruled = rule.map(|(_, rule)| rule);
         let platforms = ruled
-            .and_then(|rule| rule.platforms.as_ref())
+            .and_then(|rule| rule.conversion.platforms.as_ref())
             .unwrap_or(platforms);
         let mut pulls = Vec::new();
         for way in &self.ways {

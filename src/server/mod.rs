@@ -11,6 +11,7 @@
 //! | [`error`], [`document`] | answers |
 //! | [`http`] | connections, TLS, bodies, headers, ranges, paths |
 //! | [`decision`], [`policy`], [`pattern`], [`explain`] | in which form an image is served |
+//! | [`learn`] | priority lists from what nodes read |
 //! | [`upstreams`], [`route`], [`config`] | which upstream, what about, settings |
 //!
 //! The files import each other in one direction only; `tests/layering.rs` sees to that.
@@ -28,6 +29,7 @@ mod explain;
 mod files;
 mod handlers;
 mod http;
+mod learn;
 mod limits;
 mod observe;
 mod pattern;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use crate::convert::Platforms;
+use crate::convert::{Overrides, Platforms};
+use crate::format::prefetch::PrefetchList;
 use crate::server::pattern::Pattern;
 
 /// A form in which an image is served.
@@ -87,8 +89,10 @@ pub struct Rule {
     pub tags: Vec<Pattern>,
     /// Bytes of the image's layers, compressed.
     pub sizes: RangeInclusive<u64>,
-    /// The platforms that are converted where an image has several; `None`: those of the converter.
-    pub platforms: Option<Platforms>,
+    /// What is made of them, where that is not as the converter has it.
+    pub conversion: Overrides,
+    /// The file with their prefetch list, as it is written.
+    pub prefetch_file: Option<String>,
     /// What plain tags become.
     pub form: Form,
     /// For whom.
@@ -124,17 +128,15 @@ impl Rule {
 
     /// Whether it is for images of this name, size aside.
     fn names(&self, image: &ImageName<'_>) -> bool {
-        let is_of = |patterns: &[Pattern], text: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
-        };
-        let is_of_upstream = self.upstreams.is_empty()
-            || image
-                .upstreams
-                .iter()
-                .any(|name| is_of(&self.upstreams, name));
-        is_of_upstream
-            && is_of(&self.repositories, image.repository)
-            && is_of(&self.tags, image.tag)
+        self.is_of(image.upstreams, image.repository) && matches(&self.tags, image.tag)
+    }
+
+    /// Whether it is for images of this repository, tags and sizes aside.
+    fn is_of(&self, upstreams: &[String], repository: &str) -> bool {
+        let mut names = upstreams.iter();
+        let is_of_upstream =
+            self.upstreams.is_empty() || names.any(|name| matches(&self.upstreams, name));
+        is_of_upstream && matches(&self.repositories, repository)
     }
 
     /// Whether a plain tag is converted by it.
@@ -146,6 +148,31 @@ impl Rule {
         };
         is_for_whoever_asks && self.form != Form::Original
     }
+}
+
+/// The ways in which images are converted with one of these lists, where the rules that convert in
+/// the `ruled` ways name no other.
+pub(in crate::server) fn with_lists(
+    ruled: &[Overrides],
+    lists: &[Arc<PrefetchList>],
+) -> Vec<Overrides> {
+    let none = Overrides::default();
+    let without = || {
+        let all = std::iter::once(&none).chain(ruled);
+        all.filter(|overrides| overrides.prefetch.is_none())
+    };
+    let with = |list: &Arc<PrefetchList>| {
+        let list = Arc::clone(list);
+        without().map(move |overrides| Overrides {
+            prefetch: Some(Arc::clone(&list)),
+            ..overrides.clone()
+        })
+    };
+    lists.iter().flat_map(with).collect()
+}
+
+fn matches(patterns: &[Pattern], text: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
 }
 
 /// As the configuration file has it, on one line.
@@ -166,13 +193,22 @@ impl fmt::Display for Rule {
                 }
             }
         }
-        match &self.platforms {
+        match &self.conversion.platforms {
             None => {}
             Some(Platforms::All) => parts.push("platform = \"all\"".to_owned()),
             Some(Platforms::Some(platforms)) => {
                 let texts: Vec<String> = platforms.iter().map(ToString::to_string).collect();
                 parts.push(format!("platform = {texts:?}"));
             }
+        }
+        if let Some(algorithm) = self.conversion.algorithm {
+            parts.push(format!("algorithm = \"{algorithm}\""));
+        }
+        if let Some(size) = self.conversion.block_size {
+            parts.push(format!("bs = {}", size.bytes() >> 10));
+        }
+        if let Some(file) = &self.prefetch_file {
+            parts.push(format!("prefetch-list = {file:?}"));
         }
         let bytes = |bytes: u64| match bytes {
             _ if bytes > 0 && bytes.is_multiple_of(1 << 30) => format!("\"{}GiB\"", bytes >> 30),
@@ -263,12 +299,15 @@ impl Policy {
         is_asked_for
     }
 
-    /// The different platforms of the rules.
-    pub fn platforms(&self) -> Vec<&Platforms> {
-        let mut all: Vec<&Platforms> = Vec::new();
-        for platforms in self.rules.iter().filter_map(|rule| rule.platforms.as_ref()) {
-            if !all.contains(&platforms) {
-                all.push(platforms);
+    /// The different ways in which rules may convert images of a repository, besides that without
+    /// a rule.
+    pub fn overrides(&self, upstreams: &[String], repository: &str) -> Vec<&Overrides> {
+        let (none, mut all) = (Overrides::default(), Vec::new());
+        let rules = self.rules.iter();
+        let rules = rules.filter(|rule| rule.is_of(upstreams, repository));
+        for overrides in rules.map(|rule| &rule.conversion) {
+            if *overrides != none && !all.contains(&overrides) {
+                all.push(overrides);
             }
         }
         all
@@ -278,6 +317,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::layer::{Algorithm, BlockSize};
 
     fn rule(repository: &str, when: When) -> Rule {
         Rule {
@@ -285,7 +325,8 @@ mod tests {
             repositories: vec![Pattern(repository.to_owned())],
             tags: Vec::new(),
             sizes: 0..=u64::MAX,
-            platforms: None,
+            conversion: Overrides::default(),
+            prefetch_file: None,
             form: Form::Auto,
             when,
         }
@@ -367,14 +408,20 @@ mod tests {
         let shown = Rule {
             sizes: 1..=5 << 20,
             form: Form::Native,
-            platforms: Some(Platforms::Some(vec!["linux/arm64".parse().unwrap()])),
+            conversion: Overrides {
+                platforms: Some(Platforms::Some(vec!["linux/arm64".parse().unwrap()])),
+                algorithm: Some(Algorithm::Zstd),
+                block_size: Some(BlockSize::KIB_64),
+                prefetch: None,
+            },
+            prefetch_file: Some("a.list".to_owned()),
             tags: vec![Pattern("1".to_owned()), Pattern("2".to_owned())],
             ..rule("a/*", When::PlainTag)
         };
         assert_eq!(
             shown.to_string(),
             "repository = \"a/*\", tag = [\"1\", \"2\"], platform = [\"linux/arm64\"], \
-             min-size = 1, max-size = \"5MiB\", format = \"native\", when = \"plain-tag\""
+             algorithm = \"zstd\", bs = 64, prefetch-list = \"a.list\", min-size = 1, max-size = \"5MiB\", format = \"native\", when = \"plain-tag\""
         );
     }
 }

@@ -15,7 +15,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the certificate, its key, the authority of client certificates and the users again,
+    /// Reads the certificate, its key, the authority of client certificates, the users and the keys of
+    /// addresses again,
     /// whether or not the files look changed. What cannot be used is logged, and what was read
     /// before stays. Asks the disk: not for async threads.
     pub fn read_files(&self) {
@@ -25,6 +26,7 @@ impl Reloader {
         if let Some(users) = &self.state.users {
             users.reload();
         }
+        self.state.addresses.keys.reload();
     }
 
     /// Follows the policy of `fresh` from the next request on.

@@ -11,6 +11,7 @@ use crate::registry::{Direct, RegistryConfig};
 use crate::server::ServerError;
 use crate::server::access::missing::Missing;
 use crate::server::access::permission::Permissions;
+use crate::server::access::signed_address::SignedAddresses;
 use crate::server::access::users::Users;
 use crate::server::background::prepare::Preparations;
 use crate::server::background::push_tags::PushedTags;
@@ -18,6 +19,7 @@ use crate::server::cache::conversions::Conversions;
 use crate::server::cache::open_files::OpenFiles;
 use crate::server::cache::responses::ResponseCache;
 use crate::server::config::{Access, ServerConfig};
+use crate::server::learn::Learner;
 use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
 use crate::server::observe::metrics::Metrics;
@@ -44,6 +46,8 @@ pub(in crate::server) struct AppState {
     pub converted: Conversions,
     pub open_files: OpenFiles,
     pub users: Option<Users>,
+    pub addresses: SignedAddresses,
+    pub learner: Learner,
     pub prepare: Preparations,
     pub tags: PushedTags,
     pub responses: ResponseCache,
@@ -78,6 +82,7 @@ impl AppState {
             }
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
+        let addresses = SignedAddresses::open(&config).map_err(ServerError::Configuration)?;
         let tags = PushedTags::new();
         let p2p = p2p(&config)?;
         let converter = match config.source_cache {
@@ -99,6 +104,8 @@ impl AppState {
             missing: Missing::new(),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
+            addresses,
+            learner: Learner::new(config.learned_lists.clone(), config.learn_window),
             prepare: Preparations::new(tags.clone()),
             tags,
             manifest_bytes: Semaphore::new(MAX_MANIFEST_BYTES),

@@ -1,9 +1,11 @@
 //! What is done every second or so while the server runs: files are closed or read again, blobs are
-//! evicted, rows of blobs that are gone are deleted.
+//! evicted, rows of blobs that are gone are deleted,
+//! lists are learned.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::server::background::learn::learn;
 use crate::server::files;
 use crate::server::http::tls::Tls;
 use crate::server::state::AppState;
@@ -16,6 +18,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(in crate::server) async fn upkeep(state: Arc<AppState>, tls: Option<Arc<Tls>>) {
     let sweeper = tokio::spawn(sweep(state.converted.store().clone()));
     let _swept = AbortOnDrop(sweeper.abort_handle());
+    let learner = tokio::spawn(learn(Arc::clone(&state)));
+    let _learned = AbortOnDrop(learner.abort_handle());
     let mut turns: u32 = 0;
     let mut logged = String::new();
     loop {
@@ -35,6 +39,7 @@ pub(in crate::server) async fn upkeep(state: Arc<AppState>, tls: Option<Arc<Tls>
                 if let Some(users) = &state.users {
                     users.refresh();
                 }
+                state.addresses.keys.refresh();
             }
             evicted.err().map(|error| error.to_string())
         });

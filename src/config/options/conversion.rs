@@ -2,15 +2,19 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{required, switch};
+use super::{existing_file, optional, required, switch};
 use crate::config::{ConfigErrors, FsType, Text, bytes, duration, gibibytes, number};
 use crate::convert::image::ImageStyle;
 use crate::convert::layer::{Format, Settings, TurboSettings};
 use crate::convert::{ConverterConfig, Others, Platforms, PushTarget};
+use crate::format::prefetch::{MAX_LIST_BYTES, PrefetchList};
 
 /// Whole blocks of the filesystem.
 const BLOCK: u64 = 4096;
@@ -40,6 +44,15 @@ pub struct ConversionOptions {
     /// KiB of disk in a compressed block: 4, 8, 16, 32 or 64
     #[arg(long, value_name = "KIB")]
     pub bs: Option<Text>,
+    /// File with the paths that containers read when they start, one a line, most wanted first:
+    /// their data is put together in native layers. A line is /PATH, or /DIRECTORY/ for all
+    /// that is below it
+    #[arg(long, value_name = "FILE")]
+    pub prefetch_list: Option<Text>,
+    /// Add a layer to images for which there is a prefetch list, by which nodes read ahead what
+    /// is on it when a container starts
+    #[arg(long, value_name = "BOOL")]
+    pub acceleration_layer: Option<Text>,
     /// Size of the virtual disk: GiB, or for example 512MiB
     #[arg(long, value_name = "GIB")]
     pub vsize: Option<Text>,
@@ -109,6 +122,20 @@ fn disk_size(text: &str) -> Result<u64, String> {
     Ok(size)
 }
 
+/// The list in a file.
+pub(super) fn prefetch_list(path: &str) -> Result<PrefetchList, String> {
+    let path = existing_file(path)?;
+    let read = || {
+        let mut text = Vec::new();
+        // One byte more shows that it is too long.
+        let most = MAX_LIST_BYTES as u64 + 1;
+        File::open(&path)?.take(most).read_to_end(&mut text)?;
+        Ok::<_, io::Error>(text)
+    };
+    let text = read().map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    PrefetchList::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 impl ConversionOptions {
     /// The platforms, or the mistakes in their names.
     pub fn platforms(&self, errors: &mut ConfigErrors) -> Platforms {
@@ -152,9 +179,9 @@ impl ConversionOptions {
         errors: &mut ConfigErrors,
     ) -> Option<ConverterConfig> {
         let algorithm = required(errors, "algorithm", self.algorithm.as_ref(), str::parse);
-        // The reference's `--bs 0` is its default.
+        // The reference's `--bs 0` is for the default, as its empty `--algorithm` is.
         let bs = self.bs.as_ref().map(|text| match text.as_str() {
-            "0" => Text::from("4"),
+            "0" => Text::from("16"),
             _ => text.clone(),
         });
         let block_size = required(errors, "bs", bs.as_ref(), str::parse);
@@ -214,6 +241,10 @@ impl ConversionOptions {
                     time => Ok(time),
                 },
             );
+        let acceleration = self.acceleration_layer.as_ref();
+        let acceleration = switch(errors, "acceleration-layer", acceleration);
+        let prefetch = self.prefetch_list.as_ref();
+        let prefetch = optional(errors, "prefetch-list", prefetch, prefetch_list);
         Some(ConverterConfig {
             settings: Settings {
                 algorithm: algorithm?,
@@ -222,6 +253,7 @@ impl ConversionOptions {
                 max_layer_size: max_layer_size?,
                 threads: threads?,
                 format: Format::Native,
+                prefetch: prefetch.map(Arc::new),
             },
             platforms,
             others,
@@ -230,6 +262,7 @@ impl ConversionOptions {
                 referrer,
                 fs_type: fs_type?.annotation(),
                 is_turbo: false,
+                acceleration,
             },
             conversions: conversions?,
             memory: memory?,

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::conversion::prefetch_list;
 use crate::config::file::unknown;
 use crate::config::keys::Shape;
 use crate::config::{ConfigErrors, bytes};
-use crate::convert::Platforms;
+use crate::convert::layer::{Algorithm, BlockSize};
+use crate::convert::{Overrides, Platforms};
 use crate::oci::{RepoName, Tag};
 use crate::server::{Form, Pattern, Rule, When};
 
@@ -41,6 +43,9 @@ fn policy_keys() -> &'static BTreeMap<String, Shape> {
             ("repository", Shape::List),
             ("tag", Shape::List),
             ("platform", Shape::List),
+            ("algorithm", Shape::Scalar),
+            ("bs", Shape::Scalar),
+            ("prefetch-list", Shape::Scalar),
             ("min-size", Shape::Scalar),
             ("max-size", Shape::Scalar),
             ("format", Shape::Scalar),
@@ -172,7 +177,20 @@ impl Reading<'_> {
             ),
             tags: self.patterns("tag", |text| text.parse::<Tag>().is_ok(), "\"v1.*\""),
             sizes: least..=most,
-            platforms: self.platforms(),
+            conversion: Overrides {
+                platforms: self.platforms(),
+                algorithm: self.scalar("algorithm", |text| {
+                    text.parse::<Algorithm>().map_err(|error| error.to_string())
+                }),
+                block_size: self.scalar("bs", |text| {
+                    text.parse::<BlockSize>().map_err(|error| error.to_string())
+                }),
+                prefetch: self.scalar("prefetch-list", prefetch_list).map(Arc::new),
+            },
+            prefetch_file: match self.table.get("prefetch-list") {
+                Some(Value::String(file)) => Some(file.clone()),
+                _ => None,
+            },
             form: form.unwrap_or_default(),
             when: when.unwrap_or_default(),
         };
@@ -197,14 +215,13 @@ impl Reading<'_> {
             }
             _ => {}
         }
-        if rule.when == When::Never
-            && self.table.contains_key("platform")
-            && rule.sizes == (0..=u64::MAX)
-        {
-            self.add(
-                "platform",
-                "means nothing where `when` is never: leave one out",
-            );
+        if rule.when == When::Never {
+            for key in ["platform", "algorithm", "bs", "prefetch-list"] {
+                let is_for_size = key == "platform" && rule.sizes != (0..=u64::MAX);
+                if self.table.contains_key(key) && !is_for_size {
+                    self.add(key, "means nothing where `when` is never: leave one out");
+                }
+            }
         }
         rule
     }

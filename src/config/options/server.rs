@@ -3,6 +3,8 @@
 #![allow(clippy::doc_markdown)]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,9 @@ use crate::server::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig, SourceCacheConfig,
     TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
 };
+
+/// Longest `--learn-window`: a container that takes longer to start is not waiting for its image.
+const MAX_LEARN_WINDOW: Duration = Duration::from_hours(1);
 
 /// The server in front.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
@@ -83,6 +88,14 @@ pub struct ServerOptions {
     /// Prepare the converted form when a plain tag is pulled: patterns of REPO:TAG with * and ?
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub convert_on_pull: Vec<Text>,
+    /// Learn priority lists from the ranges of native blobs that nodes read when containers start,
+    /// and convert images of the same repository with them from then on; for what has no
+    /// --prefetch-list
+    #[arg(long, value_name = "BOOL")]
+    pub learn_prefetch: Option<Text>,
+    /// How long what a node reads of an image counts as its start, from its first read on
+    #[arg(long, value_name = "TIME")]
+    pub learn_window: Option<Text>,
     /// Certificate of the server, PEM; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub tls_cert: Option<Text>,
@@ -118,6 +131,18 @@ pub struct ServerOptions {
     /// or is silent; never after a refusal; a day by default, 0 for never
     #[arg(long, value_name = "TIME", help_heading = "Access control")]
     pub stale_if_error: Option<Text>,
+    /// Send overlaybd (User-Agent: overlaybd/...) to an address that is signed, and good for this
+    /// long, for each blob that it opens: it reads there without credentials, and nothing of a blob
+    /// is sent in vain. What the upstream does not allow any more can be read for this much longer;
+    /// longer than the clocks of replicas differ; 0 to answer it as everyone else
+    #[arg(long, value_name = "TIME", help_heading = "Access control")]
+    pub url_ttl: Option<Text>,
+    /// File with the keys of these addresses, one of `openssl rand -hex 32` a line: the first signs,
+    /// all verify. Read again when it changes. Replicas need the same: a new key goes to the last line
+    /// of all of them before it goes to the first [default: a key of its own for
+    /// each process; none, and no such addresses, with --dbstr]
+    #[arg(long, value_name = "FILE", help_heading = "Access control")]
+    pub url_key_file: Option<Text>,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -155,6 +180,14 @@ fn p2p_host(text: &str) -> Result<String, String> {
         "{:?} is no host: HOST or HOST:PORT is expected, as in cdn.example.com",
         shown_host(text)
     ))
+}
+
+fn learn_window(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than that".to_owned()),
+        window if window > MAX_LEARN_WINDOW => Err("1h is the longest".to_owned()),
+        window => Ok(window),
+    }
 }
 
 /// What makes no sense together with letting anyone push.
@@ -236,6 +269,9 @@ impl ServerOptions {
         let auth_cache_ttl = required(errors, "auth-cache-ttl", ttl, duration);
         let stale = self.stale_if_error.as_ref();
         let stale_if_error = required(errors, "stale-if-error", stale, duration);
+        let url_ttl = required(errors, "url-ttl", self.url_ttl.as_ref(), duration);
+        let keys = self.url_key_file.as_ref();
+        let url_key_file = optional(errors, "url-key-file", keys, existing_file);
         let read_only = switch(errors, "read-only", self.read_only.as_ref());
         let prefer = self.prefer_upstream_tags.as_ref();
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
@@ -245,6 +281,9 @@ impl ServerOptions {
         let tag_ttl = required(errors, "tag-ttl", self.tag_ttl.as_ref(), duration);
         let patterns = &self.convert_on_pull;
         let convert_on_pull = list(errors, "convert-on-pull", patterns, pattern);
+        let is_learning = switch(errors, "learn-prefetch", self.learn_prefetch.as_ref());
+        let window = self.learn_window.as_ref();
+        let window = required(errors, "learn-window", window, learn_window);
         let config = ServerConfig {
             listen: listen?,
             listen_overlaybd: overlaybd,
@@ -262,12 +301,17 @@ impl ServerOptions {
             access,
             auth_cache_ttl: auth_cache_ttl?,
             stale_if_error: stale_if_error?,
+            url_ttl: url_ttl?,
+            url_key_file,
             read_only,
             allow_anonymous_push,
             follow_redirects,
             source_cache: tag_ttl
                 .map(|tag_ttl| is_caching.then_some(SourceCacheConfig { tag_ttl }))?,
             convert_on_pull,
+            learn_window: window.map(|window| is_learning.then_some(window))?,
+            // In the data directory, which is not known here.
+            learned_lists: PathBuf::new(),
             policy,
             limits: limits?,
         };

@@ -26,8 +26,8 @@ fn the_reference_s_option_names_are_accepted() {
         ("--plain", "--plain-http"),
         ("--username=me:pw", "--user=me:pw"),
         ("-ume:pw", "--user=me:pw"),
-        ("--bs=0", "--bs=4"),
-        ("--algorithm=", "--algorithm=lz4"),
+        ("--bs=0", "--bs=16"),
+        ("--algorithm=", "--algorithm=zstd"),
         ("--dbstr=", "--hold=25s"),
         ("--vsize=64", "--vsize=64GiB"),
     ] {
@@ -38,6 +38,32 @@ fn the_reference_s_option_names_are_accepted() {
     for name in ["tlscacert", "root-ca"] {
         let text = settings(&[&format!("--{name}={ca}")]).unwrap();
         assert!(text.contains("extra_roots: [\""), "{name}");
+    }
+}
+
+#[test]
+fn lists_are_not_learned_where_replicas_share_an_index() {
+    let text = settings(&["--dbstr=u:p@tcp(h:1)/d"]).unwrap();
+    assert!(text.contains("learn_window: None"), "{text}");
+    let errors = settings(&["--dbstr=u:p@tcp(h:1)/d", "--learn-prefetch=true"]).unwrap_err();
+    assert!(errors.to_string().contains("--learn-prefetch"), "{errors}");
+    assert!(settings(&["--learn-window=0"]).is_err());
+}
+
+#[test]
+fn with_a_shared_index_addresses_are_signed_only_with_a_shared_key() {
+    let files = Files::new();
+    let key = format!("--url-key-file={}", files.path("password"));
+    let shared = "--dbstr=u:p@tcp(h:1)/d";
+    for (arguments, lifetime) in [
+        (&[][..], "url_ttl: 600s"),
+        (&[&*key], "url_ttl: 600s"),
+        (&[shared], "url_ttl: 0ns"),
+        (&[shared, "--url-ttl=5m"], "url_ttl: 0ns"),
+        (&[shared, &key], "url_ttl: 600s"),
+    ] {
+        let text = settings(arguments).unwrap();
+        assert!(text.contains(lifetime), "{arguments:?}");
     }
 }
 

@@ -31,6 +31,8 @@ fn each_key_of_a_rule_reaches_the_setting_that_it_names() {
             r#"Platform { os: "linux", architecture: "riscv64""#,
         ),
         ("platform = 'all'", "platforms: Some(All)"),
+        ("algorithm = 'zstd'", "algorithm: Some(Zstd)"),
+        ("bs = 64", "block_size: Some(BlockSize(65536))"),
         ("format = 'native'", "form: Native"),
         ("format = 'turbo'", "form: Turbo"),
         ("format = 'original'", "form: Original"),
@@ -45,6 +47,20 @@ fn each_key_of_a_rule_reaches_the_setting_that_it_names() {
     let text = of_file(two, &[]).unwrap();
     let place = |pattern: &str| text.find(&format!("Pattern({pattern:?})")).unwrap();
     assert!(place("a") < place("b"), "in their order: {text}");
+}
+
+#[test]
+fn a_rule_s_list_is_read_with_the_file() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "/bin/sh\n").unwrap();
+    let rule = format!("[[policy]]\nprefetch-list = '{}'\n", list.path().display());
+    let text = of_file(&rule, &[]).unwrap();
+    let seen = r#"prefetch: Some(PrefetchList { entries: ["/bin/sh"]"#;
+    assert!(text.contains(seen), "{text}");
+    std::fs::write(list.path(), "bin/sh\n").unwrap();
+    let errors = of_file(&rule, &[]).unwrap_err();
+    assert!(errors.contains("entry 1: `prefetch-list`: "), "{errors}");
+    assert!(errors.contains("line 1"), "{errors}");
 }
 
 #[test]
@@ -79,14 +95,18 @@ fn all_mistakes_of_all_rules_are_reported_with_their_numbers() {
         repository = 'd'
         when = 'never'
         platform = 'linux/amd64'
+        bs = 64
         [[policy]]
         repository = 'e'
         format = 'turbo'
+        algorithm = 'gzip'
+        bs = 5
+        prefetch-list = '/nonexistent/list'
     ";
     let errors = of_file(text, &["--turbo-suffix="]).unwrap_err();
     for part in [
         "`repositry` in entry 1: there is no such key; did you mean `repository`?",
-        "`colourfulness` in entry 1: there is no such key; there are format, max-size,",
+        "`colourfulness` in entry 1: there is no such key; there are algorithm, bs, format, max-size,",
         "entry 1: `when`: \"sometimes\" is not pull, plain-tag or never",
         "entry 2: `repository`: \"UPPER/*\" matches nothing",
         "entry 2: `tag`: \"a b\" matches nothing",
@@ -99,7 +119,11 @@ fn all_mistakes_of_all_rules_are_reported_with_their_numbers() {
         "entry 5: `max-size`: \"lots\" is not a size",
         "entry 6: `when`: a string is expected",
         "entry 7: `platform`: means nothing where `when` is never",
+        "entry 7: `bs`: means nothing where `when` is never",
         "entry 8: `format`: --turbo-suffix is empty",
+        "entry 8: `algorithm`: ",
+        "entry 8: `bs`: ",
+        "entry 8: `prefetch-list`: /nonexistent/list cannot be read",
     ] {
         assert!(errors.contains(part), "{part} in {errors}");
     }

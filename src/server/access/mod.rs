@@ -6,6 +6,8 @@ pub(in crate::server) mod missing;
 pub(in crate::server) mod permission;
 pub(in crate::server) mod policy;
 pub(in crate::server) mod scope;
+pub(in crate::server) mod signed_address;
+mod url_keys;
 pub(in crate::server) mod users;
 mod waits;
 pub(in crate::server) mod wrapped_token;

@@ -1,4 +1,6 @@
-//! Work that goes on after the answer: conversions ahead of a pull, tags of pushed images.
+//! Work that goes on after the answer: conversions ahead of a pull, tags of pushed images,
+//! lists that are learned.
 
+pub(in crate::server) mod learn;
 pub(in crate::server) mod prepare;
 pub(in crate::server) mod push_tags;

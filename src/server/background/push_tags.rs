@@ -1,12 +1,12 @@
 //! Converted images that are pushed get their tag there, whether or not the request that asked
 //! for them stays.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
 use tracing::Instrument;
 
-use crate::convert::layer::Format;
 use crate::convert::{ConvertError, Converter, Source, TagOutcome};
 use crate::oci::{Digest, RepoName, Tag};
 
@@ -16,7 +16,8 @@ const REPEAT_AFTER: Duration = Duration::from_hours(1);
 /// Which tags were pushed lately.
 #[derive(Clone)]
 pub(in crate::server) struct PushedTags {
-    lately: Cache<(Format, usize, RepoName, Tag), Digest>,
+    /// By what decides the bytes of the converted image, the upstream, and the tag: the source.
+    lately: Cache<(Arc<str>, usize, RepoName, Tag), Digest>,
 }
 
 impl PushedTags {
@@ -41,7 +42,12 @@ impl PushedTags {
         if !converter.is_pushing() {
             return;
         }
-        let key = (converter.format(), place, source.repo.clone(), tag.clone());
+        let key = (
+            Arc::clone(converter.variant()),
+            place,
+            source.repo.clone(),
+            tag.clone(),
+        );
         if self.lately.get(&key).await.as_ref() == Some(digest) {
             return;
         }

@@ -7,7 +7,7 @@ use moka::future::Cache;
 use tokio::sync::Semaphore;
 
 use crate::convert::layer::{Format, TurboSettings};
-use crate::convert::{ConvertError, Converter, Platforms, Source, source_size};
+use crate::convert::{ConvertError, Converter, Overrides, Platforms, Source, source_size};
 use crate::oci::{Digest, RepoName};
 use crate::server::decision::Kind;
 use crate::server::document::Document;
@@ -89,17 +89,16 @@ impl Conversions {
         }
     }
 
-    /// The converter to a form, for these platforms where a rule says so; `None` where the form is
-    /// not made.
-    pub fn converter_of(&self, kind: Kind, platforms: Option<&Platforms>) -> Option<Converter> {
+    /// The converter to a form, with what a rule says of it; `None` where the form is not made.
+    pub fn converter_of(&self, kind: Kind, overrides: &Overrides) -> Option<Converter> {
         let converter = match kind {
             Kind::Native => &self.converter,
             Kind::Turbo => self.turbo.as_ref()?,
         };
-        Some(match platforms {
-            Some(platforms) => converter.for_platforms(platforms.clone()),
-            None => converter.clone(),
-        })
+        if *overrides == Overrides::default() {
+            return Some(converter.clone());
+        }
+        Some(converter.with_overrides(overrides))
     }
 
     /// Bytes of a source's layers, as [`source_size`]. Whoever asks may have the source.
@@ -144,7 +143,8 @@ impl Conversions {
                 Found::Rule(number, rule) => return Ok(Some((number, rule))),
                 Found::Nothing => return Ok(None),
                 Found::SizeNeeded(number, rule) => {
-                    let size = self.size(source, digest, rule.platforms.as_ref()).await?;
+                    let platforms = rule.conversion.platforms.as_ref();
+                    let size = self.size(source, digest, platforms).await?;
                     sizes.push((number, size));
                 }
             }

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::oci::Digest;
 use crate::server::document::Document;
 use crate::server::http::header_names::FORMAT;
+use crate::server::learn::Repository;
 use crate::server::route::Kind;
 
 const SHARDS: usize = 16;
@@ -28,8 +29,8 @@ pub(in crate::server) type Key = [u8; 32];
 
 /// What the answer is made from.
 pub(in crate::server) enum CachedContent {
-    /// The blob of this digest, if it is still open.
-    Blob(Digest),
+    /// The blob of this digest, if it is still open, and whose it is, where lists are learned.
+    Blob(Digest, Option<Arc<Repository>>),
     /// The same, of a blob of a source.
     SourceBlob(Digest),
     /// This document.
@@ -155,7 +156,7 @@ mod tests {
 
     fn warm(life: Duration) -> CachedResponse {
         CachedResponse {
-            content: CachedContent::Blob(Digest::of(b"x")),
+            content: CachedContent::Blob(Digest::of(b"x"), None),
             kind: Kind::Blob,
             namespace: None,
             until: Instant::now() + life,

@@ -8,11 +8,13 @@ use tokio::time::timeout;
 
 use crate::convert::derived::{self, artifact_type};
 use crate::convert::image::Subject;
-use crate::convert::{ConvertedImage, Converter, StoredManifest};
+use crate::convert::layer::Format;
+use crate::convert::{ConvertedImage, Converter, Overrides, StoredManifest};
 use crate::oci::media_type::essence;
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::ManifestHead;
 use crate::server::context::RequestContext;
+use crate::server::decision::Kind;
 use crate::server::document::Document;
 use crate::server::error::ApiError;
 
@@ -30,20 +32,39 @@ pub(in crate::server) struct Form {
 
 /// What a source became that is there now.
 #[derive(Default)]
-pub(in crate::server) struct Ready<'a> {
-    pub images: Vec<(&'a Converter, Arc<ConvertedImage>)>,
+pub(in crate::server) struct Ready {
+    pub images: Vec<(Converter, Arc<ConvertedImage>)>,
     /// Whether there may be more, because the index or the store did not say.
     pub is_partial: bool,
 }
 
 impl RequestContext<'_> {
-    /// The images that a source became and that are there now, native ones first. Nobody was asked
+    /// The converters for images of a repository, native ones first, those of rules and learned lists
+    /// before the others.
+    async fn converters(&self, repo: &RepoName) -> Vec<Converter> {
+        let mut ways = self.overrides(repo).await;
+        ways.push(Overrides::default());
+        let mut all = Vec::new();
+        for kind in [Kind::Native, Kind::Turbo] {
+            let of_kind =
+                |overrides: &Overrides| self.state.converted.converter_of(kind, overrides);
+            all.extend(ways.iter().filter_map(of_kind));
+        }
+        all
+    }
+
+    /// The images that a source became and that are there now, one of a format, native ones first:
+    /// those of the rules for this repository go before those without a rule. Nobody was asked
     /// whether this client may have them.
-    pub async fn ready(&self, repo: &RepoName, source: &Digest) -> Ready<'_> {
-        let converted = &self.state.converted;
+    pub async fn ready(&self, repo: &RepoName, source: &Digest) -> Ready {
         let from = self.source(repo);
         let mut ready = Ready::default();
-        for converter in [&converted.converter].into_iter().chain(&converted.turbo) {
+        for converter in self.converters(repo).await {
+            let is_known =
+                |(known, _): &(Converter, _)| is_same_kind(known.format(), converter.format());
+            if ready.images.iter().any(is_known) {
+                continue;
+            }
             let asked = timeout(PATIENCE, Box::pin(converter.ready(&from, source)));
             match self.aside(asked).await {
                 Ok(Ok(Ok(Some(image)))) => ready.images.push((converter, image)),
@@ -134,6 +155,10 @@ impl RequestContext<'_> {
         converted.documents.insert(digest.clone(), document).await;
         Ok(())
     }
+}
+
+fn is_same_kind(one: Format, other: Format) -> bool {
+    matches!(one, Format::Turbo(_)) == matches!(other, Format::Turbo(_))
 }
 
 /// A source as the subject of its converted forms.

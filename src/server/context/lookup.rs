@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::convert::{ConvertError, Converter, PinnedImage, Source, StoredManifest};
+use crate::convert::{ConvertError, Converter, Overrides, PinnedImage, Source, StoredManifest};
 use crate::oci::{Digest, ManifestKind, RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
 use crate::server::access::decisions::{Allowed, Remembered};
@@ -13,8 +13,10 @@ use crate::server::context::RequestContext;
 use crate::server::decision::Kind;
 use crate::server::document::Document;
 use crate::server::error::ApiError;
+use crate::server::learn::Repository;
 use crate::server::limits::redirects;
 use crate::server::observe::metrics::CacheName;
+use crate::server::policy::with_lists;
 use crate::store::IndexError;
 
 /// Sources that are tried for one converted blob.
@@ -325,30 +327,16 @@ impl RequestContext<'_> {
         }
         let converter = &self.state.converted.converter;
         let pushed_to = converter.pushed_to(&self.source(repo));
-        if let Some((upstream, repo)) = &pushed_to {
-            let pushed = &self.state.converted.pushed;
-            let key = (self.chosen.place, repo.clone(), digest.clone());
-            if pushed.contains_key(&key) {
-                return Ok(Found::Pushed(upstream.clone(), repo.clone()));
-            }
-            let asked = Box::pin(upstream.blob_size(repo, digest, &Authorization::Own));
-            let size = self.upstream(repo, asked).await;
-            match size {
-                Ok(_) => {
-                    pushed.insert(key, ()).await;
-                    return Ok(Found::Pushed(upstream.clone(), repo.clone()));
-                }
-                // Where that is not known, it is made again.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => tracing::warn!(%error, "a pushed blob cannot be found"),
-            }
+        // Where that is not known, it is made again.
+        if let Some((upstream, repo)) = self.pushed(repo, digest).await {
+            return Ok(Found::Pushed(upstream, repo));
         }
         if pushed_to.is_none() && self.is_upstream(repo, digest).await {
             return Ok(Found::Upstream);
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
         let (mut made, mut no_image) = (None, None);
-        for converter in &self.makers(source).await {
+        for converter in &self.makers(repo, source).await {
             let held = match self.wait(converter, repo, source).await {
                 Ok(held) => held,
                 Err(Waited::NotTurbo(_)) => continue,
@@ -383,18 +371,54 @@ impl RequestContext<'_> {
         }
     }
 
+    /// Where a converted blob was pushed to and is now, as the proxy's own credentials may have it.
+    pub async fn pushed(&self, repo: &RepoName, digest: &Digest) -> Option<(Upstream, RepoName)> {
+        let converted = &self.state.converted;
+        let (upstream, repo) = converted.converter.pushed_to(&self.source(repo))?;
+        let key = (self.chosen.place, repo.clone(), digest.clone());
+        if !converted.pushed.contains_key(&key) {
+            let asked = Box::pin(upstream.blob_size(&repo, digest, &Authorization::Own));
+            let size = self.upstream(&repo, asked).await;
+            if let Err(error) = size {
+                if !error.is_not_found() {
+                    tracing::warn!(%error, "a pushed blob cannot be found");
+                }
+                return None;
+            }
+            converted.pushed.insert(key, ()).await;
+        }
+        Some((upstream, repo))
+    }
+
+    /// The ways in which rules and learned lists may have images of a repository converted, besides
+    /// that without either.
+    pub async fn overrides(&self, repo: &RepoName) -> Vec<Overrides> {
+        let place = self.chosen.place;
+        let upstreams = self.state.upstreams.names(place);
+        let rules = self.policy.policy.overrides(upstreams, repo.as_str());
+        let mut all: Vec<Overrides> = rules.into_iter().cloned().collect();
+        let repository = Repository {
+            upstream: self.chosen.upstream.clone(),
+            repo: repo.clone(),
+        };
+        let lists = self.state.learner.lists(&repository).await;
+        let learned = with_lists(&all, &lists);
+        all.extend(learned);
+        all
+    }
+
     /// The converters that may have made something of a source, the one first that is known to have
     /// made an image of it.
-    async fn makers(&self, source: &Digest) -> Vec<Converter> {
+    async fn makers(&self, repo: &RepoName, source: &Digest) -> Vec<Converter> {
         let converted = &self.state.converted;
         let mut makers = vec![converted.converter.clone()];
         if let Some(turbo) = &converted.turbo {
             let has_made = turbo.has_made(source).await.unwrap_or(false);
             makers.insert(usize::from(!has_made), turbo.clone());
         }
-        for platforms in self.policy.policy.platforms() {
+        for overrides in &self.overrides(repo).await {
             for kind in [Kind::Turbo, Kind::Native] {
-                if let Some(maker) = converted.converter_of(kind, Some(platforms)) {
+                if let Some(maker) = converted.converter_of(kind, overrides) {
                     // The index forgets what it had of blobs that are gone.
                     let has_made = maker.has_made(source).await.unwrap_or(false);
                     let place = if has_made { 0 } else { makers.len() };

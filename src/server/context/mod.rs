@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 
 use crate::oci::{RepoName, Selector};
 use crate::registry::{Authorization, ManifestHead};
+use crate::server::cache::open_files::OpenBlob;
 use crate::server::cache::responses::{CachedContent, CachedResponse, Terms};
+use crate::server::learn::Repository;
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
 use crate::server::policy::Form;
@@ -56,6 +58,23 @@ pub(in crate::server) struct RequestContext<'a> {
 impl RequestContext<'_> {
     pub fn is_head(&self) -> bool {
         self.parts.method == Method::HEAD
+    }
+
+    /// Notes what is read of a converted blob, where lists are learned; says whose it is then.
+    pub fn note(&self, repo: &RepoName, blob: &OpenBlob) -> Option<Arc<Repository>> {
+        let learner = &self.state.learner;
+        if !learner.is_learning() {
+            return None;
+        }
+        let repository = Arc::new(Repository {
+            upstream: self.chosen.upstream.clone(),
+            repo: repo.clone(),
+        });
+        if !self.is_head() {
+            let read = (blob.file.digest(), blob.file.size());
+            learner.note(self.slot.client, &repository, read, &self.parts.headers);
+        }
+        Some(repository)
     }
 
     /// Path and query as the client knows them.

@@ -201,6 +201,15 @@ impl ApiError {
         )
     }
 
+    /// An address that allowed to read a blob does not any more, or never did.
+    pub fn signed_address(why: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "DENIED",
+            format!("this address {why}: ask for the blob again, without overlaybd-signed"),
+        )
+    }
+
     /// An image that TurboOCI cannot carry.
     pub fn not_turbo(source: &Digest, reason: &str) -> Self {
         Self::new(

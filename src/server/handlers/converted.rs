@@ -7,7 +7,7 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use tokio::time::timeout;
 
-use crate::convert::{Converter, Platforms, Source};
+use crate::convert::{Converter, Overrides, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::server::config::{OnTimeout, TurboFallback};
 use crate::server::context::RequestContext;
@@ -40,8 +40,8 @@ pub(in crate::server) struct Wanted {
     pub kind: Kind,
     /// What is served where TurboOCI cannot carry it.
     pub fallback: TurboFallback,
-    /// The platforms that are converted, if not those of the converter.
-    pub platforms: Option<Platforms>,
+    /// What is made of it, where that is not as the converter has it.
+    pub overrides: Overrides,
 }
 
 /// What came of it.
@@ -70,7 +70,7 @@ enum Instead {
 impl Wanted {
     fn converter(&self, context: &RequestContext<'_>, kind: Kind) -> Result<Converter, ApiError> {
         let converted = &context.state.converted;
-        let converter = converted.converter_of(kind, self.platforms.as_ref());
+        let converter = converted.converter_of(kind, &self.overrides);
         converter.ok_or_else(|| ApiError::internal("no TurboOCI images are made here"))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{HeaderValue, VARY};
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::convert::Converter;
+use crate::convert::{Converter, Overrides, Source};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
@@ -18,6 +18,7 @@ use crate::server::handlers::merged::{self, Merged};
 use crate::server::handlers::{derived, forward, referrers, source};
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::FORMAT;
+use crate::server::learn::Repository;
 use crate::server::policy::{Form, ImageName, Policy};
 use crate::server::state::AppState;
 
@@ -102,7 +103,69 @@ async fn plan(
     let namespace = context.chosen.mount.namespace.as_deref();
     let means = Means::of(&state.config, push, &image.source, namespace);
     let plan = decision::decide(asked, rule.map(|(_, rule)| rule), means);
-    Ok((plan, rule.map(|(number, _)| number)))
+    let place = context.chosen.place;
+    let learned = context.aside(Box::pin(learned(state, place, image, plan)));
+    Ok((learned.await?, rule.map(|(number, _)| number)))
+}
+
+/// The plan with the list that was learned for the repository, if there is one and nothing else names
+/// one. An image that was made without it is served until the one with it is there.
+async fn learned(state: &AppState, place: usize, image: &Image, plan: Plan) -> Plan {
+    let Plan::Converted {
+        kind,
+        fallback,
+        overrides,
+    } = &plan
+    else {
+        return plan;
+    };
+    let Some(listed) = with_learned(state, &image.source, overrides).await else {
+        return plan;
+    };
+    let of = |overrides: &Overrides| state.converted.converter_of(*kind, overrides);
+    let (Some(with), Some(without)) = (of(&listed), of(overrides)) else {
+        return plan;
+    };
+    if !is_there(&with, image).await && is_there(&without, image).await {
+        let (source, digest) = (image.source.clone(), image.digest.clone());
+        let prepared = state
+            .prepare
+            .begin(place, source, &image.tag, digest, async { Some(with) });
+        prepared.await;
+        return plan;
+    }
+    Plan::Converted {
+        kind: *kind,
+        fallback: *fallback,
+        overrides: listed,
+    }
+}
+
+/// Whether a converter is known to have made an image.
+async fn is_there(converter: &Converter, image: &Image) -> bool {
+    let known = converter.lookup(&image.source, &image.digest);
+    matches!(known.await, Ok(Some(_)))
+}
+
+/// What is made of an image with the list that was learned for its repository, if there is one and
+/// nothing else names one.
+async fn with_learned(
+    state: &AppState,
+    source: &Source,
+    overrides: &Overrides,
+) -> Option<Overrides> {
+    if overrides.prefetch.is_some() || state.converted.converter.has_prefetch_list() {
+        return None;
+    }
+    let repository = Repository {
+        upstream: source.upstream.clone(),
+        repo: source.repo.clone(),
+    };
+    let offered = state.learner.offered(&repository).await?;
+    Some(Overrides {
+        prefetch: Some(offered),
+        ..overrides.clone()
+    })
 }
 
 /// A tag with a suffix. Under it is, in this order: what the upstream has there, where that is
@@ -140,7 +203,7 @@ async fn by_suffix(
     let Plan::Converted {
         kind,
         fallback,
-        platforms,
+        overrides,
     } = plan
     else {
         let answer = as_it_is(context).await?;
@@ -153,7 +216,7 @@ async fn by_suffix(
         image,
         kind,
         fallback,
-        platforms,
+        overrides,
     };
     match converted::get(&context, &wanted).await {
         Got::Document(document, outcome, instead) => {
@@ -203,10 +266,10 @@ async fn by_merged_suffix(
         match plan(&context, Asked::Suffix(kind), &image).await? {
             (
                 Plan::Converted {
-                    kind, platforms, ..
+                    kind, overrides, ..
                 },
                 _,
-            ) => converters.extend(state.converted.converter_of(kind, platforms.as_ref())),
+            ) => converters.extend(state.converted.converter_of(kind, &overrides)),
             (Plan::Original(_) | Plan::Absent, number) => {
                 let answer = as_it_is(context).await?;
                 if answer.status() == StatusCode::NOT_FOUND {
@@ -244,15 +307,15 @@ async fn by_plain_tag(
         tag,
         digest: head.digest,
     };
-    let (kind, fallback, platforms) = match plan(&context, asked, &image).await {
+    let (kind, fallback, overrides) = match plan(&context, asked, &image).await {
         Ok((
             Plan::Converted {
                 kind,
                 fallback,
-                platforms,
+                overrides,
             },
             _,
-        )) => (kind, fallback, platforms),
+        )) => (kind, fallback, overrides),
         Ok((Plan::Original(why), _)) if why.is_lack() => {
             return converted::original(context, &image, &why.to_string()).await;
         }
@@ -265,7 +328,7 @@ async fn by_plain_tag(
         image,
         kind,
         fallback,
-        platforms,
+        overrides,
     };
     if let Some(reason) = wanted.no_image(&context).await {
         return converted::original(context, &wanted.image, &reason).await;
@@ -366,8 +429,12 @@ async fn preparing(
     let means = Means::of(&state.config, push, &image.source, None);
     match decision::decide(Asked::Suffix(kind), rule, means) {
         Plan::Converted {
-            kind, platforms, ..
-        } => state.converted.converter_of(kind, platforms.as_ref()),
+            kind, overrides, ..
+        } => {
+            let listed = with_learned(state, &image.source, &overrides).await;
+            let overrides = listed.unwrap_or(overrides);
+            state.converted.converter_of(kind, &overrides)
+        }
         Plan::Original(_) | Plan::Absent => None,
     }
 }

@@ -22,6 +22,11 @@ use crate::server::upstreams::{Chosen, same_authority};
 
 const PREFIX: &str = "/p2p/";
 
+/// Whether a path is one of these.
+pub(in crate::server) fn is_below(path: &str) -> bool {
+    path.starts_with(PREFIX)
+}
+
 /// The address that a request names.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::server) struct Asked<'a> {

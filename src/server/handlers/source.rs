@@ -27,6 +27,7 @@ use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::handlers::blob_file::{self, FOREVER, OCTETS};
 use crate::server::handlers::forward;
+use crate::server::handlers::probe::{self, AtHand};
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::OUTCOME;
 use crate::server::state::AppState;
@@ -208,7 +209,10 @@ pub(in crate::server) async fn blob(
     let Some(sources) = cache_of(&context) else {
         return forward::pass(context).await;
     };
-    let is_whole = !context.is_head() && !context.parts.headers.contains_key(RANGE);
+    // overlaybd asks for a whole one, and reads ranges.
+    let is_whole = !context.is_head()
+        && !context.parts.headers.contains_key(RANGE)
+        && !probe::is_marked(&context.parts.extensions);
     // Before anything is looked for: what is there is nobody's business who may not have it.
     let (size, until) = match context.ask_for_blob(repo, digest).await {
         Ok(allowed) => allowed,
@@ -232,7 +236,8 @@ pub(in crate::server) async fn blob(
             }
             context.keep(CachedContent::SourceBlob(digest.clone()), until);
             let (asked, is_head) = (&context.parts.headers, context.is_head());
-            let response = blob_file::answer(file, &open_files.buffers, asked, is_head)?;
+            let mut response = blob_file::answer(file, &open_files.buffers, asked, is_head)?;
+            response.extensions_mut().insert(AtHand);
             return Ok(with_outcome(response, sources, CacheOutcome::Hit));
         }
         if !is_whole {

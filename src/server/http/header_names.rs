@@ -18,3 +18,6 @@ pub(in crate::server) const OUTCOME: HeaderName = HeaderName::from_static("overl
 /// The form in which an image is served that could not be converted to the one that was asked for,
 /// and why.
 pub(in crate::server) const FALLBACK: HeaderName = HeaderName::from_static("overlaybd-fallback");
+
+/// With what overlaybd's User-Agent begins, unless its configuration says otherwise.
+pub(in crate::server) const OVERLAYBD_AGENT: &[u8] = b"overlaybd/";

@@ -103,6 +103,7 @@ pub(in crate::server) struct Metrics {
     routes: Vec<(Histogram, Total)>,
     caches: Family<CacheLabels, Total>,
     stale_permissions: Total,
+    signed_addresses: Family<ResultLabels, Total>,
     sources: Family<OutcomeLabels, Total>,
     source_cache_bytes: Family<OutcomeLabels, Total>,
     /// Misses and hits of each cache, likewise.
@@ -155,6 +156,7 @@ impl Metrics {
             routes: Vec::new(),
             caches: Family::default(),
             stale_permissions: Total::default(),
+            signed_addresses: Family::default(),
             sources: Family::default(),
             source_cache_bytes: Family::default(),
             lookups: Vec::new(),
@@ -226,6 +228,11 @@ impl Metrics {
             "stale_permissions",
             "Earlier permissions of upstreams used because these failed",
             stale_permissions
+        );
+        plain!(
+            "signed_addresses",
+            "Addresses of blobs that overlaybd was sent to, and of those refused: expired or forged",
+            signed_addresses
         );
         plain!(
             "source_cache",
@@ -378,6 +385,12 @@ impl Metrics {
     /// An upstream's earlier yes was used in place of an answer.
     pub fn stale_permission(&self) {
         self.stale_permissions.inc();
+    }
+
+    /// Something became of a signed address: `issued`, `expired` or `forged`.
+    pub fn signed_address(&self, result: &'static str) {
+        let labels = ResultLabels { result };
+        self.signed_addresses.get_or_create(&labels).inc();
     }
 
     /// An upstream was asked.

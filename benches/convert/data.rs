@@ -25,7 +25,9 @@ pub struct Layer {
 #[derive(Debug, Clone)]
 pub struct Image {
     pub layout: PathBuf,
+    pub tag: String,
     pub layers: Vec<Layer>,
+    pub config: Digest,
     pub manifest: Digest,
 }
 
@@ -159,7 +161,9 @@ impl Builder {
         fs::write(self.layout.join("index.json"), serde_json::to_vec(&index)?)?;
         Ok(Image {
             layout: self.layout,
+            tag: "latest".to_owned(),
             layers: self.layers,
+            config,
             manifest,
         })
     }
@@ -241,6 +245,37 @@ fn header(size: u64, directory: bool) -> tar::Header {
         header.set_entry_type(tar::EntryType::Directory);
     }
     header
+}
+
+/// Images of one layer each, of about `size` bytes compressed: files of `/usr/lib` that are the
+/// same in all of them, below one file that is only in this one.
+pub fn small_images(scratch: &Path, size: u64, count: u32) -> io::Result<Vec<Image>> {
+    const LARGEST: u64 = 256 << 10;
+    let mut images = Vec::new();
+    for n in 0..count {
+        let mut builder = Builder::new(&scratch.join(n.to_string()))?;
+        builder.layer(|tar| {
+            tar.follow_symlinks(false);
+            let text = format!("image {n}\n");
+            let mut header = header(text.len() as u64, false);
+            tar.append_data(&mut header, "etc/image", text.as_bytes())?;
+            let files = Files([PathBuf::from("/usr/lib")].into());
+            for path in files {
+                let small = fs::symlink_metadata(&path)
+                    .is_ok_and(|metadata| metadata.is_dir() || metadata.len() <= LARGEST);
+                if small {
+                    let name = path.strip_prefix("/").unwrap_or(&path);
+                    let _ = tar.append_path_with_name(&path, name);
+                }
+                if tar.get_ref().inner.get_ref().bytes >= size {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        images.push(builder.finish()?);
+    }
+    Ok(images)
 }
 
 /// One layer of `count` small files, as `node_modules` has them.

@@ -1,14 +1,43 @@
 //! How fast images are converted, and how fast they could be on this machine.
 //!
-//! `cargo bench --bench convert -- [--quick] [--size MB] [--algorithm lz4|zstd] [--bs KIB]
-//! [--only stages|turbo|memory|small-files|many-layers|incremental]`
+//! ```sh
+//! cargo bench --bench convert -- [--quick] [--size MB] [--algorithm lz4|zstd] [--bs KIB]
+//!     [--image LAYOUT[:TAG]] [--beside BINARY] [--rounds N] [--pulls N]
+//!     [--only stages|turbo|memory|small-files|many-layers|incremental|layout|registry|serve|small]
+//! ```
 //!
-//! Nothing is compared with a stored number: every ratio is of two figures of this run.
+//! The first six subjects of `--only` are of the converter as a library, the other four of what
+//! users run:
+//!
+//! - `layout`: `convert` from a layout to one that is new each time;
+//! - `registry`: `convert` from a registry to one that is empty each time;
+//! - `serve`: the first pull of an image's converted form through `serve`, whose data directory is
+//!   empty, from the first request to the last byte;
+//! - `small`: pulls of `--pulls` images of 3 MB through `serve`: each for the first time, again,
+//!   and in its plain form.
+//!
+//! With `--beside BINARY` these four run another build too, the two in turn, and print the
+//! ratios: of `--rounds` pairs the median. BINARY is a build of the same profile (`cargo build
+//! --profile bench`); the library's subjects are then left out. In the first three each binary must
+//! make the same layers each time. Of fewer than 100 pulls, p99 is the slowest. The registries are Debian's docker-registry, on loopback; what needs it is skipped where it is
+//! missing. The image is of this machine's own files, of `--size` MB of tar, or that of `--image`.
+//!
+//! Nothing is compared with a stored number: every ratio is of two figures of this run. `taskset
+//! -c 0 cargo bench …` limits it all to one core, servers included, `-c 0,1` to two. How a single
+//! layer would do on other numbers of cores is computed of the stages: `stages::of_one_layer`.
 #![allow(missing_docs, clippy::pedantic)]
 
+mod beside;
+mod client;
 mod data;
+mod layout;
 mod meter;
+mod options;
+mod process;
+mod registry;
+mod small;
 mod stages;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,80 +54,54 @@ use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 
 use data::Image;
 use meter::{Cost, measure, peak, reset_peak};
+use options::Options;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Failure = Box<dyn std::error::Error>;
 
-struct Options {
-    megabytes: u64,
-    algorithms: Vec<(Algorithm, BlockSize)>,
-    only: Option<String>,
-    quick: bool,
-}
-
-fn options() -> Result<Options, Failure> {
-    let mut options = Options {
-        megabytes: 1200,
-        algorithms: Vec::new(),
-        only: None,
-        quick: false,
-    };
-    let (mut algorithm, mut block_size) = (None, None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-        match argument.as_str() {
-            // Cargo's own.
-            "--bench" => {}
-            "--quick" => (options.quick, options.megabytes) = (true, 60),
-            "--size" => options.megabytes = value()?.parse()?,
-            "--algorithm" => algorithm = Some(value()?.parse::<Algorithm>()?),
-            "--bs" => block_size = Some(value()?.parse::<BlockSize>()?),
-            "--only" => options.only = Some(value()?),
-            other => return Err(format!("{other:?} is no option").into()),
-        }
-    }
-    let usual = [
-        (Algorithm::Lz4, BlockSize::KIB_4),
-        (Algorithm::Lz4, BlockSize::KIB_64),
-        (Algorithm::Zstd, "16".parse()?),
-    ];
-    options.algorithms = match (algorithm, block_size) {
-        (None, None) => usual.to_vec(),
-        (algorithm, block_size) => vec![(
-            algorithm.unwrap_or(Algorithm::Lz4),
-            block_size.unwrap_or(BlockSize::KIB_4),
-        )],
-    };
-    Ok(options)
-}
-
 fn main() -> Result<(), Failure> {
-    let options = options()?;
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(process::MEASURE) {
+        return process::measure_one(arguments);
+    }
+    let options = Options::of_arguments()?;
     let scratch = scratch()?;
-    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    // The files go even if an error ends it.
+    let measured = measure_all(&options, &scratch);
+    let removed = std::fs::remove_dir_all(&scratch);
+    measured?;
+    Ok(removed?)
+}
+
+fn measure_all(options: &Options, scratch: &Path) -> Result<(), Failure> {
+    let wanted = |name: &str| options.wants(name);
+    let any_wanted = |names: &[&str]| names.iter().any(|name| options.wants(name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{cores} cores; every figure is of this run");
-    if wanted("stages") || wanted("turbo") || wanted("incremental") {
-        let layout = scratch.join("system");
-        println!(
-            "making an image of /usr/lib and /usr/share, {} MB",
-            options.megabytes
-        );
-        let image = data::system_image(&layout, options.megabytes << 20)?;
+    let of_library = any_wanted(&["stages", "turbo", "incremental"]);
+    let of_programs = any_wanted(&["layout", "registry", "serve"]);
+    let binaries = beside::binaries(options.beside.as_deref());
+    if of_library || of_programs {
+        let image = image(options, scratch)?;
         for (algorithm, block_size) in &options.algorithms {
             if wanted("stages") {
-                stages_and_pipeline(&image, &scratch, *algorithm, *block_size, cores)?;
+                stages_and_pipeline(&image, scratch, *algorithm, *block_size, cores)?;
             }
         }
         if wanted("turbo") {
-            turbo(&image, &scratch, cores)?;
+            turbo(&image, scratch, cores)?;
         }
         if wanted("incremental") {
-            incremental(&image, &scratch)?;
+            incremental(&image, scratch)?;
         }
+        if of_programs {
+            users::measure(options, &image, &binaries, scratch)?;
+        }
+    }
+    if wanted("small") {
+        small::measure(options, &binaries, scratch)?;
     }
     if wanted("memory") {
         let size = if options.quick { 300 << 20 } else { 3 << 30 };
@@ -150,8 +153,20 @@ fn main() -> Result<(), Failure> {
             run.cost.cpu.as_secs_f64()
         );
     }
-    std::fs::remove_dir_all(&scratch)?;
     Ok(())
+}
+
+/// The image that is asked for, or one of this machine's files.
+fn image(options: &Options, scratch: &Path) -> Result<Image, Failure> {
+    if let Some(name) = &options.image {
+        return layout::open(name);
+    }
+    let megabytes = options.megabytes;
+    println!("making an image of /usr/lib and /usr/share, {megabytes} MB");
+    Ok(data::system_image(
+        &scratch.join("system"),
+        megabytes << 20,
+    )?)
 }
 
 /// A directory of this run's own, beside what cargo builds.
@@ -299,9 +314,9 @@ fn stages_and_pipeline(
         println!(
             "| {} | {:.0} | {} | {:.2} |",
             stage.name,
-            stage.bytes as f64 / 1e6,
-            rate(stage.bytes, stage.cpu).trim_end_matches(" MB/s"),
-            stage.cpu.as_secs_f64()
+            stage.bytes() as f64 / 1e6,
+            rate(stage.bytes(), stage.cpu()).trim_end_matches(" MB/s"),
+            stage.cpu().as_secs_f64()
         );
     }
     println!(
@@ -316,8 +331,31 @@ fn stages_and_pipeline(
         run.cost.wall.as_secs_f64() / floor.as_secs_f64().max(1e-9),
         rate(image.tar_bytes(), run.cost.wall),
     );
+    other_cores(image, &stages);
     std::fs::remove_dir_all(&store)?;
     Ok(())
+}
+
+/// What the stages allow for the largest layer, had the machine so many cores.
+fn other_cores(image: &Image, stages: &[stages::Stage]) {
+    let layers = image.layers.iter().enumerate();
+    let Some((n, layer)) = layers.max_by_key(|(_, layer)| layer.tar) else {
+        return;
+    };
+    println!(
+        "\nthe largest layer alone, {:.0} MB of tar, as the stages allow it:\n",
+        layer.tar as f64 / 1e6
+    );
+    println!("| cores | s | MB/s of tar |");
+    println!("|---|---|---|");
+    for cores in [1, 2, 4, 8, 16] {
+        let time = stages::of_one_layer(stages, n, cores);
+        println!(
+            "| {cores} | {:.2} | {} |",
+            time.as_secs_f64(),
+            rate(layer.tar, time).trim_end_matches(" MB/s")
+        );
+    }
 }
 
 /// TurboOCI beside native LZ4 with 4 KiB, each three times in turn; the median counts.

@@ -38,7 +38,11 @@ pub fn reset_peak() -> bool {
 
 /// The most resident memory since the last reset, in bytes.
 pub fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    peak_of(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+/// The most resident memory that a `/proc/PID/status` tells, in bytes.
+pub fn peak_of(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| {
         line.trim()

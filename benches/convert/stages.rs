@@ -20,14 +20,38 @@ use overlaybd_proxy::oci::{Digest, Hasher};
 use crate::data::Image;
 use crate::meter::measure;
 
-/// A stage's name, the bytes that go in, and its CPU time.
+/// Which thread does a stage of a layer's conversion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// Takes the layer from where it is, and inflates it.
+    Inflate,
+    /// Hashes the compressed bytes.
+    Digest,
+    /// Hashes the tar.
+    DiffId,
+    /// Reads the tar, places it in the filesystem and writes the blob.
+    Apply,
+    /// As many as there are cores compress.
+    Any,
+    /// Hashes the blob once all of it is known: its front is written last.
+    Seal,
+}
+
+/// A stage: its name, the bytes that go in and its CPU time, of each layer.
 #[derive(Debug, Clone)]
 pub struct Stage {
     pub name: &'static str,
-    pub bytes: u64,
-    pub cpu: Duration,
-    /// Whether several cores can share it.
-    pub splits: bool,
+    pub thread: Thread,
+    pub layers: Vec<(u64, Duration)>,
+}
+
+impl Stage {
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(|(bytes, _)| bytes).sum()
+    }
+    pub fn cpu(&self) -> Duration {
+        self.layers.iter().map(|(_, cpu)| cpu).sum()
+    }
 }
 
 const CHUNK: usize = 1 << 20;
@@ -97,24 +121,47 @@ struct Table {
 }
 
 impl Table {
+    /// Measures a stage; with the CPU time of each layer, reading included.
     fn stage(
         &mut self,
         name: &'static str,
-        splits: bool,
-        reading: Duration,
+        thread: Thread,
+        reading: &[Duration],
         inputs: &[PathBuf],
-        mut work: impl FnMut(&Path) -> io::Result<u64>,
-    ) -> io::Result<Duration> {
-        let (bytes, cost) = measure(|| inputs.iter().map(|path| work(path)).sum());
-        let bytes: io::Result<u64> = bytes;
+        work: impl FnMut(&Path) -> io::Result<u64>,
+    ) -> io::Result<Vec<Duration>> {
+        let costs = each(inputs, work)?;
+        let reading = reading
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(Duration::ZERO));
+        let layers = costs.iter().zip(reading);
+        let layers = layers.map(|((bytes, cpu), reading)| (*bytes, cpu.saturating_sub(reading)));
         self.stages.push(Stage {
             name,
-            bytes: bytes?,
-            cpu: cost.cpu.saturating_sub(reading),
-            splits,
+            thread,
+            layers: layers.collect(),
         });
-        Ok(cost.cpu)
+        Ok(costs.into_iter().map(|(_, cpu)| cpu).collect())
     }
+}
+
+/// The bytes of each input, and what `work` took for it.
+fn each(
+    inputs: &[PathBuf],
+    mut work: impl FnMut(&Path) -> io::Result<u64>,
+) -> io::Result<Vec<(u64, Duration)>> {
+    let measured = inputs.iter().map(|path| {
+        let (bytes, cost) = measure(|| work(path));
+        Ok((bytes?, cost.cpu))
+    });
+    measured.collect()
+}
+
+/// What reading each of these takes.
+fn reading(inputs: &[PathBuf]) -> io::Result<Vec<Duration>> {
+    let costs = each(inputs, reading_file)?;
+    Ok(costs.into_iter().map(|(_, cpu)| cpu).collect())
 }
 
 fn hashing_file(path: &Path) -> io::Result<u64> {
@@ -144,21 +191,24 @@ pub fn measure_all(
         io::copy(&mut inflated(layer)?, &mut File::create(&tar)?)?;
         tars.push(tar);
     }
-    let none = Duration::ZERO;
     let mut table = Table { stages: Vec::new() };
-    let of_layer = table.stage("fetch: read the layer", false, none, &layers, reading_file)?;
-    table.stage("digest", false, of_layer, &layers, hashing_file)?;
-    table.stage("inflate", false, of_layer, &layers, |layer| {
+    let of_layer = table.stage(
+        "fetch: read the layer",
+        Thread::Inflate,
+        &[],
+        &layers,
+        reading_file,
+    )?;
+    table.stage("digest", Thread::Digest, &of_layer, &layers, hashing_file)?;
+    table.stage("inflate", Thread::Inflate, &of_layer, &layers, |layer| {
         each_chunk(inflated(layer)?, |_| ())
     })?;
-    let (read, of_tar) = measure(|| tars.iter().map(|tar| reading_file(tar)).sum());
-    let read: io::Result<u64> = read;
-    read?;
-    table.stage("diff id", false, of_tar.cpu, &tars, hashing_file)?;
+    let of_tar = reading(&tars)?;
+    table.stage("diff id", Thread::DiffId, &of_tar, &tars, hashing_file)?;
     let disk = Nowhere(64 << 30);
     let formatted = Filesystem::format(disk, &FormatOptions::default());
     let mut filesystem = formatted.map_err(io::Error::other)?;
-    table.stage("untar, place", false, of_tar.cpu, &tars, |tar| {
+    table.stage("untar, place", Thread::Apply, &of_tar, &tars, |tar| {
         let bytes = tar.metadata()?.len();
         let input = BufReader::with_capacity(CHUNK, File::open(tar)?);
         apply(
@@ -177,7 +227,7 @@ pub fn measure_all(
         block_sizes.push(blob.zfile().block_size);
     }
     let mut block_sizes = block_sizes.into_iter();
-    table.stage("compress, checksum", true, of_tar.cpu, &tars, |tar| {
+    table.stage("compress, checksum", Thread::Any, &of_tar, &tars, |tar| {
         let block_size = block_sizes.next().unwrap_or(BlockSize::KIB_4);
         let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
         let pool = CompressPool::new(1)?;
@@ -190,10 +240,8 @@ pub fn measure_all(
         })?;
         failed.map_or(Ok(bytes), Err)
     })?;
-    let (read, of_blob) = measure(|| blobs.iter().map(|blob| reading_file(blob)).sum());
-    let read: io::Result<u64> = read;
-    read?;
-    table.stage("write the blob", false, of_blob.cpu, blobs, |blob| {
+    let of_blob = reading(blobs)?;
+    table.stage("write the blob", Thread::Apply, &of_blob, blobs, |blob| {
         let out = File::create(scratch.join("written.blob"))?;
         let mut at = 0;
         let mut failed = None;
@@ -205,21 +253,47 @@ pub fn measure_all(
         })?;
         failed.map_or(Ok(bytes), Err)
     })?;
-    table.stage("digest of the blob", false, none, blobs, hashing_file)?;
+    table.stage("digest of the blob", Thread::Seal, &[], blobs, hashing_file)?;
     Ok(table.stages)
-}
-
-fn stages_cpu(stages: &[Stage]) -> Duration {
-    stages.iter().map(|stage| stage.cpu).sum()
 }
 
 /// The least time for all of it on `cores` cores: all CPU time shared out, or the slowest
 /// stage that cannot be.
 pub fn floor(stages: &[Stage], cores: usize) -> Duration {
-    let all = stages_cpu(stages).div_f64(cores.max(1) as f64);
+    let all: Duration = stages.iter().map(Stage::cpu).sum();
     let single = stages
         .iter()
-        .filter(|stage| !stage.splits)
-        .map(|stage| stage.cpu);
+        .filter(|stage| stage.thread != Thread::Any)
+        .map(Stage::cpu);
+    let all = all.div_f64(cores.max(1) as f64);
     single.max().unwrap_or_default().max(all)
+}
+
+/// What the stages allow for one layer alone on `cores` cores, by Amdahl's law.
+///
+/// The stages of a layer overlap, each [`Thread`] with the others. So until the last byte of the
+/// blob is written it takes the longest that any one thread works, or all of their CPU time shared
+/// out over the cores, whichever is more. The digest of the blob comes after that and is one
+/// thread's work: nothing of the same layer overlaps it. Waiting for disks and networks, and the
+/// sharing of caches and memory between cores, are not in it.
+pub fn of_one_layer(stages: &[Stage], layer: usize, cores: usize) -> Duration {
+    let cpu = |thread: Option<Thread>| -> Duration {
+        let of_thread = stages
+            .iter()
+            .filter(|stage| thread.is_none_or(|thread| stage.thread == thread));
+        of_thread
+            .filter_map(|stage| stage.layers.get(layer))
+            .map(|(_, cpu)| cpu)
+            .sum()
+    };
+    let tail = cpu(Some(Thread::Seal));
+    let shared = (cpu(None) - tail).div_f64(cores.max(1) as f64);
+    let single = [
+        Thread::Inflate,
+        Thread::Digest,
+        Thread::DiffId,
+        Thread::Apply,
+    ];
+    let longest = single.map(|thread| cpu(Some(thread))).into_iter().max();
+    longest.unwrap_or_default().max(shared) + tail
 }

@@ -1,6 +1,7 @@
 //! The compressed bytes of a layer, counted as they are read, and hashed in a thread beside.
 
 use std::io::{self, BufRead, Read};
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -14,12 +15,19 @@ use crate::oci::digest::{Digest, Hasher};
 
 pub(super) type Failure = Arc<Mutex<Option<LayerError>>>;
 
-/// Chunks that wait to be hashed.
-const CHUNKS_TO_HASH: usize = 8;
+/// Bytes of chunks that are gathered before they are sent to be hashed.
+const GATHERED_BYTES: usize = 128 << 10;
+/// Most chunks that are gathered, however small they are.
+const GATHERED_CHUNKS: usize = 64;
+/// Batches that may wait for the thread that hashes.
+const WAITING: usize = 1;
 
 /// Hashes chunks in a thread, which ends when this is dropped.
 pub(super) struct ChunkHasher {
-    chunks: SyncSender<Bytes>,
+    gathered: Vec<Bytes>,
+    /// Bytes of `gathered`.
+    length: usize,
+    to_hash: SyncSender<Vec<Bytes>>,
     thread: JoinHandle<Digest>,
 }
 
@@ -27,24 +35,40 @@ impl ChunkHasher {
     /// # Errors
     /// When no thread can be started.
     pub(super) fn new(expected: &Digest) -> Result<Self, LayerError> {
-        let (chunks, to_hash) = sync_channel::<Bytes>(CHUNKS_TO_HASH);
+        let (to_hash, waiting) = sync_channel::<Vec<Bytes>>(WAITING);
         let mut hasher = Hasher::like(expected);
         let thread = super::spawn("digest", move || {
-            for chunk in to_hash {
+            for chunk in waiting.into_iter().flatten() {
                 hasher.update(&chunk);
             }
             hasher.finish()
         })?;
-        Ok(Self { chunks, thread })
+        Ok(Self {
+            gathered: Vec::new(),
+            length: 0,
+            to_hash,
+            thread,
+        })
     }
 
-    fn update(&self, chunk: Bytes) -> Result<(), LayerError> {
-        let sent = self.chunks.send(chunk);
+    fn update(&mut self, chunk: Bytes) -> Result<(), LayerError> {
+        self.length = self.length.saturating_add(chunk.len());
+        self.gathered.push(chunk);
+        if self.length < GATHERED_BYTES && self.gathered.len() < GATHERED_CHUNKS {
+            return Ok(());
+        }
+        self.send()
+    }
+
+    fn send(&mut self) -> Result<(), LayerError> {
+        self.length = 0;
+        let sent = self.to_hash.send(mem::take(&mut self.gathered));
         sent.map_err(|_| LayerError::Panicked("hashing"))
     }
 
-    fn finish(self) -> Result<Digest, LayerError> {
-        drop(self.chunks);
+    fn finish(mut self) -> Result<Digest, LayerError> {
+        self.send()?;
+        drop(self.to_hash);
         self.thread
             .join()
             .map_err(|_| LayerError::Panicked("hashing"))
@@ -92,7 +116,7 @@ impl Source {
                 actual: self.taken,
             }));
         }
-        if let Some(hash) = &self.hash {
+        if let Some(hash) = &mut self.hash {
             let hashed = hash.update(chunk.clone());
             hashed.map_err(|cause| self.fail(cause))?;
         }

@@ -1,11 +1,10 @@
 //! Bodies of requests that can be sent again.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::try_unfold;
 
 use crate::registry::{BlobSource, Body, Error, body};
@@ -37,7 +36,7 @@ impl Payload {
                 let end = at(end).min(bytes.len());
                 Self::Bytes(bytes.slice(at(start).min(end)..end))
             }
-            BlobSource::File(path) => Self::File {
+            BlobSource::File(path) | BlobSource::Verified { path, .. } => Self::File {
                 path: path.clone(),
                 offset: start,
                 length: end.saturating_sub(start),
@@ -105,22 +104,18 @@ impl FilePart {
     /// Reads the next piece; this waits for the disk.
     fn read_piece(&mut self) -> Result<(), Error> {
         let failed = |error| Error::io(&self.path, &error);
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.path).map_err(failed)?,
+        let mut file = if let Some(file) = self.file.take() {
+            file
+        } else {
+            let mut file = File::open(&self.path).map_err(failed)?;
+            file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
+            file
         };
         let wanted = usize::try_from(self.left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        let mut piece = BytesMut::zeroed(wanted);
-        let mut filled = 0;
-        while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let at = self.offset.saturating_add(filled as u64);
-            match file.read_at(rest, at) {
-                Ok(0) => break,
-                Ok(read) => filled = filled.saturating_add(read),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
+        // Unlike a buffer that is filled by position, it need not be zeroed first.
+        let mut piece = Vec::with_capacity(wanted);
+        let mut part = file.by_ref().take(wanted as u64);
+        let filled = part.read_to_end(&mut piece).map_err(failed)?;
         if filled < wanted {
             let missing = self.left.saturating_sub(filled as u64);
             return Err(Error::Io {
@@ -131,7 +126,7 @@ impl FilePart {
         self.file = Some(file);
         self.offset = self.offset.saturating_add(filled as u64);
         self.left = self.left.saturating_sub(filled as u64);
-        self.piece = piece.freeze();
+        self.piece = piece.into();
         Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub struct LayerInput {
     pub size: u64,
     /// Digest of the tar, from the config.
     pub diff_id: DiffId,
+    /// Whether bytes of this digest were seen to be that tar: it is not hashed again.
+    pub is_diff_id_known: bool,
     /// The chain that this layer completes.
     pub chain_id: ChainId,
     /// The chain below; `None` for the bottom layer.
@@ -59,6 +61,7 @@ impl LayerInput {
             digest: step.layer.digest.clone(),
             size: step.layer.size,
             diff_id: step.diff_id.clone(),
+            is_diff_id_known: false,
             chain_id: step.chain_id.clone(),
             parent_chain_id: step.parent.clone(),
             copy: None,

@@ -6,6 +6,8 @@
 //!         └→ [inflate] ─┬→ [SHA-256: diff id]
 //!                       └→ queue → reader of the tar
 //! ```
+//!
+//! A diff id that is known of these compressed bytes is not computed again.
 
 mod source;
 
@@ -116,27 +118,32 @@ pub fn prepare(
     max_layer_size: u64,
     on_progress: OnProgress,
 ) -> Result<Inflating, LayerError> {
-    let (to_hash, hash_queue) = mpsc::channel::<Arc<Buffer>>();
     let (to_tar, tar_queue) = mpsc::channel();
-    let expected = input.diff_id.0.clone();
-    let hasher = spawn("diff-id", move || {
-        let mut hash = Hasher::like(&expected);
-        for buffer in hash_queue {
-            hash.update(&buffer.data);
-        }
-        hash.finish()
-    })?;
     let LayerInput {
         chunks,
         digest,
         size,
         diff_id,
+        is_diff_id_known,
         chain_id,
         parent_chain_id,
         copy,
         windows,
         random_access,
     } = input;
+    let (to_hash, hasher) = if is_diff_id_known {
+        (None, None)
+    } else {
+        let (to_hash, hash_queue) = mpsc::channel::<Arc<Buffer>>();
+        let mut hash = Hasher::like(&diff_id.0);
+        let hasher = spawn("diff-id", move || {
+            for buffer in hash_queue {
+                hash.update(&buffer.data);
+            }
+            hash.finish()
+        })?;
+        (Some(to_hash), Some(hasher))
+    };
     let hash = ChunkHasher::new(&digest)?;
     let access = Arc::new(Mutex::new(None));
     let known_access = Arc::clone(&access);
@@ -188,7 +195,7 @@ pub fn prepare(
         },
         tar: Some(TarStream::new(tar_queue, cancelled.clone())),
         inflater: Some(inflater),
-        hasher: Some(hasher),
+        hasher,
         cancelled,
         access,
     })
@@ -282,7 +289,7 @@ impl Inflating {
         if let Some(inflated) = inflated {
             inflated.map_err(|_| LayerError::Panicked("inflating"))??;
         }
-        // What is read again was hashed the first time.
+        // What is read again, or whose diff id is known, was hashed the first time.
         let Some(hashed) = hashed else {
             return Ok(());
         };
@@ -361,7 +368,8 @@ impl Pool {
 
 struct Queues {
     pool: Pool,
-    to_hash: Sender<Arc<Buffer>>,
+    /// `None` where the diff id is known.
+    to_hash: Option<Sender<Arc<Buffer>>>,
     to_tar: Sender<Message>,
     copy: Option<TarCopy>,
     windows: Windows,
@@ -483,7 +491,8 @@ fn pump(tar: &mut dyn Read, totals: &Totals, queues: &mut Queues) -> Result<(), 
                 data,
                 pool: queues.pool.returning.clone(),
             });
-            let hashed = queues.to_hash.send(Arc::clone(&buffer)).is_ok();
+            let to_hash = queues.to_hash.as_ref();
+            let hashed = to_hash.is_none_or(|queue| queue.send(Arc::clone(&buffer)).is_ok());
             if !hashed || queues.to_tar.send(Message::Data(buffer)).is_err() {
                 return Err(LayerError::Abandoned);
             }

@@ -23,6 +23,7 @@ fn input(layer: &[u8], tar: &[u8]) -> LayerInput {
         size: layer.len() as u64,
         chain_id: ChainId::first(&diff_id),
         diff_id,
+        is_diff_id_known: false,
         parent_chain_id: None,
         copy: None,
         windows: Windows::unlimited(),
@@ -71,6 +72,32 @@ fn a_valid_layer_is_read_whole_and_counted() {
     for small in [&b""[..], b"x"] {
         assert_eq!(taken(input(small, small), 1).unwrap(), small);
     }
+}
+
+#[test]
+fn only_a_layer_whose_diff_id_is_unknown_is_hashed_for_it() {
+    let (tar, other) = (big(), b"another tar".to_vec());
+    let layer = gzip(&tar);
+    let unknown = input(&layer, &other);
+    assert!(matches!(
+        taken(unknown, u64::MAX),
+        Err(LayerError::DiffId { .. })
+    ));
+    let known = LayerInput {
+        is_diff_id_known: true,
+        ..input(&layer, &other)
+    };
+    assert!(taken(known, u64::MAX).unwrap() == tar);
+    // The compressed bytes are compared with their digest nevertheless.
+    let known = LayerInput {
+        is_diff_id_known: true,
+        digest: Digest::of(&other),
+        ..input(&layer, &tar)
+    };
+    assert!(matches!(
+        taken(known, u64::MAX),
+        Err(LayerError::Digest { .. })
+    ));
 }
 
 #[test]

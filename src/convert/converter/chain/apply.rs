@@ -113,10 +113,12 @@ impl Chain<'_> {
         position: usize,
     ) -> Result<(TempBlob, Sealing), ConvertError> {
         let context = Arc::clone(self.job.context);
-        let fetched = match self.ahead.pop_front() {
-            Some(fetched) => fetched,
-            None => self.prepare(step, position, None)?,
-        };
+        if self.ahead.is_empty() {
+            let fetched = self.prepare(step, position, None).await?;
+            self.ahead.push_back(fetched);
+        }
+        // It stays there meanwhile: what is dropped here waits for threads.
+        let fetched_above = self.ahead.len().saturating_sub(1);
         let above = self
             .job
             .steps
@@ -124,7 +126,7 @@ impl Chain<'_> {
             .enumerate()
             .skip(position + 1)
             .take(layers_ahead(context.config.settings.format));
-        for (above, next) in above.skip(self.ahead.len()) {
+        for (above, next) in above.skip(fetched_above) {
             // A repeated layer may have been read by then.
             if self.repeats.has(next) {
                 break;
@@ -133,15 +135,18 @@ impl Chain<'_> {
             let Some(memory) = context.memory.try_acquire(self.needed(next)) else {
                 break;
             };
-            let next = self.prepare(next, above, Some(memory))?;
+            let next = self.prepare(next, above, Some(memory)).await?;
             self.ahead.push_back(next);
         }
-        let Fetched {
+        let Some(Fetched {
             inflating,
             failure,
             memory: layer_memory,
             tar,
-        } = fetched;
+        }) = self.ahead.pop_front()
+        else {
+            return Err(ConvertError::Interrupted);
+        };
         let taken = self.builder.take();
         let lower: Vec<_> = self
             .layers

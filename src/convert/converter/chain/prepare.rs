@@ -41,7 +41,7 @@ impl Chain<'_> {
     }
 
     /// Starts to fetch and inflate a layer, or to read the tar of an equal one again.
-    pub(super) fn prepare(
+    pub(super) async fn prepare(
         &mut self,
         step: &Step,
         position: usize,
@@ -71,6 +71,7 @@ impl Chain<'_> {
         }
         let sources = context.sources.as_ref();
         let layer = &step.layer;
+        let known = context.store.index().find_diff_id(&layer.digest).await?;
         let (chunks, failure) = fetch(sources, self.job.source, &layer.digest, layer.size);
         let mut permitted = window::likely(&step.layer.media_type);
         if memory.is_none() {
@@ -89,6 +90,7 @@ impl Chain<'_> {
         };
         let input = LayerInput {
             copy,
+            is_diff_id_known: known.as_ref() == Some(&step.diff_id),
             random_access: match format {
                 Format::Native => None,
                 Format::Turbo(turbo) => Some(RandomAccess {

@@ -76,7 +76,16 @@ const MODULES: [(&str, &[&str]); 5] = [
     (
         "zfile",
         &[
-            "codec", "raw", "layout", "error", "refusal", "offsets", "pool", "reader", "writer",
+            "codec",
+            "raw",
+            "layout",
+            "error",
+            "refusal",
+            "offsets",
+            "pool",
+            "reader",
+            "write_behind",
+            "writer",
         ],
     ),
     (

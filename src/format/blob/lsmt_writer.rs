@@ -92,6 +92,11 @@ impl LsmtWriter {
         })
     }
 
+    /// Has the disk write the file while more is being made.
+    pub(super) fn write_behind(&mut self) {
+        self.zfile.write_behind();
+    }
+
     /// Puts the data of files that are wanted at the end, of which `make` makes a file for what is
     /// not kept in memory.
     pub(super) fn keep_wanted(&mut self, make: MakeSpoolFile) {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
 
 use sha2::Digest as _;
 
@@ -12,16 +13,20 @@ use super::spool::MakeSpoolFile;
 use super::stack::Stack;
 use super::wrapping;
 use crate::format::block::{BlockDevice, BlockDeviceMut, Wanted};
-use crate::format::zfile::{CompressPool, Geometry};
+use crate::format::zfile::{CompressPool, Geometry, WriteBehind};
 use crate::oci::Digest;
 
-/// A blob that is complete in its file, and neither hashed nor synced: both take a pass over
-/// all of it, for which the next layer need not wait.
+/// Bytes of a blob from which on a thread of its own syncs it: less is hashed at once.
+const SYNCED_BESIDE: u64 = 4 << 20;
+
+/// A blob that is complete in its file, and neither hashed nor synced to its end, for which the next
+/// layer need not wait.
 #[derive(Debug)]
 pub struct WrittenBlob {
     file: File,
     size: u64,
     zfile: Geometry,
+    write_behind: Option<WriteBehind>,
 }
 
 impl WrittenBlob {
@@ -29,10 +34,30 @@ impl WrittenBlob {
     ///
     /// # Errors
     /// When the file cannot be synced or read back.
-    pub fn seal(self) -> io::Result<FinishedBlob> {
-        self.file.sync_all()?;
+    pub fn seal(mut self) -> io::Result<FinishedBlob> {
+        // The disk writes while this hashes what is in memory.
+        let (synced, digest) = thread::scope(|scope| {
+            let file = &self.file;
+            let sync = (self.size >= SYNCED_BESIDE).then(|| {
+                let sync = thread::Builder::new().name("sync".to_owned());
+                sync.spawn_scoped(scope, || file.sync_all())
+            });
+            let digest = digest(file, self.size);
+            let synced = match sync {
+                Some(Ok(sync)) => sync
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the thread that syncs has ended"))),
+                Some(Err(_)) | None => file.sync_all(),
+            };
+            (synced, digest)
+        });
+        // It may have been told of an error that the last sync was not told of again.
+        if let Some(syncs) = &mut self.write_behind {
+            syncs.finish()?;
+        }
+        synced?;
         Ok(FinishedBlob {
-            digest: digest(&self.file, self.size)?,
+            digest: digest?,
             size: self.size,
             zfile: self.zfile,
         })
@@ -108,10 +133,9 @@ impl LayerWriter {
         pool: &CompressPool,
     ) -> io::Result<Self> {
         let place = (out.try_clone()?, wrapping::START);
-        Ok(Self {
-            disk: LsmtWriter::create(lower, place, spec, pool)?,
-            file: out,
-        })
+        let mut disk = LsmtWriter::create(lower, place, spec, pool)?;
+        disk.write_behind();
+        Ok(Self { disk, file: out })
     }
 
     /// Has the data of files that are wanted kept until it is placed: in memory, and beyond
@@ -146,6 +170,7 @@ impl LayerWriter {
             file: self.file,
             size,
             zfile: finished.geometry,
+            write_behind: finished.write_behind,
         })
     }
 }

@@ -9,6 +9,7 @@ mod pool;
 mod raw;
 mod reader;
 mod refusal;
+mod write_behind;
 mod writer;
 
 pub use codec::{Algorithm, BlockSize, InvalidSetting};
@@ -17,4 +18,5 @@ pub use layout::{Geometry, LayoutError};
 pub use pool::CompressPool;
 pub use reader::ZFileReader;
 pub use refusal::UnreadableBlock;
+pub use write_behind::WriteBehind;
 pub use writer::{Finished, ZFileWriter};

@@ -12,6 +12,7 @@ use super::codec::{Algorithm, BlockSize, CompressError, decompress};
 use super::layout::{BLOCK_CRC, Geometry, Place};
 use super::pool::{Batch, CompressPool};
 use super::raw::SPACE;
+use super::write_behind::WriteBehind;
 use crate::format::crc::crc32c;
 
 /// Raw bytes that one thread compresses at a time: large enough that handing them over costs
@@ -35,15 +36,19 @@ pub struct ZFileWriter {
     filling: Batch,
     in_flight: VecDeque<Receiver<Result<Batch, CompressError>>>,
     spare: Vec<Batch>,
+    write_behind: Option<WriteBehind>,
 }
 
 /// A `ZFile` that is complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Finished {
     /// Its bytes, header and trailer included.
     pub size: u64,
     /// What its header says.
     pub geometry: Geometry,
+    /// The sync of the file that may be running. It is finished before the file is synced, because
+    /// the kernel reports a failed write once.
+    pub write_behind: Option<WriteBehind>,
 }
 
 impl ZFileWriter {
@@ -68,7 +73,13 @@ impl ZFileWriter {
             filling: Batch::default(),
             in_flight: VecDeque::new(),
             spare: Vec::new(),
+            write_behind: None,
         }
+    }
+
+    /// Has the disk write the file while more is being made, for a file that is synced in the end.
+    pub fn write_behind(&mut self) {
+        self.write_behind = Some(WriteBehind::default());
     }
 
     /// Bytes of the original written so far.
@@ -137,6 +148,9 @@ impl ZFileWriter {
         self.file
             .write_all_at(&batch.stored[..batch.used], self.position)?;
         self.position += batch.used as u64;
+        if let Some(syncs) = &mut self.write_behind {
+            syncs.wrote(&self.file, batch.used as u64)?;
+        }
         self.index.extend_from_slice(&batch.sizes);
         self.recycle(batch);
         Ok(())
@@ -217,7 +231,11 @@ impl ZFileWriter {
             .write_all_at(geometry.encode(Place::Header).as_bytes(), self.base)?;
         let size = trailer + SPACE as u64 - self.base;
         self.move_to_origin(size)?;
-        Ok(Finished { size, geometry })
+        Ok(Finished {
+            size,
+            geometry,
+            write_behind: self.write_behind,
+        })
     }
 
     fn move_to_origin(&self, size: u64) -> io::Result<()> {

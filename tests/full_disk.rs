@@ -126,6 +126,28 @@ fn layout(place: &Path) -> String {
 }
 
 #[test]
+fn a_layout_needs_room_for_a_converted_image_once() {
+    let Some(disk) = Disk::new("48m") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let from = format!("{}:swelling", layout(place.path()));
+    let to = format!("oci:{}:1", disk.path().join("out").display());
+    let convert = |options: &[&str]| {
+        let mut convert = program();
+        convert.args(["convert", "-q"]).args(options);
+        convert.args([&from, &to]).output().unwrap()
+    };
+    let made = convert(&[]);
+    assert!(made.status.success(), "{made:?}");
+    // A store that is kept beside it is another copy.
+    fs::remove_dir_all(disk.path().join("out")).unwrap();
+    let data = disk.path().join("data");
+    let refused = convert(&["--data-dir", data.to_str().unwrap()]);
+    assert!(!refused.status.success(), "{refused:?}");
+}
+
+#[test]
 fn a_disk_that_fills_during_a_layer_is_507_with_retry_after() {
     let Some(disk) = Disk::new("12m") else {
         return;

@@ -14,16 +14,18 @@ use super::progress::{Detail, ImageProgress, ProgressOptions, Terminal};
 use super::push::Destination;
 use super::signals;
 use super::standalone::{StandaloneOptions, usage};
+use super::temporary::Temporary;
 use crate::config::options::{
     ConversionOptions, Registries, RegistryOptions, StoreOptions, UpstreamOptions,
 };
 use crate::config::{ConfigErrors, Origin, Text};
 use crate::convert::layer::Format;
+use crate::convert::push::Parts;
 use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
 use crate::oci::reference::index_host;
 use crate::oci::{Digest, ImageReference, ManifestKind, Platform, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
-use crate::registry::{Authorization, RegistryConfig, Upstream};
+use crate::registry::{Authorization, RegistryConfig, Sharing, Upstream};
 use crate::store::{Store, StoreConfig};
 
 const EXAMPLES: &str = "\
@@ -74,7 +76,8 @@ pub struct ConvertArgs {
     /// where DST is in another repository
     #[arg(long)]
     turbo: bool,
-    /// Directory for temporary data and dumped manifests [default: the system's, and here]
+    /// Directory for temporary data and dumped manifests [default: in an oci: DST or
+    /// beside an oci-archive: one, else the system's; and here]
     #[arg(short, long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Credentials for the registry of SRC: NAME:PASSWORD
@@ -119,7 +122,7 @@ struct Plan {
     asked_for: Vec<Platform>,
     store: StoreConfig,
     /// Holds the store, if it is not to outlive the command.
-    temporary: Option<tempfile::TempDir>,
+    temporary: Option<Temporary>,
 }
 
 /// A result that is wanted.
@@ -168,7 +171,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         }
     }
     let conversion = sources.effective(&args.conversion, errors);
-    let mut store = sources.effective(&args.store, errors);
+    let store = sources.effective(&args.store, errors);
     let upstreams = sources.effective(&UpstreamOptions::default(), errors);
     let (dump, trace) = (
         format!("{DUMP_TARGET}=trace"),
@@ -186,17 +189,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     }
     context.start_log(&mut sources, errors, terminal, &extra);
     args.standalone.check(errors);
-    let mut temporary = None;
-    if *sources.origin("data-dir") == Origin::Default {
-        let made = temporary_directory(args.dir.as_deref())?;
-        store.data_dir = Some(made.path().display().to_string().into());
-        temporary = Some(made);
-        if args.standalone.keeps_temporary_data() {
-            let kept = temporary.take().map(tempfile::TempDir::keep);
-            let kept = kept.unwrap_or_default();
-            terminal.tell(format_args!("temporary data stays in {}", kept.display()));
-        }
-    }
+    let is_temporary = *sources.origin("data-dir") == Origin::Default;
     let store = store.config(errors);
     let is_elsewhere = destination
         .as_ref()
@@ -212,7 +205,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         .as_ref()
         .and_then(|image| config_for(&registries, image, dst_user, errors));
     let all = (|| Some((store?, converter?, config?, turbo?)))();
-    let (store, converter, config, turbo) = found.none_or(all)?;
+    let (mut store, converter, config, turbo) = found.none_or(all)?;
     let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
     let destination = match destination.zip(destination_config) {
         Some((image, config)) => Some(Destination {
@@ -221,6 +214,16 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
             selector: image.selector(),
         }),
         None => None,
+    };
+    let temporary = if is_temporary {
+        let is_kept = args.standalone.keeps_temporary_data();
+        let beside = destination.as_ref().filter(|_| !is_kept);
+        let beside = beside.map(|destination| &destination.upstream);
+        let made = Temporary::create(args.dir.as_deref(), beside)?;
+        made.path().clone_into(&mut store.data_dir);
+        made.kept_if(is_kept, terminal)
+    } else {
+        None
     };
     let asked_for = match (&converter.platforms, sources.origin("platform")) {
         (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
@@ -340,23 +343,20 @@ fn config_for(
     }
 }
 
-fn temporary_directory(parent: Option<&Path>) -> anyhow::Result<tempfile::TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("overlaybd-convert-");
-    let made = match parent {
-        Some(parent) => std::fs::create_dir_all(parent).and_then(|()| builder.tempdir_in(parent)),
-        None => builder.tempdir(),
-    };
-    made.context("no directory for temporary data can be made: --dir or --data-dir names another")
-}
-
 /// Converts the source to all formats that are wanted. One that fails leaves the others.
 async fn convert_all(
     args: &ConvertArgs,
     plan: Plan,
     terminal: &Terminal,
 ) -> anyhow::Result<ExitStatus> {
-    let store = Store::open(plan.store).await?;
+    let opened = Store::open(plan.store).await;
+    let store = opened.with_context(|| match &plan.temporary {
+        Some(temporary) => format!(
+            "temporary data in {}: --dir names another place",
+            temporary.path().display()
+        ),
+        None => "the data directory".to_owned(),
+    })?;
     let converter = Converter::new(store, plan.converter)?;
     let source = Source {
         upstream: plan.upstream,
@@ -388,6 +388,10 @@ async fn convert_all(
         let tried = destination.try_out().await;
         tried.context("the place where the converted image belongs")?;
     }
+    let sharing = match plan.temporary {
+        Some(_) => Sharing::Inode,
+        None => Sharing::Blocks,
+    };
     let converter = match plan.results.len() {
         1 => converter,
         _ => converter.sharing_tars(),
@@ -397,6 +401,7 @@ async fn convert_all(
         digest,
         name,
         there,
+        sharing,
     };
     let mut failed = None;
     for wanted in &plan.results {
@@ -420,6 +425,8 @@ struct SourceImage {
     name: String,
     /// The platforms that it is there for.
     there: Vec<Platform>,
+    /// How a layout may share what is in the store.
+    sharing: Sharing,
 }
 
 /// Converts the image to one format, and puts the result where it belongs.
@@ -435,6 +442,7 @@ async fn convert(
         digest,
         name,
         there,
+        sharing,
     } = image;
     let store = converter.store();
     let progress = ImageProgress::new(terminal, name.clone(), Detail::Layers);
@@ -450,7 +458,11 @@ async fn convert(
     }
     let mut pushed = None;
     if let Some(destination) = destination {
-        let summary = destination.take(store, &converted, source).await;
+        let parts = Parts {
+            store,
+            sharing: *sharing,
+        };
+        let summary = destination.take(parts, &converted, source).await;
         pushed = Some(summary.context("putting the converted image where it belongs")?);
     }
     let tally = progress.tally();

@@ -36,6 +36,7 @@ mod serve;
 mod signals;
 mod standalone;
 mod store;
+mod temporary;
 mod warm;
 
 use std::panic::AssertUnwindSafe;

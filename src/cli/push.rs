@@ -1,10 +1,9 @@
 //! The one place where a finished image leaves for its destination.
 
-use crate::convert::push::{PushSummary, push};
+use crate::convert::push::{Parts, PushSummary, push};
 use crate::convert::{ConvertError, ConvertedImage, PushTarget, Source, Suffixes};
 use crate::oci::{RepoName, Selector};
 use crate::registry::{self, Authorization, Upstream};
-use crate::store::Store;
 
 /// Where a converted image goes.
 #[derive(Clone)]
@@ -60,12 +59,12 @@ impl Destination {
     /// When a part cannot be had, or is not taken.
     pub async fn take(
         &self,
-        store: &Store,
+        parts: Parts<'_>,
         image: &ConvertedImage,
         source: &Source,
     ) -> Result<PushSummary, ConvertError> {
         let summary = push(
-            store,
+            parts,
             image,
             source,
             &self.upstream,

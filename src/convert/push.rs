@@ -7,7 +7,7 @@ use super::error::ConvertError;
 use super::image::is_turbo_layer;
 use super::types::{ConvertedImage, Source};
 use crate::oci::{Descriptor, Digest, Manifest, RepoName, Selector};
-use crate::registry::{Authorization, BlobSource, Pushed, Upstream};
+use crate::registry::{Authorization, BlobSource, Pushed, Sharing, Upstream};
 use crate::store::Store;
 
 /// Nested indexes are followed to this depth.
@@ -36,14 +36,24 @@ impl PushSummary {
     }
 }
 
-/// Pushes an image whose parts are in `store` to `repo` of `to`, with the proxy's own credentials,
-/// as `selector`. Entries that a converted index keeps of its `source` are copied, unless `repo`
+/// Where the parts of a converted image are.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The store that has them.
+    pub store: &'a Store,
+    /// How a layout may share the store's files: their inodes only if the store goes away soon,
+    /// because what others do to a layout's file would be done to the store's.
+    pub sharing: Sharing,
+}
+
+/// Pushes an image with these `parts` to `repo` of `to`, with the proxy's own credentials, as
+/// `selector`. Entries that a converted index keeps of its `source` are copied, unless `repo`
 /// has them; so are the images that TurboOCI images were made of, in whose layers their data is.
 ///
 /// # Errors
 /// When the destination refuses a part, or a part cannot be read.
 pub async fn push(
-    store: &Store,
+    parts: Parts<'_>,
     image: &ConvertedImage,
     source: &Source,
     to: &Upstream,
@@ -51,7 +61,7 @@ pub async fn push(
     selector: &Selector,
 ) -> Result<PushSummary, ConvertError> {
     let mut push = Push {
-        store,
+        parts,
         source,
         to,
         repo,
@@ -89,7 +99,7 @@ pub async fn push(
 }
 
 struct Push<'a> {
-    store: &'a Store,
+    parts: Parts<'a>,
     source: &'a Source,
     to: &'a Upstream,
     repo: &'a RepoName,
@@ -112,7 +122,7 @@ impl Push<'_> {
 
     /// Pushes a blob of the store. One that the store does not have must be at the destination.
     async fn blob(&mut self, blob: &Descriptor) -> Result<(), ConvertError> {
-        let (blobs, digest) = (self.store.blobs().clone(), blob.digest.clone());
+        let (blobs, digest) = (self.parts.store.blobs().clone(), blob.digest.clone());
         let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
         let opened = opened.map_err(|_| ConvertError::Interrupted)??;
         let Some(file) = opened else {
@@ -122,7 +132,10 @@ impl Push<'_> {
             self.summary.count(Pushed::Present, 0);
             return Ok(());
         };
-        let bytes = BlobSource::File(file.path());
+        let bytes = BlobSource::Verified {
+            path: file.path(),
+            sharing: self.parts.sharing,
+        };
         self.upload(&blob.digest, file.size(), &bytes).await
     }
 
@@ -227,8 +240,11 @@ impl Push<'_> {
             .upstream
             .size_of(&from.repo, blob, &from.authorization)
             .await?;
-        let temp = download(self.store, from, &blob.digest, size).await?;
-        let bytes = BlobSource::File(temp.path().to_owned());
+        let temp = download(self.parts.store, from, &blob.digest, size).await?;
+        let bytes = BlobSource::Verified {
+            path: temp.path().to_owned(),
+            sharing: Sharing::Inode,
+        };
         self.upload(&blob.digest, size, &bytes).await
     }
 }

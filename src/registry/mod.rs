@@ -32,10 +32,10 @@ pub use config::{
 };
 pub use egress::{Egress, EgressProxy};
 pub use error::Error;
-pub use layout::Layout;
+pub use layout::{Layout, TemporaryDirectory};
 pub use renewal::Renewal;
 pub use types::{
     Authorization, BlobSource, BlobStream, ForwardOptions, ManifestHead, Pushed, PushedManifest,
-    RawManifest, Redirects,
+    RawManifest, Redirects, Sharing,
 };
 pub use upstream::Upstream;

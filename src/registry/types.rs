@@ -83,6 +83,23 @@ pub enum BlobSource {
     Bytes(Bytes),
     /// In a file, whole.
     File(PathBuf),
+    /// In a file whose bytes were compared with the digest, and which nobody writes to again. A
+    /// layout on the same file system shares it instead of copying it.
+    Verified {
+        /// The file.
+        path: PathBuf,
+        /// How it may be shared.
+        sharing: Sharing,
+    },
+}
+
+/// How a layout may share a file that was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Its blocks, where the file system can do that (`FICLONE`): the file stays its owner's alone.
+    Blocks,
+    /// Its inode, by a hard link: its owner removes its own name soon.
+    Inode,
 }
 
 /// What pushing a blob came to.

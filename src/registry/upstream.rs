@@ -10,6 +10,7 @@ use super::layout::Links;
 use super::{
     Authorization, BlobSource, BlobStream, Body, ClientAuth, Error, ForwardOptions, Layout,
     ManifestHead, Pushed, PushedManifest, RawManifest, Registry, RegistryConfig,
+    TemporaryDirectory,
 };
 use crate::oci::{Descriptor, Digest, ImageReference, RepoName, Selector, Tag};
 
@@ -111,6 +112,18 @@ impl Upstream {
                 Layout::create_archive(&reference.path).map(Self::Layout)
             }
             ImageReference::Layout(reference) => Self::create_layout(&reference.path),
+        }
+    }
+
+    /// A directory for temporary data from which a layout that is written shares files
+    /// ([`BlobSource::Verified`]): in it, or beside the archive. `None` for a registry.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the layout is only read.
+    pub fn temporary_directory(&self) -> Result<Option<TemporaryDirectory>, Error> {
+        match self {
+            Self::Registry(_) => Ok(None),
+            Self::Layout(layout) => layout.temporary_directory().map(Some),
         }
     }
 

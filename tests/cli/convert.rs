@@ -1,6 +1,7 @@
 //! `convert` between layouts and archives; the converted images are verified in `tests/check`.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -64,6 +65,62 @@ fn layers_in_a_data_directory_are_not_converted_again() {
         (&0.into(), &2.into())
     );
     assert_eq!(first["digest"], second["digest"]);
+}
+
+/// The files of a directory and those below, with their inodes and permissions.
+fn files(directory: &std::path::Path) -> Vec<std::fs::Metadata> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.push(metadata);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_layout_is_all_that_a_conversion_into_it_leaves() {
+    let demo = Demo::new(&["1"]);
+    let out = format!("oci:{}:x", demo.path("out"));
+    // No other directory is needed.
+    let nowhere = demo.path("nowhere");
+    let mut convert = program(&["convert", "-q", &demo.source("1"), &out]);
+    convert.env("TMPDIR", &nowhere);
+    let made = finish(convert);
+    assert_eq!(made.code, 0, "{made:?}");
+    let out = std::path::PathBuf::from(demo.path("out"));
+    let names: Vec<_> = std::fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    let index = out.join("index.json").metadata().unwrap();
+    for file in files(&out) {
+        assert_eq!((file.nlink(), file.mode()), (1, index.mode()), "{file:?}");
+    }
+}
+
+#[test]
+fn a_data_directory_shares_no_file_with_a_layout() {
+    let demo = Demo::new(&["1"]);
+    let (data, out) = (demo.path("data"), format!("oci:{}:x", demo.path("out")));
+    good(&[
+        "convert",
+        "-q",
+        "--data-dir",
+        &data,
+        &demo.source("1"),
+        &out,
+    ]);
+    let blobs = std::path::PathBuf::from(data).join("blobs");
+    let blobs = files(&blobs);
+    assert!(blobs.len() >= 4);
+    for file in blobs {
+        assert_eq!((file.nlink(), file.mode() & 0o777), (1, 0o600), "{file:?}");
+    }
 }
 
 #[test]

@@ -4,5 +4,6 @@ mod archive;
 mod directory;
 mod faults;
 mod front;
+mod sharing;
 mod skopeo;
 mod support;

@@ -454,7 +454,7 @@ impl Registry {
 async fn check_length(source: &BlobSource, size: u64) -> Result<(), Error> {
     let (place, found) = match source {
         BlobSource::Bytes(bytes) => ("blob to be pushed".to_owned(), bytes.len() as u64),
-        BlobSource::File(path) => {
+        BlobSource::File(path) | BlobSource::Verified { path, .. } => {
             let found = tokio::fs::metadata(path).await;
             let found = found.map_err(|error| Error::io(path, &error))?;
             (path.display().to_string(), found.len())

@@ -14,10 +14,11 @@ use super::beneath::{self, Links};
 use super::hash::Hash;
 use super::index::{self, Index, MAX_INDEX, NewEntry};
 use super::section::Section;
+use super::share;
 use super::stamp::Stamp;
 use super::temp;
 use crate::oci::Digest;
-use crate::registry::{BlobSource, Error, Pushed};
+use crate::registry::{BlobSource, Error, Pushed, Sharing};
 
 pub(super) const MARK: &str = "oci-layout";
 pub(super) const INDEX: &str = "index.json";
@@ -164,7 +165,22 @@ impl Directory {
         }
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory).map_err(|cause| Error::io(directory, &cause))?;
+        if let BlobSource::Verified {
+            path: source,
+            sharing: Sharing::Inode,
+        } = source
+            && let Ok(linked) = share::link(source, size, directory)
+        {
+            temp::place_linked(linked, &path)?;
+            return Ok(Pushed::Uploaded);
+        }
         let mut file = temp::create(directory)?;
+        if let BlobSource::Verified { path: source, .. } = source
+            && share::clone_blocks(source, size, file.as_file()).is_ok()
+        {
+            temp::place(file, &path)?;
+            return Ok(Pushed::Uploaded);
+        }
         let mut hash = Hash::like(digest);
         let written = match source {
             BlobSource::Bytes(bytes) => {
@@ -173,7 +189,9 @@ impl Directory {
                     .map_err(|cause| Error::io(&path, &cause))?;
                 bytes.len() as u64
             }
-            BlobSource::File(source) => copy(source, size, &mut hash, file.as_file_mut(), &path)?,
+            BlobSource::File(source) | BlobSource::Verified { path: source, .. } => {
+                copy(source, size, &mut hash, file.as_file_mut(), &path)?
+            }
         };
         let mismatch = |what, expected: String, found: String| Error::Mismatch {
             place: format!("writing {}", path.display()),

@@ -4,7 +4,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `naming`, `index` | which repositories and tags `index.json` stands for; editing it |
-//! | `directory`, `beneath`, `stamp`, `temp` | a layout in a directory |
+//! | `directory`, `beneath`, `stamp`, `temp`, `share` | a layout in a directory |
 //! | `archive`, `new_archive` | a layout in a tar file, read and made |
 //! | `section`, `hash` | bytes of blobs |
 //! | `referrers` | the referrers of a manifest |
@@ -23,6 +23,7 @@ mod new_archive;
 mod referrers;
 mod section;
 mod serve;
+mod share;
 mod stamp;
 mod temp;
 
@@ -47,6 +48,7 @@ use index::{Index, NewEntry};
 use naming::Name;
 use new_archive::NewArchive;
 use section::Section;
+pub use temp::TemporaryDirectory;
 
 /// A layout. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -146,6 +148,12 @@ impl Layout {
             Content::Directory(_) | Content::Archive(_) => Ok(()),
         })
         .await
+    }
+
+    /// A directory for files in the making, whose files the layout can share.
+    pub(super) fn temporary_directory(&self) -> Result<TemporaryDirectory, Error> {
+        let root = self.content.writable()?.root();
+        TemporaryDirectory::create(root, temp::STORE_PREFIX)
     }
 
     pub(super) fn host(&self) -> &str {

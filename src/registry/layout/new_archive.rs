@@ -9,10 +9,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
-use tempfile::TempDir;
 
 use super::directory::{Directory, INDEX, MARK};
-use super::temp;
+use super::temp::{self, TemporaryDirectory};
 use crate::registry::Error;
 
 /// An archive in the making; its file appears when it is finished.
@@ -20,9 +19,7 @@ use crate::registry::Error;
 pub(super) struct NewArchive {
     path: PathBuf,
     layout: Directory,
-    // Dropped in this order: the directory may be removed once it is unlocked.
-    _gathered: TempDir,
-    _lock: File,
+    _gathered: TemporaryDirectory,
 }
 
 impl NewArchive {
@@ -44,13 +41,12 @@ impl NewArchive {
                 path.display()
             )));
         }
-        remove_leftovers(&parent);
-        let (gathered, lock) = gathering(&parent)?;
+        temp::remove_leftovers(&parent);
+        let gathered = TemporaryDirectory::create(&parent, temp::ARCHIVE_PREFIX)?;
         Ok(Self {
             path,
             layout: Directory::create(gathered.path())?,
             _gathered: gathered,
-            _lock: lock,
         })
     }
 
@@ -127,46 +123,6 @@ fn append_file(tar: &mut Builder<impl Write>, root: &Path, path: &Path) -> io::R
     tar.append_data(&mut header, path, file.take(size))
 }
 
-const PREFIX: &str = ".overlaybd-proxy-archive-";
-
 fn is_ours(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(temp::PREFIX)
-}
-
-/// A directory for the parts, and a lock on it, so that other processes do not remove it.
-fn gathering(parent: &Path) -> Result<(TempDir, File), Error> {
-    let failed = |cause: io::Error| Error::io(parent, &cause);
-    loop {
-        let directory = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempdir_in(parent)
-            .map_err(failed)?;
-        // Between the two it may have been taken for a leftover.
-        let Ok(lock) = File::open(directory.path()) else {
-            continue;
-        };
-        lock.lock_shared().map_err(failed)?;
-        if directory.path().exists() {
-            return Ok((directory, lock));
-        }
-    }
-}
-
-/// Removes what makers that were killed left behind.
-fn remove_leftovers(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let is_gathering = entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_gathering
-            && let Ok(directory) = File::open(entry.path())
-            && directory.try_lock().is_ok()
-            && fs::remove_dir_all(entry.path()).is_ok()
-        {
-            tracing::info!(path = %entry.path().display(), "removed a leftover");
-        }
-    }
-    temp::remove_leftovers(parent);
 }

@@ -99,6 +99,53 @@ fn a_committed_blob_is_found_after_reopening_and_no_temporary_file_remains() {
 }
 
 #[test]
+fn blobs_that_are_put_together_are_all_there_in_their_order() {
+    let data = tempfile::tempdir().unwrap();
+    let digests = [1, 2, 3].map(|seed| Digest::of(&bytes(seed, 100)));
+    let contents = [1, 2, 3].map(|seed| bytes(seed, 100));
+    {
+        let store = BlobStore::at(data.path(), None, HOUR).unwrap();
+        let there = put(&store, &contents[1]);
+        assert_eq!(there, digests[1]);
+        let all: Vec<(&Digest, &[u8])> = digests
+            .iter()
+            .zip(contents.iter().map(|it| &**it))
+            .collect();
+        let placed = store.put_together(&all).unwrap();
+        let found: Vec<Vec<u8>> = placed.iter().map(content).collect();
+        assert_eq!(found, contents);
+        assert!(store.put_together(&[]).unwrap().is_empty());
+        let lie = store.put_together(&[(&digests[0], &contents[0]), (&digests[1], &contents[2])]);
+        assert!(matches!(lie.unwrap_err(), BlobError::Digest { .. }));
+    }
+    let store = BlobStore::at(data.path(), None, HOUR).unwrap();
+    for (digest, wanted) in digests.iter().zip(&contents) {
+        assert_eq!(&content(&store.open(digest).unwrap().unwrap()), wanted);
+    }
+    assert_eq!(store.list().unwrap().len(), 3);
+    assert_eq!(files(&data.path().join("tmp")), 0);
+}
+
+#[test]
+fn blobs_that_are_put_together_evict_for_all_of_them() {
+    let _quiet = quiet();
+    let data = tempfile::tempdir().unwrap();
+    let store = BlobStore::at(data.path(), Some(300), Duration::ZERO).unwrap();
+    let before = [1, 2, 3].map(|seed| put(&store, &bytes(seed, 100)));
+    let contents = [4, 5].map(|seed| bytes(seed, 100));
+    let [fourth, fifth] = [0, 1].map(|at| Digest::of(&contents[at]));
+    let both = [
+        (&fourth, contents[0].as_slice()),
+        (&fifth, contents[1].as_slice()),
+    ];
+    drop(store.put_together(&both).unwrap());
+    let all = before.iter().chain([&fourth, &fifth]);
+    let there: Vec<_> = all.map(|digest| store.contains(digest).unwrap()).collect();
+    assert_eq!(there, [false, false, true, true, true]);
+    assert_eq!(store.bytes_used().unwrap(), 300);
+}
+
+#[test]
 fn a_blob_with_another_digest_is_refused_and_leaves_no_file() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), None, HOUR).unwrap();

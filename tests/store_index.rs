@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use overlaybd_proxy::oci::{ChainId, DiffId, Digest, RepoName};
 use overlaybd_proxy::store::{
-    Acquired, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin, SharedLayer,
+    Acquired, BuiltManifest, ImageRows, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin,
+    PartsOf, SharedLayer,
 };
 use store_support::{Recorded as _, Server};
 
@@ -136,6 +137,7 @@ on_both! {
     an_unusable_row_is_passed_over_and_stays
     a_row_is_deleted_only_while_it_names_what_was_found_dead
     manifests_are_found_by_source_and_media_type
+    an_image_is_recorded_as_a_whole
     a_blob_belongs_to_what_it_was_linked_to
     values_that_the_tables_cannot_hold_are_refused
     of_eight_that_want_one_lease_one_gets_it
@@ -434,6 +436,63 @@ async fn manifests_are_found_by_source_and_media_type(place: Place) {
             .unwrap(),
         None
     );
+}
+
+async fn an_image_is_recorded_as_a_whole(place: Place) {
+    let index = &place.index;
+    let (app, pushed) = (repo("app"), repo("pushed/app"));
+    let [source, entry, root, made, layer] =
+        ["source", "entry", "root", "made", "layer"].map(digest);
+    let manifest = |source, digest, size| BuiltManifest {
+        source,
+        variant: "v1".to_owned(),
+        media_type: "application/vnd.oci.image.manifest.v1+json",
+        digest,
+        size,
+    };
+    let rows = ImageRows {
+        host: HOST,
+        repo: &app,
+        links: vec![
+            PartsOf {
+                source: &source,
+                parts: vec![root.clone(), made.clone(), layer.clone(), layer.clone()],
+            },
+            PartsOf {
+                source: &entry,
+                parts: vec![made.clone(), layer.clone()],
+            },
+        ],
+        manifests: vec![manifest(&entry, &made, 7), manifest(&source, &root, 8)],
+        pushed_to: Some(("other.example", &pushed)),
+    };
+    // The second time changes nothing.
+    for _ in 0..2 {
+        index.record_image(&rows).await.unwrap();
+    }
+    let other = place.second().await;
+    for (source, blob, is_linked) in [
+        (&source, &root, true),
+        (&source, &layer, true),
+        (&entry, &made, true),
+        (&entry, &root, false),
+    ] {
+        let found = other.is_linked(HOST, &app, blob, source).await.unwrap();
+        assert_eq!(found, is_linked, "{source} {blob}");
+    }
+    for (source, made, size) in [(&entry, &made, 7), (&source, &root, 8)] {
+        let found = other.find_built_manifest(source, "v1").await.unwrap();
+        let (_, row) = found.unwrap();
+        assert_eq!((&row.digest, row.size), (made, size));
+        let is_pushed = other.is_pushed("other.example", &pushed, made).await;
+        assert!(is_pushed.unwrap());
+    }
+    let bad = ImageRows {
+        host: "",
+        ..rows.clone()
+    };
+    let refused = index.record_image(&bad).await.unwrap_err();
+    assert!(matches!(refused, IndexError::Value { what: "host", .. }));
 }
 
 async fn a_blob_belongs_to_what_it_was_linked_to(place: Place) {

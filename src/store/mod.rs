@@ -20,8 +20,8 @@ pub use blobs::{
 };
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
-    Acquired, Dsn, Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig,
-    Origin, SharedLayer,
+    Acquired, BuiltManifest, Dsn, ImageRows, Index, LayerRow, Lease, LeaseKeeper, ManifestKey,
+    ManifestRow, MysqlConfig, Origin, PartsOf, SharedLayer,
 };
 pub use shortage::Shortage;
 

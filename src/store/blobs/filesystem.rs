@@ -4,8 +4,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
 
 use crate::store::error::BlobError;
+
+/// Most files that are synced at one time for one commit: each takes a thread.
+const MAX_SYNCS: usize = 8;
 
 /// Creates a directory and its parents, for this user only; durable when it returns.
 pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
@@ -32,6 +36,21 @@ pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
         Err(error) => return Err(BlobError::io("creating", path)(error)),
     }
     sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// Creates a directory in `parent` for this user only; returns whether it was missing, so that
+/// `parent` has to be synced.
+pub(super) fn create_child(parent: &Path, path: &Path) -> Result<bool, BlobError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_directory(parent)?;
+            create_directory(path).map(|()| false)
+        }
+        // Whatever is there: if it is no directory, nothing can be placed in it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(BlobError::io("creating", path)(error)),
+    }
 }
 
 /// Opens a file to read and write, for this user only, and creates it if it is not there.
@@ -78,6 +97,40 @@ pub(in crate::store) fn disk_space(path: &Path) -> Result<DiskSpace, BlobError> 
         size: blocks.saturating_mul(unit),
         free: free.saturating_mul(unit),
     })
+}
+
+/// Syncs several files or directories at one time: a journal takes them together then.
+pub(super) fn sync_together<T: Sync>(
+    items: &[T],
+    sync: impl Fn(&T) -> Result<(), BlobError> + Sync,
+) -> Result<(), BlobError> {
+    let sync = &sync;
+    for group in items.chunks(MAX_SYNCS) {
+        let Some((first, others)) = group.split_first() else {
+            continue;
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = others
+                .iter()
+                .map(|item| {
+                    let thread = thread::Builder::new().name("sync".to_owned());
+                    let begun = thread.spawn_scoped(scope, move || sync(item));
+                    begun.map_err(|_| item)
+                })
+                .collect();
+            others.into_iter().fold(sync(first), |before, other| {
+                before.and(match other {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked())),
+                    Err(item) => sync(item),
+                })
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn panicked() -> BlobError {
+    BlobError::io("syncing", Path::new("a blob"))(io::Error::other("its thread panicked"))
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), BlobError> {

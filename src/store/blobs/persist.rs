@@ -1,7 +1,9 @@
-//! Moves a finished file to its blob's path.
+//! Moves finished files to their blobs' paths.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,39 +11,101 @@ use super::damage::Damage;
 use super::directory::BlobDirectory;
 use super::entry::{PathEntry, open_entry};
 use super::file::BlobFile;
-use super::filesystem::{create_directory, sync_directory};
+use super::filesystem::{create_child, sync_directory, sync_together};
 use super::locked::LockedDirectory;
 use super::stamp::Stamp;
 use super::temp::TempBlob;
 use crate::oci::Digest;
 use crate::store::error::BlobError;
 
+/// A file that was written, and the blob that it is.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) temp: TempBlob,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
 impl BlobDirectory {
-    /// Renames a synced file to its blob's path, and opens it.
+    /// Makes finished files durable, renames them to their blobs' paths, and opens them, in this
+    /// order.
     pub(super) fn persist(
         self: &Arc<Self>,
-        mut temp: TempBlob,
+        finished: Vec<Finished>,
+    ) -> Result<Vec<BlobFile>, BlobError> {
+        if finished.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Before the lock is held, which all others wait for.
+        sync_together(&finished, |one| one.temp.sync())?;
+        let mut changed = BTreeSet::new();
+        for one in &finished {
+            self.create_place(&one.digest, &mut changed)?;
+        }
+        let placed = {
+            let mut locked = self.lock()?;
+            locked.make_place(&finished)?;
+            let placed = finished.into_iter().map(|one| locked.place(self, one));
+            placed.collect::<Result<Vec<_>, _>>()?
+        };
+        // The files are open, so that none is evicted meanwhile.
+        let changed: Vec<PathBuf> = changed.into_iter().collect();
+        sync_together(&changed, |directory| sync_directory(directory))?;
+        Ok(placed)
+    }
+
+    /// Creates the directory of a blob, and adds it to those that have to be synced, with the one
+    /// above it if it was missing.
+    fn create_place(
+        &self,
         digest: &Digest,
-        size: u64,
-    ) -> Result<BlobFile, BlobError> {
+        changed: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), BlobError> {
         let path = self.path(digest);
-        let Some(directory) = path.parent() else {
+        let directory = path.parent();
+        let Some((above, directory)) = directory.and_then(|of| Some((of.parent()?, of))) else {
             return Err(BlobError::io("placing", &path)(
                 io::ErrorKind::NotFound.into(),
             ));
         };
-        create_directory(directory)?;
-        let mut locked = self.lock()?;
-        let replaced = locked.clear_path(digest, size)?;
-        locked.make_room(size.saturating_sub(replaced))?;
+        if create_child(above, directory)? {
+            changed.insert(above.to_owned());
+        }
+        changed.insert(directory.to_owned());
+        Ok(())
+    }
+}
+
+impl LockedDirectory<'_> {
+    /// Sets aside what is in the way of these files, and evicts what must go for them.
+    fn make_place(&mut self, finished: &[Finished]) -> Result<(), BlobError> {
+        let mut more: u64 = 0;
+        for Finished { digest, size, .. } in finished {
+            let replaced = self.clear_path(digest, *size)?;
+            more = more.saturating_add(size.saturating_sub(replaced));
+        }
+        self.make_room(more).map(drop)
+    }
+
+    /// Renames a synced file to its blob's path, and opens it.
+    fn place(
+        &self,
+        directory: &Arc<BlobDirectory>,
+        finished: Finished,
+    ) -> Result<BlobFile, BlobError> {
+        let Finished {
+            mut temp,
+            digest,
+            size,
+        } = finished;
+        let path = self.directory.path(&digest);
         // Its use begins now, however long ago its last byte was written.
         let _ = temp.file().set_modified(SystemTime::now());
         let ours = temp.file().metadata();
         let ours = Stamp::of(&ours.map_err(BlobError::io("examining", temp.path()))?);
         fs::rename(temp.path(), &path).map_err(BlobError::io("placing", &path))?;
         temp.set_persisted();
-        sync_directory(directory)?;
-        let PathEntry::File(file, metadata) = self.open_locked(digest)? else {
+        let PathEntry::File(file, metadata) = directory.open_locked(&digest)? else {
             return Err(BlobError::io("opening", &path)(
                 io::ErrorKind::NotFound.into(),
             ));
@@ -51,12 +115,10 @@ impl BlobDirectory {
             let cause = "something else was put there at the same moment";
             return Err(BlobError::io("opening", &path)(io::Error::other(cause)));
         }
-        let flag = self.verified.record(digest, stamp);
-        Ok(BlobFile::new(self, digest.clone(), file, &metadata, flag))
+        let flag = directory.verified.record(&digest, stamp);
+        Ok(BlobFile::new(directory, digest, file, &metadata, flag))
     }
-}
 
-impl LockedDirectory<'_> {
     /// Sets aside what is at a blob's path and cannot be the blob; returns the bytes of a file that
     /// is replaced.
     fn clear_path(&mut self, digest: &Digest, size: u64) -> Result<u64, BlobError> {

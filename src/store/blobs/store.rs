@@ -17,6 +17,7 @@ use super::kind;
 use super::locked::BlobInfo;
 use super::open_files::OpenFiles;
 use super::permits::VerificationPermits;
+use super::persist::Finished;
 use super::reservation::Reservation;
 use super::scrub::{self, Scrubber};
 use super::temp::{self, TempBlob};
@@ -43,6 +44,12 @@ pub(super) fn off_task<T: Send + 'static>(value: T) {
         Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
         Err(_) => drop(value),
     }
+}
+
+/// The file of the only blob that was placed.
+fn only(mut placed: Vec<BlobFile>, path: &Path) -> Result<BlobFile, BlobError> {
+    let not_found = || BlobError::io("placing", path)(io::ErrorKind::NotFound.into());
+    placed.pop().ok_or_else(not_found)
 }
 
 impl BlobStore {
@@ -111,11 +118,26 @@ impl BlobStore {
                 found,
             });
         }
-        // Most of the writing, before the lock is held.
-        temp.file()
-            .sync_all()
-            .map_err(BlobError::io("writing", temp.path()))?;
-        self.directory.persist(temp, digest, size)
+        let (digest, path) = (digest.clone(), self.path(digest));
+        let placed = self
+            .directory
+            .persist(vec![Finished { temp, digest, size }])?;
+        only(placed, &path)
+    }
+
+    /// As [`commit`](Self::commit), of a file that was synced since it was last written: that is not
+    /// done again.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_synced(
+        &self,
+        mut temp: TempBlob,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<BlobFile, BlobError> {
+        temp.set_synced();
+        self.commit(temp, digest, size)
     }
 
     /// As [`commit`](Self::commit), of a copy of what an upstream has: it is evicted before all
@@ -143,7 +165,17 @@ impl BlobStore {
     /// # Errors
     /// When they are not the digest's, or the disk refuses.
     pub fn put_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<BlobFile, BlobError> {
-        self.put(digest, bytes, Self::commit)
+        self.put(&[(digest, bytes)], false)
+            .and_then(|placed| only(placed, &self.path(digest)))
+    }
+
+    /// As [`put_bytes`](Self::put_bytes), of several that belong together: they are synced at one
+    /// time. They are in the order in which they were given.
+    ///
+    /// # Errors
+    /// As [`put_bytes`](Self::put_bytes). Some of them may be there then.
+    pub fn put_together(&self, blobs: &[(&Digest, &[u8])]) -> Result<Vec<BlobFile>, BlobError> {
+        self.put(blobs, false)
     }
 
     /// As [`put_bytes`](Self::put_bytes), of a copy: see [`commit_copy`](Self::commit_copy).
@@ -151,33 +183,48 @@ impl BlobStore {
     /// # Errors
     /// As [`put_bytes`](Self::put_bytes).
     pub fn put_copy(&self, digest: &Digest, bytes: &[u8]) -> Result<BlobFile, BlobError> {
-        self.put(digest, bytes, Self::commit_copy)
+        self.put(&[(digest, bytes)], true)
+            .and_then(|placed| only(placed, &self.path(digest)))
     }
 
     fn put(
         &self,
-        digest: &Digest,
-        bytes: &[u8],
-        commit: fn(&Self, TempBlob, &Digest, u64) -> Result<BlobFile, BlobError>,
-    ) -> Result<BlobFile, BlobError> {
-        let found = digest.of_same_kind(bytes);
-        if found != *digest {
-            return Err(BlobError::Digest {
-                expected: digest.clone(),
-                found,
+        blobs: &[(&Digest, &[u8])],
+        are_copies: bool,
+    ) -> Result<Vec<BlobFile>, BlobError> {
+        let mut there = Vec::with_capacity(blobs.len());
+        let mut finished = Vec::new();
+        for (digest, bytes) in blobs {
+            let found = digest.of_same_kind(bytes);
+            if found != **digest {
+                return Err(BlobError::Digest {
+                    expected: (*digest).clone(),
+                    found,
+                });
+            }
+            if let Some(file) = self.open(digest)?
+                && file.read_all()?.is_some()
+            {
+                there.push(Some(file));
+                continue;
+            }
+            there.push(None);
+            let temp = self.begin()?;
+            let mut file: &File = temp.file();
+            file.write_all(bytes)
+                .map_err(BlobError::io("writing", temp.path()))?;
+            if are_copies {
+                kind::mark_copy(temp.file()).map_err(BlobError::io("marking", temp.path()))?;
+            }
+            finished.push(Finished {
+                temp,
+                digest: (*digest).clone(),
+                size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             });
         }
-        if let Some(there) = self.open(digest)?
-            && there.read_all()?.is_some()
-        {
-            return Ok(there);
-        }
-        let temp = self.begin()?;
-        let mut file: &File = temp.file();
-        file.write_all(bytes)
-            .map_err(BlobError::io("writing", temp.path()))?;
-        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        commit(self, temp, digest, size)
+        let mut placed = self.directory.persist(finished)?.into_iter();
+        let all = there.into_iter().map(|file| file.or_else(|| placed.next()));
+        Ok(all.flatten().collect())
     }
 
     /// Opens a blob: it is not evicted until the file is closed. `None` if it is not there.

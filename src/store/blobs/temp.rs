@@ -16,6 +16,7 @@ use crate::store::error::BlobError;
 pub struct TempBlob {
     file: File,
     path: PathBuf,
+    is_synced: bool,
     is_persisted: bool,
 }
 
@@ -41,6 +42,7 @@ impl TempBlob {
                 return Ok(Self {
                     file,
                     path,
+                    is_synced: false,
                     is_persisted: false,
                 });
             }
@@ -56,6 +58,20 @@ impl TempBlob {
     /// Where it is until it is committed.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Syncs the file, unless that was done.
+    pub(super) fn sync(&self) -> Result<(), BlobError> {
+        if self.is_synced {
+            return Ok(());
+        }
+        let synced = self.file.sync_all();
+        synced.map_err(BlobError::io("writing", &self.path))
+    }
+
+    /// Says that the file was synced, and not written to since.
+    pub(super) fn set_synced(&mut self) {
+        self.is_synced = true;
     }
 
     pub(super) fn set_persisted(&mut self) {

@@ -5,6 +5,7 @@
 //! are shared with it; this program's own tables have names that begin with `overlaybd_proxy_`. Both
 //! databases behave alike.
 
+mod image;
 mod lease;
 mod mysql;
 mod rows;
@@ -16,6 +17,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use image::{BuiltManifest, ImageRows, PartsOf};
 pub use lease::{Acquired, Lease, LeaseKeeper};
 pub use mysql::{Dsn, MysqlConfig, Tls};
 pub use rows::{LayerRow, MAX_ELSEWHERE, ManifestKey, ManifestRow, Origin};
@@ -266,12 +268,15 @@ impl Index {
         digest: &Digest,
         size: u64,
     ) -> Result<(), IndexError> {
-        check("variant", variant)?;
-        check("media type", media_type)?;
-        let size = signed(size)?;
-        either!(self, index => index.put_built_manifest(
-            source.as_str(), variant, media_type, digest.as_str(), size,
-        ))
+        let row = BuiltManifest {
+            source,
+            variant: variant.to_owned(),
+            media_type,
+            digest,
+            size,
+        };
+        let row = image::ManifestValues::new(&row)?;
+        either!(self, index => index.put_built_manifest(row))
     }
 
     /// Adds a manifest's row to the table that is shared with the reference converter, unless
@@ -336,11 +341,19 @@ impl Index {
         blobs: &[Digest],
     ) -> Result<(), IndexError> {
         check("host", host)?;
-        // One order for everyone, so that two replicas' inserts do not deadlock.
-        let mut blobs: Vec<&str> = blobs.iter().map(Digest::as_str).collect();
-        blobs.sort_unstable();
-        blobs.dedup();
+        let blobs = image::in_order(blobs);
         either!(self, index => index.link(host, repo.as_str(), source.as_str(), &blobs))
+    }
+
+    /// Records what became of an image: as [`link`](Self::link),
+    /// [`put_built_manifest`](Self::put_built_manifest) and [`put_pushed`](Self::put_pushed) do, in
+    /// this order: on `SQLite` in one transaction, on `MySQL` one statement after the other.
+    ///
+    /// # Errors
+    /// When a value does not fit or the database does not answer.
+    pub async fn record_image(&self, rows: &ImageRows<'_>) -> Result<(), IndexError> {
+        let rows = image::ImageValues::new(rows)?;
+        either!(self, index => index.record_image(rows))
     }
 
     /// The source manifests of a repository whose conversions a blob belongs to, sorted; at most

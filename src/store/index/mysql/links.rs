@@ -13,13 +13,13 @@ impl MysqlIndex {
         host: &str,
         repo: &str,
         source: &str,
-        blobs: &[&str],
+        blobs: &[String],
     ) -> Result<(), IndexError> {
         for blobs in blobs.chunks(100) {
             let rows = vec!["(?, ?, ?, ?)"; blobs.len()].join(", ");
             let values = blobs
                 .iter()
-                .flat_map(|&blob| [host, repo, blob, source].map(Value::from));
+                .flat_map(|blob| [host, repo, blob, source].map(Value::from));
             self.write(
                 "link blobs",
                 &format!(

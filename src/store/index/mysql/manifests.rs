@@ -2,6 +2,7 @@
 
 use mysql_async::Value;
 
+use super::super::image::ManifestValues;
 use super::super::rows::{ManifestKey, ManifestRow, Origin};
 use super::{MysqlIndex, target, text};
 use crate::store::error::IndexError;
@@ -71,12 +72,15 @@ impl MysqlIndex {
 
     pub(in crate::store::index) async fn put_built_manifest(
         &self,
-        source: &str,
-        variant: &str,
-        media_type: &str,
-        digest: &str,
-        size: i64,
+        row: ManifestValues,
     ) -> Result<(), IndexError> {
+        let ManifestValues {
+            source,
+            variant,
+            media_type,
+            digest,
+            size,
+        } = row;
         self.write(
             "record a manifest",
             "INSERT INTO `overlaybd_proxy_manifests` \
@@ -86,8 +90,8 @@ impl MysqlIndex {
             vec![
                 source.into(),
                 variant.into(),
-                media_type.into(),
-                digest.into(),
+                media_type.as_str().into(),
+                digest.as_str().into(),
                 size.into(),
                 media_type.into(),
                 digest.into(),

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod dsn;
+mod images;
 mod layers;
 mod leases;
 mod links;

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::super::schema::{TABLES, VERSION, later_version, migrations_after};
+use super::durability::Durability;
 
 /// How long a statement waits for the lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,9 +92,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Full: a row once reported as written survives a power cut. Rows are rare, a sync each
-    // is nothing beside the conversion that it stands for.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    Durability::Now.set(&connection)?;
     // If all is there, nothing is written.
     if version(&connection)? != VERSION || !has_tables(&connection)? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -130,7 +130,8 @@ impl SqliteIndex {
         diff_id: &str,
     ) -> Result<(), IndexError> {
         let (layer, diff_id) = (layer.to_owned(), diff_id.to_owned());
-        self.write("record a diff id", move |db| {
+        // What is lost of it is verified again.
+        self.write_soon("record a diff id", move |db| {
             db.execute(
                 "INSERT INTO overlaybd_proxy_layers (layer_digest, diff_id) VALUES (?1, ?2) \
                  ON CONFLICT DO UPDATE SET diff_id = excluded.diff_id",
@@ -149,7 +150,8 @@ impl SqliteIndex {
         size: i64,
     ) -> Result<(), IndexError> {
         let [chain, variant, digest] = [chain, variant, digest].map(str::to_owned);
-        self.write("record a layer", move |db| {
+        // What is lost of it is made again, to the byte.
+        self.write_soon("record a layer", move |db| {
             db.execute(
                 "INSERT INTO overlaybd_proxy_chains (chain_id, variant, data_digest, data_size) \
                  VALUES (?1, ?2, ?3, ?4) ON CONFLICT (chain_id, variant) DO UPDATE \

@@ -1,4 +1,4 @@
-//! The rows of leases.
+//! The rows of leases. Their holders end with a power cut, so none of them has to survive it.
 
 use rusqlite::params;
 
@@ -16,7 +16,7 @@ impl SqliteIndex {
         ttl: i64,
     ) -> Result<(String, u64), IndexError> {
         let (name, token) = (name.to_owned(), token.to_owned());
-        self.write("acquire a lease", move |db| {
+        self.write_soon("acquire a lease", move |db| {
             db.execute(
                 &format!(
                     "INSERT INTO overlaybd_proxy_leases (name, holder, expires_at) \
@@ -50,7 +50,7 @@ impl SqliteIndex {
         ttl: i64,
     ) -> Result<bool, IndexError> {
         let (name, token) = (name.to_owned(), token.to_owned());
-        self.write("keep a lease", move |db| {
+        self.write_soon("keep a lease", move |db| {
             db.execute(
                 &format!(
                     "UPDATE overlaybd_proxy_leases SET expires_at = {NOW} + ?3 \
@@ -69,7 +69,7 @@ impl SqliteIndex {
         token: &str,
     ) -> Result<bool, IndexError> {
         let (name, token) = (name.to_owned(), token.to_owned());
-        self.write("release a lease", move |db| {
+        self.write_soon("release a lease", move |db| {
             db.execute(
                 "DELETE FROM overlaybd_proxy_leases WHERE name = ?1 AND holder = ?2",
                 params![name, token],
@@ -85,7 +85,7 @@ impl SqliteIndex {
         to: &str,
     ) -> Result<u64, IndexError> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.write("release leases", move |db| {
+        self.write_soon("release leases", move |db| {
             db.execute(
                 "DELETE FROM overlaybd_proxy_leases WHERE holder >= ?1 AND holder < ?2",
                 params![from, to],

@@ -1,6 +1,6 @@
 //! Which converted blobs belong to which images.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::super::rows::MAX_ELSEWHERE;
 use super::{SqliteIndex, text};
@@ -13,19 +13,12 @@ impl SqliteIndex {
         host: &str,
         repo: &str,
         source: &str,
-        blobs: &[&str],
+        blobs: &[String],
     ) -> Result<(), IndexError> {
         let [host, repo, source] = [host, repo, source].map(str::to_owned);
-        let blobs: Vec<String> = blobs.iter().map(|&blob| blob.to_owned()).collect();
+        let blobs = blobs.to_vec();
         self.write("link blobs", move |db| {
-            let mut statement = db.prepare_cached(
-                "INSERT INTO overlaybd_proxy_links (host, repo, blob_digest, src_digest) \
-                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-            )?;
-            for blob in blobs {
-                statement.execute(params![host, repo, blob, source])?;
-            }
-            Ok(())
+            insert_links(db, &host, &repo, &source, &blobs)
         })
         .await
     }
@@ -78,12 +71,7 @@ impl SqliteIndex {
     ) -> Result<(), IndexError> {
         let [host, repo, blob] = [host, repo, blob].map(str::to_owned);
         self.write("record a pushed blob", move |db| {
-            db.execute(
-                "INSERT INTO overlaybd_proxy_pushed (host, repo, blob_digest) \
-                 VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                params![host, repo, blob],
-            )
-            .map(|_| ())
+            insert_pushed(db, &host, &repo, &blob)
         })
         .await
     }
@@ -142,6 +130,37 @@ impl SqliteIndex {
         })
         .await
     }
+}
+
+pub(super) fn insert_links(
+    db: &Transaction<'_>,
+    host: &str,
+    repo: &str,
+    source: &str,
+    blobs: &[String],
+) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO overlaybd_proxy_links (host, repo, blob_digest, src_digest) \
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )?;
+    for blob in blobs {
+        statement.execute(params![host, repo, blob, source])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_pushed(
+    db: &Transaction<'_>,
+    host: &str,
+    repo: &str,
+    blob: &str,
+) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO overlaybd_proxy_pushed (host, repo, blob_digest) \
+         VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        params![host, repo, blob],
+    )
+    .map(|_| ())
 }
 
 fn parse_all<T: std::str::FromStr>(found: Vec<Option<String>>) -> Vec<T> {

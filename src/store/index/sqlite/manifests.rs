@@ -1,7 +1,8 @@
 //! The rows of whole images.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Transaction, params};
 
+use super::super::image::ManifestValues;
 use super::super::rows::{ManifestKey, ManifestRow, Origin};
 use super::{SqliteIndex, origin, target};
 use crate::store::error::IndexError;
@@ -84,26 +85,10 @@ impl SqliteIndex {
 
     pub(in crate::store::index) async fn put_built_manifest(
         &self,
-        source: &str,
-        variant: &str,
-        media_type: &str,
-        digest: &str,
-        size: i64,
+        row: ManifestValues,
     ) -> Result<(), IndexError> {
-        let [source, variant, media_type, digest] =
-            [source, variant, media_type, digest].map(str::to_owned);
-        self.write("record a manifest", move |db| {
-            db.execute(
-                "INSERT INTO overlaybd_proxy_manifests \
-                 (src_digest, variant, mediatype, out_digest, data_size) \
-                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (src_digest, variant) DO UPDATE \
-                 SET mediatype = excluded.mediatype, out_digest = excluded.out_digest, \
-                 data_size = excluded.data_size",
-                params![source, variant, media_type, digest, size],
-            )
-            .map(|_| ())
-        })
-        .await
+        self.write("record a manifest", move |db| insert_manifest(db, &row))
+            .await
     }
 
     pub(in crate::store::index) async fn share_manifest(
@@ -183,4 +168,22 @@ impl SqliteIndex {
         })
         .await
     }
+}
+
+pub(super) fn insert_manifest(db: &Transaction<'_>, row: &ManifestValues) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO overlaybd_proxy_manifests \
+         (src_digest, variant, mediatype, out_digest, data_size) \
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (src_digest, variant) DO UPDATE \
+         SET mediatype = excluded.mediatype, out_digest = excluded.out_digest, \
+         data_size = excluded.data_size",
+        params![
+            row.source,
+            row.variant,
+            row.media_type,
+            row.digest,
+            row.size
+        ],
+    )
+    .map(|_| ())
 }

@@ -1,6 +1,8 @@
 //! The index in a file of the data directory, for one machine.
 
 mod connect;
+mod durability;
+mod images;
 mod layers;
 mod leases;
 mod links;
@@ -15,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
 use super::rows::{Origin, parse_target};
 use crate::oci::Digest;
 use crate::store::error::IndexError;
+use durability::Durability;
 use worker::{ReadOnly, Worker};
 
 /// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.
@@ -54,12 +57,37 @@ impl SqliteIndex {
         self.reader.run(what, job).await
     }
 
+    /// Writes in one transaction, which survives a power cut once this has returned.
     async fn write<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>
     where
         T: Send + 'static,
         F: FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.write_with(Durability::Now, what, job).await
+    }
+
+    /// Writes in one transaction what may be lost in a power cut, and is not once a later
+    /// [`write`](Self::write) has returned. It survives the end of the process.
+    async fn write_soon<T, F>(&self, what: &'static str, job: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.write_with(Durability::WithTheNext, what, job).await
+    }
+
+    async fn write_with<T, F>(
+        &self,
+        durability: Durability,
+        what: &'static str,
+        job: F,
+    ) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
         let in_transaction = move |connection: &mut Connection| {
+            durability.set(connection)?;
             // Immediate: a transaction that turned writer half-way could not wait its turn.
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

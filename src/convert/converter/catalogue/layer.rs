@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::destination::Destination;
-use crate::convert::layer::{LayerBlob, TurboLayer};
+use crate::convert::layer::{ConvertedLayer, LayerBlob, TurboLayer};
 use crate::convert::plan::Step;
 use crate::convert::scratch::Scratch;
 use crate::convert::types::Source;
@@ -25,6 +25,17 @@ pub(in super::super) struct Layer {
     pub(in super::super) base: Base,
     /// What the manifest says of it besides, if it is a TurboOCI layer.
     pub(in super::super) turbo: Option<TurboLayer>,
+}
+
+impl Layer {
+    /// The layer as manifests name it.
+    pub(in super::super) fn part(&self) -> ConvertedLayer {
+        ConvertedLayer {
+            digest: self.digest.clone(),
+            size: self.size,
+            turbo: self.turbo.clone(),
+        }
+    }
 }
 
 /// Which tools made the blobs of a chain: that decides the bytes of the layers above.

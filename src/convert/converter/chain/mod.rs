@@ -2,6 +2,7 @@
 //! converted.
 
 mod apply;
+mod ending;
 mod lock;
 mod prepare;
 mod repeats;
@@ -10,44 +11,43 @@ mod shared_tars;
 mod state;
 mod tars;
 
+pub(super) use ending::Ending;
 pub(super) use shared_tars::SharedTars;
 pub(super) use state::ChainJob;
 
 use std::sync::Arc;
 
-use super::catalogue::{Layer, Wanted, find, is_named};
+use super::catalogue::{Wanted, find, is_named};
 use super::lease::poll_interval;
 use super::status::{Gauge, add};
-use crate::convert::error::{ConvertError, Fault};
+use crate::convert::error::ConvertError;
 use crate::convert::plan::Step;
 use crate::convert::types::{Event, Outcome};
 use crate::store::Acquired;
+use ending::doubt_after;
 use lock::LayerLock;
 use state::Chain;
 
 /// How often a layer is converted again because a zstd window is larger than those before.
 const MAX_WINDOW_ATTEMPTS: usize = 4;
 
-/// The converted layers of a chain, each in the store or the registry and recorded.
-pub(super) async fn convert_chain(job: ChainJob<'_>) -> Result<Vec<Layer>, ConvertError> {
+/// Converts the layers of a chain. Each is in the store or the registry, and recorded, once its
+/// [`Ending`] is finished.
+pub(super) async fn convert_chain(job: ChainJob<'_>) -> Result<Ending, ConvertError> {
     let blobs = job.context.store.blobs().clone();
     let mut chain = Chain::new(job);
     let result = chain.run().await;
-    if result
-        .as_ref()
-        .is_err_and(|error| error.fault() == Fault::Local && error.shortage().is_none())
-    {
-        // The layers below may have been damaged since they were verified.
-        chain
-            .layers
-            .iter()
-            .for_each(|layer| blobs.doubt(&layer.digest));
+    if let Err(error) = &result {
+        doubt_after(error, &chain.layers, &blobs);
     }
     chain.release_memory().await?;
     chain.release_repeats().await?;
-    // A layer that is whole is kept even if one above it failed.
-    let sealed = chain.wait_for_seal().await;
-    result.and(sealed).map(|()| chain.layers)
+    if let Err(error) = result {
+        // A layer that is whole is kept even if one above it failed.
+        let _ = chain.wait_for_seal().await;
+        return Err(error);
+    }
+    Ok(Ending::new(chain.layers, chain.sealing, blobs))
 }
 
 impl Chain<'_> {
@@ -57,9 +57,7 @@ impl Chain<'_> {
             self.step(step, position).await?;
             position += 1;
         }
-        // Sealing the last layer needs no filesystem.
-        self.release_memory().await?;
-        self.wait_for_seal().await
+        Ok(())
     }
 
     /// Looks the layer up, and adds it to the chain if it was converted before.

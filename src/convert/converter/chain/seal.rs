@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use super::super::catalogue::{Base, Layer, StoredBlob, push_layer, record};
 use super::super::context::Context;
@@ -11,34 +11,31 @@ use super::super::errors::{BlobThreadError, layer_error};
 use super::super::status::add;
 use super::super::threads::on_thread;
 use super::apply::Applied;
+use super::ending::Committing;
 use super::lock::LayerLock;
 use super::state::Chain;
 use crate::convert::error::ConvertError;
-use crate::convert::layer::Sealing;
+use crate::convert::layer::{ConvertedLayer, Sealing};
 use crate::convert::plan::Step;
 use crate::convert::types::{Event, Outcome, Source};
 use crate::store::TempBlob;
 
 impl Chain<'_> {
     /// Seals an applied layer in the background, while the next one is applied.
-    pub(super) fn seal(
-        &self,
-        step: &Step,
-        applied: Applied,
-        lock: LayerLock,
-    ) -> JoinHandle<Result<Layer, ConvertError>> {
+    pub(super) fn seal(&self, step: &Step, applied: Applied, lock: LayerLock) -> Committing {
         let context = Arc::clone(self.job.context);
         let (source, destination) = (self.job.source.clone(), self.job.destination.clone());
         let (step, observer) = (step.clone(), self.job.observer.cloned());
         let base = self.base();
-        tokio::spawn(async move {
+        let (tell, hashed) = oneshot::channel();
+        let task = tokio::spawn(async move {
             let Applied {
                 temp,
                 sealing,
                 seal_permit,
             } = applied;
             let target = (&source, &destination);
-            let sealed = seal(&context, target, &step, (temp, sealing), base).await;
+            let sealed = seal(&context, target, &step, (temp, sealing, tell), base).await;
             lock.release().await;
             drop(seal_permit);
             match &sealed {
@@ -56,17 +53,18 @@ impl Chain<'_> {
                 Err(_) => add(&context.counters.layers_failed, 1),
             }
             sealed
-        })
+        });
+        Committing { hashed, task }
     }
 }
 
 /// Makes the blob of an applied layer durable, pushes it where layers are pushed, and records
-/// it.
+/// it. Sends its digest as soon as that is known.
 async fn seal(
     context: &Context,
     (source, destination): (&Source, &Destination),
     step: &Step,
-    (temp, sealing): (TempBlob, Sealing),
+    (temp, sealing, tell): (TempBlob, Sealing, oneshot::Sender<ConvertedLayer>),
     base: Base,
 ) -> Result<Layer, ConvertError> {
     let blobs = context.store.blobs().clone();
@@ -74,7 +72,9 @@ async fn seal(
         Ok((|| {
             let written = sealing.written();
             let sealed = sealing.wait()?;
-            let file = blobs.commit(temp, &sealed.digest, sealed.size)?;
+            // It is received only for the topmost layer.
+            let _ = tell.send(sealed.clone());
+            let file = blobs.commit_synced(temp, &sealed.digest, sealed.size)?;
             let shared = blobs.share(file)?;
             let pin = Some(shared.pin());
             // The layers above need no file kept open for this one.

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
 use super::super::catalogue::{Base, Layer};
 use super::super::context::Context;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::fetch::Failure;
 use super::super::threads::{blocking, on_thread};
+use super::ending::Committing;
 use super::repeats::Repeats;
 use super::tars::PendingTar;
 use crate::convert::error::ConvertError;
@@ -48,7 +47,7 @@ pub(super) struct Chain<'a> {
     /// The lowest layers, which are done.
     pub(super) layers: Vec<Layer>,
     /// The layer above them, if it is applied and its blob is being sealed.
-    pub(super) sealing: Option<JoinHandle<Result<Layer, ConvertError>>>,
+    pub(super) sealing: Option<Committing>,
     /// The filesystem, if it is in memory.
     pub(super) builder: Option<ChainBuilder>,
     /// The memory of the filesystem, and of the layer that is being applied.
@@ -127,8 +126,7 @@ impl<'a> Chain<'a> {
     /// Waits for the layer whose blob is being sealed.
     pub(super) async fn wait_for_seal(&mut self) -> Result<(), ConvertError> {
         if let Some(sealing) = self.sealing.take() {
-            let layer = sealing.await.map_err(|_| ConvertError::Interrupted)?;
-            self.layers.push(layer?);
+            self.layers.push(sealing.finish().await?);
         }
         Ok(())
     }

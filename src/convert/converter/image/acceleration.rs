@@ -11,8 +11,20 @@ use crate::convert::error::{ConvertError, LayerError};
 use crate::convert::image::LayerBlob;
 use crate::convert::plan::Step;
 use crate::format::blob::Stack;
+use crate::format::prefetch::PrefetchList;
 
 impl ImageJob<'_> {
+    /// Whether an acceleration layer is wanted: making it reads the other layers.
+    pub(super) fn is_accelerated(&self) -> bool {
+        self.accelerated_by().is_some()
+    }
+
+    fn accelerated_by(&self) -> Option<&Arc<PrefetchList>> {
+        let config = &self.context.config;
+        let list = config.settings.prefetch.as_ref();
+        list.filter(|_| config.style.acceleration)
+    }
+
     /// Puts the acceleration layer for an image of these layers into the store, and pins it for
     /// this image. `None` where none is wanted, or nothing of the list is there.
     ///
@@ -23,16 +35,14 @@ impl ImageJob<'_> {
         layers: &[Layer],
         steps: &[Step],
     ) -> Result<Option<LayerBlob>, ConvertError> {
-        let config = &self.context.config;
-        let list = config.settings.prefetch.as_ref();
-        let Some(list) = list.filter(|_| config.style.acceleration) else {
+        let Some(list) = self.accelerated_by() else {
             return Ok(None);
         };
         // An image without layers has no disk.
         let Some(top) = steps.last() else {
             return Ok(None);
         };
-        let (list, format) = (Arc::clone(list), config.settings.format);
+        let (list, format) = (Arc::clone(list), self.context.config.settings.format);
         let blobs: Vec<_> = layers.iter().map(|layer| Arc::clone(&layer.blob)).collect();
         let making = on_thread("accelerate", move || {
             Ok(Stack::new(blobs)

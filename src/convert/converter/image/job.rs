@@ -14,6 +14,7 @@ use crate::convert::error::ConvertError;
 use crate::convert::memory::MemoryPermit;
 use crate::convert::types::{Observer, Source, StoredManifest};
 use crate::oci::Digest;
+use crate::store::BlobFile;
 
 /// Up to this many bytes a document is kept in memory while its image is converted.
 pub(super) const MAX_SMALL_DOCUMENT: usize = 256 << 10;
@@ -58,10 +59,27 @@ impl ImageJob<'_> {
             media_type: media_type.to_owned(),
             bytes: Bytes::copy_from_slice(bytes),
         };
-        let (blobs, copy) = (self.context.store.blobs().clone(), stored.clone());
-        let pinned = move || Ok(blobs.put_bytes(&copy.digest, &copy.bytes)?.pin()?);
-        self.pins.extend([blocking(pinned).await?]);
+        let (digest, bytes) = (stored.digest.clone(), stored.bytes.clone());
+        self.store_together([(digest, bytes)]).await?;
         Ok(stored)
+    }
+
+    /// Puts documents into the store, all at one time, and pins them for this image.
+    pub(super) async fn store_together<const N: usize>(
+        &self,
+        documents: [(Digest, Bytes); N],
+    ) -> Result<(), ConvertError> {
+        let blobs = self.context.store.blobs().clone();
+        let pinned = move || {
+            let all = documents
+                .each_ref()
+                .map(|(digest, bytes)| (digest, &**bytes));
+            let stored = blobs.put_together(&all)?;
+            let pins = stored.iter().map(BlobFile::pin);
+            Ok(pins.collect::<Result<Vec<_>, _>>()?)
+        };
+        self.pins.extend(blocking(pinned).await?);
+        Ok(())
     }
 
     /// The memory for parsing a document of so many bytes: JSON takes many times more as values

@@ -1,5 +1,7 @@
 //! Converts one image manifest.
 
+use bytes::Bytes;
+
 use super::super::admission::BIG_IMAGE_BYTES;
 use super::super::catalogue::{Base, Layer, share};
 use super::super::chain::{ChainJob, convert_chain};
@@ -9,9 +11,9 @@ use super::job::{Halt, ImageJob, MAX_SMALL_DOCUMENT};
 use super::source::{source_config, source_layers};
 use crate::convert::error::ConvertError;
 use crate::convert::image::{self as documents, LayerBlob, TurboBlob};
-use crate::convert::layer::Format;
+use crate::convert::layer::{ConvertedLayer, Format};
 use crate::convert::plan::{Step, steps};
-use crate::convert::types::{ConvertedManifest, Event, PlannedLayer};
+use crate::convert::types::{ConvertedManifest, Event, PlannedLayer, StoredManifest};
 use crate::oci::{ImageConfig, ImageManifest, Manifest, Platform};
 use crate::registry::RawManifest;
 
@@ -49,7 +51,6 @@ impl ImageJob<'_> {
                 platform: platform.clone(),
             }));
         }
-        // A job that waits for layers keeps no large documents.
         let config = (config.len() <= MAX_SMALL_DOCUMENT).then_some(config);
         let steps: Vec<Step> =
             steps(layers, &image_config.diff_ids).map_err(|cause| ConvertError::Plan {
@@ -70,35 +71,56 @@ impl ImageJob<'_> {
             observer: self.observer,
             deadline: self.deadline,
         };
-        let layers = convert_chain(chain).await?;
-        let is_native = self.context.config.settings.format == Format::Native;
-        if self.destination.is_pushed && is_native {
-            share(self.context, &self.destination, &steps, &layers).await?;
-        }
-        let accelerated = self.acceleration(&layers, &steps).await?;
-        let is_foreign = layers.iter().any(|layer| layer.base != Base::Own);
-        let mut blobs = Vec::with_capacity(layers.len());
-        for (layer, step) in layers.into_iter().zip(&steps) {
-            let Layer {
-                digest,
-                size,
-                pin,
-                turbo,
-                ..
-            } = layer;
-            let turbo = turbo.map(|turbo| TurboBlob {
-                diff_id: turbo.diff_id,
-                target: step.layer.digest.clone(),
-                is_gzip: turbo.is_gzip,
-            });
-            blobs.push(LayerBlob {
-                digest,
-                size,
-                turbo,
-                is_acceleration: false,
-            });
-            self.pins.extend(pin);
-        }
+        let mut chain = convert_chain(chain).await?;
+        let of = Sources {
+            raw,
+            parsed,
+            config,
+            steps: &steps,
+        };
+        // Shared rows and an acceleration layer need the layers in the store, not only their digests.
+        let needs_layers = self.destination.is_pushed || self.is_accelerated();
+        let early = if needs_layers {
+            None
+        } else {
+            chain.parts().await
+        };
+        let (layers, (stored, parsed)) = if let Some(parts) = early {
+            // The documents name the layers by their digests: all are made durable at one time.
+            let (layers, made) = tokio::join!(chain.finish(), self.documents(of, parts, None));
+            (layers?, made?)
+        } else {
+            let layers = chain.finish().await?;
+            let is_native = self.context.config.settings.format == Format::Native;
+            if self.destination.is_pushed && is_native {
+                share(self.context, &self.destination, &steps, &layers).await?;
+            }
+            let accelerated = self.acceleration(&layers, &steps).await?;
+            let parts = layers.iter().map(Layer::part).collect();
+            (layers, self.documents(of, parts, accelerated).await?)
+        };
+        let mut one = converted_manifest(&raw.digest, platform, stored, parsed);
+        one.has_foreign_layers = layers.iter().any(|layer| layer.base != Base::Own);
+        self.pins
+            .extend(layers.into_iter().filter_map(|layer| layer.pin));
+        Ok(one)
+    }
+
+    /// Makes the config and the manifest of an image of these layers, and puts them into the store.
+    async fn documents(
+        &self,
+        of: Sources<'_>,
+        layers: Vec<ConvertedLayer>,
+        accelerated: Option<LayerBlob>,
+    ) -> Result<(StoredManifest, ImageManifest), Halt> {
+        let Sources {
+            raw,
+            parsed,
+            config,
+            steps,
+        } = of;
+        let layers = layers.into_iter().zip(steps);
+        let mut blobs: Vec<_> = layers.map(|(layer, step)| blob(layer, step)).collect();
         blobs.extend(accelerated);
         let style = &self.context.config.style;
         let config = match config {
@@ -119,21 +141,45 @@ impl ImageJob<'_> {
         )
         .map_err(|error| document_error("manifest", &raw.digest, error))?;
         drop(memory);
-        self.store_document(&config.bytes, &config.media_type, &config.digest)
-            .await?;
-        let stored = self
-            .store_document(&made.bytes, &made.media_type, &made.digest)
-            .await?;
-        let parsed = match Manifest::parse(&stored.media_type, &stored.bytes) {
-            Ok(Manifest::Image(parsed)) => parsed,
-            Ok(Manifest::Index(_)) => {
-                return Err(document_error("manifest", &raw.digest, "is an index").into());
-            }
-            Err(error) => return Err(document_error("manifest", &raw.digest, error).into()),
+        let stored = StoredManifest {
+            digest: made.digest,
+            media_type: made.media_type,
+            bytes: made.bytes.into(),
         };
-        let mut one = converted_manifest(&raw.digest, platform, stored, parsed);
-        one.has_foreign_layers = is_foreign;
-        Ok(one)
+        let documents = [
+            (config.digest, config.bytes.into()),
+            (stored.digest.clone(), stored.bytes.clone()),
+        ];
+        self.store_together(documents).await?;
+        match Manifest::parse(&stored.media_type, &stored.bytes) {
+            Ok(Manifest::Image(parsed)) => Ok((stored, parsed)),
+            Ok(Manifest::Index(_)) => {
+                Err(document_error("manifest", &raw.digest, "is an index").into())
+            }
+            Err(error) => Err(document_error("manifest", &raw.digest, error).into()),
+        }
+    }
+}
+
+/// What documents are made of.
+struct Sources<'a> {
+    raw: &'a RawManifest,
+    parsed: &'a ImageManifest,
+    /// The source's config, if it is small: a job that waits for layers keeps no large documents.
+    config: Option<Bytes>,
+    steps: &'a [Step],
+}
+
+fn blob(layer: ConvertedLayer, step: &Step) -> LayerBlob {
+    LayerBlob {
+        digest: layer.digest,
+        size: layer.size,
+        turbo: layer.turbo.map(|turbo| TurboBlob {
+            diff_id: turbo.diff_id,
+            target: step.layer.digest.clone(),
+            is_gzip: turbo.is_gzip,
+        }),
+        is_acceleration: false,
     }
 }
 

@@ -7,10 +7,11 @@ use super::document::{manifest_digests, part_digests};
 use super::job::ImageJob;
 use crate::convert::error::ConvertError;
 use crate::convert::layer::Format;
-use crate::convert::push::push;
-use crate::convert::types::{ConvertedImage, StoredManifest};
-use crate::oci::{Digest, Selector};
-use crate::store::{ManifestKey, Origin};
+use crate::convert::push::{Parts, push};
+use crate::convert::types::ConvertedImage;
+use crate::oci::Selector;
+use crate::registry::Sharing;
+use crate::store::{BuiltManifest, ImageRows, ManifestKey, Origin, PartsOf};
 
 /// Pushes an image's documents if images are pushed, then records all of it.
 pub(super) async fn publish(
@@ -26,59 +27,65 @@ pub(super) async fn publish(
     if destination.is_pushed {
         let selector = Selector::Digest(image.root.digest.clone());
         let (to, repo) = (&destination.upstream, &destination.repo);
-        push(&context.store, image, source, to, repo, &selector).await?;
+        let parts = Parts {
+            store: &context.store,
+            sharing: Sharing::Blocks,
+        };
+        push(parts, image, source, to, repo, &selector).await?;
     }
-    let parts = part_digests(image);
     let index = context.store.index();
-    let host = source.upstream.host();
-    index
-        .link(host, &source.repo, &image.source, &parts)
-        .await?;
-    // Each entry of an index is an image that may be asked for by itself.
-    for one in image
-        .manifests
-        .iter()
-        .filter(|one| one.source != image.source)
+    index.record_image(&rows(job, image)).await?;
+    if !image.is_partial
+        && destination.is_pushed
+        && context.config.settings.format == Format::Native
     {
-        let parts = manifest_digests(one);
-        index.link(host, &source.repo, &one.source, &parts).await?;
-        record(job, &one.source, &one.manifest, one.has_foreign_layers).await?;
-    }
-    // What the upstream did not have, it may have the next time.
-    if image.is_partial {
-        return Ok(());
-    }
-    let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
-    record(job, &image.source, &image.root, is_foreign).await?;
-    if destination.is_pushed && context.config.settings.format == Format::Native {
         share_manifest(context, destination, image).await?;
     }
     Ok(())
 }
 
-/// Records what a source manifest became.
-async fn record(
-    job: &ImageJob<'_>,
-    source: &Digest,
-    made: &StoredManifest,
-    is_foreign: bool,
-) -> Result<(), ConvertError> {
-    let (context, destination) = (job.context, &job.destination);
-    let index = context.store.index();
-    let variant = if is_foreign {
-        variant::with_foreign_layers(&context.image_variant)
-    } else {
-        context.image_variant.to_string()
-    };
-    let (kind, digest, size) = (&made.media_type, &made.digest, made.bytes.len() as u64);
-    index
-        .put_built_manifest(source, &variant, kind, digest, size)
-        .await?;
-    if destination.is_pushed {
-        let (host, repo) = (&destination.host, &destination.repo);
-        index.put_pushed(host, repo, digest).await?;
+/// What is recorded of an image.
+fn rows<'a>(job: &'a ImageJob<'_>, image: &'a ConvertedImage) -> ImageRows<'a> {
+    let (source, destination) = (job.source, &job.destination);
+    // Each entry of an index is an image that may be asked for by itself.
+    let entries = image.manifests.iter();
+    let entries = entries.filter(|one| one.source != image.source);
+    let mut links = vec![PartsOf {
+        source: &image.source,
+        parts: part_digests(image),
+    }];
+    links.extend(entries.clone().map(|one| PartsOf {
+        source: &one.source,
+        parts: manifest_digests(one),
+    }));
+    let entries = entries.map(|one| (&one.source, &one.manifest, one.has_foreign_layers));
+    let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
+    let whole = (&image.source, &image.root, is_foreign);
+    // What the upstream did not have, it may have the next time.
+    let whole = (!image.is_partial).then_some(whole);
+    let own = &job.context.image_variant;
+    let built = entries
+        .chain(whole)
+        .map(|(source, made, is_foreign)| BuiltManifest {
+            source,
+            variant: if is_foreign {
+                variant::with_foreign_layers(own)
+            } else {
+                own.to_string()
+            },
+            media_type: &made.media_type,
+            digest: &made.digest,
+            size: made.bytes.len() as u64,
+        });
+    ImageRows {
+        host: source.upstream.host(),
+        repo: &source.repo,
+        links,
+        manifests: built.collect(),
+        pushed_to: destination
+            .is_pushed
+            .then_some((destination.host.as_str(), &destination.repo)),
     }
-    Ok(())
 }
 
 /// Adds the manifest, which the registry has, to the table that is shared with the reference

@@ -18,7 +18,7 @@ pub enum Temporary {
 
 impl Temporary {
     /// A directory in `parent`; without that in `destination` if that is a layout, or beside it if
-    /// that is an archive, else or where that cannot be where the system has such directories.
+    /// that is an archive; else, and where none can be made there, where the system has them.
     ///
     /// # Errors
     /// When it cannot be made.

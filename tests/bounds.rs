@@ -89,8 +89,8 @@ fn queued_images_take_no_threads_no_files_and_little_memory() {
     let options = [&PLATFORM[..], &["--conversions", "2", "--memory", "128MiB"]].concat();
     let proxy = Proxy::start(&upstream, &data, &options);
     let peak = pull_all(&proxy, &data, COUNT);
-    // Those of the runtime, 32 for the disk, of two conversions, and those that sync files together.
-    assert!(peak.threads <= 80, "{peak:?}");
+    // Those of the runtime, 32 for the disk, of two conversions, and 8 that sync files.
+    assert!(peak.threads <= 64, "{peak:?}");
     // A connection each, and what two conversions take.
     assert!(peak.files <= COUNT + 100, "{peak:?}");
     assert!(peak.temporary <= 16, "{peak:?}");

@@ -1,34 +1,39 @@
-//! Blobs: streamed, resumed where a connection broke, by range.
+//! A part of a blob, streamed, and resumed where a connection broke.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 
 use super::answer::{Answer, short};
-use super::dialer::place;
+use super::call;
 use super::endpoint::Endpoint;
 use super::retry::{Attempts, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
-use super::{Need, Registry, call};
 use crate::oci::{Digest, RepoName};
-use crate::registry::{Authorization, BlobStream, Error};
+use crate::registry::{Authorization, BlobStream, Error, RetryPolicy};
+
+/// What is downloaded.
+#[derive(Debug, Clone)]
+pub(super) struct Blob {
+    pub(super) repo: RepoName,
+    pub(super) digest: Digest,
+    pub(super) authorization: Authorization,
+}
 
 /// So many bytes are thrown away to come to a range of a server that does not know ranges.
 const MAX_SKIP_BYTES: u64 = 16 << 20;
 
 /// The bytes of a part of a blob, as they come.
-struct Download {
+pub(super) struct Download {
     /// Those not given up yet, the current one first.
-    endpoints: std::collections::VecDeque<Arc<Endpoint>>,
+    endpoints: Vec<Arc<Endpoint>>,
     attempts: Attempts,
-    repo: RepoName,
-    digest: Digest,
-    authorization: Authorization,
+    blob: Blob,
     /// The next byte wanted, and the end of the range.
     offset: u64,
     end: u64,
@@ -67,9 +72,40 @@ fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
 }
 
 impl Download {
+    /// The bytes of `range`; `size` is the blob's length, where it is known.
+    pub(super) fn new(
+        endpoints: Vec<Arc<Endpoint>>,
+        retry: RetryPolicy,
+        blob: Blob,
+        range: Range<u64>,
+        size: Option<u64>,
+    ) -> Self {
+        let first = endpoints.first();
+        let attempts = first.map_or_else(|| Attempts::new(retry), |first| first.attempts());
+        Self {
+            endpoints,
+            attempts,
+            blob,
+            offset: range.start,
+            end: range.end,
+            size,
+            is_unsized: false,
+            failed_at: range.start,
+            body: None,
+        }
+    }
+
+    /// All of a blob whose length the first answer says.
+    pub(super) fn whole(endpoints: Vec<Arc<Endpoint>>, retry: RetryPolicy, blob: Blob) -> Self {
+        Self {
+            is_unsized: true,
+            ..Self::new(endpoints, retry, blob, 0..u64::MAX, None)
+        }
+    }
+
     fn endpoint(&self) -> Result<Arc<Endpoint>, Error> {
         self.endpoints
-            .front()
+            .first()
             .cloned()
             .ok_or_else(|| Error::Configuration("there is no endpoint".to_owned()))
     }
@@ -84,8 +120,10 @@ impl Download {
         let Err(error) = self.attempts.pause(failure).await else {
             return Ok(());
         };
-        self.endpoints.pop_front();
-        match self.endpoints.front() {
+        if !self.endpoints.is_empty() {
+            self.endpoints.remove(0);
+        }
+        match self.endpoints.first() {
             None => Err(error),
             Some(next) => {
                 tracing::debug!(%error, "the next host is asked");
@@ -96,7 +134,7 @@ impl Download {
     }
 
     /// Opens the body, by whichever attempt succeeds.
-    async fn open(&mut self) -> Result<(), Error> {
+    pub(super) async fn open(&mut self) -> Result<(), Error> {
         while self.body.is_none() {
             match self.ask().await {
                 Ok(reading) => {
@@ -117,7 +155,7 @@ impl Download {
 
     async fn ask(&self) -> Result<Reading, Failure> {
         let endpoint = self.endpoint()?;
-        let url = endpoint.url(&format!("{}/blobs/{}", self.repo, self.digest));
+        let url = endpoint.url(&format!("{}/blobs/{}", self.blob.repo, self.blob.digest));
         let mut headers = HeaderMap::new();
         let whole = self.is_unsized || (self.offset == 0 && self.size == Some(self.end));
         if !whole {
@@ -127,8 +165,8 @@ impl Download {
                 .map_err(|error| Error::Configuration(error.to_string()))?;
             headers.insert(header::RANGE, value);
         }
-        let scopes = Scopes::pull(&self.repo);
-        let call = call(Method::GET, url, headers, scopes, &self.authorization);
+        let scopes = Scopes::pull(&self.blob.repo);
+        let call = call(Method::GET, url, headers, scopes, &self.blob.authorization);
         let answer = endpoint.call(&call).await?;
         match answer.status() {
             StatusCode::PARTIAL_CONTENT if !whole => self.partial(answer),
@@ -226,7 +264,7 @@ impl Download {
     }
 
     /// The next bytes; `None` when all have come.
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             self.open().await?;
             match self.read().await {
@@ -237,7 +275,38 @@ impl Download {
         }
     }
 
-    fn stream(self) -> BlobStream {
+    /// The next byte wanted, and the end of what is wanted.
+    pub(super) fn wanted(&self) -> (u64, u64) {
+        (self.offset, self.end)
+    }
+
+    /// The same for another part of the blob, of those endpoints that are not given up.
+    pub(super) fn another(&self, range: Range<u64>) -> Self {
+        let (endpoints, retry) = (self.endpoints.clone(), self.attempts.policy());
+        Self::new(endpoints, retry, self.blob.clone(), range, self.size)
+    }
+
+    /// As [`another`](Self::another), by one attempt at the current endpoint.
+    pub(super) fn single(&self, range: Range<u64>) -> Self {
+        let mut single = self.another(range);
+        single.endpoints.truncate(1);
+        single.attempts = Attempts::once(self.attempts.policy());
+        single
+    }
+
+    /// The bytes, unless the answer begins before them.
+    pub(super) async fn open_partial(mut self) -> Result<BlobStream, Error> {
+        self.open().await?;
+        match &self.body {
+            Some(reading) if reading.skip > 0 => Err(Error::Unsupported {
+                place: reading.place.clone(),
+                detail: "the upstream does not know ranges of blobs".to_owned(),
+            }),
+            _ => Ok(self.stream()),
+        }
+    }
+
+    pub(super) fn stream(self) -> BlobStream {
         let stream = try_unfold(self, |mut download| async move {
             let bytes = download.next().await?;
             Ok(bytes.map(|bytes| (bytes, download)))
@@ -293,119 +362,6 @@ fn check_encoding(answer: &Answer) -> Result<(), Error> {
             "the blob is encoded once more ({}), which nobody asked for",
             short(encoding)
         ))),
-    }
-}
-
-impl Registry {
-    fn download(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        range: Range<u64>,
-        size: Option<u64>,
-        authorization: &Authorization,
-    ) -> Result<Download, Error> {
-        let endpoints = self.endpoints(Need::Pull, authorization)?;
-        let attempts = endpoints
-            .first()
-            .map_or_else(|| Attempts::new(self.0.config.retry), |e| e.attempts());
-        Ok(Download {
-            endpoints: endpoints.into(),
-            attempts,
-            repo: repo.clone(),
-            digest: digest.clone(),
-            authorization: authorization.clone(),
-            offset: range.start,
-            end: range.end,
-            size,
-            is_unsized: false,
-            failed_at: range.start,
-            body: None,
-        })
-    }
-
-    pub(in crate::registry) async fn blob(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        size: u64,
-        authorization: &Authorization,
-    ) -> Result<BlobStream, Error> {
-        let mut download = self.download(repo, digest, 0..size, Some(size), authorization)?;
-        // A missing blob is an error at once, not in the stream.
-        download.open().await?;
-        Ok(download.stream())
-    }
-
-    pub(in crate::registry) async fn whole_blob(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        authorization: &Authorization,
-    ) -> Result<(u64, BlobStream), Error> {
-        let mut download = self.download(repo, digest, 0..u64::MAX, None, authorization)?;
-        download.is_unsized = true;
-        download.open().await?;
-        Ok((download.end, download.stream()))
-    }
-
-    pub(in crate::registry) async fn blob_range(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        range: Range<u64>,
-        authorization: &Authorization,
-    ) -> Result<Bytes, Error> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let mut download = self.download(repo, digest, range, None, authorization)?;
-        let mut whole = BytesMut::new();
-        while let Some(bytes) = download.next().await? {
-            if whole.is_empty() && download.offset == download.end {
-                return Ok(bytes);
-            }
-            whole.extend_from_slice(&bytes);
-            if download.offset == download.end {
-                break;
-            }
-        }
-        Ok(whole.freeze())
-    }
-
-    pub(in crate::registry) async fn blob_size(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        authorization: &Authorization,
-    ) -> Result<u64, Error> {
-        self.first(Need::Pull, authorization, |endpoint| async move {
-            let scopes = Scopes::pull(repo);
-            endpoint
-                .blob_size(repo, digest, scopes, authorization)
-                .await
-        })
-        .await
-    }
-}
-
-impl Endpoint {
-    pub(super) async fn blob_size(
-        &self,
-        repo: &RepoName,
-        digest: &Digest,
-        scopes: Scopes,
-        authorization: &Authorization,
-    ) -> Result<u64, Failure> {
-        let url = self.url(&format!("{repo}/blobs/{digest}"));
-        let headers = HeaderMap::new();
-        let call = call(Method::HEAD, url, headers, scopes, authorization);
-        let answer = self.call(&call).await?.expect(&[StatusCode::OK]).await?;
-        answer.length().ok_or_else(|| {
-            let place = place(&Method::HEAD, &answer.url);
-            let detail = "the answer does not say how long the blob is".to_owned();
-            Error::Invalid { place, detail }.into()
-        })
     }
 }
 

@@ -13,9 +13,11 @@
 //!
 //! `forward` enters at the dialer: it repeats nothing. So does `direct`, for addresses of no registry.
 
+mod ahead;
 mod answer;
 mod auth;
 mod blob_access;
+mod blobs;
 mod cause;
 mod challenge;
 mod client_token;
@@ -35,6 +37,7 @@ mod forward;
 mod helper;
 mod helper_cache;
 mod hosts_dir;
+mod large;
 mod listing;
 mod login;
 mod manifests;

@@ -89,6 +89,10 @@ impl Attempts {
         })
     }
 
+    pub(super) fn policy(&self) -> RetryPolicy {
+        self.policy
+    }
+
     /// Begins to count anew: there was progress.
     pub(super) fn reset(&mut self) {
         self.failed = 0;

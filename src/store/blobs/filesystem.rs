@@ -6,10 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 
+use tokio::sync::Semaphore;
+
 use crate::store::error::BlobError;
 
 /// Most files that are synced at one time for one commit: each takes a thread.
 const MAX_SYNCS: usize = 8;
+/// Those threads of all commits in the process; beyond them, files are synced one by one.
+static SYNC_THREADS: Semaphore = Semaphore::const_new(8);
 
 /// Creates a directory and its parents, for this user only; durable when it returns.
 pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
@@ -113,8 +117,14 @@ pub(super) fn sync_together<T: Sync>(
             let others: Vec<_> = others
                 .iter()
                 .map(|item| {
+                    let Ok(place) = SYNC_THREADS.try_acquire() else {
+                        return Err(item);
+                    };
                     let thread = thread::Builder::new().name("sync".to_owned());
-                    let begun = thread.spawn_scoped(scope, move || sync(item));
+                    let begun = thread.spawn_scoped(scope, move || {
+                        let _place = place;
+                        sync(item)
+                    });
                     begun.map_err(|_| item)
                 })
                 .collect();

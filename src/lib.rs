@@ -28,4 +28,5 @@ pub mod oci;
 mod panics;
 pub mod registry;
 pub mod server;
+mod sizes;
 pub mod store;

@@ -723,7 +723,7 @@ fn a_full_disk_is_an_error() {
     };
     assert_eq!(
         error.to_string(),
-        "the disk of 16777216 bytes is full: raise --vsize"
+        "the disk of 16.00 MiB is full: raise --vsize"
     );
 
     // Every block can be taken, in whatever pieces, and given back.

@@ -146,6 +146,30 @@ fn blobs_that_are_put_together_evict_for_all_of_them() {
 }
 
 #[test]
+fn an_ending_process_leaves_what_was_committed_and_none_of_its_own_files() {
+    let data = tempfile::tempdir().unwrap();
+    let store = BlobStore::at(data.path(), None, HOUR).unwrap();
+    let other = BlobStore::at(data.path(), None, HOUR).unwrap();
+    let committed = put(&store, b"committed");
+    let (mine, theirs) = (store.begin().unwrap(), other.begin().unwrap());
+    mine.file().write_all(b"half").unwrap();
+    theirs.file().write_all(b"hello").unwrap();
+    assert_eq!(files(&data.path().join("tmp")), 2);
+    // A thread is still writing.
+    store.give_up();
+    assert_eq!(files(&data.path().join("tmp")), 1);
+    mine.file().write_all(b" of it").unwrap();
+    assert!(store.commit(mine, &Digest::of(b"half of it"), 10).is_err());
+    assert!(store.begin().is_err(), "it is created for nobody");
+    assert!(store.contains(&committed).unwrap());
+    // Others go on.
+    let digest = Digest::of(b"hello");
+    other.commit(theirs, &digest, 5).unwrap();
+    assert!(store.contains(&digest).unwrap());
+    assert_eq!(files(&data.path().join("tmp")), 0);
+}
+
+#[test]
 fn a_blob_with_another_digest_is_refused_and_leaves_no_file() {
     let data = tempfile::tempdir().unwrap();
     let store = BlobStore::at(data.path(), None, HOUR).unwrap();

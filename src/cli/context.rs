@@ -16,14 +16,22 @@ pub struct Context {
     named: Option<PathBuf>,
     log: LogOptions,
     origins: BTreeMap<String, Origin>,
+    /// Options that were written under another of their names.
+    aliases: BTreeMap<String, String>,
 }
 
 impl Context {
-    pub(super) fn new(named: Option<PathBuf>, log: LogOptions, matches: &ArgMatches) -> Self {
+    pub(super) fn new(
+        named: Option<PathBuf>,
+        log: LogOptions,
+        matches: &ArgMatches,
+        aliases: BTreeMap<String, String>,
+    ) -> Self {
         Self {
             named: named.filter(|path| !path.as_os_str().is_empty()),
             log,
             origins: origins(matches),
+            aliases,
         }
     }
 
@@ -31,13 +39,21 @@ impl Context {
     pub(super) fn service(&self) -> (Sources, ConfigErrors) {
         let default = Path::new(DEFAULT_PATH);
         let default = default.exists().then_some(default);
-        Sources::read(self.named.as_deref().or(default), self.origins.clone())
+        self.read(self.named.as_deref().or(default))
     }
 
     /// The settings of a command that anyone may run for themselves: only a file that was
     /// named counts.
     pub(super) fn personal(&self) -> (Sources, ConfigErrors) {
-        Sources::read(self.named.as_deref(), self.origins.clone())
+        self.read(self.named.as_deref())
+    }
+
+    fn read(&self, file: Option<&Path>) -> (Sources, ConfigErrors) {
+        let (sources, mut errors) = Sources::read(file, self.origins.clone());
+        for (name, written) in &self.aliases {
+            errors.call(name, written);
+        }
+        (sources, errors)
     }
 
     /// The log's options, with those of the file.

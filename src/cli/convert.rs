@@ -1,11 +1,13 @@
 //! `convert`: one image, now.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::context::{Context, PasswordFlag};
+use super::data;
 use super::exit::{self, ExitStatus};
 use super::image;
 use super::output::{self, size};
@@ -21,7 +23,7 @@ use crate::config::options::{
 use crate::config::{ConfigErrors, Origin, Text};
 use crate::convert::layer::Format;
 use crate::convert::push::Parts;
-use crate::convert::{ConvertedImage, Converter, ConverterConfig, Platforms, Source};
+use crate::convert::{ConvertedImage, Converter, ConverterConfig, Source};
 use crate::oci::reference::index_host;
 use crate::oci::{Digest, ImageReference, ManifestKind, Platform, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
@@ -121,6 +123,8 @@ struct Plan {
     /// The platforms that must be there: those that somebody named.
     asked_for: Vec<Platform>,
     store: StoreConfig,
+    /// Where the directory of the store was named.
+    data_origin: Origin,
     /// Holds the store, if it is not to outlive the command.
     temporary: Option<Temporary>,
 }
@@ -134,13 +138,19 @@ struct Wanted {
 pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::choose(args.progress);
     let shutdown = signals::shutdown().context("signals cannot be received")?;
+    let store = OnceLock::new();
     let work = async {
         let plan = plan(&args, &context, &terminal)?;
-        convert_all(&args, plan, &terminal).await
+        convert_all(&args, plan, &store, &terminal).await
     };
+    tokio::pin!(work);
     tokio::select! {
-        done = work => done,
+        done = &mut work => done,
         signal = shutdown => {
+            // Before the directory of temporary data goes, which nothing is to be put into then.
+            if let Some(store) = store.get() {
+                store.give_up().await;
+            }
             output::note(format_args!(
                 "{signal}: given up; what was finished in --data-dir stays"
             ));
@@ -164,6 +174,8 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     if let Some(pair) = &args.client_cert {
         match pair.split_once(':') {
             Some((certificate, key)) => {
+                errors.call("upstream-cert", "--client-cert");
+                errors.call("upstream-key", "--client-cert");
                 registry.upstream_cert = Some(certificate.into());
                 registry.upstream_key = Some(key.into());
             }
@@ -225,10 +237,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
     } else {
         None
     };
-    let asked_for = match (&converter.platforms, sources.origin("platform")) {
-        (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
-        _ => Vec::new(),
-    };
+    let asked_for = platforms::asked_for(&converter.platforms, sources.origin("platform"));
     let converter = ConverterConfig {
         push: destination.as_ref().and_then(Destination::target),
         ..converter
@@ -254,6 +263,7 @@ fn plan(args: &ConvertArgs, context: &Context, terminal: &Terminal) -> anyhow::R
         converter,
         asked_for,
         store,
+        data_origin: sources.origin("data-dir").clone(),
         temporary,
     })
 }
@@ -343,21 +353,23 @@ fn config_for(
     }
 }
 
-/// Converts the source to all formats that are wanted. One that fails leaves the others.
+/// Converts the source to all formats that are wanted, in a store that is put into `shared`. One that
+/// fails leaves the others.
 async fn convert_all(
     args: &ConvertArgs,
     plan: Plan,
+    shared: &OnceLock<Store>,
     terminal: &Terminal,
 ) -> anyhow::Result<ExitStatus> {
-    let opened = Store::open(plan.store).await;
-    let store = opened.with_context(|| match &plan.temporary {
-        Some(temporary) => format!(
-            "temporary data in {}: --dir names another place",
-            temporary.path().display()
-        ),
-        None => "the data directory".to_owned(),
-    })?;
-    let converter = Converter::new(store, plan.converter)?;
+    let store = match &plan.temporary {
+        Some(temporary) => Store::open(plan.store).await.with_context(|| {
+            let place = temporary.path().display();
+            format!("temporary data in {place}: --dir names another place")
+        })?,
+        None => data::open(plan.store, &plan.data_origin).await?,
+    };
+    let store = shared.get_or_init(|| store);
+    let converter = Converter::new(store.clone(), plan.converter)?;
     let source = Source {
         upstream: plan.upstream,
         repo: plan.source.repo().clone(),
@@ -375,7 +387,7 @@ async fn convert_all(
             head.digest
         }
     };
-    let there = platforms::of_source(&source, &digest)
+    let there = platforms::of_source(&source, &digest, platforms::Read::Config)
         .await
         .with_context(|| format!("image {name}"))?;
     if let Some(lacking) = platforms::lacking(&plan.asked_for, &there) {
@@ -454,7 +466,7 @@ async fn convert(
     if args.dump_manifest {
         let directory = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
         dump(store, &converted, &directory)
-            .with_context(|| format!("manifests in {}", directory.display()))?;
+            .with_context(|| format!("manifests in {} (--dir)", directory.display()))?;
     }
     let mut pushed = None;
     if let Some(destination) = destination {

@@ -98,7 +98,7 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
         refuse_unrelated(&layers)?;
         write(layers, &args.output, args.force, &terminal)
             .map(|written| (written.0, written.1))
-            .with_context(|| format!("{}", args.output.display()))
+            .with_context(|| format!("--output {}", args.output.display()))
     };
     let (disk, data) = tokio::task::spawn_blocking(work).await??;
     if printer.is_json() {
@@ -149,7 +149,7 @@ fn refuse_overwriting(path: &Path, force: bool) -> anyhow::Result<()> {
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+        Err(error) => Err(error).with_context(|| format!("--output {}", path.display())),
     }
 }
 

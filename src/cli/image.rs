@@ -85,7 +85,7 @@ pub struct Found {
 impl Found {
     /// Fetches what the name leads to.
     pub async fn look_up(image: &ImageReference, registries: &Registries) -> anyhow::Result<Self> {
-        let mut errors = crate::config::ConfigErrors::default();
+        let mut errors = registries.errors();
         let target = registries.source(image, &mut errors);
         let upstream = errors.none_or(target)?.open()?;
         Self::fetch(upstream, image.repo().clone(), &image.selector())

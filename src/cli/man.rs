@@ -26,7 +26,7 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitStatus> {
     if let Some(directory) = &args.dir {
         std::fs::create_dir_all(directory)
             .and_then(|()| write_all(&command, directory))
-            .with_context(|| format!("{} cannot be written to", directory.display()))?;
+            .with_context(|| format!("--dir {} cannot be written to", directory.display()))?;
     } else {
         std::io::stdout().write_all(&page(&command)?)?;
     }

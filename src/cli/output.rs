@@ -37,7 +37,7 @@ pub fn is_closed(error: &anyhow::Error) -> bool {
 
 /// A size for people.
 pub fn size(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
+    crate::sizes::Size(bytes).to_string()
 }
 
 /// A number of things for people: `1 layer`, `2 layers`.

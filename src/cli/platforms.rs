@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::convert::{ConvertError, ConvertedImage, Source};
+use crate::config::Origin;
+use crate::convert::{ConvertError, ConvertedImage, Platforms, Source};
 use crate::oci::{Digest, ImageConfig, Manifest, Platform, Selector};
 use crate::registry::Authorization;
 
@@ -14,6 +15,15 @@ pub(super) struct LacksPlatform(pub(super) String);
 /// The longest image config that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
+/// What is read of a source to know its platforms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The manifest alone, which says it where it is an index.
+    Manifest,
+    /// Also the config of a source that is one image.
+    Config,
+}
+
 /// The platforms that a source names: those of an index's entries, or the image's own. Empty
 /// where it names none, or some only in indexes within it.
 ///
@@ -22,6 +32,7 @@ const MAX_CONFIG: u64 = 16 << 20;
 pub(super) async fn of_source(
     source: &Source,
     digest: &Digest,
+    read: Read,
 ) -> Result<Vec<Platform>, ConvertError> {
     let Source {
         upstream,
@@ -43,6 +54,9 @@ pub(super) async fn of_source(
         // Whoever converts it says what is wrong with it.
         Err(_) => return Ok(Vec::new()),
     };
+    if read == Read::Manifest {
+        return Ok(Vec::new());
+    }
     let size = upstream.size_of(repo, &image.config, authorization).await?;
     if size > MAX_CONFIG {
         return Ok(Vec::new());
@@ -87,6 +101,51 @@ pub(super) fn lacking<'a>(wanted: &'a [Platform], there: &[Platform]) -> Option<
     wanted
         .iter()
         .find(|wanted| !there.is_empty() && !is_there(wanted))
+}
+
+/// The platforms that somebody named for this run.
+pub(super) fn asked_for(platforms: &Platforms, origin: &Origin) -> Vec<Platform> {
+    match (platforms, origin) {
+        (Platforms::Some(wanted), Origin::Flag | Origin::Environment) => wanted.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// That none of the platforms that were asked for is there, or which of them are not; `None` where
+/// there is nothing to tell, which is so where nobody asked.
+///
+/// # Errors
+/// [`LacksPlatform`], or when the source cannot be read.
+pub(super) async fn check(
+    asked_for: &[Platform],
+    source: &Source,
+    digest: &Digest,
+) -> anyhow::Result<Option<String>> {
+    if asked_for.is_empty() {
+        return Ok(None);
+    }
+    // One image is what it is; whether it is for one of them would cost a request for each.
+    let there = of_source(source, digest, Read::Manifest).await?;
+    let is_there = |wanted: &&Platform| there.iter().any(|one| one.satisfies(wanted));
+    let lacking: Vec<_> = asked_for.iter().filter(|one| !is_there(one)).collect();
+    if there.is_empty() || lacking.is_empty() {
+        return Ok(None);
+    }
+    let text = format!("not there for {}", joined(&lacking));
+    if lacking.len() < asked_for.len() {
+        return Ok(Some(text));
+    }
+    let there = joined(&there.iter().collect::<Vec<_>>());
+    Err(LacksPlatform(format!(
+        "{text}, which --platform asks for; it is for {there}"
+    ))
+    .into())
+}
+
+/// The platforms of an image that stay unconverted.
+pub(super) fn left(image: &ConvertedImage) -> impl Iterator<Item = &Platform> {
+    let images = image.kept.iter().filter(|entry| !entry.is_attestation());
+    images.filter_map(|entry| entry.platform.as_ref())
 }
 
 /// Which platforms were converted and which were left, as one line; `None` where there is

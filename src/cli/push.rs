@@ -30,27 +30,13 @@ impl Destination {
         })
     }
 
-    /// Requests `/v2/` with the credentials, before any work is done. Whether a push is allowed
-    /// is only known from a push.
+    /// Sees that images can be put there, before any work is done.
     ///
     /// # Errors
-    /// When a registry cannot be reached, or asks for credentials that it was not given.
+    /// When a registry cannot be reached or does not allow a push, or a layout cannot be written.
     pub async fn try_out(&self) -> Result<(), registry::Error> {
-        let Upstream::Registry(_) = self.upstream else {
-            return Ok(());
-        };
-        let authorization = Authorization::Own;
-        let head = self
-            .upstream
-            .head_manifest(&self.repo, &self.selector, &authorization);
-        match head.await {
-            Err(
-                error @ (registry::Error::Unreachable { .. }
-                | registry::Error::Unauthorized { .. }
-                | registry::Error::Credentials { .. }),
-            ) => Err(error),
-            _ => Ok(()),
-        }
+        let own = Authorization::Own;
+        self.upstream.try_push(&self.repo, &own).await
     }
 
     /// Brings a converted image, and what its index keeps unconverted, there.

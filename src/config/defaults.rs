@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use crate::registry::{RetryPolicy, Timeouts};
 use crate::server::Limits;
+use crate::sizes::as_option;
 
 /// The same on every machine.
 pub(super) fn defaults() -> &'static Table {
@@ -25,6 +26,7 @@ fn make() -> Table {
         ("on-timeout", "wait".to_owned()),
         ("auth-cache-ttl", "15s".to_owned()),
         ("stale-if-error", "1day".to_owned()),
+        ("failure-ttl", "5m".to_owned()),
         ("url-ttl", "10m".to_owned()),
         ("tag-ttl", "0".to_owned()),
         ("learn-window", "1m".to_owned()),
@@ -33,10 +35,11 @@ fn make() -> Table {
         ("max-waiting", limits.waiting.to_string()),
         ("address-share", format!("{}%", limits.address_share)),
         ("max-logins", limits.logins.to_string()),
-        ("max-head-size", limits.head_bytes.to_string()),
+        ("max-head-size", as_option(limits.head_bytes as u64)),
         ("head-timeout", time(limits.head_timeout)),
         ("idle-timeout", time(limits.idle)),
         ("stall-timeout", time(limits.stall)),
+        ("drain-delay", time(limits.drain_delay)),
         ("drain", time(limits.drain)),
         ("cache-size", "80%".to_owned()),
         ("keep", "1h".to_owned()),
@@ -87,18 +90,19 @@ pub(super) fn machine_defaults() -> Table {
     let mut set = |key: &str, value: String| table.insert(key.to_owned(), Value::String(value));
     set("threads", cores.to_string());
     set("conversions", cores.clamp(2, 16).to_string());
-    set("memory", memory().to_string());
+    set("memory", as_option(memory()));
     set("data-dir", data_dir());
     table
 }
 
-/// A quarter of the memory that this process may use, in bytes, within bounds.
+/// A quarter of the memory that this process may use, in bytes, within bounds: whole MiB.
 fn memory() -> u64 {
     let machine = nix::sys::sysinfo::sysinfo().map_or(u64::MAX, |info| info.ram_total());
     // A container's bound; "max" where there is none.
     let bound = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let bound = bound.and_then(|text| text.trim().parse().ok());
-    (machine.min(bound.unwrap_or(u64::MAX)) / 4).clamp(256 << 20, 4 << 30)
+    let quarter = (machine.min(bound.unwrap_or(u64::MAX)) / 4).clamp(256 << 20, 4 << 30);
+    quarter - quarter % (1 << 20)
 }
 
 fn data_dir() -> String {

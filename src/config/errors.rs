@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::origin::{Origin, environment_variable};
+use super::origin::Origin;
 
 /// All errors of a configuration, each with its remedy.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ConfigErrors {
     origins: BTreeMap<String, Origin>,
+    /// What options are called that were not written under their own names.
+    names: BTreeMap<String, String>,
     lines: Vec<String>,
 }
 
@@ -33,18 +35,41 @@ impl ConfigErrors {
     pub fn of(origins: BTreeMap<String, Origin>) -> Self {
         Self {
             origins,
-            lines: Vec::new(),
+            ..Self::default()
         }
     }
 
     /// Adds an error in option `name`.
     pub fn add(&mut self, name: &str, what: impl fmt::Display) {
-        let line = match self.origins.get(name) {
-            Some(Origin::File(path)) => format!("`{name}` in {}: {what}", path.display()),
-            Some(Origin::Environment) => format!("{}: {what}", environment_variable(name)),
-            Some(Origin::Flag | Origin::Default) | None => format!("--{name}: {what}"),
-        };
-        self.add_line(line);
+        self.add_line(format!("{}: {what}", self.shown(name)));
+    }
+
+    /// What an option is called where it was set.
+    #[must_use]
+    pub fn shown(&self, name: &str) -> String {
+        match (self.names.get(name), self.origins.get(name)) {
+            (Some(shown), _) => shown.clone(),
+            (None, Some(origin)) => origin.name(name),
+            (None, None) => Origin::Default.name(name),
+        }
+    }
+
+    /// Calls an option `shown` from now on.
+    pub fn call(&mut self, name: &str, shown: impl Into<String>) {
+        self.names.insert(name.to_owned(), shown.into());
+    }
+
+    /// Does `work`, in which options are called otherwise: their names, and what they are called.
+    pub fn calling<T>(
+        &mut self,
+        names: impl IntoIterator<Item = (String, String)>,
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let before = self.names.clone();
+        self.names.extend(names);
+        let done = work(self);
+        self.names = before;
+        done
     }
 
     /// Adds an error that is in no single option. One that is there already is not added again.
@@ -58,15 +83,18 @@ impl ConfigErrors {
     /// No errors yet, in options that came from where these did.
     #[must_use]
     pub fn anew(&self) -> Self {
-        Self::of(self.origins.clone())
+        Self {
+            names: self.names.clone(),
+            ..Self::of(self.origins.clone())
+        }
     }
 
     /// Says of the mistakes behind the first `known` ones what they are in, but for those that
-    /// are shared with others.
+    /// say so themselves or are shared with others.
     pub fn place_since(&mut self, known: usize, place: &str, shared: &Self) {
         let found = self.lines.split_off(known.min(self.lines.len()));
         for line in found {
-            if shared.lines.contains(&line) {
+            if shared.lines.contains(&line) || line.contains(place) {
                 self.add_line(line);
             } else {
                 self.add_line(format!("{place}: {line}"));

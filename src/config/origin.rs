@@ -18,6 +18,18 @@ pub enum Origin {
     Flag,
 }
 
+impl Origin {
+    /// How whoever set an option knows it: its flag, its variable, or its key and the file.
+    #[must_use]
+    pub fn name(&self, key: &str) -> String {
+        match self {
+            Self::File(path) => format!("`{key}` in {}", path.display()),
+            Self::Environment => environment_variable(key),
+            Self::Flag | Self::Default => format!("--{key}"),
+        }
+    }
+}
+
 /// The environment variable of a key.
 #[must_use]
 pub fn environment_variable(key: &str) -> String {

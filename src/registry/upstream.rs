@@ -350,6 +350,21 @@ impl Upstream {
         }
     }
 
+    /// Whether blobs may be pushed: an upload is begun and cancelled, or a file created and removed.
+    ///
+    /// # Errors
+    /// The upstream's no; see [`Error`].
+    pub async fn try_push(
+        &self,
+        repo: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Registry(registry) => registry.try_push(repo, authorization).await,
+            Self::Layout(layout) => layout.try_push().await,
+        }
+    }
+
     /// Uploads a blob of `size` bytes, unless it is there.
     ///
     /// # Errors
@@ -465,6 +480,18 @@ impl Upstream {
         match self {
             Self::Registry(registry) => Some(registry.config()),
             Self::Layout(_) => None,
+        }
+    }
+
+    /// Whether there are credentials of the proxy's own for the registry itself, be they right or
+    /// wrong. A layout needs none.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] where they cannot be had.
+    pub async fn has_credentials(&self) -> Result<bool, Error> {
+        match self {
+            Self::Registry(registry) => registry.has_credentials().await,
+            Self::Layout(_) => Ok(true),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::shortage::Shortage;
 use crate::oci::Digest;
+use crate::sizes::Size;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +26,7 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The disk is full, or a quota is.
-    #[error("no space left while {what} {}: free some, or lower the cache size", path.display())]
+    #[error("no space left while {what} {}: free some, or lower --cache-size", path.display())]
     NoSpace {
         /// What was being done.
         what: &'static str,
@@ -34,8 +35,10 @@ pub enum BlobError {
     },
     /// There is less space than a conversion may need.
     #[error(
-        "{} has {available} bytes free that nothing else waits for, and {needed} are needed: free some, or lower the cache size",
-        path.display()
+        "{} has {} free that nothing else waits for, and {} are needed: free some, or lower --cache-size",
+        path.display(),
+        Size(*.available),
+        Size(*.needed)
     )]
     TooLittleSpace {
         /// The data directory.

@@ -182,6 +182,14 @@ impl Store {
         self.index.sweep(is_there).await
     }
 
+    /// Leaves nothing of what this process, which is ending, was in the middle of: neither temporary
+    /// files nor leases.
+    pub async fn give_up(&self) {
+        // Not on another thread: all of those may be busy, with what is given up here.
+        self.blobs.give_up();
+        self.release_leases().await;
+    }
+
     /// Releases the leases of this process, which ends, so that other processes need not wait for
     /// them to expire. A failure is logged.
     pub async fn release_leases(&self) {

@@ -210,6 +210,11 @@ fn the_result_is_printed_and_with_quiet_nothing_else() {
     let ran = config.check(&[], &["--quiet"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
     assert!(ran.err.contains("is good"), "{ran:?}");
+    // No more than that goes into the journal of a service.
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    let ran = config.check(&[], &[]);
+    assert!(ran.code == 0 && ran.err.ends_with("is good\n"), "{ran:?}");
+    assert!(ran.out.lines().count() > 50, "{ran:?}");
     let ran = config.check(&[], &["--quiet", "--bs", "5"]);
     assert_eq!((ran.code, ran.out.as_str()), (2, ""));
     assert!(ran.err.contains("--bs"), "{ran:?}");
@@ -222,6 +227,14 @@ fn easily_overlooked_errors_in_settings_are_reported() {
     for (flags, part) in [
         (&["--log-level", "wran"][..], "\"wran\" is no level"),
         (&["--log-level", "info,hyper"], "\"hyper\" is no level"),
+        (
+            &["--log-level", "overlaybd-proxy=debug"],
+            "did you mean overlaybd_proxy?",
+        ),
+        (
+            &["--log-level", "warn,overlaybd_proxy::acess=info"],
+            "the parts of overlaybd_proxy are access, ",
+        ),
         (
             &["--hosts-dir", "/nowhere/certs.d"],
             "/nowhere/certs.d is no directory",
@@ -243,6 +256,10 @@ fn easily_overlooked_errors_in_settings_are_reported() {
     for flags in [
         &["--log-level", "off"][..],
         &["--log-level", "overlaybd_proxy=debug,warn"],
+        &[
+            "--log-level",
+            "info,overlaybd_proxy::access=off,hyper=debug",
+        ],
         &["--log-level", "WARN"],
         &["--hosts-dir", &directory],
         &["--upstream", "r.io,plain-http"],
@@ -257,6 +274,50 @@ fn easily_overlooked_errors_in_settings_are_reported() {
 }
 
 #[test]
+fn an_option_is_called_as_it_was_written() {
+    let config = Config::new("");
+    for (flags, part) in [
+        (&["--upstream-ca=/nowhere"][..], "--upstream-ca: /nowhere"),
+        (&["--tlscacert", "/nowhere"], "--tlscacert: /nowhere"),
+        (&["--root-ca=/nowhere"], "--root-ca: /nowhere"),
+        (&["--concurrency-limit=-"], "--concurrency-limit: "),
+        (&["--username=me"], "--username: the password is missing"),
+        (&["-ume"], "--user: the password is missing"),
+    ] {
+        let ran = config.check(&[], flags);
+        assert_eq!(ran.code, 2, "{flags:?}: {ran:?}");
+        assert!(ran.err.contains(part), "{flags:?}: {}", ran.err);
+        assert!(!ran.err.contains("mistakes"), "{flags:?}: {}", ran.err);
+    }
+    let own = ["--client-cert=/nowhere:/nowhere", "--no-upload", "r.io/x"];
+    let error = super::bad(2, &[&["convert"], &own[..]].concat());
+    assert!(error.contains("--client-cert: /nowhere"), "{error}");
+    assert!(!error.contains("upstream-"), "{error}");
+    let own = ["--src-user=:x", "--no-upload", "r.io/x"];
+    let error = super::bad(2, &[&["convert"], &own[..]].concat());
+    assert!(
+        error.contains("--src-user: a name and a password"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_empty_suffix_is_none_that_was_set() {
+    let config = Config::new("suffix = ''\n");
+    for (variables, flags) in [
+        (&[][..], &[][..]),
+        (&[("OVERLAYBD_PROXY_SUFFIX", "")], &[]),
+        (&[], &["--suffix", ""]),
+        (&[], &["--suffix="]),
+    ] {
+        let ran = config.check(variables, flags);
+        assert_eq!(ran.code, 0, "{flags:?}: {ran:?}");
+        let default = "suffix = \"_obd\"  # default\n";
+        assert!(ran.out.contains(default), "{flags:?}: {}", ran.out);
+    }
+}
+
+#[test]
 fn an_error_in_one_of_several_upstreams_names_it_once() {
     let config = Config::new(
         "[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\nconnect-timeout = 'soon'\n\
@@ -267,6 +328,37 @@ fn an_error_in_one_of_several_upstreams_names_it_once() {
     for part in ["upstream 2, b.io: ", "upstream 3: "] {
         assert!(ran.err.contains(part), "{part} in {}", ran.err);
     }
+    assert!(
+        ran.err.contains("`connect-timeout` of upstream 2, b.io: "),
+        "{}",
+        ran.err
+    );
+    // Of one, too, by the name that it was written with.
+    for (upstream, part) in [
+        (
+            "a.io,user=me",
+            "`user` of upstream a.io: the password is missing",
+        ),
+        (
+            "a.io,ca=/nowhere",
+            "`ca` of upstream a.io: /nowhere cannot be read",
+        ),
+        (
+            "a.io,attempts=many",
+            "`attempts` of upstream a.io: \"many\"",
+        ),
+    ] {
+        let ran = Config::new("").check(&[], &["--upstream", upstream]);
+        assert_eq!(ran.code, 2, "{upstream}: {ran:?}");
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+        assert!(!ran.err.contains("mistakes"), "{}", ran.err);
+    }
+    // So where images are pushed to, or read from.
+    let flags = ["--upstream=a.io,ca=/nowhere", "--push-repo=a.io/x"];
+    let ran = Config::new("").check(&[], &flags);
+    assert!(!ran.err.contains("mistakes"), "{}", ran.err);
+    let error = super::bad(2, &["inspect", "--tlscacert=/nowhere", "r.io/x"]);
+    assert!(error.contains("--tlscacert: /nowhere"), "{error}");
     // What is wrong for all of them is reported once.
     let config = Config::new("[[upstream]]\nurl = 'a.io'\n[[upstream]]\nurl = 'b.io'\n");
     let ran = config.check(&[], &["--connect-timeout", "soon"]);

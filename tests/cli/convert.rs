@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use super::support::gate::Gate;
 use super::support::registry::Registry;
 use super::{Demo, bad, finish, good, program, ran};
 
@@ -212,7 +213,10 @@ fn invalid_arguments_of_convert_are_errors_before_any_work() {
     let error = bad(4, &["convert", &demo.source("2"), &out]);
     assert!(error.contains(":2"), "{error}");
     let error = bad(3, &["convert", &source, &out, "--max-layer-size", "1KiB"]);
-    assert!(error.contains("inflates to over 1024 bytes"), "{error}");
+    assert!(
+        error.contains("inflates to over 1.00 KiB: raise --max-layer-size"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -379,4 +383,53 @@ fn invalid_destinations_are_errors_before_any_work() {
     let never = format!("oci:{}:1", demo.path("never"));
     let error = bad(4, &["convert", &demo.source("2"), &never]);
     assert!(error.contains("no such tag; there is 1"), "{error}");
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_is_an_error_before_any_work() {
+    let demo = Demo::new(&["1"]);
+    let source = demo.source("1");
+    // What a layout that is there lacks is the place for blobs.
+    let layout = super::support::layout::Layout::create(&demo.directory.path().join("out"));
+    let blobs = layout.path().join("blobs");
+    std::fs::remove_dir_all(&blobs).unwrap();
+    std::fs::write(&blobs, "no directory").unwrap();
+    let out = format!("oci:{}:1_obd", demo.path("out"));
+    let refused = ran(&["convert", &source, &out]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let blobs = blobs.display().to_string();
+    assert!(refused.err.contains(&blobs), "{refused:?}");
+    assert!(!refused.err.contains("2 layers"), "{refused:?}");
+
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let gate = Gate::before(registry.address());
+    let destination = format!("{}/team/app:1_obd", gate.url());
+    // Pulls are allowed, pushes are not.
+    gate.fail_where("/blobs/uploads/", Some(http::StatusCode::FORBIDDEN));
+    let refused = ran(&["convert", &source, &destination]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    let part = "the place where the converted image belongs";
+    assert!(refused.err.contains(part), "{refused:?}");
+    assert!(!refused.err.contains("2 layers"), "{refused:?}");
+    gate.fail_where("", None);
+    good(&["convert", "-q", &source, &destination]);
+    // What was begun for the question was cancelled.
+    assert!(
+        gate.count("DELETE", "/blobs/uploads/") > 0,
+        "{:?}",
+        gate.seen()
+    );
+}
+
+#[test]
+fn a_missing_tag_of_a_layout_is_an_error_that_lists_some_of_those_there() {
+    let tags: Vec<String> = (10..40).map(|number| number.to_string()).collect();
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    let demo = Demo::new(&tags);
+    let error = bad(4, &["convert", "--no-upload", &demo.source("7")]);
+    assert!(error.contains("no such tag; there are 10, 11, "), "{error}");
+    assert!(error.contains(", 29 and 10 more"), "{error}");
+    assert!(!error.contains("30"), "{error}");
 }

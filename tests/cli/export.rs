@@ -168,9 +168,10 @@ fn blobs_of_different_chains_are_refused() {
 #[test]
 fn a_disk_is_not_written_to_standard_output_and_json_reports_its_size() {
     let blob = &golden("lz4-4")[0];
-    let error = bad(1, &["export", blob, "-o", "-"]);
-    assert!(error.contains("name a file"), "{error}");
-    assert!(!Path::new("-").exists());
+    for output in [&["-o", "-"][..], &["--output=-"]] {
+        let error = bad(1, &[&["export", blob], output].concat());
+        assert!(error.contains("name a file"), "{error}");
+    }
     let directory = tempfile::tempdir().unwrap();
     let raw = directory.path().join("disk.raw").display().to_string();
     let done: serde_json::Value =

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::{bad, golden, good, program};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 20] = [
     "serve",
     "convert",
     "warm",
@@ -18,6 +18,9 @@ const COMMANDS: [&str; 17] = [
     "nbd",
     "mount",
     "cold-start",
+    "status",
+    "jobs",
+    "cache",
     "config",
     "credentials",
     "node",
@@ -34,6 +37,8 @@ fn the_help_of_each_command_has_examples() {
         let own = match command {
             "config" => good(&["config", "check", "--help"]),
             "node" => good(&["node", "check", "--help"]),
+            "jobs" => good(&["jobs", "ls", "--help"]),
+            "cache" => good(&["cache", "ls", "--help"]),
             command => good(&[command, "--help"]),
         };
         assert!(own.contains("Examples:"), "{command}: {own}");
@@ -47,7 +52,7 @@ fn help_shows_defaults_and_environment_variables_and_no_value_of_them() {
     command.env("OVERLAYBD_PROXY_USER", "me:hunter2");
     let ran = super::finish(command);
     // Lines are broken anywhere.
-    let help = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = words(&ran.out);
     for part in [
         "[default: 127.0.0.1:8480]",
         "OVERLAYBD_PROXY_LISTEN",
@@ -129,7 +134,9 @@ fn every_shell_completes_every_command() {
 fn completed(words: &[&str]) -> Vec<String> {
     let script = format!(
         "{}\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=()\n\
-         _overlaybd__proxy \"$1\" \"${{@: -1}}\" \"${{@: -2:1}}\"\n\
+         registered=$(complete -p overlaybd-proxy) || exit 1\n\
+         function=${{registered##* -F }}\n\
+         \"${{function%% *}}\" \"$1\" \"${{@: -1}}\" \"${{@: -2:1}}\"\n\
          printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
         good(&["completions", "bash"])
     );
@@ -158,6 +165,27 @@ fn bash_completes_commands_their_options_and_values() {
         (&["overlaybd-proxy", "store", ""], "verify"),
         (&["overlaybd-proxy", "serve", "--on-timeout", "b"], "busy"),
         (&["overlaybd-proxy", "convert", "--algorithm", "z"], "zstd"),
+        (&["overlaybd-proxy", "convert", "--bs", "6"], "64"),
+        (&["overlaybd-proxy", "convert", "--fstype", ""], "ext4"),
+        (
+            &["overlaybd-proxy", "warm", "--turbo-fallback", "o"],
+            "original",
+        ),
+        (
+            &["overlaybd-proxy", "serve", "--tls-client-auth", ""],
+            "required",
+        ),
+        (
+            &[
+                "overlaybd-proxy",
+                "config",
+                "explain",
+                "--platform",
+                "linux/a",
+            ],
+            "linux/arm64",
+        ),
+        (&["overlaybd-proxy", "completions", "f"], "fish"),
     ] {
         let offered = completed(words);
         assert!(
@@ -183,6 +211,49 @@ fn man_pages_have_all_environment_variables_and_no_hyphenated_words() {
         assert!(page.contains(part), "{part} is not in {page}");
     }
     assert!(path.join("overlaybd-proxy-config-check.1").exists());
+}
+
+/// The text of a page as `man` shows it, where lines are short, without what breaks it into lines.
+fn shown(page: &std::path::Path) -> String {
+    let output = super::support::command("man")
+        .args(["--local-file", "--encoding=UTF-8"])
+        .arg(page)
+        .envs([("MANWIDTH", "60"), ("LC_ALL", "C.UTF-8"), ("TERM", "dumb")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    words(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// A text with one blank between words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_man_shows_can_be_copied_to_a_shell() {
+    if !super::support::have(&["man", "groff"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("man1");
+    good(&["man", "--dir", path.to_str().unwrap()]);
+    let mut examples = 0;
+    for command in COMMANDS {
+        let help = good(&[command, "--help"]);
+        let page = shown(&path.join(format!("overlaybd-proxy-{command}.1")));
+        // Each line for a shell has the same hyphens, quotes and backslashes, and no word of it is
+        // divided.
+        let lines = help.lines().map(str::trim);
+        for line in lines.filter(|line| line.starts_with("overlaybd-proxy ")) {
+            let line = words(line);
+            assert!(page.contains(&line), "{command}: {line} is not in {page}");
+            examples += 1;
+        }
+    }
+    assert!(examples > 30, "{examples}");
+    let serve = shown(&path.join("overlaybd-proxy-serve.1"));
+    assert!(serve.contains("OVERLAYBD_PROXY_LISTEN"), "{serve}");
 }
 
 #[test]

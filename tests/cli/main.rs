@@ -8,6 +8,7 @@ mod convert;
 mod export;
 mod help;
 mod inspect;
+mod paths;
 mod secrets;
 mod warm;
 

@@ -3,13 +3,19 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::support::image::{Flavour, Image, Packing};
+use super::support::gate::Gate;
+use super::support::image::{Flavour, Image, Packing, index};
 use super::support::layout::Layout;
+use super::support::noise;
+use super::support::process::Process;
 use super::support::proxy::Proxy;
+use super::support::registry::Registry;
 use super::support::tar::Tar;
-use super::{Demo, bad, good, program, ran};
+use super::support::until::until;
+use super::{Demo, architecture, bad, good, program, ran};
 
 /// The outcome of each image, and the summary.
 fn outcomes(out: &str) -> (Vec<(String, String)>, Value) {
@@ -317,4 +323,122 @@ fn both_forms_are_warmed_in_one_go() {
 
     let refused = bad(2, &["warm", "--turbo", "--turbo-suffix", "", "layout:1"]);
     assert!(refused.contains("--turbo-suffix is empty"), "{refused}");
+}
+
+#[test]
+fn names_as_kubectl_prints_them_are_warmed() {
+    let demo = Demo::new(&["1"]);
+    let upstream = format!("oci:{}", demo.path("source"));
+    let data = demo.path("data");
+    let inspected = good(&["inspect", "--json", &demo.source("1")]);
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let digest = inspected["digest"].as_str().unwrap();
+    // Of a pod, and of a node: with tag and digest, and with one of the two.
+    let list = demo.path("list");
+    let names = [
+        format!("layout:1@{digest}"),
+        format!("layout@{digest}"),
+        format!("layout:other@{digest}"),
+        "layout:1".to_owned(),
+    ];
+    std::fs::write(&list, names.join("\n")).unwrap();
+    let arguments = ["--upstream", &upstream, "--data-dir", &data, "-c1"];
+    let out = good(&[&["warm", "--json", "--file", &list], &arguments[..]].concat());
+    let (images, summary) = outcomes(&out);
+    // Those with this digest are one image, whatever its tag was.
+    let expected = [
+        ("layout:1".to_owned(), "found".to_owned()),
+        (format!("layout@{digest}"), "converted".to_owned()),
+    ];
+    assert_eq!(images, expected, "{out}");
+    assert_eq!(summary["failed"].as_array().unwrap().len(), 0, "{out}");
+}
+
+#[test]
+fn platforms_that_are_not_there_or_not_converted_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&directory.path().join("source"));
+    let entries = ["amd64", "s390x"].map(|architecture| {
+        let tar = Tar::new().file("name", architecture).finish();
+        let image = Image::gzip(&[tar]).platform("linux", architecture).seal();
+        layout.store(&image);
+        image.entry("linux", architecture)
+    });
+    layout.tag("1", &index(Flavour::Oci, &entries));
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (upstream, data) = (format!("oci:{}", path("source")), path("data"));
+    let warm = |more: &[&str]| {
+        let way = ["warm", "--upstream", &upstream, "--data-dir", &data];
+        ran(&[&way[..], more, &["layout:1"]].concat())
+    };
+    // What stays as it is is named once.
+    let usual = warm(&[]);
+    assert_eq!(usual.code, 0, "{usual:?}");
+    let left = "not converted: the images for linux/s390x (--platform chooses)";
+    assert_eq!(usual.err.matches(left).count(), 1, "{usual:?}");
+    let all = warm(&["--platform", "all"]);
+    assert!(
+        all.code == 0 && !all.err.contains("not converted"),
+        "{all:?}"
+    );
+    // So is what was asked for and is not there.
+    let some = warm(&["--platform", "linux/s390x,linux/riscv64"]);
+    assert_eq!(some.code, 0, "{some:?}");
+    assert!(some.err.contains("not there for linux/riscv64"), "{some:?}");
+    let none = warm(&["--platform", "linux/riscv64"]);
+    assert_eq!(none.code, 3, "{none:?}");
+    let part = "not there for linux/riscv64, which --platform asks for; it is for linux/amd64";
+    assert!(none.err.contains(part), "{none:?}");
+}
+
+/// The files of a directory; none where there is no directory.
+fn count(directory: &str) -> usize {
+    std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+#[test]
+fn an_interrupted_command_leaves_no_temporary_files() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let tar = Tar::new().file("file", noise(7, 8 << 20)).finish();
+    let image = Image::gzip(&[tar]).platform("linux", architecture());
+    let image = image.seal();
+    registry.push("app", "1", &image);
+    let layer = format!("/blobs/{}", image.blobs[1].digest());
+    let demo = Demo::new(&["1"]);
+    let (data, out) = (demo.path("data"), demo.path("out"));
+    let temporary = format!("{data}/tmp");
+    for command in ["warm", "convert", "convert without a data directory"] {
+        let gate = Gate::before(registry.address());
+        let hold = gate.halt(&layer, 4 << 20);
+        let url = gate.url();
+        let image = format!("{url}/app:1");
+        let destination = format!("oci:{out}:1");
+        let program = match command {
+            "warm" => program(&["warm", "--data-dir", &data, "--upstream", &url, "app:1"]),
+            "convert" => program(&["convert", "--data-dir", &data, &image, &destination]),
+            _ => program(&["convert", &image, &destination]),
+        };
+        let output = demo.directory.path().join("output");
+        let mut process = Process::start(program, &output);
+        hold.wait();
+        // It is in the middle of a layer.
+        let place = match command {
+            "warm" | "convert" => temporary.clone(),
+            _ => out.clone(),
+        };
+        let at_rest = match command {
+            "warm" | "convert" => 0,
+            // `blobs`, `index.json` and `oci-layout`.
+            _ => 3,
+        };
+        until("there are temporary files", || {
+            (count(&place) > at_rest).then_some(())
+        });
+        process.signal(Signal::SIGINT);
+        let status = process.end();
+        assert_eq!(status.code(), Some(130), "{command}: {}", process.output());
+        assert_eq!(count(&place), at_rest, "{command}");
+    }
 }

@@ -134,7 +134,7 @@ fn an_image_is_explained_by_every_name_that_it_has() {
     let text = String::from_utf8(explain("redis:7", &[])).unwrap();
     for part in [
         "image      library/redis:7",
-        "if its layers have 1048576 bytes or less:",
+        "if its layers have 1.00 MiB or less:",
         "[[policy]] 1: upstream = \"docker.io\", repository = \"library/*\", max-size = \"1MiB\", \
          when = \"never\"",
         "otherwise:\nrule       none",

@@ -170,7 +170,7 @@ impl PriorityList {
     }
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
-        std::fs::write(path, &self.text).with_context(|| format!("{}", path.display()))?;
+        std::fs::write(path, &self.text).with_context(|| format!("--record {}", path.display()))?;
         if self.left_out > 0 {
             let files = output::count(self.left_out, "file");
             output::note(format_args!(
@@ -187,7 +187,7 @@ fn can_write(path: &Path) -> anyhow::Result<()> {
     let opened = options.create(true).append(true).open(path);
     opened
         .map(drop)
-        .with_context(|| format!("{}", path.display()))
+        .with_context(|| format!("--record {}", path.display()))
 }
 
 /// An image of which nothing was read but what opening it takes.
@@ -362,7 +362,11 @@ async fn run_config(found: &Found, config: &Descriptor) -> anyhow::Result<RunCon
         .size_of(repo, config, &origin.authorization)
         .await?;
     if size > MAX_CONFIG_BYTES {
-        anyhow::bail!("it has {size} bytes, more than {MAX_CONFIG_BYTES}");
+        anyhow::bail!(
+            "it has {}, more than {}",
+            output::size(size),
+            output::size(MAX_CONFIG_BYTES)
+        );
     }
     let bytes = upstream
         .blob_range(repo, &config.digest, 0..size, &origin.authorization)

@@ -41,7 +41,7 @@ impl Layers {
         let layers = match kept {
             Some(kept) => std::fs::create_dir_all(kept)
                 .and_then(|()| kept.canonicalize())
-                .with_context(|| kept.display().to_string())?,
+                .with_context(|| format!("--upper {}", kept.display()))?,
             None => place.clone(),
         };
         let made = Self {

@@ -7,15 +7,16 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use super::Form;
-use super::names::{Host, Place, official};
+use super::names::{Host, Place};
 use super::report::{Outcome, Warmed};
+use crate::cli::platforms;
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
-use crate::config::ConfigErrors;
 use crate::config::options::{Registries, Target};
 use crate::convert::layer::{Format, TurboSettings};
 use crate::convert::{Converter, Source, TagOutcome};
+use crate::oci::mirrored_name::official;
 use crate::oci::reference::is_docker_hub;
-use crate::oci::{RepoName, Selector, Tag};
+use crate::oci::{Platform, RepoName, Selector, Tag};
 use crate::registry::{Authorization, Upstream};
 use crate::server::TurboFallback;
 
@@ -33,6 +34,8 @@ pub struct Direct {
     pub registries: Registries,
     /// The upstream of names without a host.
     pub default: Target,
+    /// The platforms that somebody named.
+    pub asked_for: Vec<Platform>,
     /// Opened once each: clones share connections and tokens.
     pub opened: Mutex<HashMap<Option<Host>, Upstream>>,
 }
@@ -76,7 +79,7 @@ impl Direct {
         let Some(Host { scheme, name }) = host else {
             return Ok(self.default.open()?);
         };
-        let mut errors = ConfigErrors::default();
+        let mut errors = self.registries.errors();
         let upstream = self.registries.dial((*scheme, name), None, &mut errors);
         Ok(errors.none_or(upstream)?)
     }
@@ -111,6 +114,7 @@ impl Direct {
         let mut reason = None;
         let progress = ImageProgress::new(terminal, name, Detail::Image);
         let mut attempts = ATTEMPTS;
+        let mut lacking;
         let image = loop {
             let digest = match selector {
                 Selector::Digest(digest) => digest.clone(),
@@ -121,6 +125,11 @@ impl Direct {
                             .head_manifest(&source.repo, tag, &source.authorization);
                     head.await?.digest
                 }
+            };
+            lacking = match converter.lookup(&source, &digest).await {
+                // What is converted needs no question.
+                Ok(Some(_)) => None,
+                Ok(None) | Err(_) => platforms::check(&self.asked_for, &source, &digest).await?,
             };
             let made = converter
                 .convert(&source, &digest, Some(progress.observer()))
@@ -163,7 +172,11 @@ impl Direct {
         Ok(Warmed {
             outcome,
             digest: Some(image.root.digest.clone()),
-            reason,
+            reason: match (reason, lacking) {
+                (Some(reason), Some(lacking)) => Some(format!("{reason}, {lacking}")),
+                (reason, lacking) => reason.or(lacking),
+            },
+            left: platforms::left(&image).cloned().collect(),
         })
     }
 }

@@ -13,8 +13,10 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 
 use super::context::{Context, PasswordFlag};
+use super::data;
 use super::exit::ExitStatus;
 use super::output;
+use super::platforms;
 use super::progress::{ProgressOptions, Terminal};
 use super::signals;
 use crate::config::options::{
@@ -25,7 +27,6 @@ use crate::convert::{Converter, PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
-use crate::store::Store;
 use direct::{Converters, Direct};
 use names::{Gathered, Name, Place};
 use proxy::Proxy;
@@ -232,6 +233,9 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         () = work.run(names) => None,
         signal = shutdown => Some(signal),
     };
+    if let Way::Direct(direct) = &way {
+        direct.converter.store().give_up().await;
+    }
     let report = report.into_inner();
     let status = conclude(&report, &terminal)?;
     match interrupted {
@@ -274,7 +278,8 @@ async fn way(
     let default = named.into_iter().next().map(|upstream| upstream.target);
     let all = (|| Some((store?, converter?, turbo?, fallback?, default?, suffixes?)))();
     let (store, converter, turbo, fallback, default, suffixes) = found.none_or(all)?;
-    let store = Store::open(store).await?;
+    let asked_for = platforms::asked_for(&converter.platforms, sources.origin("platform"));
+    let store = data::open(store, sources.origin("data-dir")).await?;
     let converter = Converter::new(store, converter)?;
     let direct = Direct {
         converter,
@@ -282,6 +287,7 @@ async fn way(
         fallback,
         registries,
         default,
+        asked_for,
         opened: Mutex::new(HashMap::new()),
     };
     Ok((Way::Direct(Box::new(direct)), suffixes))

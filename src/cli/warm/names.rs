@@ -7,8 +7,10 @@ use std::io::Read as _;
 use anyhow::Context as _;
 use wildmatch::WildMatch;
 
+use crate::cli::output;
 use crate::convert::Suffixes;
-use crate::oci::reference::{Scheme, index_host, is_host, shown_host};
+use crate::oci::mirrored_name::MirroredName;
+use crate::oci::reference::{Scheme, shown_host};
 use crate::oci::{Digest, RepoName, Tag};
 
 /// The longest list of images that is read, in bytes.
@@ -75,39 +77,10 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, text) = match Scheme::split(text) {
-            (None, text) => (None, text.strip_prefix("docker://").unwrap_or(text)),
-            written => written,
-        };
-        let (first, rest) = text.split_once('/').unwrap_or((text, ""));
-        let is_host_like =
-            scheme.is_some() || first == "localhost" || first.contains(['.', ':', '[']);
-        let (host, repo) = if is_host_like && (scheme.is_some() || !rest.is_empty()) {
-            if !is_host(first) {
-                return Err(format!("{:?} is no registry host", shown_host(first)));
-            }
-            let name = index_host(first).to_owned();
-            (Some(Host { scheme, name }), rest)
-        } else {
-            (None, text)
-        };
-        let repo: RepoName = repo
-            .parse()
-            .map_err(|error: crate::oci::name::InvalidName| error.to_string())?;
-        let is_hub = host
-            .as_ref()
-            .is_some_and(|host| host.name == crate::oci::reference::DOCKER_HUB);
-        let repo = if is_hub { official(&repo) } else { repo };
+        let MirroredName { scheme, host, repo } = text.parse()?;
+        let host = host.map(|name| Host { scheme, name });
         Ok(Self { host, repo })
     }
-}
-
-/// Docker Hub's short names, completed.
-pub fn official(repo: &RepoName) -> RepoName {
-    let completed = (!repo.as_str().contains('/')).then(|| format!("library/{repo}").parse());
-    completed
-        .and_then(Result::ok)
-        .unwrap_or_else(|| repo.clone())
 }
 
 impl std::str::FromStr for Name {
@@ -193,7 +166,7 @@ pub fn gather(images: &[String], repos: &[String], lists: &[String]) -> anyhow::
     texts.extend(repos.iter().map(|repo| (shown(repo), format!("{repo}:*"))));
     let of_command_line = texts.len();
     for list in lists {
-        let text = read_list(list).with_context(|| format!("the list {list}"))?;
+        let text = read_list(list).with_context(|| format!("--file {list}"))?;
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
@@ -245,7 +218,8 @@ fn read_list(path: &str) -> anyhow::Result<String> {
     };
     anyhow::ensure!(
         read as u64 <= MAX_LIST_BYTES,
-        "it is longer than {MAX_LIST_BYTES} bytes"
+        "it is longer than {}",
+        output::size(MAX_LIST_BYTES)
     );
     Ok(text)
 }

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Form;
-use super::names::{Host, Place, official};
+use super::names::{Host, Place};
 use super::report::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::convert::Suffixes;
+use crate::oci::mirrored_name::official;
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body, link};
@@ -240,6 +241,7 @@ impl Proxy {
                             outcome: outcome(&answer, waited),
                             reason: fallback.map(|(form, reason)| format!("as {form}: {reason}")),
                             digest,
+                            left: Vec::new(),
                         });
                     }
                     answer.wait()

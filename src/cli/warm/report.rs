@@ -1,12 +1,17 @@
 //! What became of each image, and of all of them.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::Form;
 use crate::cli::exit::ExitStatus;
-use crate::cli::output;
 use crate::cli::progress::Terminal;
-use crate::oci::Digest;
+use crate::cli::{output, platforms};
+use crate::oci::{Digest, Platform};
+
+/// Most platforms that are named as not converted.
+const MANY_PLATFORMS: usize = 32;
 
 /// How an image came to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Warmed {
     pub digest: Option<Digest>,
     /// Why it was skipped, or has another form.
     pub reason: Option<String>,
+    /// Its platforms that were not converted, as far as that is known.
+    pub left: Vec<Platform>,
 }
 
 impl Warmed {
@@ -36,6 +43,7 @@ impl Warmed {
             outcome: Outcome::Skipped,
             digest: None,
             reason: Some(reason),
+            left: Vec::new(),
         }
     }
 }
@@ -58,6 +66,8 @@ pub struct Report {
     found: u64,
     ready: u64,
     skipped: u64,
+    /// Platforms of images that were not converted, up to [`MANY_PLATFORMS`].
+    left: BTreeSet<Platform>,
     pub failed: Vec<(String, anyhow::Error)>,
 }
 
@@ -65,12 +75,16 @@ impl Report {
     /// Counts what became of an image.
     pub fn add(&mut self, name: &str, outcome: anyhow::Result<Warmed>) {
         match outcome {
-            Ok(warmed) => match warmed.outcome {
-                Outcome::Converted => self.converted += 1,
-                Outcome::Found => self.found += 1,
-                Outcome::Ready => self.ready += 1,
-                Outcome::Skipped => self.skipped += 1,
-            },
+            Ok(warmed) => {
+                match warmed.outcome {
+                    Outcome::Converted => self.converted += 1,
+                    Outcome::Found => self.found += 1,
+                    Outcome::Ready => self.ready += 1,
+                    Outcome::Skipped => self.skipped += 1,
+                }
+                let room = MANY_PLATFORMS.saturating_sub(self.left.len());
+                self.left.extend(warmed.left.into_iter().take(room));
+            }
             Err(error) => self.failed.push((name.to_owned(), error)),
         }
     }
@@ -112,6 +126,7 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
         found,
         ready,
         skipped,
+        left,
         failed,
     } = report;
     let succeeded = converted + found + ready + skipped;
@@ -125,6 +140,7 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
         "found": found,
         "ready": ready,
         "skipped": skipped,
+        "platforms_left": left.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "failed": failures,
     }));
     if !terminal.is_json() {
@@ -140,6 +156,12 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
         output::line(format_args!(
             "{converted} converted, {found} were there{ready}{skipped}, {failed} failed"
         ))?;
+    }
+    if !left.is_empty() {
+        let left = platforms::joined(&left.iter().collect::<Vec<_>>());
+        terminal.tell(format_args!(
+            "not converted: the images for {left} (--platform chooses)"
+        ));
     }
     // Otherwise each was printed when it happened.
     for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {

@@ -15,6 +15,7 @@ use crate::convert::image::ImageStyle;
 use crate::convert::layer::{Format, Settings, TurboSettings};
 use crate::convert::{ConverterConfig, Others, Platforms, PushTarget};
 use crate::format::prefetch::{MAX_LIST_BYTES, PrefetchList};
+use crate::sizes::Size;
 
 /// Whole blocks of the filesystem.
 const BLOCK: u64 = 4096;
@@ -111,7 +112,8 @@ fn disk_size(text: &str) -> Result<u64, String> {
     let size = gibibytes(text)?;
     if !(MIN_DISK..=MAX_DISK).contains(&size) {
         return Err(format!(
-            "a disk of {size} bytes is not supported: 1MiB to 16TiB is"
+            "a disk of {} is not supported: 1MiB to 16TiB is",
+            Size(size)
         ));
     }
     if !size.is_multiple_of(BLOCK) {

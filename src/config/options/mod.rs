@@ -6,6 +6,7 @@ mod limits;
 mod log;
 mod policy;
 mod push;
+mod registries;
 mod registry;
 mod scrub;
 mod server;
@@ -19,12 +20,13 @@ pub use limits::LimitOptions;
 pub use log::{LogConfig, LogFormat, LogOptions};
 pub use policy::PolicyOptions;
 pub use push::PushOptions;
+pub use registries::Registries;
 pub use registry::RegistryOptions;
 pub use scrub::ScrubOptions;
 pub use server::ServerOptions;
 pub use store::StoreOptions;
 pub(super) use upstream::upstream_keys;
-pub use upstream::{NamedUpstream, Registries, Target, UpstreamOptions};
+pub use upstream::{NamedUpstream, Target, UpstreamOptions};
 
 use super::{ConfigErrors, Text, boolean};
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::upstream::Registries;
+use super::registries::Registries;
 use super::{required, switch};
 use crate::config::{ConfigErrors, Text};
 use crate::convert::{PushTarget, Suffixes};

@@ -2,6 +2,7 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -147,8 +148,13 @@ impl RegistryOptions {
         };
         let named = self.hosts_dir.iter();
         for text in named.filter(|text| !text.as_str().is_empty() && !is_default(text)) {
-            if !std::path::Path::new(text.as_str()).is_dir() {
-                errors.add("hosts-dir", format!("{} is no directory", text.as_str()));
+            let text = text.as_str();
+            match std::fs::metadata(text) {
+                Ok(found) if found.is_dir() => {}
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    errors.add("hosts-dir", format!("{text} cannot be read: {error}"));
+                }
+                _ => errors.add("hosts-dir", format!("{text} is no directory")),
             }
         }
         let hosts_dirs = self.hosts_dir.iter().map(|text| text.as_str().into());

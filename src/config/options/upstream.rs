@@ -1,4 +1,4 @@
-//! What stands behind the proxy, and the settings of each registry by its host.
+//! What stands behind the proxy.
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
@@ -11,12 +11,12 @@ use clap::{Args as _, Command};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::RegistryOptions;
+use super::{Registries, RegistryOptions};
+use crate::config::ConfigErrors;
 use crate::config::file::shaped_entry;
 use crate::config::keys::{Shape, keys_of};
-use crate::config::{ConfigErrors, Text};
+use crate::oci::RepoName;
 use crate::oci::reference::{Scheme, index_host, is_host, shown_address};
-use crate::oci::{ImageReference, RepoName};
 use crate::registry::{Error, RegistryConfig, Upstream};
 use crate::server::{UpstreamChoice, UpstreamEntry};
 
@@ -130,111 +130,8 @@ impl NamedUpstream {
     }
 }
 
-/// The settings of each registry.
-#[derive(Debug, Clone)]
-pub struct Registries {
-    base: RegistryOptions,
-    named: BTreeMap<String, (Option<Scheme>, RegistryOptions)>,
-    /// Hosts that the base's credentials are for.
-    trusted: BTreeSet<String>,
-}
-
-impl Registries {
-    /// Registries without an entry of their own; the credentials are for `hosts` only.
-    pub fn new<'a>(base: RegistryOptions, hosts: impl IntoIterator<Item = &'a str>) -> Self {
-        let trusted = hosts.into_iter().map(|host| index_host(host).to_owned());
-        Self {
-            base,
-            named: BTreeMap::new(),
-            trusted: trusted.collect(),
-        }
-    }
-
-    /// The same, with the settings of those upstreams that have some of their own.
-    #[must_use]
-    pub fn with_upstreams(
-        mut self,
-        upstreams: &UpstreamOptions,
-        errors: &mut ConfigErrors,
-    ) -> Self {
-        for entry in &upstreams.upstream {
-            let Some((target, options, _)) = read_entry(entry, &self.base, errors) else {
-                continue;
-            };
-            if let Place::Registry { host, scheme } = target {
-                let host = index_host(&host).to_owned();
-                let mut options = options;
-                if self.trusted.contains(&host) && !options.has_credentials() {
-                    options.user.clone_from(&self.base.user);
-                    options.password_file.clone_from(&self.base.password_file);
-                    options.refresh.clone_from(&self.base.refresh);
-                }
-                self.named.entry(host).or_insert((scheme, options));
-            }
-        }
-        self
-    }
-
-    /// The settings of one registry, with the scheme that it is written with here, if it is,
-    /// and with other credentials if there are: an option's name and its NAME:PASSWORD.
-    pub fn config(
-        &self,
-        (scheme, host): (Option<Scheme>, &str),
-        user: Option<(&'static str, &Text)>,
-        errors: &mut ConfigErrors,
-    ) -> Option<RegistryConfig> {
-        let host = index_host(host);
-        let (named, mut options) = match self.named.get(host) {
-            Some((scheme, options)) => (*scheme, options.clone()),
-            None if self.trusted.contains(host) => (None, self.base.clone()),
-            None => (None, self.base.without_credentials()),
-        };
-        if let Some((name, user)) = user {
-            if !user.as_str().contains(':') {
-                errors.add(name, "NAME:PASSWORD is expected");
-                return None;
-            }
-            options = RegistryOptions {
-                user: Some(user.clone()),
-                ..options.without_credentials()
-            };
-        }
-        let config = options.config(errors)?;
-        Some(RegistryConfig {
-            scheme: scheme.or(named).or(config.scheme),
-            ..config
-        })
-    }
-
-    /// The registry of a host, as [`config`](Self::config) has it.
-    pub fn dial(
-        &self,
-        (scheme, host): (Option<Scheme>, &str),
-        user: Option<(&'static str, &Text)>,
-        errors: &mut ConfigErrors,
-    ) -> Option<Upstream> {
-        let config = self.config((scheme, host), user, errors)?;
-        Upstream::registry(host, &config)
-            .map_err(|error| errors.add_line(format!("registry {host}: {error}")))
-            .ok()
-    }
-
-    /// Where an image is read from.
-    pub fn source(&self, image: &ImageReference, errors: &mut ConfigErrors) -> Option<Target> {
-        Some(match image {
-            ImageReference::Registry(reference) => Target::Registry {
-                host: reference.host.clone(),
-                config: Box::new(self.config((reference.scheme, &reference.host), None, errors)?),
-            },
-            ImageReference::Layout(reference) if reference.archive => {
-                Target::Archive(reference.path.clone())
-            }
-            ImageReference::Layout(reference) => Target::Layout(reference.path.clone()),
-        })
-    }
-}
-
-enum Place {
+/// Where an upstream is.
+pub(super) enum Place {
     Registry {
         host: String,
         scheme: Option<Scheme>,
@@ -327,11 +224,15 @@ fn table_of(text: &str) -> Result<Table, String> {
     Ok(table)
 }
 
-fn read_entry(
+/// The settings that an upstream has of its own: the option's name, and the key that was written.
+pub(super) type Keys = Vec<(String, String)>;
+
+/// What an upstream is: where, the settings of its registry, how a request chooses it.
+pub(super) fn read_entry(
     entry: &Entry,
     base: &RegistryOptions,
     errors: &mut ConfigErrors,
-) -> Option<(Place, RegistryOptions, UpstreamChoice)> {
+) -> Option<(Place, RegistryOptions, UpstreamChoice, Keys)> {
     let table = match &entry.0 {
         Value::Table(table) => shaped_entry(table.clone()),
         Value::String(text) => errors.take("upstream", table_of(text))?,
@@ -349,21 +250,23 @@ fn read_entry(
     let mut merged = Table::try_from(base.without_credentials())
         .map_err(|error| errors.add("upstream", error))
         .ok()?;
+    let mut keys = Keys::new();
     for (key, value) in &table {
         let long = format!("upstream-{key}");
-        let key = if upstream_keys().contains_key(&long) {
+        let name = if upstream_keys().contains_key(&long) {
             long
         } else {
             key.clone()
         };
-        merged.insert(key, value.clone());
+        merged.insert(name.clone(), value.clone());
+        keys.push((name, key.clone()));
     }
     let options = Value::Table(merged)
         .try_into()
         .map_err(|error: toml::de::Error| errors.add("upstream", error.message()))
         .ok()?;
     let choice = choice(&table, &place, errors);
-    Some((place, options, choice))
+    Some((place, options, choice, keys))
 }
 
 fn choice(table: &Table, place: &Place, errors: &mut ConfigErrors) -> UpstreamChoice {
@@ -397,6 +300,15 @@ fn choice(table: &Table, place: &Place, errors: &mut ConfigErrors) -> UpstreamCh
 }
 
 impl UpstreamOptions {
+    /// An upstream, by its number if there are several.
+    pub(super) fn shown(&self, number: usize, host: &str) -> String {
+        if self.upstream.len() == 1 {
+            format!("upstream {host}")
+        } else {
+            format!("upstream {number}, {host}")
+        }
+    }
+
     /// The upstreams in their order, and the settings of every registry.
     pub fn config(
         &self,
@@ -407,7 +319,11 @@ impl UpstreamOptions {
         let is_one = self.upstream.len() == 1;
         // What is wrong with the settings of all is not one upstream's.
         let mut shared = errors.anew();
-        let _ = base.without_credentials().config(&mut shared);
+        let _ = if is_one {
+            base.config(&mut shared)
+        } else {
+            base.without_credentials().config(&mut shared)
+        };
         for (number, entry) in (1..).zip(&self.upstream) {
             let before = errors.lines().len();
             read.extend(read_entry(entry, base, errors).map(|read| (number, read)));
@@ -430,16 +346,14 @@ impl UpstreamOptions {
             _ => None,
         };
         let registries =
-            Registries::new(base.clone(), hosts).with_upstreams(self, &mut ConfigErrors::default());
+            Registries::new(base.clone(), hosts).with_upstreams(self, &mut errors.anew());
         let mut upstreams = Vec::new();
-        for (number, (place, _, choice)) in read {
+        for (number, (place, _, choice, _)) in read {
             let target = match place {
                 Place::Registry { host, scheme } => {
                     let before = errors.lines().len();
                     let config = registries.config((scheme, &host), None, errors);
-                    if !is_one {
-                        errors.place_since(before, &format!("upstream {number}, {host}"), &shared);
-                    }
+                    errors.place_since(before, &self.shown(number, &host), &shared);
                     let Some(config) = config else {
                         continue;
                     };

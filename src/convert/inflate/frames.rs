@@ -7,6 +7,7 @@ use zstd::stream::raw::{DParameter, Decoder, Operation as _};
 
 use super::named;
 use crate::oci::compression::{ZSTD, is_skippable};
+use crate::sizes::Size;
 
 /// log2 of the largest window taken: 512 MiB, what `zstd --long=29` asks for and containerd
 /// takes.
@@ -54,9 +55,10 @@ impl<'a, R: BufRead> Frames<'a, R> {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!(
-                        "zstd: it was compressed with a window of {} bytes, and {MAX_WINDOW} are \
-                         the most that is taken",
-                        window.size
+                        "zstd: it was compressed with a window of {}, and {} is the most that is \
+                         taken",
+                        Size(window.size),
+                        Size(MAX_WINDOW)
                     ),
                 ));
             }

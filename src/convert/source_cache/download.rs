@@ -14,6 +14,7 @@ use super::incoming::{Coming, End, Incoming, State};
 use crate::convert::types::Source;
 use crate::oci::{Digest, Hasher};
 use crate::registry::{BlobStream, Error};
+use crate::sizes::Size;
 use crate::store::{BlobError, Reservation, TempBlob};
 
 /// Most bytes that wait to be written; as many are being written.
@@ -136,7 +137,7 @@ impl Download {
         if !blobs.has_room_for(size) {
             return Err(Error::Io {
                 path: self.digest.to_string(),
-                cause: format!("{size} bytes are more than --cache-size"),
+                cause: format!("{} are more than --cache-size", Size(size)),
             });
         }
         let begun = tokio::task::spawn_blocking(move || {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::layer::LayerBlob;
 use crate::format::block::{BlockDevice, SECTOR, check_range};
+use crate::sizes::Size;
 
 pub use located::Located;
 pub use visible::Visible;
@@ -23,7 +24,7 @@ pub enum StackError {
     #[error("{0} layers are more than the {MAX_LAYERS} that readers stack: squash some of them")]
     TooMany(usize),
     /// Disks of two sizes.
-    #[error("layer {layer} is of a disk of {found} bytes and those below of {below}")]
+    #[error("layer {layer} is of a disk of {} and those below of {}", Size(*.found), Size(*.below))]
     Sizes {
         /// The layer, counted from 0 at the bottom.
         layer: usize,

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::types::Ino;
+use crate::sizes::Size;
 
 /// Why a filesystem cannot be opened, made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum Error {
     #[error("the ext4 filesystem is damaged: {0}")]
     Corrupt(String),
     /// The disk is too small for a filesystem.
-    #[error("a disk of {size} bytes is too small for a filesystem: it takes {least}")]
+    #[error("a disk of {} is too small for a filesystem: it takes {}", Size(*.size), Size(*.least))]
     TooSmall {
         /// The disk's size in bytes.
         size: u64,
@@ -28,7 +29,7 @@ pub enum Error {
         least: u64,
     },
     /// The disk is larger than this engine's geometry reaches.
-    #[error("a disk of {size} bytes is too large: {most} is the most")]
+    #[error("a disk of {} is too large: {} is the most", Size(*.size), Size(*.most))]
     TooLarge {
         /// The disk's size in bytes.
         size: u64,
@@ -36,14 +37,15 @@ pub enum Error {
         most: u64,
     },
     /// No free blocks are left.
-    #[error("the disk of {disk} bytes is full: raise --vsize")]
+    #[error("the disk of {} is full: raise --vsize", Size(*.disk))]
     NoSpace {
         /// The disk's size in bytes.
         disk: u64,
     },
     /// No free inodes are left.
     #[error(
-        "the disk of {disk} bytes has no inode left, of {inodes}: raise --vsize, which adds inodes"
+        "the disk of {} has no inode left, of {inodes}: raise --vsize, which adds inodes",
+        Size(*.disk)
     )]
     NoInodes {
         /// The disk's size in bytes.

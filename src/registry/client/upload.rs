@@ -376,6 +376,30 @@ impl Registry {
         }
     }
 
+    /// Begins an upload and cancels it: so whether a push is allowed is known before there is
+    /// anything to push.
+    pub(in crate::registry) async fn try_push(
+        &self,
+        repo: &RepoName,
+        authorization: &Authorization,
+    ) -> Result<(), Error> {
+        let endpoint = self.writer(authorization)?;
+        let upload = Upload {
+            endpoint: Arc::clone(&endpoint),
+            repo,
+            digest: &Digest::of(b""),
+            size: 0,
+            source: &BlobSource::Bytes(bytes::Bytes::new()),
+            authorization,
+            mode: self.0.config.upload,
+            session: None,
+            failed_at: 0,
+        };
+        let session = repeated(&endpoint, || upload.begin()).await?;
+        upload.cancel(session.location).await;
+        Ok(())
+    }
+
     pub(in crate::registry) async fn mount_blob(
         &self,
         repo: &RepoName,

@@ -151,6 +151,14 @@ impl Directory {
         }))
     }
 
+    /// Whether blobs can be stored and manifests be listed: a file is created for each, and removed.
+    pub(super) fn try_push(&self) -> Result<(), Error> {
+        let blobs = self.root.join("blobs").join("sha256");
+        fs::create_dir_all(&blobs).map_err(|cause| Error::io(&blobs, &cause))?;
+        temp::create(&blobs)?;
+        temp::create(&self.root).map(drop)
+    }
+
     /// Stores a blob, unless it is there.
     pub(super) fn push(
         &self,

@@ -251,6 +251,11 @@ impl Layout {
         blocking(move || Ok(content.index()?.repos().into_iter().collect())).await
     }
 
+    pub(super) async fn try_push(&self) -> Result<(), Error> {
+        let content = Arc::clone(&self.content);
+        blocking(move || content.writable()?.try_push()).await
+    }
+
     pub(super) async fn push_blob(
         &self,
         _repo: &RepoName,

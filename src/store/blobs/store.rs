@@ -20,7 +20,7 @@ use super::permits::VerificationPermits;
 use super::persist::Finished;
 use super::reservation::Reservation;
 use super::scrub::{self, Scrubber};
-use super::temp::{self, TempBlob};
+use super::temp::{self, TempBlob, Temporaries};
 use super::verify::{Lookup, VERIFY_CHUNK_BYTES};
 use crate::oci::Digest;
 use crate::store::error::BlobError;
@@ -32,7 +32,7 @@ const MAX_VERIFICATIONS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     directory: Arc<BlobDirectory>,
-    tmp: PathBuf,
+    pub(super) temporaries: Arc<Temporaries>,
     permits: Arc<VerificationPermits>,
     /// The files that are kept open for shared blobs.
     pub(super) open_files: Arc<OpenFiles>,
@@ -67,7 +67,7 @@ impl BlobStore {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             directory,
-            tmp,
+            temporaries: Arc::new(Temporaries::new(tmp)),
             permits: VerificationPermits::new((cores / 2).clamp(1, MAX_VERIFICATIONS)),
             open_files: Arc::default(),
         })
@@ -79,7 +79,7 @@ impl BlobStore {
     /// # Errors
     /// When the file cannot be made.
     pub fn begin(&self) -> Result<TempBlob, BlobError> {
-        TempBlob::create(&self.tmp)
+        self.temporaries.begin()
     }
 
     /// An empty file for reading and writing, which has no name and goes when it is closed.
@@ -90,7 +90,7 @@ impl BlobStore {
         let temp = self.begin()?;
         temp.file().try_clone().map_err(|source| BlobError::Io {
             what: "opening",
-            path: self.tmp.clone(),
+            path: self.temporaries.directory().to_owned(),
             source,
         })
     }
@@ -324,6 +324,12 @@ impl BlobStore {
     /// When the disk refuses.
     pub fn bytes_used(&self) -> Result<u64, BlobError> {
         self.directory.bytes_used()
+    }
+
+    /// The most bytes that the blobs may take, if there is a bound.
+    #[must_use]
+    pub fn cache_size(&self) -> Option<u64> {
+        self.directory.cache_size
     }
 
     /// Bytes that this process may still write to the file system.

@@ -8,6 +8,7 @@ use crate::convert::tag::{UserTag, layer_uuid};
 use crate::format::blob::{BlockSize, Stack};
 use crate::format::ext4::Filesystem;
 use crate::oci::Digest;
+use crate::sizes::Size;
 
 /// Which tool made a blob, by the table that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(super) enum Misfit {
     Uuid { found: String, expected: String },
     #[error("its parent's uuid is {found}, that of the chain below is {expected}")]
     Parent { found: String, expected: String },
-    #[error("it is of a disk of {0} bytes, another than --vsize says")]
+    #[error("it is of a disk of {}, another than --vsize says", Size(*.0))]
     VirtualSize(u64),
     #[error("it is compressed with other settings")]
     Settings,

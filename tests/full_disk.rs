@@ -202,7 +202,8 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl 
     let plain = manifest(&proxy, "second");
     assert_eq!(plain.status, 200, "{plain:?}");
     let ready = readiness(&proxy);
-    assert_eq!(ready.status, 503, "{ready:?}");
+    assert_eq!(ready.status, 200, "{ready:?}");
+    assert!(ready.text().starts_with("degraded\n"), "{ready:?}");
     assert_pulled(&proxy, "first_obd");
     repair();
     until("conversions begin again", || {
@@ -211,6 +212,7 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl 
     assert_pulled(&proxy, "second_obd");
     let ready = readiness(&proxy);
     assert_eq!(ready.status, 200, "{ready:?}");
+    assert_eq!(ready.text(), "ok\n");
     proxy.stop();
     // What was recorded then is there after a restart.
     let proxy = Proxy::start(&upstream, &data, &OPTIONS);

@@ -210,7 +210,7 @@ fn details_withheld_from_clients_are_logged() {
 }
 
 #[test]
-fn a_push_refused_to_the_proxys_credentials_is_not_401_for_the_client() {
+fn a_push_refused_to_the_proxys_credentials_keeps_the_image_from_nobody() {
     let (Some(open), Some(guarded)) = (Registry::start(), registry()) else {
         return;
     };
@@ -220,7 +220,7 @@ fn a_push_refused_to_the_proxys_credentials_is_not_401_for_the_client() {
     let target = format!("--push-repo={}/private/place", guarded.host);
     let proxy = Proxy::start(&open.url(), data.path(), &[&target]);
     let answer = proxy.get("demo/manifests/v1_obd");
-    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.header("www-authenticate"), None);
     for secret in [&guarded.host, "private/place"] {
         assert!(!answer.text().contains(secret), "{answer:?}");

@@ -260,6 +260,10 @@ async fn a_request_selects_among_configured_upstreams_only() {
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{unknown}");
         assert_eq!(answer.code(), "NAME_UNKNOWN");
     }
+    // It says what to do.
+    let answer = proxy.get("/v2/a/tags/list?ns=ghcr.io").await;
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(text.contains("--upstream HOST,ns=ghcr.io"), "{text}");
     assert_eq!(log.all().len(), before);
 }
 

@@ -109,6 +109,7 @@ impl Running {
             anyhow::bail!("--push-repo names another registry: restart to use it");
         }
         self.server.take_over_policy(&fresh.server);
+        self.server.forget_failures();
         self.level
             .set(fresh.log.filter)
             .context("the log's level cannot be changed")?;

@@ -8,11 +8,11 @@ use super::context::Context;
 use super::exit::ExitStatus;
 use super::progress::Terminal;
 use super::reload::{Running, Settings};
-use super::{log, output, signals};
+use super::start_line::StartLine;
+use super::{data, log, output, signals};
 use crate::config::{ServeOptions, needs_url_keys};
 use crate::convert::Converter;
 use crate::server::{Server, ServerConfig};
-use crate::store::Store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +50,7 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let settings = Settings::new(args.options, context, &args.password)?;
     let (config, sources) = settings.read()?;
+    let started = StartLine::of(&config);
     let level = log::start(config.log, Terminal::plain());
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     signals::survive_file_size_limit().context("signals cannot be received")?;
@@ -61,7 +62,7 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
              need one --url-key-file"
         );
     }
-    let store = Store::open(config.store).await?;
+    let store = data::open(config.store, sources.origin("data-dir")).await?;
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
     let _scrubber = scrubber.transpose()?;
     let converter = Converter::new(store.clone(), config.converter)?;
@@ -80,6 +81,7 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
     if let Some(admin) = server.admin_addr() {
         tell(format_args!("admin on http://{admin}"));
     }
+    started.log(&server);
     let running = Arc::new(Running {
         settings,
         sources,

@@ -8,6 +8,7 @@ use crate::format::blob::{BlobError, StackError, WriterError};
 use crate::format::ext4;
 use crate::format::tar::{Problem, TarError};
 use crate::oci::digest::{DiffId, Digest};
+use crate::sizes::{Size, as_option};
 use crate::store::Shortage;
 
 /// The most bytes that a conversion takes besides a zstd window.
@@ -53,7 +54,8 @@ pub enum LayerError {
     },
     /// The layer inflates to more than it may.
     #[error(
-        "the layer inflates to over {limit} bytes: raise the largest layer size if it is meant to"
+        "the layer inflates to over {}: raise --max-layer-size if it is meant to",
+        Size(*.limit)
     )]
     TooLarge {
         /// The most that was allowed, in bytes.
@@ -61,10 +63,11 @@ pub enum LayerError {
     },
     /// The layer is compressed with a zstd window for which there is no memory now.
     #[error(
-        "the layer was compressed with a zstd window of {window} bytes (zstd --long), and \
-         conversions have {memory} bytes for all that they do: raise --memory to {} or more, or \
-         compress the layer without --long",
-        .window.saturating_add(BYTES_BESIDES_WINDOW)
+        "the layer was compressed with a zstd window of {} (zstd --long), and conversions have {} for \
+         all that they do: raise --memory to {} or more, or compress the layer without --long",
+        Size(*.window),
+        Size(*.memory),
+        as_option(.window.saturating_add(BYTES_BESIDES_WINDOW))
     )]
     Window {
         /// Bytes of the window.
@@ -98,7 +101,9 @@ pub enum LayerError {
     Output(#[source] io::Error),
     /// The lower layers' disk is not of the size that the settings ask for.
     #[error(
-        "the lower layers' disk has {lower} bytes, the settings say {settings}: convert the whole chain again"
+        "the lower layers' disk has {}, the settings say {}: convert the whole chain again",
+        Size(*.lower),
+        Size(*.settings)
     )]
     VirtualSize {
         /// Bytes of the disk that is there.
@@ -140,8 +145,10 @@ pub enum NoRandomAccess {
     Gzip(String),
     /// Blocks that are too long.
     #[error(
-        "its longest deflate block has {gap} bytes of tar, more than the {limit} that one read may \
-         have to inflate in vain (--turbo-max-gap)"
+        "its longest deflate block has {} of tar, more than the {} that one read may have to inflate \
+         in vain (--turbo-max-gap)",
+        Size(*.gap),
+        Size(*.limit)
     )]
     Gap {
         /// Bytes of tar in the longest block.
@@ -243,9 +250,26 @@ pub enum ConvertError {
     /// As many images are waiting as may.
     #[error("{0} images are being converted or wait for it: ask again later, or raise --max-queue")]
     QueueFull(usize),
+    /// The conversion failed a moment ago, and is not tried again yet.
+    #[error(
+        "{cause} (found {} ago, tried again in {})",
+        humantime::format_duration(whole_seconds(*.age)),
+        humantime::format_duration(whole_seconds(*.again))
+    )]
+    Remembered {
+        /// Why it failed.
+        cause: std::sync::Arc<ConvertError>,
+        /// How long ago that was.
+        age: std::time::Duration,
+        /// After which time it is tried again.
+        again: std::time::Duration,
+    },
     /// The job ended without a result: the program stops, or there is a bug.
     #[error("the conversion was interrupted; ask again")]
     Interrupted,
+    /// An operator cancelled it.
+    #[error("an operator cancelled the conversion")]
+    Cancelled,
 }
 
 /// Where the cause of a failed conversion is.
@@ -259,10 +283,22 @@ pub enum Fault {
     Local,
 }
 
+impl Fault {
+    /// It in a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Upstream => "upstream",
+            Self::Local => "local",
+        }
+    }
+}
+
 impl ConvertError {
     /// What this machine ran out of, if that is the cause.
     pub fn shortage(&self) -> Option<Shortage> {
-        match self {
+        match self.cause() {
             Self::Blobs(error) => Shortage::among(&**error),
             Self::Index(error) if error.is_no_space() => Some(Shortage::Space),
             Self::Upstream(error) if error.is_too_many_files() => Some(Shortage::Files),
@@ -273,6 +309,7 @@ impl ConvertError {
     /// Where the cause is.
     pub fn fault(&self) -> Fault {
         match self {
+            Self::Remembered { cause, .. } => cause.fault(),
             Self::Upstream(_) => Fault::Upstream,
             Self::Document { .. }
             | Self::Plan { .. }
@@ -285,16 +322,37 @@ impl ConvertError {
             | Self::Threads(_)
             | Self::TimedOut(_)
             | Self::QueueFull(_)
-            | Self::Interrupted => Fault::Local,
+            | Self::Interrupted
+            | Self::Cancelled => Fault::Local,
         }
     }
 }
 
 impl ConvertError {
+    /// The error itself, where this is one that is remembered.
+    #[must_use]
+    pub fn cause(&self) -> &Self {
+        match self {
+            // What is remembered is never remembered itself.
+            Self::Remembered { cause, .. } => cause,
+            other => other,
+        }
+    }
+
+    /// How long ago it happened, and after which time the conversion is tried again, where this is
+    /// one that is remembered.
+    #[must_use]
+    pub fn remembered(&self) -> Option<(std::time::Duration, std::time::Duration)> {
+        match self {
+            Self::Remembered { age, again, .. } => Some((*age, *again)),
+            _ => None,
+        }
+    }
+
     /// Whether the source is no image that can be converted, which is no failure.
     #[must_use]
     pub fn is_no_image(&self) -> bool {
-        matches!(self, Self::NotImage { .. } | Self::NotLinux { .. })
+        matches!(self.cause(), Self::NotImage { .. } | Self::NotLinux { .. })
     }
 
     /// Whether a layer has other bytes than its digest says: fetching it again may help.
@@ -305,7 +363,7 @@ impl ConvertError {
     /// Why the image cannot be a TurboOCI image, though it can be a native one.
     #[must_use]
     pub fn no_turbo(&self) -> Option<String> {
-        match self {
+        match self.cause() {
             Self::Layer { layer, cause } => match &**cause {
                 LayerError::NoRandomAccess(cause) => Some(format!("layer {layer}: {cause}")),
                 LayerError::Writer(WriterError::TooManyMappings(count)) => Some(format!(
@@ -329,6 +387,11 @@ impl ConvertError {
             _ => None,
         }
     }
+}
+
+/// A time for people.
+fn whole_seconds(time: std::time::Duration) -> std::time::Duration {
+    std::time::Duration::from_secs(time.as_secs().max(1))
 }
 
 impl LayerError {

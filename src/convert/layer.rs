@@ -64,6 +64,17 @@ pub enum Format {
     Turbo(TurboSettings),
 }
 
+impl Format {
+    /// It in a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Turbo(_) => "turbo",
+        }
+    }
+}
+
 /// How TurboOCI layers are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TurboSettings {

@@ -26,11 +26,14 @@ mod turbo;
 pub mod types;
 mod window;
 
-pub use converter::{Converter, PinnedBlobs, PinnedImage, Status, TagOutcome, source_size};
+pub use converter::{
+    Conversion, ConversionState, Converter, FailedImage, OnEnd, PinnedBlobs, PinnedImage, Status,
+    TagOutcome, source_size,
+};
 pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
 pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
-    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
+    AskedBy, ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
     Overrides, PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,
 };

@@ -9,7 +9,7 @@ use super::image::ImageStyle;
 use super::input::Progress;
 use super::layer::{Algorithm, BlockSize, Format, Settings};
 use crate::format::prefetch::PrefetchList;
-use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName};
+use crate::oci::{ChainId, Descriptor, Digest, Platform, RepoName, Tag};
 use crate::registry::{Authorization, Upstream};
 
 /// How images are converted.
@@ -151,6 +151,19 @@ pub struct Source {
     pub repo: RepoName,
     /// The credentials.
     pub authorization: Authorization,
+}
+
+/// Whose pull has an image converted: for the log alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AskedBy {
+    /// The source's tag, if it was asked for by one.
+    pub tag: Option<Tag>,
+    /// The client's address.
+    pub client: Option<String>,
+    /// The client's user name, if it has one.
+    pub user: Option<String>,
+    /// The id of its request.
+    pub request: Option<String>,
 }
 
 /// A manifest or index with its bytes, which are in the store too.

@@ -43,8 +43,10 @@ use crate::server::http::path;
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
 use crate::server::limits::slots::client_of;
-use crate::server::observe::access_log::{AccessLogEntry, request_id};
+use crate::server::observe::access_log::{AccessLogEntry, Said, request_id};
+use crate::server::observe::client;
 use crate::server::observe::metrics::CacheName;
+use crate::server::observe::outcome::{self, Stale};
 use crate::server::policy::Form;
 use crate::server::route::{Endpoint, Kind, Route};
 use crate::server::state::{AppState, InForce};
@@ -64,7 +66,9 @@ impl Ending {
     fn end(mut self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         response.headers_mut().insert(REQUEST_ID, self.id);
         let has_body = !self.is_head && !response.body().is_end_stream();
-        self.log_entry.answered(response.status(), has_body);
+        let outcome = outcome::of(&response, response.body().outcome);
+        self.log_entry
+            .answered(response.status(), outcome, has_body);
         response.map(|body| body.logged(self.log_entry))
     }
 
@@ -73,6 +77,12 @@ impl Ending {
         let response = failure.into_response(self.is_head);
         self.end(response)
     }
+}
+
+/// What is found out about a request, for the log.
+struct Noted<'a> {
+    kind: &'a mut Kind,
+    upstream: &'a mut Option<Arc<str>>,
 }
 
 fn of_panic(panic: &(dyn Any + Send)) -> ApiError {
@@ -132,8 +142,9 @@ impl Dispatcher {
             }));
             match caught {
                 Ok(None) => {}
-                Ok(Some((kind, response))) => {
+                Ok(Some((kind, upstream, response))) => {
                     ending.log_entry.route = kind;
+                    ending.log_entry.upstream = upstream;
                     return Answering::Now(Some(ending.end(response)));
                 }
                 Err(panic) => {
@@ -150,8 +161,19 @@ impl Dispatcher {
                     if let Some(full) = full {
                         return Err(ApiError::full(full, "requests"));
                     }
-                    let AccessLogEntry { route, slot, .. } = &mut ending.log_entry;
-                    dispatcher.route_and_serve(request, route, slot).await
+                    let AccessLogEntry {
+                        route,
+                        upstream,
+                        slot,
+                        ..
+                    } = &mut ending.log_entry;
+                    let noted = Noted {
+                        kind: route,
+                        upstream,
+                    };
+                    dispatcher
+                        .route_and_serve((client, request), noted, slot)
+                        .await
                 };
                 let caught = AssertUnwindSafe(answer).catch_unwind().await;
                 match caught {
@@ -169,7 +191,7 @@ impl Dispatcher {
         &self,
         client: SocketAddr,
         request: &Request<Incoming>,
-    ) -> Option<(Kind, Response<ResponseBody>)> {
+    ) -> Option<(Kind, Option<Arc<str>>, Response<ResponseBody>)> {
         let is_head = *request.method() == Method::HEAD;
         // Users of our own are checked anew each time.
         if self.state.users.is_some() || !(is_head || *request.method() == Method::GET) {
@@ -218,7 +240,11 @@ impl Dispatcher {
                 .headers_mut()
                 .insert(OCI_NAMESPACE, namespace.clone());
         }
-        Some((cached.kind, response))
+        Some((
+            cached.kind,
+            self.state.upstreams.label(cached.place),
+            response,
+        ))
     }
 
     fn terms(&self, policy: &InForce) -> Terms {
@@ -237,14 +263,19 @@ impl Dispatcher {
         slot: RequestSlot,
     ) -> AccessLogEntry {
         let asked = (request.method().clone(), request.uri().clone());
+        let headers = request.headers();
+        let said = Said {
+            agent: client::agent_of(headers),
+            authorization: headers.get(AUTHORIZATION).cloned(),
+        };
         let metrics = Arc::clone(&self.state.metrics);
-        AccessLogEntry::new(metrics, span.clone(), client, asked, busy, slot)
+        AccessLogEntry::new(metrics, span.clone(), (client, said), asked, busy, slot)
     }
 
     async fn route_and_serve(
         &self,
-        request: Request<Incoming>,
-        kind: &mut Kind,
+        (client, request): (SocketAddr, Request<Incoming>),
+        Noted { kind, upstream }: Noted<'_>,
         slot: &RequestSlot,
     ) -> Result<Response<ResponseBody>, ApiError> {
         let hold = Hold::begin(self.state.config.hold);
@@ -263,11 +294,12 @@ impl Dispatcher {
                 p2p::Target::Host(address) => {
                     *kind = Kind::Blob;
                     self.admit(&parts.headers, slot).await?;
-                    return p2p::read(&self.state, slot, parts, &address).await;
+                    return Box::pin(p2p::read(&self.state, slot, parts, &address)).await;
                 }
             },
             None => self.choose(&parts)?,
         };
+        *upstream = self.state.upstreams.label(chosen.place);
         let route = Route::parse(&chosen.path);
         *kind = route.kind();
         if let Some(path) = route.path() {
@@ -298,7 +330,7 @@ impl Dispatcher {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
             if chosen.path == TOKEN_PATH {
                 *kind = Kind::Token;
-                return token::serve(&self.state, &chosen, &parts, slot, hold).await;
+                return Box::pin(token::serve(&self.state, &chosen, &parts, slot, hold)).await;
             }
             if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
                 asking.ping(&self.state, &parts.headers)?;
@@ -329,6 +361,7 @@ impl Dispatcher {
             parts,
             body: Some(body),
             authorization,
+            client,
             slot,
             hold,
             kind: *kind,
@@ -343,7 +376,8 @@ impl Dispatcher {
                 signed::read(context, repo, digest, grant).await
             }
             (Standing::Foreign, _) if !self.state.is_own() => forward::pass(context).await,
-            _ => self.serve(context, route).await,
+            // Large, and what is read at signed addresses never gets there.
+            _ => Box::pin(self.serve(context, route)).await,
         };
         let mut response = challenge::finish(answer, asking.as_ref())?;
         if let Some(namespace) = namespace {
@@ -353,6 +387,7 @@ impl Dispatcher {
             let headers = response.headers_mut();
             headers.insert(AGE, HeaderValue::from(since.elapsed().as_secs()));
             headers.insert(WARNING, STALE);
+            response.extensions_mut().insert(Stale);
         }
         Ok(response)
     }

@@ -8,12 +8,16 @@ mod store_support;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod database;
 mod deleted;
+mod drain;
 mod early;
+mod failures;
 mod hold;
 mod host;
 mod log;
+mod log_events;
 mod logins;
 mod missing;
 mod referrers;
@@ -21,15 +25,18 @@ mod reload;
 mod renewal;
 mod stale;
 mod suffix;
+mod unpushed;
 mod waiting;
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde_json::Value;
 use support::http::Answer;
 use support::image::{Image, Sealed};
 use support::noise;
 use support::proxy::Proxy;
 use support::tar::Tar;
+use support::until::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -48,6 +55,29 @@ fn converted_layer(proxy: &Proxy, repo: &str, tag: &str) -> String {
     let manifest = manifest.json();
     let digest = manifest["layers"][0]["digest"].as_str().unwrap();
     format!("{repo}/blobs/{digest}")
+}
+
+/// The options of a log that programs read.
+const JSON: [&str; 2] = ["--log-format", "json"];
+
+/// The lines with this message of a log in JSON, in order.
+#[track_caller]
+fn events(proxy: &Proxy, message: &str) -> Vec<Value> {
+    let log = proxy.log();
+    let lines = log.lines().filter(|line| line.starts_with('{'));
+    lines
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .filter(|event: &Value| event["message"] == message)
+        .collect()
+}
+
+/// The same, once there are so many. A line is written after what it tells.
+#[track_caller]
+fn wait_for_events(proxy: &Proxy, message: &str, count: usize) -> Vec<Value> {
+    until(message, || {
+        let events = events(proxy, message);
+        (events.len() >= count).then_some(events)
+    })
 }
 
 /// How many requests wait, by the admin address's `/jobs`.

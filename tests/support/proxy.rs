@@ -45,6 +45,9 @@ impl Proxy {
     #[track_caller]
     pub fn start_as(mut command: Command, upstream: &str, data_dir: &Path, more: &[&str]) -> Self {
         let logs = tempfile::tempdir().unwrap();
+        // Most tests mend what they broke, and ask again at once; those of failures that are
+        // remembered say so by the flag, which goes before this.
+        command.env("OVERLAYBD_PROXY_FAILURE_TTL", "0");
         command
             .args(["serve", "--upstream", upstream, "--listen", "127.0.0.1:0"])
             .args(["--admin", "127.0.0.1:0", "--data-dir"])

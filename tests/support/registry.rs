@@ -26,6 +26,11 @@ impl Drop for Registry {
 impl Registry {
     /// `None`, and prints SKIPPED, where it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// As [`Registry::start`], with more of its configuration.
+    pub fn start_with(more: &str) -> Option<Self> {
         if !super::have(&["docker-registry"]) {
             return None;
         }
@@ -37,7 +42,7 @@ impl Registry {
             format!(
                 "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: false\nstorage:\n  \
                  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  \
-                 addr: 127.0.0.1:0\n",
+                 addr: 127.0.0.1:0\n{more}",
                 storage.display()
             ),
         )

@@ -44,7 +44,11 @@ pub struct LimitOptions {
     /// How long a body may stand still, on either side
     #[arg(long, value_name = "TIME")]
     pub stall_timeout: Option<Text>,
-    /// How long open requests may take after the signal to stop
+    /// How long connections are still accepted after the signal to stop, while /readyz says 503:
+    /// as long as load balancers take to see it
+    #[arg(long, value_name = "TIME")]
+    pub drain_delay: Option<Text>,
+    /// How long open requests may take after the signal to stop, and after --drain-delay
     #[arg(long, value_name = "TIME")]
     pub drain: Option<Text>,
 }
@@ -91,6 +95,8 @@ impl LimitOptions {
         let head_timeout = time("head-timeout", &self.head_timeout);
         let idle = time("idle-timeout", &self.idle_timeout);
         let stall = time("stall-timeout", &self.stall_timeout);
+        let delay = self.drain_delay.as_ref();
+        let drain_delay = required(errors, "drain-delay", delay, duration);
         let drain = required(errors, "drain", self.drain.as_ref(), duration);
         Some(Limits {
             connections: connections?,
@@ -102,6 +108,7 @@ impl LimitOptions {
             head_timeout: head_timeout?,
             idle: idle?,
             stall: stall?,
+            drain_delay: drain_delay?,
             drain: drain?,
         })
     }

@@ -1,6 +1,7 @@
 //! What all jobs of a converter share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -12,7 +13,9 @@ use super::super::plan::Step;
 use super::super::types::{ConverterConfig, Overrides, Source};
 use super::chain::SharedTars;
 use super::destination::Destination;
+use super::failures::Failures;
 use super::permits::LayerPermits;
+use super::refused_pushes::RefusedPushes;
 use super::status::Counters;
 use super::variant;
 use crate::convert::source_cache::SourceCache;
@@ -41,6 +44,10 @@ pub(super) struct Context {
     pub(super) tars: Option<Arc<SharedTars>>,
     /// Where layers are read from that are there, and go to that are not; `None`: nowhere.
     pub(super) sources: Option<SourceCache>,
+    /// The conversions that failed lately, if these are remembered.
+    pub(super) failures: Option<Failures>,
+    /// Where pushes are refused, if images are served all the same.
+    pub(super) refused_pushes: Option<RefusedPushes>,
 }
 
 impl Context {
@@ -61,6 +68,8 @@ impl Context {
             counters: Arc::default(),
             tars: None,
             sources: None,
+            failures: None,
+            refused_pushes: None,
             store,
             config,
         })
@@ -102,6 +111,8 @@ impl Context {
             counters: Arc::clone(&self.counters),
             tars: self.tars.clone(),
             sources: self.sources.clone(),
+            failures: self.failures.clone(),
+            refused_pushes: self.refused_pushes.clone(),
             config,
         }
     }
@@ -122,9 +133,39 @@ impl Context {
         }
     }
 
+    /// The same, that remembers failed conversions for at most so long.
+    pub(super) fn remembering_failures(&self, cap: Duration, is_own_everyones: bool) -> Self {
+        Self {
+            failures: Some(Failures::new(cap, is_own_everyones)),
+            ..self.in_format(self.config.settings.format)
+        }
+    }
+
     /// Where the parts of an image from `source` belong.
     pub(super) fn destination(&self, source: &Source) -> Destination {
-        Destination::new(source, self.config.push.as_ref())
+        let to = Destination::new(source, self.config.push.as_ref());
+        match &self.refused_pushes {
+            Some(refused) if to.is_pushed && refused.is_paused(&to) => {
+                Destination::new(source, None)
+            }
+            _ => to,
+        }
+    }
+
+    /// Whether what is made of `source` cannot be pushed to where it should be, as far as is known.
+    pub(super) fn is_push_refused(&self, source: &Source) -> bool {
+        let to = Destination::new(source, self.config.push.as_ref());
+        let refused = self.refused_pushes.as_ref();
+        to.is_pushed && refused.is_some_and(|refused| refused.is_refused(&to))
+    }
+
+    /// The same, that serves images from the store where the proxy's own credentials are refused
+    /// when they are pushed.
+    pub(super) fn serving_unpushed(&self) -> Self {
+        Self {
+            refused_pushes: Some(RefusedPushes::default()),
+            ..self.in_format(self.config.settings.format)
+        }
     }
 }
 

@@ -14,9 +14,12 @@ mod admission;
 mod catalogue;
 mod chain;
 mod context;
+mod conversion_list;
+mod conversion_log;
 mod deadline;
 mod destination;
 mod errors;
+mod failures;
 mod fetch;
 mod image;
 mod key;
@@ -26,12 +29,15 @@ mod pins;
 mod provenance;
 mod push_tag;
 mod ready;
+mod refused_pushes;
 mod renewals;
+mod run;
 mod status;
 mod threads;
 mod variant;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::future::Cache;
 
@@ -40,25 +46,26 @@ use super::jobs::Jobs;
 use super::layer::Format;
 use super::source_cache::SourceCache;
 use super::types::{
-    ConvertedImage, ConverterConfig, Observer, Overrides, Platforms, PushTarget, Source,
+    AskedBy, ConvertedImage, ConverterConfig, Observer, Overrides, Platforms, PushTarget, Source,
 };
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
 use crate::store::Store;
 
+pub use conversion_list::{Conversion, ConversionState, OnEnd};
+pub use failures::FailedImage;
 pub use image::source_size;
 pub use pins::{PinnedBlobs, PinnedImage};
 pub use push_tag::TagOutcome;
 pub use status::Status;
 
-use admission::{Admission, Class};
+use admission::Admission;
 use context::{Context, max_sealers};
-use deadline::Deadline;
-use image::{Halt, ImageJob};
+use conversion_list::ConversionList;
+use failures::Failures;
 use key::ImageKey;
 use push_tag::push_tag;
 use renewals::Renewals;
-use status::Gauge;
 
 /// Bytes of converted manifests that are cached in memory.
 const MAX_CACHED_BYTES: u64 = 64 << 20;
@@ -74,6 +81,7 @@ pub struct Converter {
     inner: Arc<Inner>,
     /// That of the format in which this clone converts.
     context: Arc<Context>,
+    asked_by: Arc<AskedBy>,
 }
 
 struct Inner {
@@ -81,6 +89,7 @@ struct Inner {
     /// The clients' credentials that running jobs may continue with.
     renewals: Renewals,
     admission: Admission,
+    list: ConversionList,
     /// Images that are converted, as far as they were requested since the start.
     cache: Cache<ImageKey, Arc<ConvertedImage>>,
 }
@@ -106,18 +115,86 @@ impl Converter {
                 jobs: Jobs::default(),
                 renewals: Renewals::default(),
                 admission: Admission::new(images.min(MAX_IMAGES)),
+                list: ConversionList::default(),
                 cache,
             }),
+            asked_by: Arc::default(),
         })
+    }
+
+    fn with(&self, context: Context) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Arc::new(context),
+            asked_by: Arc::clone(&self.asked_by),
+        }
+    }
+
+    /// The same converter, whose conversions the log says to be for these.
+    #[must_use]
+    pub fn asked_by(&self, asked_by: AskedBy) -> Self {
+        Self {
+            asked_by: Arc::new(asked_by),
+            ..self.clone()
+        }
+    }
+
+    /// The same converter, and conversions that failed are not begun again for a while, at most
+    /// `cap`: whoever asks meanwhile gets the same error, as [`ConvertError::Remembered`].
+    /// `is_own_everyones`: whoever is let in reads with the proxy's own credentials, so that what
+    /// these are refused is refused to all.
+    #[must_use]
+    pub fn remembering_failures(&self, cap: Duration, is_own_everyones: bool) -> Self {
+        self.with(self.context.remembering_failures(cap, is_own_everyones))
+    }
+
+    /// The same converter, for which it is no failure of a conversion that the proxy's own
+    /// credentials are refused where its result is to be pushed: that is logged, the image is in
+    /// the store, and pushing is tried again later.
+    #[must_use]
+    pub fn serving_unpushed(&self) -> Self {
+        self.with(self.context.serving_unpushed())
+    }
+
+    /// The conversions of images that wait, run, or ended lately, in all formats; the latest first.
+    pub fn conversions(&self) -> Vec<Conversion> {
+        self.inner.list.all()
+    }
+
+    /// Sets what is called with each conversion that ends, in all formats. It must not wait. Only
+    /// the first call has an effect.
+    pub fn on_conversion_end(&self, on_end: OnEnd) {
+        self.inner.list.on_end(on_end);
+    }
+
+    /// Whether a conversion of this source is being cancelled, and has not ended yet.
+    pub fn is_being_cancelled(&self, source: &Source, manifest: &Digest) -> bool {
+        self.inner.list.is_being_cancelled(source, manifest)
+    }
+
+    /// Ends a conversion that waits or runs: whoever waits for it gets [`ConvertError::Cancelled`].
+    /// Layers that were finished stay. Whether there is such a conversion.
+    pub fn cancel(&self, id: u64) -> bool {
+        self.inner.list.cancel(id)
+    }
+
+    /// The conversions that failed and are not begun again yet, the latest first.
+    pub fn failures(&self) -> Vec<FailedImage> {
+        let failures = self.context.failures.as_ref();
+        failures.map_or_else(Vec::new, Failures::list)
+    }
+
+    /// Has the failed conversions that `is_meant` begun again when they are asked for; how many
+    /// these are.
+    pub fn forget_failures(&self, is_meant: impl Fn(&FailedImage) -> bool) -> usize {
+        let failures = self.context.failures.as_ref();
+        failures.map_or(0, |failures| failures.forget(is_meant))
     }
 
     /// The same converter, for layers of another format.
     #[must_use]
     pub fn in_format(&self, format: Format) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            context: Arc::new(self.context.in_format(format)),
-        }
+        self.with(self.context.in_format(format))
     }
 
     /// The same converter, for one image that is converted to both formats: to TurboOCI first, then
@@ -125,19 +202,13 @@ impl Converter {
     /// tars, up to 2 GiB, until this and the converters made of it are dropped.
     #[must_use]
     pub fn sharing_tars(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            context: Arc::new(self.context.sharing_tars()),
-        }
+        self.with(self.context.sharing_tars())
     }
 
     /// The same converter, with other settings for some images.
     #[must_use]
     pub fn with_overrides(&self, overrides: &Overrides) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            context: Arc::new(self.context.with_overrides(overrides)),
-        }
+        self.with(self.context.with_overrides(overrides))
     }
 
     /// The settings that decide what an image becomes, as the index names them.
@@ -160,14 +231,30 @@ impl Converter {
         self.context.config.push.as_ref()
     }
 
+    /// Has pushes tried again where they were refused.
+    pub fn forget_refused_pushes(&self) {
+        if let Some(refused) = &self.context.refused_pushes {
+            refused.forget_all();
+        }
+    }
+
+    /// Where images of `source` are pushed to, if they are, and unless the last push was refused.
+    pub fn push_target_of(&self, source: &Source) -> Option<&PushTarget> {
+        let target = self.push_target();
+        target.filter(|_| !self.is_push_refused(source))
+    }
+
+    /// Whether the last push of what was made of images in `source`'s repository was refused to the
+    /// proxy's own credentials.
+    pub fn is_push_refused(&self, source: &Source) -> bool {
+        self.context.is_push_refused(source)
+    }
+
     /// The same converter, with a cache of what upstreams have: it reads layers from there, and
     /// puts those there that it downloads.
     #[must_use]
     pub fn caching_sources(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            context: Arc::new(self.context.caching_sources()),
-        }
+        self.with(self.context.caching_sources())
     }
 
     /// The cache of what upstreams have, if there is one.
@@ -228,11 +315,15 @@ impl Converter {
             return Ok(Some(image));
         }
         let context = &self.context;
+        let was_refused = self.is_push_refused(source);
         let Some(image) = image::load(context, source, manifest).await? else {
             return Ok(None);
         };
         let image = Arc::new(image);
-        self.inner.cache.insert(key, Arc::clone(&image)).await;
+        // What is not pushed yet is to be looked at again.
+        if !was_refused && !self.is_push_refused(source) {
+            self.inner.cache.insert(key, Arc::clone(&image)).await;
+        }
         Ok(Some(image))
     }
 
@@ -281,6 +372,9 @@ impl Converter {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            if let Some(error) = self.remembered(&key) {
+                return Err(error);
+            }
             let converter = self.clone();
             let mut source = source.clone();
             // Kept while this waits, so that a job that another request started may continue
@@ -304,46 +398,6 @@ impl Converter {
                     Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::NotFound { .. },
                 ))) if !joined.started && attempt < MAX_ATTEMPTS => {}
                 Some(result) => return result,
-            }
-        }
-    }
-
-    /// Waits until the image is admitted, and converts it. A job that waits is small.
-    async fn run_job(
-        &self,
-        source: Source,
-        observer: Option<Observer>,
-        key: ImageKey,
-    ) -> Result<PinnedImage, ConvertError> {
-        let context = &self.context;
-        let mut class = Class::Unknown;
-        loop {
-            let slot = self.inner.admission.enter(class).await;
-            let _running = Gauge::up(&context.counters.images_running);
-            let job = ImageJob {
-                context,
-                source: &source,
-                destination: context.destination(&source),
-                observer: observer.as_ref(),
-                pins: PinnedBlobs::default(),
-                deadline: Deadline::after(context.config.timeout),
-                slot,
-            };
-            // On the heap: it is large, and most jobs are not that far.
-            match Box::pin(image::convert(&job, &key.source)).await {
-                Ok(image) => {
-                    let image = Arc::new(image);
-                    self.inner.cache.insert(key, Arc::clone(&image)).await;
-                    let pins = job.pins;
-                    return Ok(PinnedImage { image, pins });
-                }
-                Err(Halt::Big) => class = Class::Big,
-                Err(Halt::Failed(error)) => {
-                    // The request that started the job may have ended, and others may follow.
-                    tracing::info!(host = key.host, repo = %key.repo, source = %key.source,
-                        %error, "an image was not converted");
-                    return Err(error);
-                }
             }
         }
     }

@@ -21,7 +21,7 @@ pub enum TagOutcome {
     /// It names the converted image.
     Done,
     /// It was not pushed: the source's tag is gone, or names another image by now, whose
-    /// conversion pushes the tag.
+    /// conversion pushes the tag; or the registry refused what was pushed there a moment ago.
     Moved,
     /// It names an image that this program did not make, and was left as it is.
     Foreign,
@@ -59,6 +59,10 @@ pub(super) async fn push_tag(
         tag,
         converted,
     };
+    if !push.destination.is_pushed {
+        // Not now: the registry refuses what is pushed there.
+        return Ok(TagOutcome::Moved);
+    }
     let lease = push.acquire_lease().await?;
     let outcome = push.run(&lease).await;
     lease.release().await;
@@ -146,6 +150,10 @@ impl TagPush<'_> {
         upstream
             .push_manifest(repo, &selector, media_type, bytes, &Authorization::Own)
             .await?;
+        tracing::info!(
+            registry = self.destination.host, %repo, tag = %self.converted, digest = %root.digest,
+            source = %self.image.source, "a converted image got its tag"
+        );
         Ok(TagOutcome::Done)
     }
 

@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+/// Most characters of a platform that are logged.
+const MAX_PLATFORM: usize = 64;
+
 /// Counters for metrics, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
@@ -54,6 +59,45 @@ impl Counters {
 
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// What one conversion did, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Layers of the images that were looked at.
+    pub(super) layers: AtomicU64,
+    /// Their compressed bytes.
+    pub(super) layer_bytes: AtomicU64,
+    pub(super) layers_found: AtomicU64,
+    pub(super) layers_made: AtomicU64,
+    pub(super) source_bytes: AtomicU64,
+    pub(super) blob_bytes: AtomicU64,
+    /// Those of the images that were looked at: at most as many as an index may have entries.
+    platforms: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    /// An attempt begins: the images are looked at again.
+    pub(super) fn begin(&self) {
+        self.layers.store(0, Ordering::Relaxed);
+        self.layer_bytes.store(0, Ordering::Relaxed);
+        self.platforms.lock().clear();
+    }
+
+    /// Notes that an image for this platform is converted.
+    pub(super) fn platform(&self, platform: &str) {
+        // Whoever made the image wrote it.
+        let platform: String = platform.chars().take(MAX_PLATFORM).collect();
+        let mut platforms = self.platforms.lock();
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+
+    /// The platforms of the images, in one text.
+    pub(super) fn platforms(&self) -> String {
+        self.platforms.lock().join(",")
+    }
 }
 
 /// One more of something, until dropped.

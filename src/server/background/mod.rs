@@ -3,4 +3,7 @@
 
 pub(in crate::server) mod learn;
 pub(in crate::server) mod prepare;
+pub(in crate::server) mod push_logins;
 pub(in crate::server) mod push_tags;
+pub(in crate::server) mod unattended;
+pub(in crate::server) mod webhooks;

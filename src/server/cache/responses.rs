@@ -53,6 +53,8 @@ pub(in crate::server) struct CachedResponse {
     pub content: CachedContent,
     /// What the request was about.
     pub kind: Kind,
+    /// The place of the upstream that it is of.
+    pub place: usize,
     /// For which registry the answer stands.
     pub namespace: Option<HeaderValue>,
     /// When the permission ends.
@@ -158,6 +160,7 @@ mod tests {
         CachedResponse {
             content: CachedContent::Blob(Digest::of(b"x"), None),
             kind: Kind::Blob,
+            place: 0,
             namespace: None,
             until: Instant::now() + life,
         }

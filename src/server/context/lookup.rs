@@ -15,7 +15,7 @@ use crate::server::document::Document;
 use crate::server::error::ApiError;
 use crate::server::learn::Repository;
 use crate::server::limits::redirects;
-use crate::server::observe::metrics::CacheName;
+use crate::server::observe::metrics::{CacheName, Called};
 use crate::server::policy::with_lists;
 use crate::store::IndexError;
 
@@ -146,7 +146,8 @@ impl RequestContext<'_> {
         let is_remembered = matches!(answer, Ok((_, Remembered::Yes)));
         metrics.lookup(CacheName::Permission, is_remembered);
         if !is_remembered {
-            metrics.call(call, answer.is_ok(), started.elapsed());
+            let host = self.chosen.upstream.host();
+            metrics.call(host, call, Called::of(&answer), started.elapsed());
         }
         let (allowed, _) = answer?;
         if allowed.is_stale {
@@ -296,8 +297,12 @@ impl RequestContext<'_> {
                 Err(Waited::NotTurbo(error.no_turbo().unwrap_or_default()))
             }
             Ok(Err(error)) => {
-                let failure = Box::pin(self.unconverted(repo, source, &error)).await;
-                Err(match error {
+                let failure = Box::pin(self.unconverted(repo, source, error.cause())).await;
+                let failure = match error.remembered() {
+                    Some((age, again)) => failure.remembered(age, again),
+                    None => failure,
+                };
+                Err(match error.cause() {
                     ConvertError::NoPlatform { .. } => Waited::NoImage(failure),
                     error if error.is_no_image() => Waited::NoImage(failure),
                     _ => Waited::Failed(failure),
@@ -336,8 +341,9 @@ impl RequestContext<'_> {
         }
         tracing::info!(%digest, %source, "a converted blob was evicted and is made again");
         let (mut made, mut no_image) = (None, None);
-        for converter in &self.makers(repo, source).await {
-            let held = match self.wait(converter, repo, source).await {
+        for converter in self.makers(repo, source).await {
+            let converter = converter.asked_by(self.asked_by(None));
+            let held = match self.wait(&converter, repo, source).await {
                 Ok(held) => held,
                 Err(Waited::NotTurbo(_)) => continue,
                 // Others may be for other platforms.

@@ -5,6 +5,7 @@ pub(in crate::server) mod forms;
 pub(in crate::server) mod lookup;
 pub(in crate::server) mod source;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -12,13 +13,16 @@ use http::header::HeaderValue;
 use http::{Method, request};
 use hyper::body::Incoming;
 
-use crate::oci::{RepoName, Selector};
+use crate::convert::AskedBy;
+use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, ManifestHead};
 use crate::server::cache::open_files::OpenBlob;
 use crate::server::cache::responses::{CachedContent, CachedResponse, Terms};
+use crate::server::http::header_names::REQUEST_ID;
 use crate::server::learn::Repository;
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
+use crate::server::observe::client;
 use crate::server::policy::Form;
 use crate::server::route::Kind;
 use crate::server::state::{AppState, InForce};
@@ -33,6 +37,8 @@ pub(in crate::server) struct RequestContext<'a> {
     pub body: Option<Incoming>,
     /// With whose credentials the upstream is asked.
     pub authorization: Authorization,
+    /// Where it came from.
+    pub client: SocketAddr,
     /// Its place among the others.
     pub slot: &'a RequestSlot,
     /// How long it may wait, for what.
@@ -77,6 +83,18 @@ impl RequestContext<'_> {
         Some(repository)
     }
 
+    /// Whose pull this is, of an image that was asked for by this tag.
+    pub fn asked_by(&self, tag: Option<&Tag>) -> AskedBy {
+        let request = self.parts.headers.get(REQUEST_ID);
+        let request = request.and_then(|id| id.to_str().ok());
+        AskedBy {
+            tag: tag.cloned(),
+            client: Some(self.client.to_string()),
+            user: self.given.as_ref().and_then(client::user),
+            request: request.map(ToOwned::to_owned),
+        }
+    }
+
     /// Path and query as the client knows them.
     pub fn address(&self) -> &str {
         self.parts
@@ -97,6 +115,7 @@ impl RequestContext<'_> {
         let cached = CachedResponse {
             content,
             kind: self.kind,
+            place: self.chosen.place,
             namespace: self.namespace.clone(),
             until,
         };

@@ -124,6 +124,12 @@ impl ApiError {
                 )
                 .retry_after(Duration::from_secs(30))
             }
+            (ConvertError::Cancelled, _) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "UNAVAILABLE",
+                error.to_string(),
+            )
+            .retry_after(Duration::from_mins(1)),
             (ConvertError::Interrupted, _) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "UNAVAILABLE",

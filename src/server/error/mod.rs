@@ -22,6 +22,7 @@ use crate::registry::{error_body, ranges};
 use crate::server::error::text as error_text;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::path::Ambiguous;
+use crate::server::observe::outcome::Outcome;
 
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -35,6 +36,8 @@ struct ErrorBody {
     code: &'static str,
     message: String,
     headers: HeaderMap,
+    /// For the log, where the status does not say it.
+    outcome: Option<Outcome>,
 }
 
 impl ApiError {
@@ -44,6 +47,7 @@ impl ApiError {
             code,
             message: message.into(),
             headers: HeaderMap::new(),
+            outcome: None,
         }))
     }
 
@@ -71,6 +75,22 @@ impl ApiError {
         // A wait of zero seconds would be no wait.
         let seconds = wait.as_secs().max(1);
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// That this happened so long ago, and is not tried again for so long.
+    pub(in crate::server) fn remembered(mut self, age: Duration, again: Duration) -> Self {
+        let (age, again) = (age.as_secs().max(1), again.as_secs().max(1));
+        let text =
+            format!(" (remembered from {age} s ago: the conversion is tried again in {again} s)");
+        self.0.message.push_str(&text);
+        self.0.headers.insert(RETRY_AFTER, HeaderValue::from(again));
+        self
+    }
+
+    /// That the client is to wait and to ask again.
+    fn waiting(mut self) -> Self {
+        self.0.outcome = Some(Outcome::Waiting);
+        self
     }
 
     /// Something that a client can do nothing about and need not know; the log has it.
@@ -141,8 +161,17 @@ impl ApiError {
             "NAME_UNKNOWN",
             format!(
                 "no upstream of this proxy has the namespace {namespace:?}: the proxy is to be started \
-                 with --upstream HOST,ns={namespace}"
+                 with --upstream {namespace}, or with --upstream HOST,ns={namespace} where the \
+                 registry is reached as HOST"
             ),
+        )
+    }
+
+    pub fn two_namespaces() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "ns names two registries: leave one out",
         )
     }
 
@@ -239,6 +268,7 @@ impl ApiError {
             "the image is being converted: try again later",
         )
         .retry_after(DEFAULT_RETRY_AFTER)
+        .waiting()
     }
 
     /// The client's own body does not come.
@@ -266,7 +296,8 @@ impl ApiError {
             StatusCode::TEMPORARY_REDIRECT,
             "UNAVAILABLE",
             "the image is being converted: ask again",
-        );
+        )
+        .waiting();
         match HeaderValue::from_str(address) {
             Ok(address) => failure.with(LOCATION, address),
             Err(_) => Self::converting(),
@@ -307,6 +338,7 @@ impl ApiError {
         if !is_head {
             *response.body_mut() = ResponseBody::bytes(text);
         }
+        response.body_mut().outcome = self.0.outcome;
         response
     }
 }

@@ -11,10 +11,13 @@ use crate::registry::stall::Stalling;
 use crate::registry::{Body, BoxError};
 use crate::server::http::file_body::FileBody;
 use crate::server::observe::access_log::AccessLogEntry;
+use crate::server::observe::outcome::Outcome;
 
 /// The body of an answer.
 pub(in crate::server) struct ResponseBody {
     content: Content,
+    /// What the answer is, for the log, where its head does not say it.
+    pub outcome: Option<Outcome>,
     log_entry: Option<AccessLogEntry>,
 }
 
@@ -36,7 +39,7 @@ impl ResponseBody {
 
     /// Ranges of a file.
     pub fn file(file_body: FileBody) -> Self {
-        Self::of(Content::File(Box::new(file_body)))
+        Self::of(Content::File(Box::new(file_body))).noted(Outcome::Hit)
     }
 
     /// What comes from an upstream, unless it stands still for `stall`.
@@ -47,8 +50,15 @@ impl ResponseBody {
     fn of(content: Content) -> Self {
         Self {
             content,
+            outcome: None,
             log_entry: None,
         }
+    }
+
+    /// Says what the answer is.
+    pub fn noted(mut self, outcome: Outcome) -> Self {
+        self.outcome = Some(outcome);
+        self
     }
 
     /// Tells the access log what is sent; the entry ends with the body.

@@ -37,9 +37,21 @@ impl RequestLimits {
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
-        let slots = self.upstreams.iter();
-        let slots = slots.chain([&self.conversions, &self.permissions]);
-        slots.map(Slots::taken).fold(0, usize::saturating_add)
+        let [conversion, upstream, permission] = self.waiting_by_cause();
+        conversion
+            .saturating_add(upstream)
+            .saturating_add(permission)
+    }
+
+    /// How many requests wait: for a conversion, for an upstream's answer, and for what tells
+    /// whether something may be answered.
+    pub fn waiting_by_cause(&self) -> [usize; 3] {
+        let upstreams = self.upstreams.iter().map(Slots::taken);
+        [
+            self.conversions.taken(),
+            upstreams.fold(0, usize::saturating_add),
+            self.permissions.taken(),
+        ]
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use tracing::Span;
+use tracing::{Level, Span};
 
 use crate::registry::BoxError;
 use crate::server::http::activity::ActiveRequest;
 use crate::server::http::header_names::REQUEST_ID;
 use crate::server::limits::request_slot::RequestSlot;
+use crate::server::observe::client as said;
 use crate::server::observe::metrics::Metrics;
 use crate::server::route::Kind;
 
@@ -26,16 +27,27 @@ pub(in crate::server) fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
+/// What a client says of itself.
+pub(in crate::server) struct Said {
+    pub agent: Option<HeaderValue>,
+    pub authorization: Option<HeaderValue>,
+}
+
 /// Lives as long as the request does; logs and counts it when dropped.
 pub(in crate::server) struct AccessLogEntry {
     metrics: Arc<Metrics>,
     span: Span,
     started: Instant,
     client: SocketAddr,
+    said: Said,
     method: Method,
     uri: Uri,
     /// What it is about.
     pub route: Kind,
+    /// What the log calls the upstream that it is for.
+    pub upstream: Option<Arc<str>>,
+    outcome: &'static str,
+    first_byte: Option<Duration>,
     status: StatusCode,
     sent: u64,
     is_complete: bool,
@@ -49,7 +61,7 @@ impl AccessLogEntry {
     pub fn new(
         metrics: Arc<Metrics>,
         span: Span,
-        client: SocketAddr,
+        (client, said): (SocketAddr, Said),
         (method, uri): (Method, Uri),
         busy: ActiveRequest,
         slot: RequestSlot,
@@ -60,9 +72,13 @@ impl AccessLogEntry {
             span,
             started: Instant::now(),
             client,
+            said,
             method,
             uri,
             route: Kind::Outside,
+            upstream: None,
+            outcome: "left",
+            first_byte: None,
             // What a client that leaves before its answer is counted as, after nginx.
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             sent: 0,
@@ -74,8 +90,10 @@ impl AccessLogEntry {
     }
 
     /// The answer begins.
-    pub fn answered(&mut self, status: StatusCode, has_body: bool) {
+    pub fn answered(&mut self, status: StatusCode, outcome: &'static str, has_body: bool) {
         self.status = status;
+        self.outcome = outcome;
+        self.first_byte = Some(self.started.elapsed());
         self.is_complete = !has_body;
     }
 
@@ -108,20 +126,36 @@ impl Drop for AccessLogEntry {
         if let Some(error) = &self.broken {
             tracing::warn!(error, "the answer broke off");
         }
+        if !tracing::enabled!(target: "overlaybd_proxy::access", Level::INFO) {
+            return;
+        }
+        // A name that was refused may be a password in the wrong place.
+        let user = self.said.authorization.as_ref();
+        let user = user.filter(|_| self.status != StatusCode::UNAUTHORIZED);
         // Without the query: it may hold a signature or an upload's secret.
         tracing::info!(
             target: "overlaybd_proxy::access",
             client = %self.client,
+            user = user.and_then(said::user),
             method = %self.method,
             path = self.uri.path(),
             route = self.route.name(),
+            upstream = self.upstream.as_deref(),
+            ns = said::namespace(&self.uri),
             status,
+            outcome = self.outcome,
             bytes = self.sent,
-            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            first_byte_ms = self.first_byte.map(milliseconds),
+            ms = milliseconds(took),
             complete = self.is_complete,
+            agent = self.said.agent.as_ref().map(said::agent),
             "answered"
         );
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //! reference converter.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::super::context::Context;
+use super::super::conversion_log::seconds;
 use super::super::destination::Destination;
 use super::super::threads::{blocking, on_thread};
 use super::super::variant::{self, Disk};
@@ -16,7 +18,7 @@ use crate::convert::remote::RemoteBlob;
 use crate::convert::types::Source;
 use crate::format::block::SharedDevice;
 use crate::oci::{Digest, RepoName};
-use crate::registry::BlobSource;
+use crate::registry::{BlobSource, Pushed};
 use crate::store::{LayerRow, Origin, SharedLayer};
 
 /// Pushes a layer of the store to the destination's registry, unless it is there.
@@ -32,7 +34,8 @@ pub(in super::super) async fn push_layer(
         return Err(ConvertError::Interrupted);
     };
     let bytes = BlobSource::File(file.path());
-    target
+    let begun = Instant::now();
+    let pushed = target
         .upstream
         .push_blob(
             &target.repo,
@@ -46,6 +49,13 @@ pub(in super::super) async fn push_layer(
     index
         .put_pushed(&destination.host, &destination.repo, &layer.digest)
         .await?;
+    if pushed == Pushed::Uploaded {
+        tracing::info!(
+            registry = destination.host, repo = %destination.repo, digest = %layer.digest,
+            bytes = layer.size, seconds = seconds(begun.elapsed()),
+            "a converted layer was pushed"
+        );
+    }
     Ok(())
 }
 

@@ -190,12 +190,12 @@ impl Chain<'_> {
         let mut applying = std::pin::pin!(applying);
         let applied = match self.job.deadline.within(&mut applying).await {
             Ok(applied) => applied?,
-            Err(timed_out) => {
+            Err(given_up) => {
                 cancel.cancel();
                 failure.abort();
                 // The thread sees it at its next read.
                 let _ = applying.await;
-                return Err(timed_out);
+                return Err(given_up);
             }
         };
         match applied {

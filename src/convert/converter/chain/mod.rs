@@ -87,6 +87,7 @@ impl Chain<'_> {
             return Ok(false);
         };
         add(&self.job.context.counters.layers_found, 1);
+        add(&self.job.tally.layers_found, 1);
         self.job.notify(|| Event::Done {
             chain: step.chain_id.clone(),
             size: layer.size,

@@ -101,11 +101,12 @@ impl Chain<'_> {
             ..LayerInput::of(step, chunks, windows)
         };
         let limit = context.config.settings.max_layer_size;
-        let counted = AtomicU64::new(0);
+        let (counted, tally) = (AtomicU64::new(0), Arc::clone(self.job.tally));
         let on_progress = self.on_progress(step, move |progress| {
             let before = counted.swap(progress.compressed, Ordering::Relaxed);
             let more = progress.compressed.saturating_sub(before);
             add(&context.counters.source_bytes, more);
+            add(&tally.source_bytes, more);
         });
         let inflating =
             prepare(input, limit, on_progress).map_err(|cause| layer_error(step, cause))?;

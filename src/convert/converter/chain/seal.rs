@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::super::catalogue::{Base, Layer, StoredBlob, push_layer, record};
 use super::super::context::Context;
@@ -26,9 +27,10 @@ impl Chain<'_> {
         let context = Arc::clone(self.job.context);
         let (source, destination) = (self.job.source.clone(), self.job.destination.clone());
         let (step, observer) = (step.clone(), self.job.observer.cloned());
+        let tally = Arc::clone(self.job.tally);
         let base = self.base();
         let (tell, hashed) = oneshot::channel();
-        let task = tokio::spawn(async move {
+        let work = async move {
             let Applied {
                 temp,
                 sealing,
@@ -42,6 +44,8 @@ impl Chain<'_> {
                 Ok(layer) => {
                     add(&context.counters.layers_converted, 1);
                     add(&context.counters.blob_bytes, layer.size);
+                    add(&tally.layers_made, 1);
+                    add(&tally.blob_bytes, layer.size);
                     if let Some(observer) = observer {
                         observer(Event::Done {
                             chain: step.chain_id.clone(),
@@ -53,7 +57,8 @@ impl Chain<'_> {
                 Err(_) => add(&context.counters.layers_failed, 1),
             }
             sealed
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         Committing { hashed, task }
     }
 }

@@ -8,6 +8,7 @@ use super::super::context::Context;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::fetch::Failure;
+use super::super::status::Tally;
 use super::super::threads::{blocking, on_thread};
 use super::ending::Committing;
 use super::repeats::Repeats;
@@ -29,8 +30,10 @@ pub(in super::super) struct ChainJob<'a> {
     /// The layers, bottom first.
     pub(in super::super) steps: &'a [Step],
     pub(in super::super) observer: Option<&'a Observer>,
+    /// What the whole conversion did so far.
+    pub(in super::super) tally: &'a Arc<Tally>,
     /// When the conversion is given up.
-    pub(in super::super) deadline: Deadline,
+    pub(in super::super) deadline: Deadline<'a>,
 }
 
 impl ChainJob<'_> {

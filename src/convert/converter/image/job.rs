@@ -9,6 +9,7 @@ use super::super::context::Context;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::pins::PinnedBlobs;
+use super::super::status::Tally;
 use super::super::threads::blocking;
 use crate::convert::error::ConvertError;
 use crate::convert::memory::MemoryPermit;
@@ -26,8 +27,10 @@ pub(in super::super) struct ImageJob<'a> {
     pub(in super::super) destination: Destination,
     pub(in super::super) observer: Option<&'a Observer>,
     pub(in super::super) pins: PinnedBlobs,
+    /// What was done so far.
+    pub(in super::super) tally: &'a Arc<Tally>,
     /// When the conversion is given up.
-    pub(in super::super) deadline: Deadline,
+    pub(in super::super) deadline: Deadline<'a>,
     /// Its slot among the images that are converted at one time.
     pub(in super::super) slot: Slot<'a>,
 }

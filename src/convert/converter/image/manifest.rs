@@ -6,6 +6,7 @@ use super::super::admission::BIG_IMAGE_BYTES;
 use super::super::catalogue::{Base, Layer, share};
 use super::super::chain::{ChainJob, convert_chain};
 use super::super::errors::{document_error, not_image};
+use super::super::status::add;
 use super::document::{converted_manifest, subject_of};
 use super::job::{Halt, ImageJob, MAX_SMALL_DOCUMENT};
 use super::source::{source_config, source_layers};
@@ -57,6 +58,13 @@ impl ImageJob<'_> {
                 manifest: raw.digest.clone(),
                 cause,
             })?;
+        let known = platform.as_ref().or(image_config.platform.as_ref());
+        let known = known.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        self.tally.platform(&known);
+        for step in &steps {
+            add(&self.tally.layers, 1);
+            add(&self.tally.layer_bytes, step.layer.size);
+        }
         if let Some(observer) = self.observer {
             observer(Event::Planned {
                 platform: platform.clone().or(image_config.platform),
@@ -69,6 +77,7 @@ impl ImageJob<'_> {
             destination: &self.destination,
             steps: &steps,
             observer: self.observer,
+            tally: self.tally,
             deadline: self.deadline,
         };
         let mut chain = convert_chain(chain).await?;

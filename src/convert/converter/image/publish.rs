@@ -31,7 +31,12 @@ pub(super) async fn publish(
             store: &context.store,
             sharing: Sharing::Blocks,
         };
-        push(parts, image, source, to, repo, &selector).await?;
+        let pushed = push(parts, image, source, to, repo, &selector).await?;
+        tracing::info!(
+            registry = destination.host, %repo, digest = %image.root.digest,
+            blobs = pushed.uploaded, bytes = pushed.uploaded_bytes, present = pushed.present,
+            "a converted image was pushed"
+        );
     }
     let index = context.store.index();
     index.record_image(&rows(job, image)).await?;

@@ -32,7 +32,7 @@ async fn proxy() -> (Proxy, scripted::Served) {
 }
 
 #[tokio::test]
-async fn readyz_names_what_is_not_ready() {
+async fn readyz_names_what_is_degraded() {
     let (proxy, _served) = proxy().await;
     assert_eq!(get(proxy.admin, "/livez").await.status, StatusCode::OK);
     let answer = get(proxy.admin, "/readyz").await;
@@ -41,26 +41,32 @@ async fn readyz_names_what_is_not_ready() {
     let tmp = proxy.directory.path().join("tmp");
     std::fs::remove_dir_all(&tmp).unwrap();
     let answer = get(proxy.admin, "/readyz").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(text(&answer).starts_with("blobs: "), "{}", text(&answer));
+    // What is not converted goes on.
+    assert_eq!(answer.status, StatusCode::OK);
+    let said = text(&answer);
+    assert!(said.starts_with("degraded\nblobs: "), "{said}");
     assert_eq!(get(proxy.admin, "/livez").await.status, StatusCode::OK);
     std::fs::create_dir(&tmp).unwrap();
-    assert_eq!(get(proxy.admin, "/readyz").await.status, StatusCode::OK);
+    assert_eq!(text(&get(proxy.admin, "/readyz").await), "ok\n");
 }
 
 #[tokio::test]
 async fn requests_are_counted_by_route_and_status() {
-    let (proxy, _served) = proxy().await;
+    let (proxy, served) = proxy().await;
     for _ in 0..3 {
         assert_eq!(proxy.get("/v2/a/tags/list").await.status, StatusCode::OK);
     }
     proxy.get("/elsewhere").await;
     let metrics = text(&get(proxy.admin, "/metrics").await);
+    let host = served.host();
     for line in [
         r#"overlaybd_proxy_requests_total{route="tags",method="GET",status="200"} 3"#,
         r#"overlaybd_proxy_requests_total{route="outside",method="GET",status="404"} 1"#,
         r#"overlaybd_proxy_response_body_bytes_total{route="tags"} 15"#,
-        r#"overlaybd_proxy_upstream_calls_total{call="forward",result="ok"} 3"#,
+        &format!(
+            r#"overlaybd_proxy_upstream_calls_total{{upstream="{host}",call="forward",result="ok"}} 3"#
+        ),
+        &format!(r#"overlaybd_proxy_upstream_up{{upstream="{host}"}} 1"#),
         "overlaybd_proxy_index_up 1",
         "overlaybd_proxy_requests_open 0",
         "overlaybd_proxy_layers_converted_total 0",

@@ -8,11 +8,17 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::convert::{CacheCount, Status};
+use super::levels::{Levels, Snapshot};
+use super::process::{ProcessMetrics, ProcessStat};
+use crate::convert::Conversion;
+use crate::registry;
 use crate::server::route::Kind;
-use crate::store::BlobCounters;
+
+/// What tells builds apart.
+const BUILD: [(&str, &str); 1] = [("version", env!("CARGO_PKG_VERSION"))];
 
 /// By which a request is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,14 +45,43 @@ struct ResultLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
+struct ConversionLabels {
+    format: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
+    upstream: String,
     call: &'static str,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+/// What became of a call to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Called {
+    /// It answered.
+    Answered,
+    /// It answered with an error, such as that there is no such thing.
+    Refused,
+    /// It did not answer, or said that it cannot: 5xx, 429.
+    Failing,
+}
+
+impl Called {
+    /// Of a call's result.
+    pub fn of<T>(result: &Result<T, registry::Error>) -> Self {
+        match result {
+            Ok(_) => Self::Answered,
+            Err(error) if error.is_failing() => Self::Failing,
+            Err(_) => Self::Refused,
+        }
+    }
 }
 
 /// The caches that are counted.
@@ -62,7 +97,7 @@ pub(in crate::server) enum CacheName {
 
 impl CacheName {
     /// All of them, in their order.
-    const ALL: [Self; 3] = [Self::Permission, Self::Image, Self::Blob];
+    pub const ALL: [Self; 3] = [Self::Permission, Self::Image, Self::Blob];
 
     fn name(self) -> &'static str {
         match self {
@@ -71,23 +106,6 @@ impl CacheName {
             Self::Blob => "blob",
         }
     }
-}
-
-/// What is known only when it is asked for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::server) struct Snapshot {
-    /// The converter's counters.
-    pub conversions: Status,
-    /// The blob directory's counters.
-    pub blobs: BlobCounters,
-    /// What became of requests for sources.
-    pub sources: Option<[CacheCount; 4]>,
-    /// Bytes of all blobs.
-    pub blob_bytes: Option<u64>,
-    /// Bytes that the disk still takes.
-    pub free_bytes: Option<u64>,
-    /// Whether the index answers.
-    pub is_index_up: bool,
 }
 
 type Total = Counter<u64, AtomicU64>;
@@ -104,36 +122,22 @@ pub(in crate::server) struct Metrics {
     caches: Family<CacheLabels, Total>,
     stale_permissions: Total,
     signed_addresses: Family<ResultLabels, Total>,
-    sources: Family<OutcomeLabels, Total>,
-    source_cache_bytes: Family<OutcomeLabels, Total>,
     /// Misses and hits of each cache, likewise.
     lookups: Vec<[Total; 2]>,
     calls: Family<CallLabels, Total>,
+    upstreams_up: Family<UpstreamLabels, Level>,
     call_durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     conversions: Family<ResultLabels, Total>,
     conversion_durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
+    images: Family<ConversionLabels, Total>,
+    image_durations: Family<ConversionLabels, Histogram, fn() -> Histogram>,
+    image_sizes: Family<ConversionLabels, Histogram, fn() -> Histogram>,
     /// Connections that are open.
     pub connections: Level,
     /// Requests being answered.
     pub requests_open: Level,
-    images_running: Level,
-    layers_queued: Level,
-    layers_running: Level,
-    layers_converted: Total,
-    layers_found: Total,
-    layers_failed: Total,
-    source_bytes: Total,
-    blob_bytes_written: Total,
-    blobs_verified: Total,
-    verified_bytes: Total,
-    blobs_damaged: Total,
-    scrubbed: Total,
-    scrubbed_bytes: Total,
-    scrub_rounds: Total,
-    scrub_last_round: Level,
-    blob_bytes: Level,
-    free_bytes: Level,
-    index_up: Level,
+    levels: Levels,
+    process: ProcessMetrics,
 }
 
 fn seconds() -> Histogram {
@@ -144,6 +148,11 @@ fn seconds() -> Histogram {
 fn long_seconds() -> Histogram {
     // From a tenth of a second to half an hour.
     Histogram::new(exponential_buckets(0.1, 2.5, 12))
+}
+
+fn image_bytes() -> Histogram {
+    // From a megabyte to 16 GB.
+    Histogram::new(exponential_buckets(1e6, 4.0, 8))
 }
 
 impl Metrics {
@@ -157,33 +166,19 @@ impl Metrics {
             caches: Family::default(),
             stale_permissions: Total::default(),
             signed_addresses: Family::default(),
-            sources: Family::default(),
-            source_cache_bytes: Family::default(),
             lookups: Vec::new(),
             calls: Family::default(),
+            upstreams_up: Family::default(),
             call_durations: Family::new_with_constructor(seconds),
             conversions: Family::default(),
             conversion_durations: Family::new_with_constructor(long_seconds),
+            images: Family::default(),
+            image_durations: Family::new_with_constructor(long_seconds),
+            image_sizes: Family::new_with_constructor(image_bytes),
             connections: Level::default(),
             requests_open: Level::default(),
-            images_running: Level::default(),
-            layers_queued: Level::default(),
-            layers_running: Level::default(),
-            layers_converted: Total::default(),
-            layers_found: Total::default(),
-            layers_failed: Total::default(),
-            source_bytes: Total::default(),
-            blob_bytes_written: Total::default(),
-            blobs_verified: Total::default(),
-            verified_bytes: Total::default(),
-            blobs_damaged: Total::default(),
-            scrubbed: Total::default(),
-            scrubbed_bytes: Total::default(),
-            scrub_rounds: Total::default(),
-            scrub_last_round: Level::default(),
-            blob_bytes: Level::default(),
-            free_bytes: Level::default(),
-            index_up: Level::default(),
+            levels: Levels::default(),
+            process: ProcessMetrics::new(),
         };
         metrics.register();
         for route in Kind::ALL.map(Kind::name) {
@@ -200,10 +195,29 @@ impl Metrics {
             let totals = ["miss", "hit"].map(total);
             metrics.lookups.push(totals);
         }
+        // There from the start, with 0: an increase from nothing is none for Prometheus.
+        for result in ["done", "failed", "timeout"] {
+            let labels = ResultLabels { result };
+            let _ = metrics.conversions.get_or_create(&labels);
+            let _ = metrics.conversion_durations.get_or_create(&labels);
+        }
+        for format in ["native", "turbo"] {
+            for outcome in ["converted", "failed", "cancelled"] {
+                let labels = ConversionLabels { format, outcome };
+                let _ = metrics.images.get_or_create(&labels);
+                let _ = metrics.image_durations.get_or_create(&labels);
+                let _ = metrics.image_sizes.get_or_create(&labels);
+            }
+        }
+        for result in ["issued", "expired", "forged"] {
+            let labels = ResultLabels { result };
+            let _ = metrics.signed_addresses.get_or_create(&labels);
+        }
         metrics
     }
 
     fn register(&mut self) {
+        self.levels.register(&mut self.registry);
         let registry = &mut self.registry;
         macro_rules! plain {
             ($name:literal, $help:literal, $metric:ident) => {
@@ -215,6 +229,7 @@ impl Metrics {
                 registry.register_with_unit($name, $help, Unit::$unit, self.$metric.clone());
             };
         }
+        registry.register("build", "Which build this is", Info::new(BUILD.to_vec()));
         plain!("requests", "Requests answered", requests);
         of_unit!(
             "request_duration",
@@ -234,18 +249,12 @@ impl Metrics {
             "Addresses of blobs that overlaybd was sent to, and of those refused: expired or forged",
             signed_addresses
         );
-        plain!(
-            "source_cache",
-            "Requests for manifests and blobs of sources, and layers of conversions, by what became of them",
-            sources
-        );
-        of_unit!(
-            "source_cache",
-            "Bytes of them, as the heads of answers tell",
-            Bytes,
-            source_cache_bytes
-        );
         plain!("upstream_calls", "Calls to upstreams for requests", calls);
+        plain!(
+            "upstream_up",
+            "Whether the last call to an upstream was answered: 0 for no answer, 5xx and 429",
+            upstreams_up
+        );
         of_unit!(
             "upstream_call_duration",
             "Until an upstream's head",
@@ -263,84 +272,21 @@ impl Metrics {
             Seconds,
             conversion_durations
         );
+        plain!("conversions", "Conversions of images that ended", images);
+        of_unit!(
+            "conversion_duration",
+            "How long they took, once admitted",
+            Seconds,
+            image_durations
+        );
+        of_unit!(
+            "conversion_source",
+            "Compressed bytes of their layers",
+            Bytes,
+            image_sizes
+        );
         plain!("connections", "Connections open", connections);
         plain!("requests_open", "Requests being answered", requests_open);
-        plain!(
-            "conversions_running",
-            "Images being converted",
-            images_running
-        );
-        plain!(
-            "layers_queued",
-            "Layers waiting to be converted",
-            layers_queued
-        );
-        plain!("layers_running", "Layers being converted", layers_running);
-        plain!("layers_converted", "Layers converted", layers_converted);
-        plain!("layers_found", "Layers found converted", layers_found);
-        plain!(
-            "layers_failed",
-            "Layers whose conversion failed",
-            layers_failed
-        );
-        of_unit!(
-            "source_read",
-            "Compressed bytes read for conversions",
-            Bytes,
-            source_bytes
-        );
-        of_unit!(
-            "blobs_written",
-            "Bytes of converted blobs written",
-            Bytes,
-            blob_bytes_written
-        );
-        plain!(
-            "blobs_verified",
-            "Files of blobs read to their end and compared with their digests",
-            blobs_verified
-        );
-        of_unit!(
-            "blobs_verified",
-            "Bytes of blobs read and compared with their digests",
-            Bytes,
-            verified_bytes
-        );
-        plain!(
-            "blobs_damaged",
-            "Damaged files of blobs that were found and taken away",
-            blobs_damaged
-        );
-        plain!(
-            "scrubbed_blobs",
-            "Files of blobs that the scrubber read to their end",
-            scrubbed
-        );
-        of_unit!(
-            "scrubbed",
-            "Bytes that the scrubber read",
-            Bytes,
-            scrubbed_bytes
-        );
-        plain!(
-            "scrub_rounds",
-            "Times that the scrubber came to the end of all blobs",
-            scrub_rounds
-        );
-        of_unit!(
-            "scrub_last_round_timestamp",
-            "When a scrubber of this data directory last came to the end of all blobs; 0: never",
-            Seconds,
-            scrub_last_round
-        );
-        of_unit!("blobs", "Bytes of all blobs kept", Bytes, blob_bytes);
-        of_unit!(
-            "disk_free",
-            "Bytes that the disk still takes",
-            Bytes,
-            free_bytes
-        );
-        plain!("index_up", "Whether the index answers", index_up);
     }
 
     /// A request was answered, or given up.
@@ -382,6 +328,21 @@ impl Metrics {
         }
     }
 
+    /// Misses and hits of a cache since the start.
+    pub fn lookups(&self, cache: CacheName) -> [u64; 2] {
+        let totals = self.lookups.get(cache as usize);
+        totals.map_or([0, 0], |totals| totals.each_ref().map(Counter::get))
+    }
+
+    /// Whether the last call to an upstream was answered; `None` if there was none.
+    pub fn is_up(&self, upstream: &str) -> Option<bool> {
+        let labels = UpstreamLabels {
+            upstream: upstream.to_owned(),
+        };
+        let level = self.upstreams_up.get(&labels)?.get();
+        Some(level != 0)
+    }
+
     /// An upstream's earlier yes was used in place of an answer.
     pub fn stale_permission(&self) {
         self.stale_permissions.inc();
@@ -394,13 +355,47 @@ impl Metrics {
     }
 
     /// An upstream was asked.
-    pub fn call(&self, call: &'static str, is_ok: bool, took: Duration) {
-        let result = if is_ok { "ok" } else { "error" };
-        self.calls.get_or_create(&CallLabels { call, result }).inc();
+    pub fn call(&self, upstream: &str, call: &'static str, called: Called, took: Duration) {
+        let result = match called {
+            Called::Answered => "ok",
+            Called::Refused | Called::Failing => "error",
+        };
+        let upstream = upstream.to_owned();
+        let up = UpstreamLabels {
+            upstream: upstream.clone(),
+        };
+        let is_up = i64::from(called != Called::Failing);
+        self.upstreams_up.get_or_create(&up).set(is_up);
+        let labels = CallLabels {
+            upstream,
+            call,
+            result,
+        };
+        self.calls.get_or_create(&labels).inc();
         let durations = self
             .call_durations
             .get_or_create(&RouteLabels { route: call });
         durations.observe(took.as_secs_f64());
+    }
+
+    /// The conversion of an image ended.
+    pub fn converted(&self, conversion: &Conversion) {
+        let labels = ConversionLabels {
+            format: conversion.format.name(),
+            outcome: conversion.state.name(),
+        };
+        self.images.get_or_create(&labels).inc();
+        let took = conversion.started_at.zip(conversion.finished_at);
+        let took = took.and_then(|(began, ended)| ended.duration_since(began).ok());
+        if let Some(took) = took {
+            let durations = self.image_durations.get_or_create(&labels);
+            durations.observe(took.as_secs_f64());
+        }
+        if conversion.source_bytes > 0 {
+            #[allow(clippy::cast_precision_loss)]
+            let bytes = conversion.source_bytes as f64;
+            self.image_sizes.get_or_create(&labels).observe(bytes);
+        }
     }
 
     /// A request waited for a conversion: `done`, `failed` or `timeout`.
@@ -415,46 +410,13 @@ impl Metrics {
     ///
     /// # Errors
     /// None that a string could have.
-    pub fn encode(&self, now: Snapshot) -> Result<String, std::fmt::Error> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let status = now.conversions;
-        self.images_running.set(signed(status.images_running));
-        self.layers_queued.set(signed(status.layers_queued));
-        self.layers_running.set(signed(status.layers_running));
-        for (total, value) in [
-            (&self.layers_converted, status.layers_converted),
-            (&self.layers_found, status.layers_found),
-            (&self.layers_failed, status.layers_failed),
-            (&self.source_bytes, status.source_bytes),
-            (&self.blob_bytes_written, status.blob_bytes),
-            (&self.blobs_verified, now.blobs.verified),
-            (&self.verified_bytes, now.blobs.verified_bytes),
-            (&self.blobs_damaged, now.blobs.damaged),
-            (&self.scrubbed, now.blobs.scrubbed),
-            (&self.scrubbed_bytes, now.blobs.scrubbed_bytes),
-            (&self.scrub_rounds, now.blobs.scrub_rounds),
-        ] {
-            total.inner().store(value, Relaxed);
-        }
-        for count in now.sources.into_iter().flatten() {
-            let outcome = count.outcome.name();
-            for (family, value) in [
-                (&self.sources, count.times),
-                (&self.source_cache_bytes, count.bytes),
-            ] {
-                let total = family.get_or_create(&OutcomeLabels { outcome });
-                total.inner().store(value, Relaxed);
-            }
-        }
-        self.scrub_last_round
-            .set(signed(now.blobs.scrub_last_round));
-        // -1: the disk did not tell.
-        self.blob_bytes.set(now.blob_bytes.map_or(-1, signed));
-        self.free_bytes.set(now.free_bytes.map_or(-1, signed));
-        self.index_up.set(i64::from(now.is_index_up));
+    pub fn encode(&self, now: &Snapshot, process: ProcessStat) -> Result<String, std::fmt::Error> {
+        self.levels.set(now);
+        self.process.set(process);
         let mut text = String::new();
-        text::encode(&mut text, &self.registry)?;
+        text::encode_registry(&mut text, &self.registry)?;
+        text::encode_registry(&mut text, self.process.registry())?;
+        text::encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -462,6 +424,8 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::Status;
+    use crate::store::BlobCounters;
 
     #[test]
     fn counters_appear_in_the_metrics() {
@@ -484,7 +448,7 @@ mod tests {
             free_bytes: Some(9),
             ..Snapshot::default()
         };
-        let text = metrics.encode(now).unwrap();
+        let text = metrics.encode(&now, ProcessStat::default()).unwrap();
         for line in [
             r#"overlaybd_proxy_requests_total{route="blob",method="GET",status="206"} 2"#,
             r#"overlaybd_proxy_response_body_bytes_total{route="blob"} 8192"#,

@@ -1,0 +1,234 @@
+//! Metrics of what is known only when it is asked for: counters of other parts, and states.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::convert::{CacheCount, Status};
+use crate::store::BlobCounters;
+
+type Total = Counter<u64, AtomicU64>;
+type Level = Gauge<i64, AtomicI64>;
+
+/// What is known only when it is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::server) struct Snapshot {
+    /// The converter's counters.
+    pub conversions: Status,
+    /// The blob directory's counters.
+    pub blobs: BlobCounters,
+    /// Blobs that were evicted.
+    pub evicted: u64,
+    /// What became of requests for sources.
+    pub sources: Option<[CacheCount; 4]>,
+    /// Bytes of all blobs.
+    pub blob_bytes: Option<u64>,
+    /// Bytes that the disk still takes.
+    pub free_bytes: Option<u64>,
+    /// Whether the index answers.
+    pub is_index_up: bool,
+    /// Requests that wait: for a conversion, for an upstream, for what tells whether they may have
+    /// something.
+    pub waiting: [usize; 3],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwaitedLabels {
+    awaited: &'static str,
+}
+
+/// The metrics of a [`Snapshot`].
+#[derive(Default)]
+pub(super) struct Levels {
+    sources: Family<OutcomeLabels, Total>,
+    source_cache_bytes: Family<OutcomeLabels, Total>,
+    requests_waiting: Family<AwaitedLabels, Level>,
+    images_running: Level,
+    layers_queued: Level,
+    layers_running: Level,
+    layers_converted: Total,
+    layers_found: Total,
+    layers_failed: Total,
+    source_bytes: Total,
+    blob_bytes_written: Total,
+    blobs_verified: Total,
+    verified_bytes: Total,
+    blobs_damaged: Total,
+    blobs_evicted: Total,
+    scrubbed: Total,
+    scrubbed_bytes: Total,
+    scrub_rounds: Total,
+    scrub_last_round: Level,
+    blob_bytes: Level,
+    free_bytes: Level,
+    index_up: Level,
+}
+
+impl Levels {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        macro_rules! plain {
+            ($name:literal, $help:literal, $metric:ident) => {
+                registry.register($name, $help, self.$metric.clone());
+            };
+        }
+        macro_rules! of_unit {
+            ($name:literal, $help:literal, $unit:ident, $metric:ident) => {
+                registry.register_with_unit($name, $help, Unit::$unit, self.$metric.clone());
+            };
+        }
+        plain!(
+            "source_cache",
+            "Requests for manifests and blobs of sources, and layers of conversions, by what became of them",
+            sources
+        );
+        of_unit!(
+            "source_cache",
+            "Bytes of them, as the heads of answers tell",
+            Bytes,
+            source_cache_bytes
+        );
+        plain!(
+            "conversions_running",
+            "Images being converted",
+            images_running
+        );
+        plain!(
+            "layers_queued",
+            "Layers waiting to be converted",
+            layers_queued
+        );
+        plain!("layers_running", "Layers being converted", layers_running);
+        plain!("layers_converted", "Layers converted", layers_converted);
+        plain!("layers_found", "Layers found converted", layers_found);
+        plain!(
+            "layers_failed",
+            "Layers whose conversion failed",
+            layers_failed
+        );
+        of_unit!(
+            "source_read",
+            "Compressed bytes read for conversions",
+            Bytes,
+            source_bytes
+        );
+        of_unit!(
+            "blobs_written",
+            "Bytes of converted blobs written",
+            Bytes,
+            blob_bytes_written
+        );
+        plain!(
+            "blobs_verified",
+            "Files of blobs read to their end and compared with their digests",
+            blobs_verified
+        );
+        of_unit!(
+            "blobs_verified",
+            "Bytes of blobs read and compared with their digests",
+            Bytes,
+            verified_bytes
+        );
+        plain!(
+            "blobs_damaged",
+            "Damaged files of blobs that were found and taken away",
+            blobs_damaged
+        );
+        plain!(
+            "scrubbed_blobs",
+            "Files of blobs that the scrubber read to their end",
+            scrubbed
+        );
+        of_unit!(
+            "scrubbed",
+            "Bytes that the scrubber read",
+            Bytes,
+            scrubbed_bytes
+        );
+        plain!(
+            "scrub_rounds",
+            "Times that the scrubber came to the end of all blobs",
+            scrub_rounds
+        );
+        of_unit!(
+            "scrub_last_round_timestamp",
+            "When a scrubber of this data directory last came to the end of all blobs; 0: never",
+            Seconds,
+            scrub_last_round
+        );
+        plain!(
+            "blobs_evicted",
+            "Blobs that were removed to make room for others",
+            blobs_evicted
+        );
+        of_unit!("blobs", "Bytes of all blobs kept", Bytes, blob_bytes);
+        of_unit!(
+            "disk_free",
+            "Bytes that the disk still takes",
+            Bytes,
+            free_bytes
+        );
+        plain!("index_up", "Whether the index answers", index_up);
+        plain!(
+            "requests_waiting",
+            "Requests that wait, by what for",
+            requests_waiting
+        );
+    }
+
+    /// Takes over what is known now.
+    pub(super) fn set(&self, now: &Snapshot) {
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let status = now.conversions;
+        self.images_running.set(signed(status.images_running));
+        self.layers_queued.set(signed(status.layers_queued));
+        self.layers_running.set(signed(status.layers_running));
+        for (total, value) in [
+            (&self.layers_converted, status.layers_converted),
+            (&self.layers_found, status.layers_found),
+            (&self.layers_failed, status.layers_failed),
+            (&self.source_bytes, status.source_bytes),
+            (&self.blob_bytes_written, status.blob_bytes),
+            (&self.blobs_verified, now.blobs.verified),
+            (&self.verified_bytes, now.blobs.verified_bytes),
+            (&self.blobs_damaged, now.blobs.damaged),
+            (&self.blobs_evicted, now.evicted),
+            (&self.scrubbed, now.blobs.scrubbed),
+            (&self.scrubbed_bytes, now.blobs.scrubbed_bytes),
+            (&self.scrub_rounds, now.blobs.scrub_rounds),
+        ] {
+            total.inner().store(value, Ordering::Relaxed);
+        }
+        for count in now.sources.iter().flatten() {
+            let outcome = count.outcome.name();
+            for (family, value) in [
+                (&self.sources, count.times),
+                (&self.source_cache_bytes, count.bytes),
+            ] {
+                let total = family.get_or_create(&OutcomeLabels { outcome });
+                total.inner().store(value, Ordering::Relaxed);
+            }
+        }
+        self.scrub_last_round
+            .set(signed(now.blobs.scrub_last_round));
+        // -1: the disk did not tell.
+        self.blob_bytes.set(now.blob_bytes.map_or(-1, signed));
+        self.free_bytes.set(now.free_bytes.map_or(-1, signed));
+        self.index_up.set(i64::from(now.is_index_up));
+        let awaited = ["conversion", "upstream", "permission"];
+        for (awaited, requests) in awaited.into_iter().zip(now.waiting) {
+            let level = self
+                .requests_waiting
+                .get_or_create(&AwaitedLabels { awaited });
+            level.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,5 +1,8 @@
 //! The command line: one file a command.
 
+mod admin;
+mod aliases;
+mod cache;
 mod cat;
 mod check;
 mod cold_start;
@@ -9,6 +12,7 @@ mod context;
 mod convert;
 mod cp;
 mod credentials;
+mod data;
 mod environment;
 mod exit;
 mod explain;
@@ -35,10 +39,12 @@ mod reload;
 mod serve;
 mod signals;
 mod standalone;
+mod start_line;
 mod store;
 mod temporary;
 mod warm;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
@@ -114,6 +120,9 @@ enum Command {
     Mount(Box<mount::MountArgs>),
     /// Verify a converted image against its source
     Check(Box<check::CheckArgs>),
+    Status(Box<admin::status::StatusArgs>),
+    Jobs(Box<admin::jobs::JobsArgs>),
+    Cache(cache::CacheArgs),
     Store(store::StoreArgs),
     Config(config::ConfigArgs),
     Credentials(credentials::CredentialsArgs),
@@ -126,6 +135,8 @@ enum Command {
 pub struct Invocation {
     cli: Cli,
     matches: ArgMatches,
+    /// Options that were written under another of their names.
+    aliases: BTreeMap<String, String>,
 }
 
 /// The whole command line, as help, completions and man pages need it.
@@ -142,7 +153,11 @@ pub fn parse() -> Invocation {
         Err(error) => mistyped::without_secrets(error, &arguments).exit(),
     };
     match Cli::from_arg_matches(&matches) {
-        Ok(cli) => Invocation { cli, matches },
+        Ok(cli) => Invocation {
+            cli,
+            matches,
+            aliases: aliases::written(&command(), &arguments),
+        },
         Err(error) => mistyped::without_secrets(error.format(&mut command()), &arguments).exit(),
     }
 }
@@ -168,9 +183,13 @@ pub async fn run(invocation: Invocation) -> ExitStatus {
 }
 
 async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
-    let Invocation { cli, matches } = invocation;
+    let Invocation {
+        cli,
+        matches,
+        aliases,
+    } = invocation;
     environment::warn_of_unknown(&command());
-    let context = Context::new(cli.config, cli.log, &matches);
+    let context = Context::new(cli.config, cli.log, &matches, aliases);
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(*args, context)).await,
         Command::Convert(args) => Box::pin(convert::run(*args, context)).await,
@@ -185,6 +204,9 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::ColdStart(args) => Box::pin(cold_start::run(*args, context)).await,
         Command::Mount(args) => Box::pin(mount::run(*args, context)).await,
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
+        Command::Status(args) => Box::pin(admin::status::run(*args, context)).await,
+        Command::Jobs(args) => Box::pin(admin::jobs::run(*args, context)).await,
+        Command::Cache(args) => Box::pin(cache::run(args, context)).await,
         Command::Store(args) => Box::pin(store::run(args, context)).await,
         Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,
         Command::Node(args) => Box::pin(node::run(args, context)).await,

@@ -1,5 +1,6 @@
 //! `store verify`: what is kept, compared with its digests.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ struct VerifyArgs {
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct PlaceOptions {
+pub(super) struct PlaceOptions {
     /// Directory of everything that is kept [default: /var/lib/overlaybd-proxy for root, else
     /// $XDG_DATA_HOME/overlaybd-proxy or ~/.local/share/overlaybd-proxy]
     #[arg(long, value_name = "DIR")]
@@ -81,14 +82,20 @@ pub async fn run(args: StoreArgs, context: Context) -> anyhow::Result<ExitStatus
 }
 
 /// A data directory that is there: none is made to be verified.
-fn data_dir(place: &PlaceOptions, context: &Context) -> anyhow::Result<PathBuf> {
+pub(super) fn data_dir(place: &PlaceOptions, context: &Context) -> anyhow::Result<PathBuf> {
     let (mut sources, mut errors) = context.service();
     let place = sources.effective(place, &mut errors);
     let text = place.data_dir.as_ref().map_or("", Text::as_str);
     let data_dir = PathBuf::from(text);
-    if !data_dir.join("layout").is_file() {
-        let what = format!("{text:?} is no data directory: there is no file `layout` in it");
-        errors.add("data-dir", what);
+    match std::fs::metadata(data_dir.join("layout")) {
+        Ok(found) if found.is_file() => {}
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            errors.add("data-dir", format!("{text} cannot be read: {error}"));
+        }
+        _ => {
+            let what = format!("{text:?} is no data directory: there is no file `layout` in it");
+            errors.add("data-dir", what);
+        }
     }
     Ok(errors.none_or(Some(data_dir))?)
 }
@@ -201,7 +208,8 @@ fn finish(tally: &Tally, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
         }));
     } else if !terminal.is_silent() {
         output::line(format_args!(
-            "verified {blobs} blobs, {}: {damaged} damaged",
+            "verified {}, {}: {damaged} damaged",
+            output::count(usize::try_from(blobs)?, "blob"),
             size(bytes)
         ))?;
     }

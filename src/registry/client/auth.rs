@@ -76,6 +76,11 @@ impl Auth {
         }
     }
 
+    /// Whether there are credentials for the host itself.
+    pub(super) async fn has_credentials(&self) -> Result<bool, Error> {
+        Ok(self.credentials.login(None).await? != Login::Anonymous)
+    }
+
     fn scheme(&self) -> Option<AuthScheme> {
         self.scheme.lock().clone()
     }

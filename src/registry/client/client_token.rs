@@ -43,6 +43,16 @@ pub struct ClientToken {
 }
 
 impl Registry {
+    /// As [`Upstream::has_credentials`](crate::registry::Upstream::has_credentials).
+    pub(in crate::registry) async fn has_credentials(&self) -> Result<bool, Error> {
+        let endpoints = self.all_endpoints();
+        let registry = endpoints.iter().find(|endpoint| endpoint.is_registry);
+        match registry {
+            Some(endpoint) => endpoint.auth.has_credentials().await,
+            None => Ok(false),
+        }
+    }
+
     /// As [`Upstream::authenticate_client`](crate::registry::Upstream::authenticate_client).
     pub(in crate::registry) async fn authenticate_client(
         &self,

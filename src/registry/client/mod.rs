@@ -43,6 +43,7 @@ mod login;
 mod manifests;
 mod no_proxy;
 mod payload;
+mod poster;
 mod referrers;
 mod retry;
 mod scope;
@@ -60,6 +61,7 @@ pub use client_token::{ClientAuth, ClientToken};
 pub use direct::Direct;
 pub use docker_logins::{DockerLogin, DockerLogins};
 pub(crate) use hosts_dir::{HostEntry, parse as parse_hosts_toml};
+pub use poster::Poster;
 pub(crate) use referrers::{fallback_tag, referrer, subject_of};
 pub use scope::needed_scopes;
 

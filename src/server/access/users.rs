@@ -157,7 +157,7 @@ impl Users {
 }
 
 /// User and password of a `Basic` authorization (RFC 7617).
-fn basic(value: &HeaderValue) -> Option<(String, Vec<u8>)> {
+pub(in crate::server) fn basic(value: &HeaderValue) -> Option<(String, Vec<u8>)> {
     let text = value.to_str().ok()?;
     let (scheme, encoded) = text.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -7,9 +7,7 @@ use std::fmt::Write as _;
 use super::context::Context;
 use super::exit::ExitStatus;
 use super::output;
-use super::warm::names::{Name, Which, official};
 use crate::config::{ServeOptions, bytes};
-use crate::oci::reference::DOCKER_HUB;
 use crate::server::{Case, Explanation, ImageQuestion, KnownSize, Pull, explain};
 
 pub(super) const EXAMPLES: &str = "\
@@ -41,33 +39,11 @@ pub struct ExplainArgs {
     options: ServeOptions,
 }
 
-/// An image as it was written.
-fn question(text: &str) -> Result<ImageQuestion, String> {
-    let Name { place, which } = text.parse()?;
-    let tag = match which {
-        Which::Tag(tag) => tag,
-        Which::Digest(_) => {
-            return Err("the digest decides: what it names is served, converted or not".to_owned());
-        }
-        Which::Matching(_) => return Err("one tag is expected, not a pattern".to_owned()),
-    };
-    let host = place.host.map(|host| host.name);
-    let repository = match host.as_deref() {
-        Some(DOCKER_HUB) => official(&place.repo),
-        _ => place.repo,
-    };
-    Ok(ImageQuestion {
-        host,
-        repository,
-        tag,
-    })
-}
-
 pub async fn run(args: ExplainArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let (mut sources, mut errors) = context.service();
     let options = args.options.effective(&mut sources, &mut errors);
     let log = context.log_options(&mut sources, &mut errors);
-    let image = question(&args.image);
+    let image = args.image.parse::<ImageQuestion>();
     let image = image.map_err(|error| errors.add_line(format!("IMAGE: {error}")));
     let config = options.config(&log, errors)?;
     // A mistake in it is among those of the configuration.

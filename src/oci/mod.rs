@@ -6,6 +6,7 @@ pub mod image_config;
 pub(crate) mod json;
 pub mod manifest;
 pub mod media_type;
+pub mod mirrored_name;
 pub mod name;
 pub mod platform;
 pub mod reference;

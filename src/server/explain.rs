@@ -12,12 +12,13 @@ use crate::server::config::{ServerConfig, TurboFallback};
 use crate::server::decision::{self, Asked, Kind, Means, Plan};
 use crate::server::policy::{Form, Found, ImageName, Policy, Rule};
 use crate::server::upstreams::{Chosen, Upstreams};
+use crate::sizes::Size;
 
 /// A name of the proxy by which no upstream is chosen.
 const PROXY: &str = "proxy.invalid";
 
 /// What is to be explained: an image as people name it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageQuestion {
     /// The host in its name, if there is one.
     pub host: Option<String>,
@@ -139,6 +140,19 @@ pub async fn explain(
     image: &ImageQuestion,
     size: KnownSize,
 ) -> Result<Explanation, Unexplained> {
+    let policy = Policy::new(config.policy.clone());
+    explain_by(&policy, config, push, platforms, image, size).await
+}
+
+/// As [`explain`], by a policy that is not that of the settings.
+pub(in crate::server) async fn explain_by(
+    policy: &Policy,
+    config: &ServerConfig,
+    push: Option<&PushTarget>,
+    platforms: &Platforms,
+    image: &ImageQuestion,
+    size: KnownSize,
+) -> Result<Explanation, Unexplained> {
     let upstreams = Upstreams::new(config.upstreams.clone());
     let (chosen, ways) = choose(&upstreams, image)?;
     let note = image.host.as_deref().filter(|_| chosen.is_by_path);
@@ -174,7 +188,6 @@ pub async fn explain(
             Some(head.await?.digest)
         }
     };
-    let policy = Policy::new(config.policy.clone());
     let mut known: Vec<(usize, Option<u64>)> = Vec::new();
     let mut cases = Vec::new();
     loop {
@@ -217,6 +230,23 @@ pub async fn explain(
         tag: place.plain,
         cases,
     })
+}
+
+/// The place of the upstream that requests for an image choose, and the repository there.
+///
+/// # Errors
+/// When no upstream is asked for it.
+pub(in crate::server) fn place_of(
+    upstreams: &Upstreams,
+    image: &ImageQuestion,
+) -> Result<(usize, RepoName), Unexplained> {
+    let (chosen, _) = choose(upstreams, image)?;
+    if let Some(host) = image.host.as_deref().filter(|_| chosen.is_by_path) {
+        return Err(Unexplained::NoUpstream(format!(
+            "{host} is the name of none"
+        )));
+    }
+    Ok((chosen.place, repository(&chosen, image)?))
 }
 
 /// The upstream that requests for an image choose, and the names by which it is pulled: through a
@@ -277,9 +307,9 @@ fn repository(chosen: &Chosen<'_>, image: &ImageQuestion) -> Result<RepoName, Un
 fn condition(rule: &Rule) -> String {
     let (least, most) = (rule.sizes.start(), rule.sizes.end());
     match (*least > 0, *most < u64::MAX) {
-        (true, true) => format!("its layers have {least} to {most} bytes"),
-        (true, false) => format!("its layers have {least} bytes or more"),
-        _ => format!("its layers have {most} bytes or less"),
+        (true, true) => format!("its layers have {} to {}", Size(*least), Size(*most)),
+        (true, false) => format!("its layers have {} or more", Size(*least)),
+        _ => format!("its layers have {} or less", Size(*most)),
     }
 }
 

@@ -447,7 +447,7 @@ fn a_layer_larger_than_allowed_is_refused_without_inflating_it_all() {
     let image = one_layer(bomb);
     let layer = image.blobs[1].digest();
     assert!(image.blobs[1].bytes.len() < 1 << 20);
-    let parts = [layer.as_str(), "1048576"];
+    let parts = [layer.as_str(), "1.00 MiB"];
     bench.refuses("bomb", &image, 400, "MANIFEST_INVALID", &parts);
     bench.still_converts();
 }

@@ -22,8 +22,11 @@ const FIRST: usize = 1 << 20;
 /// The ranges that wait in memory are bounded for the process: one test at a time.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// First and last byte of the `Range` of a request's head.
-fn range(head: &str) -> Option<(usize, usize)> {
+/// First and last byte.
+type Range = (usize, usize);
+
+/// The `Range` of a request's head.
+fn range(head: &str) -> Option<Range> {
     let head = head.to_ascii_lowercase();
     let line = head
         .lines()
@@ -58,7 +61,7 @@ struct Script {
     breaks: bool,
     /// A permit for each request for a range.
     requested: Arc<Semaphore>,
-    seen: Arc<Mutex<Vec<Option<(usize, usize)>>>>,
+    seen: Arc<Mutex<Vec<Option<Range>>>>,
     open: Arc<AtomicUsize>,
     most_open: Arc<AtomicUsize>,
 }

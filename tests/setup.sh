@@ -20,6 +20,16 @@ packages=(
     openssl apache2-utils wrk
     # Reads units.
     systemd
+    # Gets what reads descriptions of APIs.
+    python3-venv
+    # Reads man pages.
+    man-db
+    # Looks at the status page.
+    chromium chromium-driver fonts-dejavu-core
+    # Reads alert rules (promtool).
+    prometheus
+    # Shells that images have, and what reads scripts for them.
+    busybox shellcheck
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -74,7 +74,16 @@ fn redact(key: &str, value: &Value) -> Value {
         ("user" | "push-user", Value::String(text)) => hide_password(text).into(),
         ("user" | "push-user" | "refresh" | "dbstr", value) if !value.is_str() => HIDDEN.into(),
         ("egress-proxy", Value::String(text)) => hide_login(text).into(),
-        ("refresh" | "egress-proxy", _) => HIDDEN.into(),
+        ("webhook", Value::String(text)) => hide_path(text).into(),
+        ("webhook", Value::Array(entries)) => entries
+            .iter()
+            .map(|entry| match entry {
+                Value::String(text) => hide_path(text),
+                _ => HIDDEN.to_owned(),
+            })
+            .collect::<Vec<_>>()
+            .into(),
+        ("refresh" | "egress-proxy" | "webhook", _) => HIDDEN.into(),
         ("url", Value::String(text)) => shown_address(text).into(),
         ("push-repo", Value::String(text)) if text.contains(['@', ':']) => {
             shown_address(text).into()
@@ -94,6 +103,16 @@ fn redact(key: &str, value: &Value) -> Value {
             .collect::<Vec<_>>()
             .into(),
         _ => value.clone(),
+    }
+}
+
+/// The scheme and the host of an address: what is behind them may be a secret.
+fn hide_path(text: &str) -> String {
+    match url::Url::parse(text).map(|url| url.origin()) {
+        Ok(origin) if origin.is_tuple() => {
+            format!("{}/{HIDDEN}", origin.ascii_serialization())
+        }
+        _ => HIDDEN.to_owned(),
     }
 }
 
@@ -152,6 +171,12 @@ mod tests {
             ("push-user", "me:secret", "me:***"),
             ("refresh", "secret", "***"),
             ("user", "secret", "***"),
+            (
+                "webhook",
+                "https://me:secret@hooks.io:444/secret?secret",
+                "https://hooks.io:444/***",
+            ),
+            ("webhook", "secret:", "***"),
             (
                 "dbstr",
                 "u:se@cr:et@tcp(h:3306)/db?tls=true",

@@ -140,6 +140,30 @@ fn each_option_reaches_the_setting_that_it_names() {
             "learn_window: Some(9s)".into(),
         ),
         (
+            "admin-token-file",
+            path("htpasswd"),
+            vec![],
+            "admin_token_file: Some(".into(),
+        ),
+        (
+            "notification-secret-file",
+            path("htpasswd"),
+            vec![],
+            "notification_secret_file: Some(".into(),
+        ),
+        (
+            "webhook",
+            "https://hooks.example/a?key=hunter2".into(),
+            vec![],
+            "webhooks: [***]".into(),
+        ),
+        (
+            "webhook-secret-file",
+            path("htpasswd"),
+            vec![],
+            "webhook_secret_file: Some(".into(),
+        ),
+        (
             "url-key-file",
             path("htpasswd"),
             vec![],
@@ -281,7 +305,9 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "docker.json".into(),
         ),
-        ("drain", "3s".into(), vec![], "drain: 3s".into()),
+        ("drain", "3s".into(), vec![], " drain: 3s".into()),
+        ("drain-delay", "7s".into(), vec![], "drain_delay: 7s".into()),
+        ("failure-ttl", "7s".into(), vec![], "failure_ttl: 7s".into()),
         (
             "egress-proxy",
             "http://me:pw@proxy.io:3128".into(),
@@ -455,7 +481,7 @@ fn each_option_reaches_the_setting_that_it_names() {
             "stall-timeout",
             "3s".into(),
             vec![],
-            "stall: 3s, drain".into(),
+            "stall: 3s, drain_delay".into(),
         ),
         ("suffix", "-x".into(), vec![], r#"suffix: "-x""#.into()),
         (

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::convert::layer::TurboSettings;
 use crate::oci::{RepoName, Tag};
-use crate::registry::Upstream;
+use crate::registry::{Secret, Upstream};
 use crate::server::pattern::Pattern;
 use crate::server::policy::Rule;
 
@@ -51,6 +51,17 @@ pub struct ServerConfig {
     /// How long the addresses are good that overlaybd is sent to for a blob; zero: it is not sent
     /// to any.
     pub url_ttl: Duration,
+    /// How long at most a conversion that failed is not begun again; zero: each request begins
+    /// another.
+    pub failure_ttl: Duration,
+    /// The file with the token that changes by operators need; `None`: they change nothing.
+    pub admin_token_file: Option<PathBuf>,
+    /// The file with the secret that registries' notifications need; `None`: none are taken.
+    pub notification_secret_file: Option<PathBuf>,
+    /// Addresses that are told of each conversion that ended.
+    pub webhooks: Vec<Secret>,
+    /// The file with the secret that webhooks are signed with; `None`: they are not.
+    pub webhook_secret_file: Option<PathBuf>,
     /// The keys that these are signed with; `None`: a random one of this process.
     pub url_key_file: Option<PathBuf>,
     /// Whether what changes the upstream is refused.
@@ -198,7 +209,10 @@ pub struct Limits {
     pub idle: Duration,
     /// How long the body of either side may stand still.
     pub stall: Duration,
-    /// How long open requests may take after the signal to stop.
+    /// How long connections are still accepted after the signal to stop, while readiness says that
+    /// there is an end to it.
+    pub drain_delay: Duration,
+    /// How long open requests may take after that.
     pub drain: Duration,
 }
 
@@ -237,6 +251,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(30),
             idle: Duration::from_mins(2),
             stall: Duration::from_mins(1),
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
         }
     }

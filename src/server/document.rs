@@ -7,6 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::convert::StoredManifest;
 use crate::registry::content_headers::{ContentHeaders, value};
 use crate::server::http::body::ResponseBody;
+use crate::server::observe::outcome::Outcome;
 
 /// A manifest or index with the headers that describe it.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Document {
 
     /// The answer to a request for it.
     pub fn answer(&self, asked: &HeaderMap, is_head: bool) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::empty());
+        let mut response = Response::new(ResponseBody::empty().noted(Outcome::Hit));
         let headers = response.headers_mut();
         headers.reserve(8);
         self.content_headers.put(headers);
@@ -49,7 +50,8 @@ impl Document {
         headers.insert(CONTENT_TYPE, self.media_type.clone());
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.bytes.len()));
         if !is_head {
-            *response.body_mut() = ResponseBody::bytes(self.bytes.clone());
+            let body = ResponseBody::bytes(self.bytes.clone());
+            *response.body_mut() = body.noted(Outcome::Hit);
         }
         response
     }

@@ -10,7 +10,7 @@
 //! | [`access`], [`limits`], [`cache`], [`observe`] | its parts |
 //! | [`error`], [`document`] | answers |
 //! | [`http`] | connections, TLS, bodies, headers, ranges, paths |
-//! | [`decision`], [`policy`], [`pattern`], [`explain`] | in which form an image is served |
+//! | [`decision`], [`policy`], [`pattern`], [`explain`], [`question`] | in which form an image is served |
 //! | [`learn`] | priority lists from what nodes read |
 //! | [`upstreams`], [`route`], [`config`] | which upstream, what about, settings |
 //!
@@ -34,6 +34,7 @@ mod limits;
 mod observe;
 mod pattern;
 mod policy;
+mod question;
 mod reload;
 mod route;
 mod state;
@@ -62,6 +63,7 @@ use tokio::sync::oneshot;
 use self::http::accept::HttpListener;
 use self::http::tls::Tls;
 use crate::convert::Converter;
+use background::push_logins::check_push_logins;
 use dispatch::Dispatcher;
 use handlers::admin::AdminHandler;
 use limits::slots::Slots;
@@ -149,15 +151,22 @@ impl Server {
         }
     }
 
-    /// Answers until `shutdown` comes, then drains: no new connections, open requests are
-    /// finished within [`Limits::drain`]. `true` when all of them were.
+    /// The bounds that are in force.
+    pub fn limits(&self) -> &Limits {
+        &self.state.config.limits
+    }
+
+    /// Answers until `shutdown` comes, and for [`Limits::drain_delay`] after that, in which whoever
+    /// asks for readiness is told; then drains: no new connections, open requests are finished
+    /// within [`Limits::drain`]. `true` when all of them were.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> bool {
         let limits = self.state.config.limits.clone();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&self.state), self.tls.clone()));
+        let push_logins = tokio::spawn(check_push_logins(Arc::clone(&self.state)));
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let admin = self.admin.map(|listener| {
             let listener = HttpListener {
-                listeners: vec![(listener, AdminHandler(Arc::clone(&self.state)))],
+                listeners: vec![(listener, AdminHandler::new(&self.state))],
                 tls: None,
                 limits: Limits {
                     connections: 64,
@@ -183,12 +192,23 @@ impl Server {
         let listener = HttpListener {
             listeners,
             tls: self.tls,
-            limits,
+            limits: limits.clone(),
             connections: self.state.metrics.connections.clone(),
             slots: self.state.connections.clone(),
         };
+        let (state, delay) = (Arc::clone(&self.state), limits.drain_delay);
+        let shutdown = async move {
+            shutdown.await;
+            state.is_draining.store(true, Ordering::Relaxed);
+            if !delay.is_zero() {
+                tracing::info!(
+                    ?delay,
+                    "connections are still accepted for a while (--drain-delay)"
+                );
+                tokio::time::sleep(delay).await;
+            }
+        };
         let open_connections = listener.accept_until(shutdown).await;
-        self.state.is_draining.store(true, Ordering::Relaxed);
         let all_finished = open_connections.close().await;
         // Operators are answered to the end: they see what the drain waits for.
         drop(stop_admin);
@@ -196,6 +216,7 @@ impl Server {
             let _ = admin.await;
         }
         upkeep.abort();
+        push_logins.abort();
         all_finished
     }
 }

@@ -34,6 +34,13 @@ impl Reloader {
         self.state.set_policy(Policy::new(fresh.policy.clone()));
     }
 
+    /// Has tried again what failed or was refused with the settings from before.
+    pub fn forget_failures(&self) {
+        let converter = &self.state.converted.converter;
+        converter.forget_failures(|_| true);
+        converter.forget_refused_pushes();
+    }
+
     /// Speaks to the upstreams as `fresh` says: with its authorities, certificates, credentials
     /// and time limits. Requests that are under way end as they began.
     ///

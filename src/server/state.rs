@@ -7,14 +7,17 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::convert::Converter;
-use crate::registry::{Direct, RegistryConfig};
+use crate::registry::{Direct, Poster, RegistryConfig};
 use crate::server::ServerError;
 use crate::server::access::missing::Missing;
 use crate::server::access::permission::Permissions;
 use crate::server::access::signed_address::SignedAddresses;
+use crate::server::access::token_file::TokenFile;
 use crate::server::access::users::Users;
 use crate::server::background::prepare::Preparations;
 use crate::server::background::push_tags::PushedTags;
+use crate::server::background::unattended::Unattended;
+use crate::server::background::webhooks::Webhooks;
 use crate::server::cache::conversions::Conversions;
 use crate::server::cache::open_files::OpenFiles;
 use crate::server::cache::responses::ResponseCache;
@@ -46,6 +49,11 @@ pub(in crate::server) struct AppState {
     pub converted: Conversions,
     pub open_files: OpenFiles,
     pub users: Option<Users>,
+    /// What changes by operators need.
+    pub admin_token: TokenFile,
+    /// What registries' notifications need.
+    pub notification_secret: TokenFile,
+    pub unattended: Unattended,
     pub addresses: SignedAddresses,
     pub learner: Learner,
     pub prepare: Preparations,
@@ -82,12 +90,31 @@ impl AppState {
             }
             Access::Own { htpasswd: None } | Access::PassThrough => None,
         };
+        let admin_token = TokenFile::open(config.admin_token_file.as_deref());
+        let admin_token = admin_token.map_err(ServerError::Configuration)?;
+        let notification_secret = TokenFile::open(config.notification_secret_file.as_deref());
+        let notification_secret = notification_secret.map_err(ServerError::Configuration)?;
         let addresses = SignedAddresses::open(&config).map_err(ServerError::Configuration)?;
+        let metrics = Arc::new(Metrics::new());
+        let (counted, webhooks) = (Arc::clone(&metrics), webhooks(&config)?);
+        converter.on_conversion_end(Box::new(move |ended| {
+            counted.converted(ended);
+            webhooks.tell(ended);
+        }));
         let tags = PushedTags::new();
         let p2p = p2p(&config)?;
         let converter = match config.source_cache {
             Some(_) => converter.caching_sources(),
             None => converter,
+        };
+        let converter = converter.serving_unpushed();
+        let converter = if config.failure_ttl.is_zero() {
+            converter
+        } else {
+            converter.remembering_failures(
+                config.failure_ttl,
+                matches!(config.access, Access::Own { .. }),
+            )
         };
         Ok(Self {
             p2p,
@@ -104,6 +131,9 @@ impl AppState {
             missing: Missing::new(),
             open_files: OpenFiles::new(converter.store().blobs().clone(), files),
             users,
+            admin_token,
+            notification_secret,
+            unattended: Unattended::new(),
             addresses,
             learner: Learner::new(config.learned_lists.clone(), config.learn_window),
             prepare: Preparations::new(tags.clone()),
@@ -114,7 +144,7 @@ impl AppState {
                 config.turbo.as_ref().map(|turbo| turbo.settings),
             ),
             responses: ResponseCache::new(),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             is_draining: AtomicBool::new(false),
             connections: Slots::new(config.limits.connections, config.limits.address_share),
             limits: RequestLimits::new(&config.limits, config.upstreams.len()),
@@ -140,17 +170,31 @@ impl AppState {
     }
 }
 
+/// Where conversions that ended are told, reached as the first registry among the upstreams is.
+fn webhooks(config: &ServerConfig) -> Result<Webhooks, ServerError> {
+    let wrong = |error: String| ServerError::Configuration(error);
+    let registry = first_registry(config).unwrap_or_default();
+    let posters = config.webhooks.iter();
+    let posters = posters.map(|address| Poster::new(address.expose(), &registry));
+    let posters: Result<Vec<Poster>, _> = posters.collect();
+    let posters = posters.map_err(|error| wrong(error.to_string()))?;
+    let secret = TokenFile::open(config.webhook_secret_file.as_deref()).map_err(wrong)?;
+    Ok(Webhooks::start(posters, &secret))
+}
+
+/// How the first registry among the upstreams is reached.
+fn first_registry(config: &ServerConfig) -> Option<RegistryConfig> {
+    let mut upstreams = config.upstreams.iter();
+    let found = upstreams.find_map(|entry| entry.upstream.registry_config());
+    found.cloned()
+}
+
 /// Reads at hosts that upstreams redirect to, as the first registry among these is read.
 fn p2p(config: &ServerConfig) -> Result<Option<Direct>, ServerError> {
     if config.p2p_hosts.is_empty() {
         return Ok(None);
     }
-    let mut upstreams = config.upstreams.iter();
-    let found = upstreams.find_map(|entry| entry.upstream.registry_config());
-    let direct = match found {
-        Some(found) => Direct::new(found),
-        None => Direct::new(&RegistryConfig::default()),
-    };
+    let direct = Direct::new(&first_registry(config).unwrap_or_default());
     let direct = direct.map_err(|error| ServerError::Configuration(error.to_string()))?;
     Ok(Some(direct))
 }

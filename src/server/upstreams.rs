@@ -1,5 +1,7 @@
 //! Which upstream a request is for.
 
+use std::sync::Arc;
+
 use http::header::HOST;
 use http::request;
 use percent_encoding::percent_decode_str;
@@ -19,6 +21,8 @@ pub(in crate::server) struct Upstreams {
     seals: Vec<Seal>,
     /// What each is called, by the places of `entries`.
     names: Vec<Vec<String>>,
+    /// What the log calls each, by the places of `entries`.
+    labels: Vec<Arc<str>>,
 }
 
 /// Where a client sees an upstream: what its addresses carry beyond the upstream's own.
@@ -62,9 +66,11 @@ impl Chosen<'_> {
 impl Upstreams {
     pub fn new(entries: Vec<UpstreamEntry>) -> Self {
         let seals = entries.iter().map(|entry| Seal::of(entry.upstream.host()));
+        let labels = entries.iter().map(|entry| entry.upstream.host().into());
         Self {
             seals: seals.collect(),
             names: entries.iter().map(names_of).collect(),
+            labels: labels.collect(),
             entries,
         }
     }
@@ -77,6 +83,11 @@ impl Upstreams {
     /// The upstream of a place.
     pub fn get(&self, place: usize) -> Option<&Upstream> {
         Some(&self.entries.get(place)?.upstream)
+    }
+
+    /// What the log calls the upstream of a place.
+    pub fn label(&self, place: usize) -> Option<Arc<str>> {
+        self.labels.get(place).cloned()
     }
 
     /// What the upstream of a place is called: its registry's host, and what requests choose it by.
@@ -341,7 +352,7 @@ fn take_namespace(query: Option<&str>) -> Result<(Option<String>, Option<String>
         }
         let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
         if namespace.as_ref().is_some_and(|before| *before != value) {
-            return Err(ApiError::unknown_namespace("two different ones"));
+            return Err(ApiError::two_namespaces());
         }
         namespace = Some(value);
     }

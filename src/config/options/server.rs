@@ -15,6 +15,7 @@ use crate::convert::Suffixes;
 use crate::convert::layer::TurboSettings;
 use crate::oci::reference::{is_host, shown_host};
 use crate::oci::{RepoName, Tag};
+use crate::registry::{Poster, RegistryConfig, Secret};
 use crate::server::{
     Access, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig, SourceCacheConfig,
     TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
@@ -35,9 +36,29 @@ pub struct ServerOptions {
     /// images, as for requests with the header `Overlaybd-Format: auto` [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub listen_overlaybd: Option<Text>,
-    /// Listen address of health checks and metrics (/livez, /readyz, /metrics, /jobs) [default: none]
+    /// Listen address for operators: health checks and metrics (/livez, /readyz, /metrics), and
+    /// what is under way and kept (/api/v1/openapi.json) [default: none]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<Text>,
+    /// File with the token that changes by operators need (`Authorization: Bearer TOKEN`), such as
+    /// one of `openssl rand -hex 32`. Read whenever it is needed [default: none, and nothing can be
+    /// changed on --admin]
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<Text>,
+    /// File with the secret that notifications of registries need, which have what was pushed converted
+    /// (POST /api/v1/notifications on --admin): as a bearer token, as `?secret=`, or as the key of
+    /// GitHub's signature [default: none, and no notifications are taken]
+    #[arg(long, value_name = "FILE")]
+    pub notification_secret_file: Option<Text>,
+    /// Address that is told, by POST, of each conversion that ended well or badly; repeatable. It is
+    /// sent up to six times within about half a minute, while it is not answered, or with 5xx, 429 or
+    /// 408
+    #[arg(long, value_name = "URL")]
+    pub webhook: Vec<Text>,
+    /// File with the secret that webhooks are signed with, as GitHub signs its own
+    /// (X-Hub-Signature-256) [default: none, and they are not signed]
+    #[arg(long, value_name = "FILE")]
+    pub webhook_secret_file: Option<Text>,
     /// How long a request for a converted image is held, for the conversion and for the upstream's
     /// answers before and after it; some clients give up after 30s
     #[arg(long, value_name = "TIME")]
@@ -47,6 +68,11 @@ pub struct ServerOptions {
     /// (the unconverted image, now)
     #[arg(long, value_name = "wait|wait-then-original|busy|original")]
     pub on_timeout: Option<Text>,
+    /// How long at most whoever asks for an image whose conversion failed gets the same error
+    /// again, before it is converted anew: for an image's own faults all of this, for a failing
+    /// upstream or a full disk some seconds; 0 to begin a conversion each time
+    #[arg(long, value_name = "TIME")]
+    pub failure_ttl: Option<Text>,
     /// The end of a tag that asks for an index of the image and its converted forms side by side, the
     /// original first; empty for never
     #[arg(
@@ -172,6 +198,13 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     }
 }
 
+fn webhook(text: &str) -> Result<Secret, String> {
+    // What is behind the host may be a secret.
+    Poster::new(text, &RegistryConfig::default())
+        .map(|_| Secret::new(text))
+        .map_err(|_| "it is no http:// or https:// address".to_owned())
+}
+
 fn p2p_host(text: &str) -> Result<String, String> {
     if is_host(text) {
         return Ok(text.to_ascii_lowercase());
@@ -269,9 +302,19 @@ impl ServerOptions {
         let auth_cache_ttl = required(errors, "auth-cache-ttl", ttl, duration);
         let stale = self.stale_if_error.as_ref();
         let stale_if_error = required(errors, "stale-if-error", stale, duration);
+        let failures = self.failure_ttl.as_ref();
+        let failure_ttl = required(errors, "failure-ttl", failures, duration);
         let url_ttl = required(errors, "url-ttl", self.url_ttl.as_ref(), duration);
         let keys = self.url_key_file.as_ref();
         let url_key_file = optional(errors, "url-key-file", keys, existing_file);
+        let token = self.admin_token_file.as_ref();
+        let admin_token_file = optional(errors, "admin-token-file", token, existing_file);
+        let secret = self.notification_secret_file.as_ref();
+        let secret = optional(errors, "notification-secret-file", secret, existing_file);
+        let notification_secret_file = secret;
+        let webhooks = list(errors, "webhook", &self.webhook, webhook);
+        let secret = self.webhook_secret_file.as_ref();
+        let webhook_secret_file = optional(errors, "webhook-secret-file", secret, existing_file);
         let read_only = switch(errors, "read-only", self.read_only.as_ref());
         let prefer = self.prefer_upstream_tags.as_ref();
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
@@ -301,8 +344,13 @@ impl ServerOptions {
             access,
             auth_cache_ttl: auth_cache_ttl?,
             stale_if_error: stale_if_error?,
+            failure_ttl: failure_ttl?,
             url_ttl: url_ttl?,
             url_key_file,
+            admin_token_file,
+            notification_secret_file,
+            webhooks,
+            webhook_secret_file,
             read_only,
             allow_anonymous_push,
             follow_redirects,

@@ -158,7 +158,7 @@ fn each_upstream_has_its_own_credentials() {
     let path = directory.path().join("config.toml");
     std::fs::write(
         &path,
-        "[[upstream]]\nurl = 'https://a.io'\nuser = 'me:secret'\nattempts = 2\n\
+        "[[upstream]]\nurl = 'https://a.io'\nuser = 'me:hunter2'\nattempts = 2\n\
          [[upstream]]\nurl = 'b.io'\n",
     )
     .unwrap();
@@ -167,9 +167,9 @@ fn each_upstream_has_its_own_credentials() {
     let (a, b) = text.split_at(text.rfind("host: \"b.io\"").unwrap());
     assert!(a.contains("attempts: 2") && b.contains("attempts: 5"));
     assert!(b.contains("credentials: DockerConfig { path: None }"));
-    assert!(!text.contains("secret"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
     // `user` for one upstream alone is that one's.
-    let text = settings(&["--upstream=b.io", "--user=me:secret"]).unwrap();
+    let text = settings(&["--upstream=b.io", "--user=me:hunter2"]).unwrap();
     assert!(text.contains("username: \"me\""));
 }
 

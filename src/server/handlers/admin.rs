@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -14,22 +12,32 @@ use tokio::time::timeout;
 use crate::convert::SourceCache;
 use crate::server::cache::open_files::off_thread;
 use crate::server::error::ApiError;
+use crate::server::handlers::page::Page;
+use crate::server::handlers::readiness::READY_TIMEOUT;
+use crate::server::handlers::{api, readiness};
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::Activity;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::host;
-use crate::server::limits::slots::Slots;
-use crate::server::observe::metrics::Snapshot;
+use crate::server::observe::levels::Snapshot;
+use crate::server::observe::process::ProcessStat;
 use crate::server::state::AppState;
-
-/// How long a part may take to say that it is ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes that must be free for the proxy to be ready: less is of no use to any image.
-const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// What answers operators.
 #[derive(Clone)]
-pub(in crate::server) struct AdminHandler(pub Arc<AppState>);
+pub(in crate::server) struct AdminHandler {
+    state: Arc<AppState>,
+    page: Arc<Page>,
+}
+
+impl AdminHandler {
+    pub fn new(state: &Arc<AppState>) -> Self {
+        Self {
+            state: Arc::clone(state),
+            page: Arc::new(Page::new()),
+        }
+    }
+}
 
 impl Handler for AdminHandler {
     fn answer(
@@ -38,11 +46,17 @@ impl Handler for AdminHandler {
         activity: &Arc<Activity>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static {
-        let state = Arc::clone(&self.0);
+        let (state, page) = (Arc::clone(&self.state), Arc::clone(&self.page));
         let busy = activity.begin();
         async move {
             let answer = match host::check(&request) {
-                Ok(()) => answer(&state, request.method(), request.uri().path()).await,
+                Ok(()) if Page::has(request.uri().path()) => {
+                    return Box::pin(page.answer(&state, request, busy)).await;
+                }
+                Ok(()) if request.uri().path().starts_with("/api/") => {
+                    Box::pin(api::answer(&state, request)).await
+                }
+                Ok(()) => answer(&state, &request).await,
                 Err(bad) => ApiError::host(bad).into_response(*request.method() == Method::HEAD),
             };
             drop(busy);
@@ -51,115 +65,75 @@ impl Handler for AdminHandler {
     }
 }
 
-async fn answer(state: &AppState, method: &Method, path: &str) -> Response<ResponseBody> {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let is_head = *method == Method::HEAD;
-    let (status, media_type, text) = if !is_head && *method != Method::GET {
-        (
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "only GET and HEAD\n".to_owned(),
-        )
-    } else {
-        match path {
-            "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => {
-                let problems = problems(state).await;
-                if problems.is_empty() {
-                    let mut text = "ok\n".to_owned();
-                    text.extend(notes(state).into_iter().map(|note| note + "\n"));
-                    (StatusCode::OK, TEXT, text)
-                } else {
-                    let text = problems.join("\n") + "\n";
-                    (StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
-                }
-            }
-            "/metrics" => match state.metrics.encode(snapshot(state).await) {
-                Ok(text) => (StatusCode::OK, METRICS, text),
-                Err(error) => {
-                    tracing::error!(%error, "the metrics cannot be written");
-                    (
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        TEXT,
-                        "see the log\n".to_owned(),
-                    )
-                }
-            },
-            "/jobs" => (StatusCode::OK, "application/json", jobs(state)),
-            _ => {
-                let text = "there are /livez, /readyz, /metrics and /jobs\n".to_owned();
-                (StatusCode::NOT_FOUND, TEXT, text)
-            }
+/// An answer to operators.
+struct Answer {
+    status: StatusCode,
+    media_type: &'static str,
+    text: String,
+}
+
+impl Answer {
+    fn text(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            media_type: "text/plain; charset=utf-8",
+            text: text.into(),
         }
+    }
+
+    fn json(text: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            media_type: "application/json",
+            text,
+        }
+    }
+}
+
+async fn answer(state: &Arc<AppState>, request: &Request<Incoming>) -> Response<ResponseBody> {
+    let (method, uri) = (request.method(), request.uri());
+    let is_head = *method == Method::HEAD;
+    let is_read = is_head || *method == Method::GET;
+    let answer = match uri.path() {
+        _ if !is_read => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
+        "/livez" => Answer::text(StatusCode::OK, "ok\n"),
+        "/readyz" => {
+            let (status, text) = readiness::readyz(state).await;
+            Answer::text(status, text)
+        }
+        "/metrics" => match metrics(state).await {
+            Ok(text) => Answer {
+                media_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                ..Answer::json(text)
+            },
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "see the log\n")
+            }
+        },
+        "/jobs" => Answer::json(jobs(state)),
+        _ => Answer::text(
+            StatusCode::NOT_FOUND,
+            "there are /, /livez, /readyz, /metrics, /jobs and /api/v1/openapi.json\n",
+        ),
     };
     let mut response = Response::new(ResponseBody::empty());
-    *response.status_mut() = status;
+    *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.text.len()));
     if !is_head {
-        *response.body_mut() = ResponseBody::bytes(text);
+        *response.body_mut() = ResponseBody::bytes(answer.text);
     }
     response
 }
 
-/// What is not ready, a line each.
-async fn problems(state: &AppState) -> Vec<String> {
-    let mut problems = Vec::new();
-    if state.is_draining.load(Ordering::Relaxed) {
-        problems.push("draining: the server is being stopped".to_owned());
-    }
-    problems.extend(full("requests", &state.limits.requests));
-    problems.extend(full("connections", &state.connections));
-    let store = state.converted.store();
-    match timeout(READY_TIMEOUT, store.index().ping()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => problems.push(format!("index: {error}")),
-        Err(_) => problems.push(format!("index: no answer within {READY_TIMEOUT:?}")),
-    }
-    if let Ok(Ok(Some(cause))) = timeout(READY_TIMEOUT, store.index().read_only()).await {
-        problems.push(format!(
-            "read-only: the index cannot be written ({cause}): what was converted is served, \
-             nothing is converted until the disk has room and can be written"
-        ));
-    }
-    let blobs = store.blobs().clone();
-    let disk = off_thread(move || {
-        // A file is made and removed again: the directory can be written.
-        drop(blobs.begin()?);
-        blobs.bytes_free()
-    });
-    match timeout(READY_TIMEOUT, disk).await {
-        Ok(Ok(free)) if free < MIN_FREE_BYTES => {
-            problems.push(format!("blobs: only {free} bytes are free on the disk"));
-        }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => problems.push(format!("blobs: {error}")),
-        Err(_) => problems.push(format!(
-            "blobs: the disk does not answer within {READY_TIMEOUT:?}"
-        )),
-    }
-    problems
-}
-
-/// That all of these places are taken, if they are.
-fn full(what: &str, slots: &Slots) -> Option<String> {
-    let (taken, most) = (slots.taken(), slots.most());
-    (taken >= most).then(|| format!("{what}: {taken} of at most {most}"))
-}
-
-/// What keeps some requests from being answered, but not those for what is there.
-fn notes(state: &AppState) -> Vec<String> {
-    let limits = &state.limits;
-    let mut notes = Vec::new();
-    notes.extend(full("waiting for conversions", &limits.conversions));
-    for (place, slots) in limits.upstreams.iter().enumerate() {
-        let host = state.config.upstreams.get(place);
-        let host = host.map_or("an upstream", |entry| entry.upstream.host());
-        notes.extend(full(&format!("waiting for {host}"), slots));
-    }
-    notes
+async fn metrics(state: &AppState) -> Result<String, std::fmt::Error> {
+    // Its files are listed, which may be many.
+    let process = timeout(READY_TIMEOUT, off_thread(|| Ok(ProcessStat::read())));
+    let (now, process) = tokio::join!(snapshot(state), process);
+    let process = process.ok().and_then(Result::ok);
+    state.metrics.encode(&now, process.unwrap_or_default())
 }
 
 async fn snapshot(state: &AppState) -> Snapshot {
@@ -177,6 +151,8 @@ async fn snapshot(state: &AppState) -> Snapshot {
         blobs: store.blobs().counters(),
         blob_bytes: used.ok().and_then(Result::ok),
         free_bytes: free.ok().and_then(Result::ok),
+        evicted: store.blobs().evicted(),
+        waiting: state.limits.waiting_by_cause(),
         is_index_up: matches!(ping, Ok(Ok(()))),
     }
 }

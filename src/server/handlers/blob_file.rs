@@ -18,6 +18,7 @@ use crate::server::error::ApiError;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::buffers::Buffers;
 use crate::server::http::file_body::{self, FileBody};
+use crate::server::observe::outcome::Outcome;
 
 /// The media type of blobs.
 pub(in crate::server) const OCTETS: HeaderValue =
@@ -40,7 +41,7 @@ pub(in crate::server) fn answer(
     if blob.content_headers.is_unwanted(asked) {
         return Err(ApiError::precondition());
     }
-    let mut response = Response::new(ResponseBody::empty());
+    let mut response = Response::new(ResponseBody::empty().noted(Outcome::Hit));
     let headers = response.headers_mut();
     headers.reserve(10);
     blob.content_headers.put(headers);
@@ -86,7 +87,7 @@ pub(in crate::server) fn answer(
 /// The body of one range.
 fn one(blob: Arc<OpenBlob>, buffers: &Buffers, range: Range<u64>) -> ResponseBody {
     if let Some(bytes) = file_body::small(&blob.file, buffers, &range) {
-        return ResponseBody::bytes(bytes);
+        return ResponseBody::bytes(bytes).noted(Outcome::Hit);
     }
     let mut file_body = FileBody::new(blob, buffers.clone());
     file_body.push_range(range);

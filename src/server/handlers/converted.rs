@@ -71,6 +71,8 @@ impl Wanted {
     fn converter(&self, context: &RequestContext<'_>, kind: Kind) -> Result<Converter, ApiError> {
         let converted = &context.state.converted;
         let converter = converted.converter_of(kind, &self.overrides);
+        let asked_by = context.asked_by(Some(&self.image.tag));
+        let converter = converter.map(|converter| converter.asked_by(asked_by));
         converter.ok_or_else(|| ApiError::internal("no TurboOCI images are made here"))
     }
 

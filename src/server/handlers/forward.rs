@@ -24,6 +24,8 @@ use crate::server::http::headers;
 use crate::server::http::rewrite;
 use crate::server::limits::request_slot::RequestSlot;
 use crate::server::limits::slots::Slots;
+use crate::server::observe::metrics::Called;
+use crate::server::observe::outcome::Outcome;
 use crate::server::state::AppState;
 use crate::server::upstreams::Mount;
 
@@ -200,9 +202,12 @@ async fn send(
             .map_err(|full| ApiError::full(full, "requests that wait for the upstream"))?,
         _ => forwarded.await,
     };
-    state
-        .metrics
-        .call("forward", answer.is_ok(), started.elapsed());
+    let called = match &answer {
+        Ok(answer) if answer.status().is_server_error() => Called::Failing,
+        answer => Called::of(answer),
+    };
+    let (host, took) = (to.upstream.host(), started.elapsed());
+    state.metrics.call(host, "forward", called, took);
     let answer = answer.map_err(|error| ApiError::upstream(&error, to.is_own))?;
     let stall = state.config.limits.stall;
     if to.is_own && is_about_us(answer.status()) {
@@ -215,7 +220,7 @@ async fn send(
     parts.extensions = Extensions::new();
     Ok(Response::from_parts(
         parts,
-        ResponseBody::stream(body, stall),
+        ResponseBody::stream(body, stall).noted(Outcome::Passed),
     ))
 }
 

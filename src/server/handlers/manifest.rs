@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::header::{HeaderValue, VARY};
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::convert::{Converter, Overrides, Source};
+use crate::convert::{AskedBy, Converter, Overrides, Source};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
 use crate::server::context::RequestContext;
 use crate::server::context::lookup::Belongs;
-use crate::server::decision::{self, Asked, Kind, Means, Plan};
+use crate::server::decision::{self, Asked, Kind, Means, NativeBlobs, Plan, Why};
 use crate::server::error::ApiError;
 use crate::server::handlers::converted::{self, Got, Image, Wanted, with_outcome};
 use crate::server::handlers::merged::{self, Merged};
@@ -99,18 +99,24 @@ async fn plan(
     let rule = context.aside(held).await?;
     let rule = rule.map_err(|_| ApiError::silent_upstream(context.hold.time()))?;
     let rule = rule.map_err(|error| ApiError::conversion(&error, state.is_own()))?;
-    let push = state.converted.converter.push_target();
+    let push = state.converted.converter.push_target_of(&image.source);
     let namespace = context.chosen.mount.namespace.as_deref();
     let means = Means::of(&state.config, push, &image.source, namespace);
     let plan = decision::decide(asked, rule.map(|(_, rule)| rule), means);
     let place = context.chosen.place;
-    let learned = context.aside(Box::pin(learned(state, place, image, plan)));
+    let asked_by = context.asked_by(Some(&image.tag));
+    let learned = context.aside(Box::pin(learned(state, place, (image, asked_by), plan)));
     Ok((learned.await?, rule.map(|(number, _)| number)))
 }
 
 /// The plan with the list that was learned for the repository, if there is one and nothing else names
 /// one. An image that was made without it is served until the one with it is there.
-async fn learned(state: &AppState, place: usize, image: &Image, plan: Plan) -> Plan {
+async fn learned(
+    state: &AppState,
+    place: usize,
+    (image, asked_by): (&Image, AskedBy),
+    plan: Plan,
+) -> Plan {
     let Plan::Converted {
         kind,
         fallback,
@@ -130,7 +136,9 @@ async fn learned(state: &AppState, place: usize, image: &Image, plan: Plan) -> P
         let (source, digest) = (image.source.clone(), image.digest.clone());
         let prepared = state
             .prepare
-            .begin(place, source, &image.tag, digest, async { Some(with) });
+            .begin(place, source, &image.tag, digest, async move {
+                Some(with.asked_by(asked_by))
+            });
         prepared.await;
         return plan;
     }
@@ -269,7 +277,11 @@ async fn by_merged_suffix(
                     kind, overrides, ..
                 },
                 _,
-            ) => converters.extend(state.converted.converter_of(kind, &overrides)),
+            ) => {
+                let converter = state.converted.converter_of(kind, &overrides);
+                let asked_by = context.asked_by(Some(&image.tag));
+                converters.extend(converter.map(|converter| converter.asked_by(asked_by)));
+            }
             (Plan::Original(_) | Plan::Absent, number) => {
                 let answer = as_it_is(context).await?;
                 if answer.status() == StatusCode::NOT_FOUND {
@@ -334,6 +346,7 @@ async fn by_plain_tag(
         return converted::original(context, &wanted.image, &reason).await;
     }
     let reason = match converted::get(&context, &wanted).await {
+        Got::Document(..) if is_out_of_reach(&context, &wanted) => Why::Missing.to_string(),
         Got::Document(document, outcome, instead) => {
             if instead.is_none() {
                 context.keep(CachedContent::PlainTag(Arc::clone(&document)), until);
@@ -361,6 +374,18 @@ async fn by_plain_tag(
     converted::original(context, &wanted.image, &reason).await
 }
 
+/// Whether a native image that was to be pushed turned out not to be where nodes read it.
+fn is_out_of_reach(context: &RequestContext<'_>, wanted: &Wanted) -> bool {
+    let (state, source) = (context.state, &wanted.image.source);
+    let converter = &state.converted.converter;
+    if wanted.kind != Kind::Native || !converter.is_push_refused(source) {
+        return false;
+    }
+    let namespace = context.chosen.mount.namespace.as_deref();
+    let push = converter.push_target_of(source);
+    Means::of(&state.config, push, source, namespace).native == NativeBlobs::Missing
+}
+
 /// What the upstream has under the tag that was asked for, of whatever kind it is.
 async fn as_it_is(context: RequestContext<'_>) -> Result<Response<ResponseBody>, ApiError> {
     Ok(with_outcome(forward::pass(context).await?, "upstream"))
@@ -377,6 +402,7 @@ async fn pass_tag(
         return source::by_tag(context, repo, tag).await;
     }
     let (place, policy) = (context.chosen.place, Arc::clone(&context.policy));
+    let asked_by = context.asked_by(Some(tag));
     let from = context.source(repo);
     let response = source::by_tag(context, repo, tag).await?;
     if response.status() == StatusCode::OK {
@@ -391,8 +417,10 @@ async fn pass_tag(
                 digest,
             };
             let (shared, to_prepare) = (Arc::clone(state), image.clone());
-            let converter =
-                async move { preparing(&shared, &policy.policy, place, &to_prepare).await };
+            let converter = async move {
+                let converter = preparing(&shared, &policy.policy, place, &to_prepare).await;
+                converter.map(|converter| converter.asked_by(asked_by))
+            };
             let begun = state
                 .prepare
                 .begin(place, from, tag, image.digest, converter);
@@ -403,7 +431,7 @@ async fn pass_tag(
 }
 
 /// What prepares an image, unless its rule says that it is never converted.
-async fn preparing(
+pub(in crate::server) async fn preparing(
     state: &AppState,
     policy: &Policy,
     place: usize,
@@ -425,7 +453,7 @@ async fn preparing(
         Some(Form::Turbo) => Kind::Turbo,
         _ => Kind::Native,
     };
-    let push = state.converted.converter.push_target();
+    let push = state.converted.converter.push_target_of(&image.source);
     let means = Means::of(&state.config, push, &image.source, None);
     match decision::decide(Asked::Suffix(kind), rule, means) {
         Plan::Converted {

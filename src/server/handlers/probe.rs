@@ -17,6 +17,7 @@ use crate::server::handlers::p2p;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::header_names::OVERLAYBD_AGENT;
 use crate::server::http::host;
+use crate::server::observe::outcome::Outcome;
 use crate::server::state::AppState;
 
 /// Marks an answer that comes from a file here.
@@ -143,7 +144,7 @@ impl<'a> Probe<'a> {
         };
         address.set_sensitive(true);
         state.metrics.signed_address("issued");
-        let mut redirect = Response::new(ResponseBody::empty());
+        let mut redirect = Response::new(ResponseBody::empty().noted(Outcome::Redirected));
         *redirect.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         let headers = redirect.headers_mut();
         headers.insert(LOCATION, address);

@@ -20,6 +20,7 @@ use crate::server::error::ApiError;
 use crate::server::http::body::ResponseBody;
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
+use crate::server::observe::metrics::Called;
 use crate::server::state::AppState;
 use crate::server::upstreams::Chosen;
 
@@ -230,9 +231,8 @@ async fn ask(
     let client_auth = slot.wait(slots, hold.upstream(place, client_auth)).await;
     let client_auth =
         client_auth.map_err(|full| ApiError::full(full, "requests that wait for the upstream"))?;
-    state
-        .metrics
-        .call("token", client_auth.is_ok(), started.elapsed());
+    let (called, took) = (Called::of(&client_auth), started.elapsed());
+    state.metrics.call(upstream.host(), "token", called, took);
     let (authorization, life, issued_at) = match client_auth {
         Ok(ClientAuth::Anonymous) => (None, PASSWORD_LIFETIME, None),
         Ok(ClientAuth::Basic) => (login.cloned(), PASSWORD_LIFETIME, None),

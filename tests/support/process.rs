@@ -23,7 +23,6 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
-        // A test that is killed must not leave its servers behind.
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command
             .spawn()

@@ -1,8 +1,10 @@
 //! Notifications of registries: what was pushed is converted before anyone pulls it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -18,6 +20,15 @@ use crate::server::state::AppState;
 
 /// The most bytes of a notification.
 const MAX_BYTES: usize = 1 << 20;
+/// How often, and after which waits, a tag is looked for again that is not there: distribution
+/// notifies of a manifest before it writes the tag (`registry/handlers/manifests.go`).
+const TAG_WAITS: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
 /// GitHub's signature: `sha256=`, and the HMAC in hexadecimal digits.
 const SIGNATURE: &str = "x-hub-signature-256";
 
@@ -154,7 +165,16 @@ fn question(state: &AppState, pushed: Pushed, registry: Option<&str>) -> Option<
 /// Converts an image, one after the other of a notification: nobody waits.
 async fn convert(state: &Arc<AppState>, image: &ImageQuestion) {
     let (repo, tag) = (&image.repository, &image.tag);
-    match conversions::resolve(state, image, "a notification").await {
+    let mut waits = TAG_WAITS.into_iter();
+    let resolved = loop {
+        let resolved = conversions::resolve(state, image, "a notification").await;
+        let is_missing = matches!(&resolved, Err(error) if error.status() == StatusCode::NOT_FOUND);
+        match waits.next().filter(|_| is_missing) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => break resolved,
+        }
+    };
+    match resolved {
         Ok(request) if request.known().await.is_some() => {
             tracing::debug!(%repo, %tag, "what a registry notifies of is converted already");
         }

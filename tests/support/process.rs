@@ -58,7 +58,7 @@ impl Process {
                 );
             }
             assert!(
-                begin.elapsed() < Duration::from_secs(30),
+                begin.elapsed() < Duration::from_mins(2),
                 "{} does not say {prefix:?}: {output}",
                 self.name
             );

@@ -222,6 +222,15 @@ fn a_conversion_that_fails_is_listed_with_its_error() {
         good(&started.run(&["jobs", "ls", "--state", "running"])),
         ""
     );
+
+    // It is not begun again, until it is forgotten.
+    let pull = || started.proxy.get("app/manifests/broken_obd").status;
+    assert_eq!((pull(), started.conversions().len()), (400, 1));
+    let forget = |repository: &str| started.run(&["jobs", "forget", "--repository", repository]);
+    assert_eq!(good(&forget("other")), "0 failures forgotten\n");
+    assert_eq!((pull(), started.conversions().len()), (400, 1));
+    assert_eq!(good(&forget("app")), "1 failure forgotten\n");
+    assert_eq!((pull(), started.conversions().len()), (400, 2));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{AdminClient, AdminOptions, number, text};
 use crate::cli::context::Context;
 use crate::cli::exit::ExitStatus;
-use crate::cli::output::{self, size};
+use crate::cli::output::{self, count, size};
 use crate::cli::warm::names::{Name, Which};
 
 const LS_EXAMPLES: &str = "\
@@ -30,6 +30,13 @@ Examples:
 Layers that were finished stay. Clients that wait for the image get an error, and for a minute none
 of them begins the conversion again.";
 
+const FORGET_EXAMPLES: &str = "\
+Examples:
+  overlaybd-proxy jobs forget --repository team/app --admin 127.0.0.1:8481 --admin-token-file token
+
+A conversion that failed is not begun again for --failure-ttl of `serve`. What is forgotten is begun
+again when it is asked for: all failures, or those that have each of these.";
+
 /// List, begin and cancel the conversions of a running proxy
 #[derive(clap::Args)]
 pub struct JobsArgs {
@@ -48,6 +55,9 @@ enum Action {
     /// Cancel conversions
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
+    /// Forget conversions that failed, so that they are begun again
+    #[command(after_help = FORGET_EXAMPLES)]
+    Forget(ForgetArgs),
 }
 
 #[derive(clap::Args)]
@@ -80,11 +90,27 @@ struct CancelArgs {
     admin: AdminOptions,
 }
 
+#[derive(clap::Args)]
+struct ForgetArgs {
+    /// Only those of this repository
+    #[arg(long, value_name = "REPOSITORY")]
+    repository: Option<String>,
+    /// Only those of the upstream with this host
+    #[arg(long, value_name = "HOST")]
+    upstream_host: Option<String>,
+    /// Only those of this source manifest
+    #[arg(long, value_name = "DIGEST")]
+    source: Option<String>,
+    #[command(flatten)]
+    admin: AdminOptions,
+}
+
 pub async fn run(args: JobsArgs, context: Context) -> anyhow::Result<ExitStatus> {
     match args.action {
         Action::Ls(args) => ls(args, &context).await,
         Action::Start(args) => start(args, &context).await,
         Action::Cancel(args) => cancel(args, &context).await,
+        Action::Forget(args) => forget(args, &context).await,
     }
 }
 
@@ -183,6 +209,26 @@ async fn cancel(args: CancelArgs, context: &Context) -> anyhow::Result<ExitStatu
         }
     }
     Ok(status)
+}
+
+async fn forget(args: ForgetArgs, context: &Context) -> anyhow::Result<ExitStatus> {
+    let client = AdminClient::new(&args.admin, context)?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (key, value) in [
+        ("repository", &args.repository),
+        ("upstream", &args.upstream_host),
+        ("source", &args.source),
+    ] {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    let path = format!("/failures?{}", query.finish());
+    let answer = client.change(Method::DELETE, &path, None).await?;
+    let forgotten = answer["forgotten"].as_u64().unwrap_or_default();
+    let forgotten = usize::try_from(forgotten).unwrap_or(usize::MAX);
+    output::line(format_args!("{} forgotten", count(forgotten, "failure")))?;
+    Ok(ExitStatus::Ok)
 }
 
 #[cfg(test)]

@@ -219,9 +219,7 @@ fn gc(args: &GcArgs, directory: &Path) -> anyhow::Result<ExitStatus> {
 /// What the proxy would evict if nothing is being read.
 fn planned(mut blobs: Vec<BlobInfo>, most: u64) -> Vec<BlobInfo> {
     let mut excess = total(&blobs).saturating_sub(most);
-    blobs.sort_by(|a, b| {
-        (!a.is_copy, a.last_use, &a.digest).cmp(&(!b.is_copy, b.last_use, &b.digest))
-    });
+    blobs.sort_by(|a, b| a.eviction_order().cmp(&b.eviction_order()));
     let needed = blobs.into_iter().take_while(|blob| {
         let is_needed = excess > 0;
         excess = excess.saturating_sub(blob.size);

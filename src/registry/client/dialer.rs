@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::retry::Failure;
 use super::tls;
 use super::transport::Transport;
-use crate::registry::{Body, DialOptions, Egress, Error, Timeouts, TlsOptions};
+use crate::registry::{Body, DialOptions, Egress, Error, RegistryConfig, Timeouts, TlsOptions};
 
 /// Redirects followed, as many as clients of registries follow.
 const MAX_REDIRECTS: usize = 10;
@@ -113,6 +113,24 @@ impl Dialer {
             timeouts,
             extra,
         })
+    }
+
+    /// For an address that is no registry's: certificates are verified in any case, and no client
+    /// certificate is shown.
+    pub(super) fn elsewhere(origin: Url, config: &RegistryConfig) -> Result<Self, Error> {
+        let tls = TlsOptions {
+            client: None,
+            skip_verify: false,
+            ..config.tls.clone()
+        };
+        Self::new(
+            origin,
+            &tls,
+            &config.dial,
+            &config.egress,
+            config.timeouts,
+            HeaderMap::new(),
+        )
     }
 
     /// Whether a token may be requested at `realm`, which gets the credentials: never

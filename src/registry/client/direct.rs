@@ -8,7 +8,7 @@ use url::Url;
 
 use super::dialer::{Dialer, place};
 use super::forward::{drop_hop_by_hop, respond};
-use crate::registry::{Body, Error, RegistryConfig, TlsOptions, body};
+use crate::registry::{Body, Error, RegistryConfig, body};
 
 /// Whoever has a signed address of a storage service may read there: what is sent is the address,
 /// no credentials, and redirects are answers. The guard over where registries lead holds here too.
@@ -32,19 +32,7 @@ impl Direct {
         // No host is trusted for its own sake.
         let origin = Url::parse("https://invalid/")
             .map_err(|error| Error::Configuration(error.to_string()))?;
-        let tls = TlsOptions {
-            client: None,
-            skip_verify: false,
-            ..config.tls.clone()
-        };
-        let dialer = Dialer::new(
-            origin,
-            &tls,
-            &config.dial,
-            &config.egress,
-            config.timeouts,
-            HeaderMap::new(),
-        )?;
+        let dialer = Dialer::elsewhere(origin, config)?;
         Ok(Self(Arc::new(dialer)))
     }
 

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::dial::shown;
 use super::dialer::{Dialer, place};
-use crate::registry::{Error, RegistryConfig, TlsOptions, body};
+use crate::registry::{Error, RegistryConfig, body};
 
 /// Posts JSON to one address, which an operator named: it may be a private one, or plain HTTP. No
 /// credentials are sent, redirects are answers. Cheap to clone; clones share connections.
@@ -54,19 +54,7 @@ impl Poster {
         origin.set_path("");
         origin.set_query(None);
         origin.set_fragment(None);
-        let tls = TlsOptions {
-            client: None,
-            skip_verify: false,
-            ..config.tls.clone()
-        };
-        let dialer = Dialer::new(
-            origin,
-            &tls,
-            &config.dial,
-            &config.egress,
-            config.timeouts,
-            HeaderMap::new(),
-        )?;
+        let dialer = Dialer::elsewhere(origin, config)?;
         Ok(Self {
             dialer: Arc::new(dialer),
             url,

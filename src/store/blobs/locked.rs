@@ -29,6 +29,14 @@ pub struct BlobInfo {
     pub is_copy: bool,
 }
 
+impl BlobInfo {
+    /// By which blobs are evicted, the least first: copies, then what was not used for the longest
+    /// time.
+    pub fn eviction_order(&self) -> (bool, SystemTime, &Digest) {
+        (!self.is_copy, self.last_use, &self.digest)
+    }
+}
+
 /// The directory while no other thread or process may change it.
 pub(super) struct LockedDirectory<'a> {
     pub(super) directory: &'a BlobDirectory,
@@ -148,9 +156,7 @@ impl LockedDirectory<'_> {
             .lock()
             .retain(|digest, _| there.contains(digest));
         self.directory.verified.retain(&there, Duration::MAX);
-        blobs.sort_by(|a, b| {
-            (!a.is_copy, a.last_use, &a.digest).cmp(&(!b.is_copy, b.last_use, &b.digest))
-        });
+        blobs.sort_by(|a, b| a.eviction_order().cmp(&b.eviction_order()));
         let mut freed: u64 = 0;
         for blob in blobs {
             if freed >= excess {

@@ -233,6 +233,7 @@ async fn open(store: &Path) -> Result<Store, Failure> {
         index: IndexConfig::Sqlite,
         cache_size: CacheSize::Unbounded,
         keep: Duration::from_secs(3600),
+        objects: None,
     };
     Ok(Store::open(config).await?)
 }

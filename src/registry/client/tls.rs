@@ -77,6 +77,13 @@ pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
+/// The same settings, with HTTP/2 offered before HTTP/1.1 (ALPN).
+pub(super) fn offering_http2(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    let mut offering = ClientConfig::clone(config);
+    offering.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(offering)
+}
+
 /// Accepts any certificate; signatures are still verified, so that the peer has its key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);

@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::InvalidMessage;
 
 use super::cause::cause;
+use super::connections::{self, Connections, is_unprocessed, needs_http1};
 use super::connector::{ConnectTimedOut, Connector, Tls};
 use super::dial::{Guard, NotPublic};
 use super::dump;
 use super::egress::{EgressError, Routes};
 use super::retry::Failure;
+use super::tls;
 use super::watch::{Progress, Watched};
 use crate::registry::{Body, Error, Timeouts};
+use crate::telemetry::{self, ActiveSpan, Destination};
 
 /// Most connections to a host that are kept for the next request.
 const MAX_IDLE: usize = 256;
@@ -30,6 +32,10 @@ const NO_TLS: &str = "the server does not speak TLS; where plain HTTP is meant, 
 #[derive(Clone)]
 pub(super) struct Transport {
     client: Client<Connector, Watched>,
+    /// Those that speak HTTP/2 where the host does; `None` where that is switched off.
+    shared: Option<Client<Connector, Watched>>,
+    /// One handle for each request that is under way there.
+    under_way: Arc<()>,
     routes: Arc<Routes>,
     timeouts: Timeouts,
 }
@@ -37,30 +43,97 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(
         tls: Tls,
-        guard: Arc<Guard>,
+        guard: &Arc<Guard>,
         routes: Arc<Routes>,
         timeouts: Timeouts,
+        http2: bool,
     ) -> Self {
-        let connector = Connector::new(tls, guard, Arc::clone(&routes), timeouts.connect);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(timeouts.idle)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .build(connector);
+        let mut builder = connections::builder(&timeouts, MAX_IDLE);
+        let connector = |tls| {
+            Connector::new(
+                tls,
+                Arc::clone(guard),
+                Arc::clone(&routes),
+                timeouts.connect,
+            )
+        };
+        let shared = http2.then(|| Tls {
+            registry: tls::offering_http2(&tls.registry),
+            egress: Arc::clone(&tls.egress),
+        });
+        let client = builder.build(connector(tls));
+        connections::bound(&mut builder, &timeouts);
+        let shared = shared.map(|tls| builder.build(connector(tls)));
         Self {
             client,
+            shared,
+            under_way: Arc::default(),
             routes,
             timeouts,
         }
     }
 
-    /// Sends a request and waits for the response's head.
+    /// Sends a request and waits for the response's head. `whose` is its address, for traces.
     pub(super) async fn exchange(
         &self,
         place: &str,
+        whose: Destination,
         mut request: Request<Body>,
+        connections: Connections,
     ) -> Result<Response<Incoming>, Failure> {
+        let span = telemetry::client(&mut request, whose);
+        let exchanged = self.send(place, request, connections).await;
+        tell(&span, &exchanged);
+        exchanged
+    }
+
+    async fn send(
+        &self,
+        place: &str,
+        request: Request<Body>,
+        connections: Connections,
+    ) -> Result<Response<Incoming>, Failure> {
+        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
+        let under_way = Arc::clone(&self.under_way);
+        let is_shared = connections == Connections::Multiplexed
+            && !is_plain
+            && Arc::strong_count(&under_way) <= connections::MAX_UNDER_WAY;
+        let Some(client) = self.shared.as_ref().filter(|_| is_shared) else {
+            drop(under_way);
+            let sent = self.exchange_by(&self.client, place, request).await;
+            return sent.map_err(|failed| failed.failure);
+        };
+        let again = request
+            .body()
+            .is_end_stream()
+            .then(|| connections::copy(&request));
+        match (self.exchange_by(client, place, request).await, again) {
+            (Err(failed), Some(again)) if failed.is_unprocessed || failed.needs_http1 => {
+                let client = if failed.needs_http1 {
+                    &self.client
+                } else {
+                    client
+                };
+                tracing::debug!(
+                    error = %failed.failure.error,
+                    over_http1 = failed.needs_http1,
+                    "sending it again"
+                );
+                let sent = self.exchange_by(client, place, again).await;
+                sent.map_err(|failed| failed.failure)
+            }
+            (sent, _) => sent.map_err(|failed| failed.failure),
+        }
+    }
+
+    async fn exchange_by(
+        &self,
+        client: &Client<Connector, Watched>,
+        place: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Failed> {
         dump::request(place, &request);
+        let method = request.method().clone();
         let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
         let hop = self.routes.of(request.uri()).filter(|_| is_plain);
         // A request in the clear is the proxy's to pass on; of others it sees CONNECT alone.
@@ -71,7 +144,7 @@ impl Transport {
         let began = std::time::Instant::now();
         let progress = Progress::new();
         let request = request.map(|body| Watched::new(body, Arc::clone(&progress)));
-        let mut response = pin!(self.client.request(request));
+        let mut response = pin!(client.request(request));
         loop {
             let (deadline, what, after) = progress.deadline(&self.timeouts);
             tokio::select! {
@@ -82,20 +155,61 @@ impl Transport {
                         if let Some(hop) = hop
                             && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
                         {
-                            return Err(hop.unauthorized().failure(place));
+                            return Err(hop.unauthorized().failure(place).into());
                         }
                     }
-                    return response.map_err(|error| explain(place, &error));
+                    return response.map_err(|error| Failed {
+                        is_unprocessed: cause(&error).is_some_and(|it| is_unprocessed(it, &method)),
+                        needs_http1: cause(&error).is_some_and(|it| needs_http1(it, &method)),
+                        failure: explain(place, &error),
+                    });
                 }
                 () = progress.stepped() => {}
                 () = tokio::time::sleep_until(deadline) => {
                     // There may have been progress meanwhile, which moves it.
                     if progress.deadline(&self.timeouts).0 <= tokio::time::Instant::now() {
                         let place = place.to_owned();
-                        return Err(Failure::passing(Error::TimedOut { place, what, after }));
+                        return Err(Failure::passing(Error::TimedOut { place, what, after }).into());
                     }
                 }
             }
+        }
+    }
+}
+
+/// Sets what came of an exchange.
+fn tell(span: &ActiveSpan, exchanged: &Result<Response<Incoming>, Failure>) {
+    if !span.is_recording() {
+        return;
+    }
+    match exchanged {
+        Ok(response) => {
+            let status = response.status();
+            span.set("http.response.status_code", i64::from(status.as_u16()));
+            if status.is_client_error() || status.is_server_error() {
+                span.fail(status.as_str().to_owned(), "");
+            }
+        }
+        // Its text has the whole address.
+        Err(failure) => span.fail(failure.error.kind(), ""),
+    }
+}
+
+/// A failed exchange.
+struct Failed {
+    failure: Failure,
+    /// Whether the host has said that it did nothing.
+    is_unprocessed: bool,
+    /// Whether the host takes the request over HTTP/1.1.
+    needs_http1: bool,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            is_unprocessed: false,
+            needs_http1: false,
         }
     }
 }

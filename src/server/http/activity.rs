@@ -27,7 +27,7 @@ pub(in crate::server) enum Overdue {
 #[derive(Debug)]
 pub(in crate::server) struct Activity {
     epoch: Instant,
-    /// Requests being answered: 0 or 1.
+    /// Requests being answered: of HTTP/1 0 or 1, of HTTP/2 any number.
     requests: AtomicU64,
     idle_since: AtomicU64,
     head_since: AtomicU64,
@@ -65,7 +65,46 @@ impl Activity {
         }
     }
 
-    fn wrote(&self, is_blocked: bool) {
+    /// Whether a frame has begun and did not end (HTTP/2).
+    pub fn within_head(&self, is_within: bool) {
+        if !is_within {
+            self.head_since.store(0, Ordering::Relaxed);
+        } else if self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests are being answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request is being answered.
+    pub fn is_idle(&self) -> bool {
+        self.requests() == 0
+    }
+
+    /// It is idle from now on.
+    pub fn rest(&self) {
+        self.idle_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Comes when no request has been answered for so long.
+    pub async fn idle_for(&self, time: Duration) {
+        loop {
+            let since = self.epoch + Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+            let now = Instant::now();
+            let is_idle = self.is_idle();
+            if is_idle && since + time <= now {
+                return;
+            }
+            let until = if is_idle { since + time } else { now + time };
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Whether what was to be written could not be.
+    pub fn wrote(&self, is_blocked: bool) {
         if !is_blocked {
             self.blocked_since.store(0, Ordering::Relaxed);
         } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
@@ -223,6 +262,19 @@ mod tests {
         assert_eq!(after(&activity).await, (Overdue::Write, 10));
         activity.wrote(false);
         drop(busy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_without_requests_begins_with_the_end_of_the_last_one() {
+        let activity = Activity::new();
+        let started = Instant::now();
+        let busy = activity.begin();
+        let limit = Duration::from_secs(2);
+        let waiting = tokio::time::timeout(Duration::from_mins(1), activity.idle_for(limit));
+        assert!(waiting.await.is_err());
+        drop(busy);
+        activity.idle_for(limit).await;
+        assert_eq!(started.elapsed().as_secs(), 62);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,14 +29,14 @@ use overlaybd_proxy::oci::{
     ImageConfig, ImageReference, Manifest, Platform, RepoName, Tag, media_type,
 };
 use overlaybd_proxy::registry::challenges;
-use overlaybd_proxy::server::Route;
+use overlaybd_proxy::server::{Route, proxy_header_v1, proxy_header_v2};
 use overlaybd_proxy::store::Dsn;
 
 /// A parser with its name, which is that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("tar", tar),
     ("layer", layer),
     ("inflate", inflate),
@@ -52,6 +52,7 @@ pub const TARGETS: [Target; 15] = [
     ("challenge", challenge),
     ("dsn", dsn),
     ("route", route),
+    ("proxy_header", proxy_header),
 ];
 
 /// Bytes of the disks that layers are put on.
@@ -468,5 +469,18 @@ pub fn dsn(data: &[u8]) {
 pub fn route(data: &[u8]) {
     if let Ok(path) = std::str::from_utf8(data) {
         let _ = Route::parse(path);
+    }
+}
+
+/// Headers of the PROXY protocol: what is read of one does not depend on what is behind it.
+pub fn proxy_header(data: &[u8]) {
+    if let Ok((client, length)) = proxy_header_v2(data) {
+        assert_eq!(proxy_header_v2(&data[..length]), Ok((client, length)));
+        assert!(proxy_header_v2(&data[..length - 1]).is_err());
+    }
+    if let Ok(Some(client)) = proxy_header_v1(data) {
+        assert!(data.len() <= 107);
+        let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+        assert!(data.starts_with(format!("PROXY {family} ").as_bytes()));
     }
 }

@@ -25,7 +25,7 @@ pub struct LimitOptions {
     pub max_waiting: Option<Text>,
     /// How much of connections, requests, waiting places and logins one client address may have
     /// (of IPv6 one /64); more of it is answered 429. 100% behind a load balancer that hides its
-    /// clients' addresses
+    /// clients' addresses (--proxy-protocol and --trusted-proxy are for those that tell)
     #[arg(long, value_name = "PERCENT")]
     pub address_share: Option<Text>,
     /// Most passwords (--htpasswd) that wait to be checked; more are answered 429. A right one is
@@ -103,6 +103,9 @@ impl LimitOptions {
             requests: requests?,
             waiting: waiting?,
             address_share: address_share?,
+            // Options of their own.
+            client_requests: None,
+            client_rate: None,
             logins: logins?,
             head_bytes: head_bytes?,
             head_timeout: head_timeout?,

@@ -1,5 +1,6 @@
 //! How much and how long: slots for requests and connections, waits, redirects.
 
+pub(in crate::server) mod client_rate;
 pub(in crate::server) mod hold;
 pub(in crate::server) mod index_timeout;
 pub(in crate::server) mod redirects;

@@ -26,7 +26,8 @@ pub(in crate::server) struct RequestLimits {
 
 impl RequestLimits {
     pub fn new(limits: &Limits, upstreams: usize) -> Self {
-        let slots = |most| Slots::new(most, limits.address_share);
+        let (share, most_for_one) = (limits.address_share, limits.client_requests);
+        let slots = |most| Slots::with_most_for_one(most, share, most_for_one);
         Self {
             requests: slots(limits.requests),
             conversions: slots(limits.waiting),

@@ -54,11 +54,16 @@ pub(in crate::server) fn client_of(address: IpAddr) -> IpAddr {
 impl Slots {
     /// So many places, of which one client may have `percent` in a hundred, but at least one.
     pub fn new(most: usize, percent: u8) -> Self {
+        Self::with_most_for_one(most, percent, None)
+    }
+
+    /// As [`Slots::new`], of which one client may not have more than `most_for_one` either.
+    pub fn with_most_for_one(most: usize, percent: u8, most_for_one: Option<usize>) -> Self {
         let part = most as u128 * u128::from(percent.min(100));
         let share = usize::try_from(part.div_ceil(100)).unwrap_or(most);
         Self(Arc::new(Inner {
             most: most.max(1),
-            share: share.max(1),
+            share: share.min(most_for_one.unwrap_or(usize::MAX)).max(1),
             taken: Mutex::default(),
         }))
     }
@@ -155,6 +160,15 @@ mod tests {
     fn a_share_is_at_least_one_place() {
         for (most, percent) in [(0, 0), (1, 1), (usize::MAX, 100)] {
             assert!(Slots::new(most, percent).take(client("::1")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_number_for_one_client_is_less_than_its_share_or_nothing() {
+        for (most_for_one, wanted) in [(Some(2), 2), (Some(9), 5), (None, 5), (Some(0), 1)] {
+            let slots = Slots::with_most_for_one(10, 50, most_for_one);
+            let held: Vec<_> = (0..10).map(|_| slots.take(client("::1"))).collect();
+            assert_eq!(held.iter().filter(|place| place.is_ok()).count(), wanted);
         }
     }
 

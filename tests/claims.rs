@@ -336,3 +336,55 @@ fn a_pushed_tag_of_an_earlier_version_is_replaced() {
         (tagged() == expected).then_some(())
     });
 }
+
+/// The index's record of what a compressed layer was seen to inflate to.
+fn put_diff_id(data: &Path, layer: &str, diff_id: &str) {
+    let put = index(data).execute(
+        "INSERT INTO overlaybd_proxy_layers (layer_digest, diff_id) VALUES (?1, ?2)",
+        [layer, diff_id],
+    );
+    assert_eq!(put.unwrap(), 1);
+}
+
+#[test]
+fn a_layer_is_hashed_unless_the_index_has_it_with_the_diff_id_of_the_config() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let honest = honest();
+    registry.push("honest", "1", &honest.seal());
+    push_claimants(&registry, "claims");
+    let options = ["--platform", "linux/amd64"];
+    let clean = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&registry.url(), clean.path(), &options);
+    let expected = layer_digests(&proxy.converted("honest", "1"));
+    proxy.stop();
+
+    let data = tempfile::tempdir().unwrap();
+    Proxy::start(&registry.url(), data.path(), &options).stop();
+    let top = honest.layers[1].digest();
+    let [real, other] = [tar("etc/secret", 2), tar("etc/other", 3)].map(|tar| sha256(&tar));
+    // A wrong record of a sound layer: it is hashed, which shows what it is.
+    put_diff_id(data.path(), &top, &other);
+    // The index is where verified layers are recorded, by this program alone, and is believed: that
+    // this layer passes shows that it was not hashed.
+    let claimed = sha256(&support::image::gzip(&tar("etc/other", 3)));
+    put_diff_id(data.path(), &claimed, &real);
+    let proxy = Proxy::start(&registry.url(), data.path(), &options);
+    assert_eq!(layer_digests(&proxy.converted("honest", "1")), expected);
+    proxy.stop();
+    let found: String = index(data.path())
+        .query_row(
+            "SELECT diff_id FROM overlaybd_proxy_layers WHERE layer_digest = ?1",
+            [&top],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(found, real);
+    std::fs::remove_dir_all(data.path().join("blobs")).unwrap();
+    let forgotten = index(data.path()).execute("DELETE FROM overlaybd_proxy_chains", []);
+    assert_eq!(forgotten.unwrap(), 2);
+    let proxy = Proxy::start(&registry.url(), data.path(), &options);
+    assert_eq!(answer(&proxy, "claims", "other").0, 200);
+    assert_eq!(answer(&proxy, "claims", "garbage").0, 400);
+}

@@ -289,6 +289,35 @@ async fn transient_errors_are_retried_and_others_are_not() {
     }
 }
 
+/// Another client may be writing one of its blobs at that moment.
+#[tokio::test]
+async fn a_manifest_is_pushed_again_while_the_registry_does_not_see_its_blobs() {
+    let manifest = Bytes::from_static(b"{\"schemaVersion\":2}");
+    for (code, tried) in [("MANIFEST_BLOB_UNKNOWN", 3), ("MANIFEST_INVALID", 1)] {
+        let log = Log::default();
+        let served = {
+            let log = log.clone();
+            serve(move |request| {
+                let nth = log.add(&request);
+                async move {
+                    if nth < 3 {
+                        let body = format!(r#"{{"errors":[{{"code":"{code}","message":"x"}}]}}"#);
+                        with(400, &[], body)
+                    } else {
+                        with(201, &[], "")
+                    }
+                }
+            })
+            .await
+        };
+        let pushed = upstream(&served, &quick())
+            .push_manifest(&repo("a"), &tag("x"), OCI_MANIFEST, manifest.clone(), &OWN)
+            .await;
+        assert_eq!(log.all().len(), tried, "{code}");
+        assert_eq!(pushed.is_ok(), tried == 3, "{code}");
+    }
+}
+
 #[tokio::test]
 async fn retry_after_is_waited_for_up_to_a_limit() {
     let log = Log::default();

@@ -64,6 +64,7 @@ fn config(data_dir: &Path) -> StoreConfig {
         index: IndexConfig::Sqlite,
         cache_size: CacheSize::Unbounded,
         keep: Duration::ZERO,
+        objects: None,
     }
 }
 
@@ -156,7 +157,7 @@ fn an_ending_process_leaves_what_was_committed_and_none_of_its_own_files() {
     theirs.file().write_all(b"hello").unwrap();
     assert_eq!(files(&data.path().join("tmp")), 2);
     // A thread is still writing.
-    store.give_up();
+    store.abandon_temporary_files();
     assert_eq!(files(&data.path().join("tmp")), 1);
     mine.file().write_all(b" of it").unwrap();
     assert!(store.commit(mine, &Digest::of(b"half of it"), 10).is_err());

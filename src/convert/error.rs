@@ -360,6 +360,11 @@ impl ConvertError {
         matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Digest { .. }))
     }
 
+    /// Whether the only cause is that the layer below could not be finished.
+    pub(crate) fn is_of_layer_below(&self) -> bool {
+        matches!(self, Self::Layer { cause, .. } if matches!(**cause, LayerError::Broken))
+    }
+
     /// Why the image cannot be a TurboOCI image, though it can be a native one.
     #[must_use]
     pub fn no_turbo(&self) -> Option<String> {

@@ -311,8 +311,8 @@ impl ChainBuilder {
         let shared: SharedDevice = Arc::<MovableDevice>::clone(&device);
         let blob = Arc::new(LayerBlob::open(shared)?);
         self.push(&mut filesystem, &blob)?;
-        let sealing = self.seal(move || {
-            let FinishedBlob { digest, size, .. } = written.seal()?;
+        let sealing = self.seal(move |tell| {
+            let FinishedBlob { digest, size, .. } = written.seal_with(tell)?;
             Ok(ConvertedLayer {
                 digest,
                 size,
@@ -359,7 +359,7 @@ impl ChainBuilder {
         let blob = LayerBlob::open_turbo(Arc::clone(&meta), Arc::new(NoTarget))?;
         let blob = Arc::new(blob);
         self.push(&mut filesystem, &blob)?;
-        let sealing = self.seal(move || pack(&out.blob, &meta, access))?;
+        let sealing = self.seal(move |tell| pack(&out.blob, &meta, access, tell))?;
         Ok((filesystem, Sealing::new(sealing, blob, None)))
     }
 
@@ -398,19 +398,20 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Seals a layer's blob in a thread; the layer above is told its digest.
+    /// Seals a layer's blob in a thread. The layer above is told its digest as soon as `work` tells
+    /// it, and does not wait for the disk.
     fn seal(
         &mut self,
-        work: impl FnOnce() -> io::Result<ConvertedLayer> + Send + 'static,
+        work: impl FnOnce(&dyn Fn(&Digest)) -> io::Result<ConvertedLayer> + Send + 'static,
     ) -> Result<JoinHandle<io::Result<ConvertedLayer>>, LayerError> {
         let (sender, digest) = sync_channel(1);
         self.parent = Parent::Sealing(digest);
         let seal = thread::Builder::new().name("seal".to_owned());
         let sealing = seal.spawn(move || {
-            let sealed = work()?;
-            // The chain may have ended with this layer.
-            let _ = sender.send(sealed.digest.clone());
-            Ok(sealed)
+            work(&|digest| {
+                // The chain may have ended with this layer.
+                let _ = sender.send(digest.clone());
+            })
         });
         sealing.map_err(LayerError::Thread)
     }

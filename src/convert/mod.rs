@@ -34,6 +34,6 @@ pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
 pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
-    AskedBy, ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
-    Overrides, PlannedLayer, Platforms, PushTarget, Source, StoredManifest, Suffixes,
+    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
+    Overrides, PlannedLayer, Platforms, PushTarget, Requester, Source, StoredManifest, Suffixes,
 };

@@ -37,11 +37,12 @@ impl BlockDevice for NoTarget {
     }
 }
 
-/// Writes a layer's blob, and syncs it.
+/// Writes a layer's blob, and syncs it. `hashed` is called with its digest, before the sync.
 pub(super) fn pack(
     out: &File,
     meta: &SharedDevice,
     access: TarAccess,
+    hashed: impl FnOnce(&Digest),
 ) -> io::Result<ConvertedLayer> {
     let index = match access {
         TarAccess::Plain => None,
@@ -55,6 +56,7 @@ pub(super) fn pack(
     let mut writer = BufWriter::with_capacity(256 << 10, out);
     let packed = pack_turbo(&parts, &mut writer)?;
     writer.flush()?;
+    hashed(&packed.digest);
     out.sync_all()?;
     Ok(ConvertedLayer {
         digest: packed.digest,

@@ -155,7 +155,7 @@ pub struct Source {
 
 /// Whose pull has an image converted: for the log alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AskedBy {
+pub struct Requester {
     /// The source's tag, if it was asked for by one.
     pub tag: Option<Tag>,
     /// The client's address.

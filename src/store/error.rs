@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::objects::ObjectError;
 use super::shortage::Shortage;
 use crate::oci::Digest;
 use crate::sizes::Size;
@@ -17,6 +18,9 @@ pub enum StoreError {
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The object storage.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
     /// A thread of it panicked.
     #[error("opening the store was interrupted: {0}")]
     Interrupted(String),

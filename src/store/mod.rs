@@ -1,4 +1,4 @@
-//! The store: the index and the blob directory.
+//! The store: the index, the blob directory, and the object storage that replicas share.
 //!
 //! A blob is durable before a row names it. A row may outlive its blob, because an evicted blob is
 //! rebuilt or fetched again with the same bytes. Several processes may share one data directory:
@@ -8,11 +8,16 @@ pub mod blobs;
 mod directory_lock;
 mod error;
 pub mod index;
+pub mod objects;
 mod shortage;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 
 pub use blobs::{
     Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobPin, BlobStore, Damage, Examined,
@@ -23,6 +28,7 @@ pub use index::{
     Acquired, BuiltManifest, Dsn, ImageRows, Index, LayerRow, Lease, LeaseKeeper, ManifestKey,
     ManifestRow, MysqlConfig, Origin, PartsOf, SharedLayer,
 };
+pub use objects::{BucketAddress, ObjectCounters, ObjectError, Objects, ObjectsConfig};
 pub use shortage::Shortage;
 
 use crate::oci::Digest;
@@ -30,6 +36,11 @@ use directory_lock::DirectoryLock;
 
 /// How long a process that ends waits for the index.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most blobs that the object storage is asked for at one time.
+const QUESTIONS_AT_A_TIME: usize = 8;
+/// Most blobs that the object storage is asked for in one sweep.
+const MAX_SWEPT: usize = 256;
 
 /// Where the index lives.
 #[derive(Debug, Clone)]
@@ -62,6 +73,8 @@ pub struct StoreConfig {
     pub cache_size: CacheSize,
     /// How long after its last use a blob is safe from eviction.
     pub keep: Duration,
+    /// The object storage that has all converted blobs, if there is one.
+    pub objects: Option<ObjectsConfig>,
 }
 
 impl CacheSize {
@@ -88,8 +101,27 @@ impl CacheSize {
 #[derive(Debug, Clone)]
 pub struct Store {
     blobs: BlobStore,
+    objects: Option<Objects>,
     index: Index,
     lock: Arc<DirectoryLock>,
+}
+
+/// Digests picked at random, so that each has its turn: at most [`MAX_SWEPT`].
+#[derive(Debug, Default)]
+struct Sample {
+    digests: Vec<Digest>,
+    seen: usize,
+}
+
+impl Sample {
+    fn add(&mut self, digest: &Digest) {
+        self.seen += 1;
+        if self.digests.len() < MAX_SWEPT {
+            self.digests.push(digest.clone());
+        } else if let Some(place) = self.digests.get_mut(rand::random_range(0..self.seen)) {
+            digest.clone_into(place);
+        }
+    }
 }
 
 impl Store {
@@ -106,6 +138,7 @@ impl Store {
             index,
             cache_size,
             keep,
+            objects,
         } = config;
         let directory = data_dir.clone();
         let (blobs, lock, stale) = tokio::task::spawn_blocking(move || {
@@ -139,7 +172,9 @@ impl Store {
             }
             dead.remove();
         }
+        let objects = objects.map(|config| Objects::open(&config, blobs.clone()));
         Ok(Self {
+            objects: objects.transpose()?,
             blobs,
             index,
             lock: Arc::new(lock),
@@ -149,6 +184,50 @@ impl Store {
     /// The blob directory.
     pub fn blobs(&self) -> &BlobStore {
         &self.blobs
+    }
+
+    /// The object storage, if there is one.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_ref()
+    }
+
+    /// Has these blobs of the blob directory in the object storage, if there is one, before rows
+    /// name them; see [`Objects::publish`].
+    pub async fn publish(&self, digests: &[Digest]) {
+        if let Some(objects) = &self.objects {
+            objects.publish(digests).await;
+        }
+    }
+
+    /// Brings a blob that is not in the blob directory there, if the object storage has it: whether
+    /// it is there now.
+    pub async fn fetch(&self, digest: &Digest) -> bool {
+        match &self.objects {
+            Some(objects) => objects.fetch(digest).await,
+            None => false,
+        }
+    }
+
+    /// Whether the object storage has a blob that is not in the blob directory.
+    pub async fn is_in_bucket(&self, digest: &Digest) -> bool {
+        match &self.objects {
+            Some(objects) => objects.has(digest).await,
+            None => false,
+        }
+    }
+
+    /// Those of some blobs that are not in the blob directory which the object storage has not
+    /// either.
+    pub async fn missing_in_bucket(&self, digests: Vec<Digest>) -> Vec<Digest> {
+        let Some(objects) = &self.objects else {
+            return digests;
+        };
+        let asked = digests.into_iter().map(|digest| async move {
+            let is_there = objects.has(&digest).await;
+            (!is_there).then_some(digest)
+        });
+        let asked = futures_util::stream::iter(asked).buffered(QUESTIONS_AT_A_TIME);
+        asked.filter_map(std::future::ready).collect().await
     }
 
     /// The index.
@@ -171,7 +250,8 @@ impl Store {
     }
 
     /// Deletes the rows of the index about blobs that were evicted, which are of no use without
-    /// them. Returns the number of rows.
+    /// them. Returns the number of rows. With an object storage, where evicted blobs are, those are
+    /// deleted whose blob is not there either; it is asked for some at a time, picked at random.
     ///
     /// # Errors
     /// When the index does not answer.
@@ -179,14 +259,34 @@ impl Store {
         let blobs = self.blobs.clone();
         // On an error, the blob may be there.
         let is_there = move |digest: &Digest| blobs.contains(digest).unwrap_or(true);
-        self.index.sweep(is_there).await
+        let Some(objects) = &self.objects else {
+            return self.index.sweep(is_there).await;
+        };
+        let evicted: Arc<Mutex<Sample>> = Arc::default();
+        let (found, is_here) = (Arc::clone(&evicted), is_there.clone());
+        let note = move |digest: &Digest| {
+            if !is_here(digest) {
+                found.lock().add(digest);
+            }
+            // Nothing is deleted yet.
+            true
+        };
+        self.index.sweep(note).await?;
+        let evicted = std::mem::take(&mut *evicted.lock()).digests;
+        let absent: HashSet<Digest> = objects.absent(evicted).await.into_iter().collect();
+        if absent.is_empty() {
+            return Ok(0);
+        }
+        let absent = Arc::new(absent);
+        let is_kept = move |digest: &Digest| !absent.contains(digest) || is_there(digest);
+        self.index.sweep(is_kept).await
     }
 
     /// Leaves nothing of what this process, which is ending, was in the middle of: neither temporary
     /// files nor leases.
-    pub async fn give_up(&self) {
+    pub async fn abandon_unfinished(&self) {
         // Not on another thread: all of those may be busy, with what is given up here.
-        self.blobs.give_up();
+        self.blobs.abandon_temporary_files();
         self.release_leases().await;
     }
 

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 use super::super::error::ConvertError;
 use super::super::layer::Format;
-use super::super::types::{AskedBy, Source};
+use super::super::types::{Requester, Source};
 use super::deadline::Cancellation;
 use super::key::ImageKey;
-use super::status::Tally;
+use super::status::ConversionCounters;
 use crate::oci::{Digest, RepoName, Tag};
 
 /// Most conversions that are listed after their end.
@@ -101,7 +101,7 @@ pub struct Conversion {
 /// What is kept of a conversion that has not ended.
 struct Live {
     base: Conversion,
-    tally: Arc<Tally>,
+    tally: Arc<ConversionCounters>,
     cancellation: Arc<Cancellation>,
 }
 
@@ -144,9 +144,9 @@ impl ConversionList {
     pub(super) fn add(
         &self,
         key: &ImageKey,
-        asked_by: &AskedBy,
+        asked_by: &Requester,
         format: Format,
-        tally: &Arc<Tally>,
+        tally: &Arc<ConversionCounters>,
     ) -> Entry {
         let mut inner = self.inner.lock();
         inner.last = inner.last.saturating_add(1);
@@ -261,7 +261,7 @@ impl Entry {
     }
 
     /// Whether an operator cancelled it.
-    pub(super) fn cancellation(&self) -> &Cancellation {
+    pub(super) fn cancellation(&self) -> &Arc<Cancellation> {
         &self.cancellation
     }
 
@@ -307,8 +307,8 @@ mod tests {
             source: Digest::of(b"source"),
             variant: "v".into(),
         };
-        let tally = Arc::new(Tally::default());
-        list.add(&key, &AskedBy::default(), Format::Native, &tally)
+        let tally = Arc::new(ConversionCounters::default());
+        list.add(&key, &Requester::default(), Format::Native, &tally)
     }
 
     #[test]

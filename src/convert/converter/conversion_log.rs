@@ -7,19 +7,21 @@ use tracing::Span;
 
 use super::super::error::ConvertError;
 use super::super::layer::Format;
-use super::super::types::{AskedBy, ConvertedImage};
+use super::super::types::{ConvertedImage, Requester};
 use super::destination::Destination;
 use super::key::ImageKey;
 use super::refused_pushes::PAUSE;
-use super::status::Tally;
+use super::status::ConversionCounters;
 use crate::registry::Error;
 
 /// One conversion, as the log names it.
 pub(super) struct ConversionLog<'a> {
     key: &'a ImageKey,
-    asked_by: &'a AskedBy,
+    asked_by: &'a Requester,
     format: &'static str,
     begun: Instant,
+    /// Of the conversion's span, if there are traces.
+    trace_id: Option<String>,
 }
 
 /// An event with what each of them says of the image.
@@ -35,18 +37,25 @@ macro_rules! log_event {
             client = log.asked_by.client.as_deref(),
             user = log.asked_by.user.as_deref(),
             request = log.asked_by.request.as_deref(),
+            trace_id = log.trace_id.as_deref(),
             $($rest)*
         );
     }};
 }
 
 impl<'a> ConversionLog<'a> {
-    pub(super) fn new(key: &'a ImageKey, asked_by: &'a AskedBy, format: Format) -> Self {
+    pub(super) fn new(
+        key: &'a ImageKey,
+        asked_by: &'a Requester,
+        format: Format,
+        trace_id: Option<String>,
+    ) -> Self {
         Self {
             key,
             asked_by,
             format: format.name(),
             begun: Instant::now(),
+            trace_id,
         }
     }
 
@@ -58,6 +67,7 @@ impl<'a> ConversionLog<'a> {
             repo = %self.key.repo,
             tag = self.asked_by.tag.as_ref().map(display),
             source = %self.key.source,
+            trace_id = self.trace_id.as_deref(),
         )
     }
 
@@ -65,7 +75,7 @@ impl<'a> ConversionLog<'a> {
         log_event!(info, self, "a conversion begins");
     }
 
-    pub(super) fn end(&self, image: &ConvertedImage, tally: &Tally) {
+    pub(super) fn end(&self, image: &ConvertedImage, tally: &ConversionCounters) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         log_event!(
             info,

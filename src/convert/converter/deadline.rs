@@ -1,5 +1,6 @@
 //! When the work on an image is given up: after a time, or when an operator says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -38,20 +39,20 @@ impl Cancellation {
 }
 
 /// The instant at which the conversion of an image times out, unless it is cancelled before.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline<'a> {
+#[derive(Debug, Clone)]
+pub(super) struct Deadline {
     at: Instant,
     timeout: Duration,
-    cancellation: &'a Cancellation,
+    cancellation: Arc<Cancellation>,
 }
 
-impl<'a> Deadline<'a> {
+impl Deadline {
     /// `timeout` from now on.
-    pub(super) fn after(timeout: Duration, cancellation: &'a Cancellation) -> Self {
+    pub(super) fn after(timeout: Duration, cancellation: &Arc<Cancellation>) -> Self {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            cancellation,
+            cancellation: Arc::clone(cancellation),
         }
     }
 
@@ -59,13 +60,27 @@ impl<'a> Deadline<'a> {
     ///
     /// # Errors
     /// [`ConvertError::TimedOut`] and [`ConvertError::Cancelled`].
-    pub(super) async fn within<T>(self, wait: impl Future<Output = T>) -> Result<T, ConvertError> {
+    pub(super) async fn within<T>(&self, wait: impl Future<Output = T>) -> Result<T, ConvertError> {
         tokio::select! {
             biased;
             () = self.cancellation.cancelled() => Err(ConvertError::Cancelled),
             waited = timeout_at(self.at, wait) => {
                 waited.map_err(|_| ConvertError::TimedOut(self.timeout))
             }
+        }
+    }
+    /// Waits for a future that may take longer, such as a push, unless the conversion is cancelled.
+    ///
+    /// # Errors
+    /// [`ConvertError::Cancelled`].
+    pub(super) async fn unless_cancelled<T>(
+        &self,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, ConvertError> {
+        tokio::select! {
+            biased;
+            () = self.cancellation.cancelled() => Err(ConvertError::Cancelled),
+            waited = wait => Ok(waited),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::super::source_cache::SourceCache;
 use super::super::types::Source;
 use crate::oci::Digest;
 use crate::registry::{BlobStream, Error};
+use crate::telemetry::{self, KeyValue};
 
 /// Chunks are gathered up to so many bytes while those before them wait to be taken; a chunk is
 /// what one read of a connection gave.
@@ -74,19 +75,29 @@ pub(super) fn fetch(
     let failed = Arc::clone(&cause);
     let (source, digest) = (source.clone(), digest.clone());
     let sources = sources.cloned();
-    let task = tokio::spawn(async move {
-        let opened = if let Some(sources) = &sources {
-            Box::pin(sources.layer(&source, &digest, size)).await
-        } else {
-            let (repo, authorization) = (&source.repo, &source.authorization);
-            let opened = source.upstream.blob(repo, &digest, size, authorization);
-            opened.await
+    let task = telemetry::spawn(async move {
+        let span = telemetry::child("download layer", || {
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            vec![
+                KeyValue::new("overlaybd.layer.digest", digest.to_string()),
+                KeyValue::new("overlaybd.layer.size", size),
+            ]
+        });
+        let work = async {
+            let opened = if let Some(sources) = &sources {
+                Box::pin(sources.layer(&source, &digest, size)).await
+            } else {
+                let (repo, authorization) = (&source.repo, &source.authorization);
+                let opened = source.upstream.blob(repo, &digest, size, authorization);
+                opened.await
+            };
+            match opened {
+                Ok(stream) => pass_on(stream, &sender).await,
+                Err(cause) => Err(cause),
+            }
         };
-        let passed = match opened {
-            Ok(stream) => pass_on(stream, &sender).await,
-            Err(cause) => Err(cause),
-        };
-        if let Err(cause) = passed {
+        if let Err(cause) = span.around(work).await {
+            span.fail(cause.kind(), "");
             let error = io::Error::other(cause.to_string());
             *failed.lock() = Some(cause);
             // The reader is gone if this fails.

@@ -16,6 +16,7 @@ mod chain;
 mod context;
 mod conversion_list;
 mod conversion_log;
+mod conversion_span;
 mod deadline;
 mod destination;
 mod errors;
@@ -46,11 +47,12 @@ use super::jobs::Jobs;
 use super::layer::Format;
 use super::source_cache::SourceCache;
 use super::types::{
-    AskedBy, ConvertedImage, ConverterConfig, Observer, Overrides, Platforms, PushTarget, Source,
+    ConvertedImage, ConverterConfig, Observer, Overrides, Platforms, PushTarget, Requester, Source,
 };
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Error, Upstream};
 use crate::store::Store;
+use crate::telemetry::CapturedContext;
 
 pub use conversion_list::{Conversion, ConversionState, OnEnd};
 pub use failures::FailedImage;
@@ -62,6 +64,7 @@ pub use status::Status;
 use admission::Admission;
 use context::{Context, max_sealers};
 use conversion_list::ConversionList;
+use conversion_span::ConversionSpans;
 use failures::Failures;
 use key::ImageKey;
 use push_tag::push_tag;
@@ -81,7 +84,7 @@ pub struct Converter {
     inner: Arc<Inner>,
     /// That of the format in which this clone converts.
     context: Arc<Context>,
-    asked_by: Arc<AskedBy>,
+    asked_by: Arc<Requester>,
 }
 
 struct Inner {
@@ -90,6 +93,7 @@ struct Inner {
     renewals: Renewals,
     admission: Admission,
     list: ConversionList,
+    spans: ConversionSpans,
     /// Images that are converted, as far as they were requested since the start.
     cache: Cache<ImageKey, Arc<ConvertedImage>>,
 }
@@ -116,6 +120,7 @@ impl Converter {
                 renewals: Renewals::default(),
                 admission: Admission::new(images.min(MAX_IMAGES)),
                 list: ConversionList::default(),
+                spans: ConversionSpans::default(),
                 cache,
             }),
             asked_by: Arc::default(),
@@ -132,7 +137,7 @@ impl Converter {
 
     /// The same converter, whose conversions the log says to be for these.
     #[must_use]
-    pub fn asked_by(&self, asked_by: AskedBy) -> Self {
+    pub fn asked_by(&self, asked_by: Requester) -> Self {
         Self {
             asked_by: Arc::new(asked_by),
             ..self.clone()
@@ -382,14 +387,22 @@ impl Converter {
             let authorization = self.inner.renewals.join(&key, &source.authorization);
             source.authorization = authorization.clone();
             let (observer, job_key) = (observer.clone(), key.clone());
-            let joined = self
-                .inner
-                .jobs
-                .join(key.clone(), max_queue, move || async move {
-                    converter.run_job(source, observer, job_key).await
-                })
-                .await
-                .ok_or(ConvertError::QueueFull(max_queue))?;
+            let waiting = self.inner.spans.wait(&key);
+            let linked = CapturedContext::of(&waiting);
+            let job = move || {
+                let (asked_by, format) = (&converter.asked_by, converter.format());
+                let spans = &converter.inner.spans;
+                let span = spans.begin(&job_key, asked_by, format, &linked);
+                async move {
+                    let job = converter.run_job(source, observer, job_key.clone(), &span);
+                    let result = span.around(job).await;
+                    converter.inner.spans.forget(&job_key, &span);
+                    result
+                }
+            };
+            let joined = self.inner.jobs.join(key.clone(), max_queue, job).await;
+            let joined = joined.ok_or(ConvertError::QueueFull(max_queue))?;
+            drop(waiting);
             drop(authorization);
             match joined.result {
                 None => return Err(ConvertError::Interrupted),

@@ -10,9 +10,9 @@ use super::threads::blocking;
 use crate::oci::Digest;
 
 impl Converter {
-    /// The image that a source manifest was converted to, if all of it is there: in the store, or
-    /// in the registry that it was pushed to. Converts nothing and sends no request. `None` also
-    /// for a source that is an overlaybd image itself.
+    /// The image that a source manifest was converted to, if all of it is there: in the store, in
+    /// the object storage, or in the registry that it was pushed to. Converts nothing and asks no
+    /// registry. `None` also for a source that is an overlaybd image itself.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -34,16 +34,18 @@ impl Converter {
             return Ok(Some(image));
         }
         let (blobs, parts) = (self.context.store.blobs().clone(), part_digests(&image));
-        let is_whole = blocking(move || {
-            for part in &parts {
-                if !blobs.contains(part)? {
-                    return Ok(false);
+        let missing = blocking(move || {
+            let mut missing = Vec::new();
+            for part in parts {
+                if !blobs.contains(&part)? {
+                    missing.push(part);
                 }
             }
-            Ok(true)
+            Ok(missing)
         })
         .await?;
-        Ok(is_whole.then_some(image))
+        let missing = Box::pin(self.context.store.missing_in_bucket(missing)).await;
+        Ok(missing.is_empty().then_some(image))
     }
 
     /// Puts a document that was made of what `manifest` became into the store: whoever may have

@@ -10,12 +10,14 @@ use super::Converter;
 use super::admission::{Class, Slot};
 use super::conversion_list::Entry;
 use super::conversion_log::ConversionLog;
+use super::conversion_span;
 use super::deadline::Deadline;
 use super::image::{self, Halt, ImageJob};
 use super::key::ImageKey;
 use super::pins::{PinnedBlobs, PinnedImage};
 use super::refused_pushes::is_of_own_credentials;
-use super::status::{Gauge, Tally};
+use super::status::{ConversionCounters, Gauge};
+use crate::telemetry::{ActiveSpan, CapturedContext};
 
 impl Converter {
     /// Why the conversion of `key` failed a moment ago, if it did and is not to be tried again yet.
@@ -30,10 +32,11 @@ impl Converter {
         source: Source,
         observer: Option<Observer>,
         key: ImageKey,
+        span: &ActiveSpan,
     ) -> Result<PinnedImage, ConvertError> {
-        let (format, tally) = (self.format(), Arc::new(Tally::default()));
+        let (format, tally) = (self.format(), Arc::new(ConversionCounters::default()));
         let entry = self.inner.list.add(&key, &self.asked_by, format, &tally);
-        let log = ConversionLog::new(&key, &self.asked_by, format);
+        let log = ConversionLog::new(&key, &self.asked_by, format, span.trace_id());
         let run = Run {
             source: &source,
             observer: observer.as_ref(),
@@ -42,7 +45,10 @@ impl Converter {
             tally: &tally,
             entry: &entry,
         };
-        match self.run_once_admitted(&run).await {
+        let converted = self.run_once_admitted(&run).await;
+        let image = converted.as_ref().map(|pinned| &*pinned.image);
+        conversion_span::end(span, image, &tally);
+        match converted {
             Ok(pinned) => {
                 entry.converted(&pinned.image.root.digest);
                 Ok(pinned)
@@ -92,6 +98,7 @@ impl Converter {
         entry.begin();
         let span = log.span();
         log.begin();
+        CapturedContext::current().event("admitted");
         let mut refused = None;
         let error = loop {
             let _running = Gauge::up(&context.counters.images_running);
@@ -162,6 +169,6 @@ struct Run<'a> {
     observer: Option<&'a Observer>,
     key: &'a ImageKey,
     log: &'a ConversionLog<'a>,
-    tally: &'a Arc<Tally>,
+    tally: &'a Arc<ConversionCounters>,
     entry: &'a Entry,
 }

@@ -63,7 +63,7 @@ pub(super) fn add(counter: &AtomicU64, amount: u64) {
 
 /// What one conversion did, for the log.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct ConversionCounters {
     /// Layers of the images that were looked at.
     pub(super) layers: AtomicU64,
     /// Their compressed bytes.
@@ -76,7 +76,7 @@ pub(super) struct Tally {
     platforms: Mutex<Vec<String>>,
 }
 
-impl Tally {
+impl ConversionCounters {
     /// An attempt begins: the images are looked at again.
     pub(super) fn begin(&self) {
         self.layers.store(0, Ordering::Relaxed);

@@ -27,6 +27,7 @@ use crate::convert::types::Source;
 use crate::oci::Digest;
 use crate::registry::Upstream;
 use crate::store::{BlobError, BlobStore};
+use crate::telemetry::CapturedContext;
 
 pub use counters::{CacheCount, CacheOutcome};
 pub use incoming::{Incoming, Reader};
@@ -110,6 +111,7 @@ impl SourceCache {
         }
         let (cache, source, digest) = (self.clone(), source.clone(), digest.clone());
         let runtime = tokio::runtime::Handle::current();
+        let cause = CapturedContext::current();
         // It asks the disk.
         let joined = runtime.clone().spawn_blocking(move || {
             // Not under the lock, which is taken where no disk may be waited for: a blob that comes
@@ -129,7 +131,7 @@ impl SourceCache {
                 download::Download::begin(Arc::clone(&cache.0), source, digest, place);
             coming.insert(key, incoming.clone());
             drop(coming);
-            runtime.spawn(download.run());
+            runtime.spawn(cause.around(download.run()));
             Ok(Joined::Begun(incoming))
         });
         // It did not come to an end: the process does.

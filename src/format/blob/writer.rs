@@ -34,7 +34,16 @@ impl WrittenBlob {
     ///
     /// # Errors
     /// When the file cannot be synced or read back.
-    pub fn seal(mut self) -> io::Result<FinishedBlob> {
+    pub fn seal(self) -> io::Result<FinishedBlob> {
+        self.seal_with(|_| {})
+    }
+
+    /// As [`seal`](Self::seal), with the digest told to `hashed` as soon as it is known, which may be
+    /// before the file is on the disk.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub fn seal_with(mut self, hashed: impl FnOnce(&Digest)) -> io::Result<FinishedBlob> {
         // The disk writes while this hashes what is in memory.
         let (synced, digest) = thread::scope(|scope| {
             let file = &self.file;
@@ -43,6 +52,9 @@ impl WrittenBlob {
                 sync.spawn_scoped(scope, || file.sync_all())
             });
             let digest = digest(file, self.size);
+            if let Ok(digest) = &digest {
+                hashed(digest);
+            }
             let synced = match sync {
                 Some(Ok(sync)) => sync
                     .join()

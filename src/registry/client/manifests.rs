@@ -186,7 +186,8 @@ impl Endpoint {
             })
             .await?
             .expect(&[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED])
-            .await?;
+            .await
+            .map_err(again_if_blob_unknown)?;
         let digest = match selector {
             Selector::Digest(digest) => digest.clone(),
             Selector::Tag(_) => Digest::of(bytes),
@@ -204,6 +205,18 @@ impl Endpoint {
             digest,
             referrers_api,
         })
+    }
+}
+
+/// The parts of a manifest are pushed before it. A registry that does not know one of them may not
+/// show it yet, or another client is writing it at this moment (docker-registry writes links to blobs
+/// in place): it is asked again.
+fn again_if_blob_unknown(failure: Failure) -> Failure {
+    match &failure.error {
+        Error::Upstream { detail, .. } if detail.contains("MANIFEST_BLOB_UNKNOWN") => {
+            Failure::passing(failure.error)
+        }
+        _ => failure,
     }
 }
 

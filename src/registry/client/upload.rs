@@ -11,10 +11,12 @@ use super::endpoint::{Call, Endpoint};
 use super::payload::Payload;
 use super::retry::{Again, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
+use super::upload_session::{OpenSession, delete};
 use super::{Registry, repeated};
 use crate::oci::{Digest, RepoName};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::registry::{Authorization, BlobSource, Error, Pushed, UploadMode};
+use crate::telemetry;
 
 const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
@@ -28,6 +30,8 @@ struct Upload<'a> {
     authorization: &'a Authorization,
     mode: UploadMode,
     session: Option<Session>,
+    /// The same, to be deleted if the upload is dropped.
+    open: OpenSession,
     /// How far it was at the last failure.
     failed_at: u64,
 }
@@ -202,7 +206,10 @@ impl Upload<'_> {
                     session
                 }
                 // It may be unknown because it is complete.
-                Ok(None) if self.is_there().await? => return Ok(()),
+                Ok(None) if self.is_there().await? => {
+                    self.open.ended();
+                    return Ok(());
+                }
                 Ok(None) => self.begin().await?,
                 Err(failure) => {
                     self.session = Some(session);
@@ -211,12 +218,18 @@ impl Upload<'_> {
             },
             Some(session) => session,
         };
+        self.open.is_at(&session.location);
         let sent = self.send(&mut session).await;
-        if let Err(failure) = &sent {
+        match &sent {
+            Ok(()) => self.open.ended(),
             // What it said of how far it is may be wrong as well.
-            if was_asked == Some(session.offset) && is_out_of_place(&failure.error) {
+            Err(failure)
+                if was_asked == Some(session.offset) && is_out_of_place(&failure.error) =>
+            {
                 self.cancel(session.location).await;
-            } else {
+                self.open.ended();
+            }
+            Err(_) => {
                 session.doubtful = true;
                 self.session = Some(session);
             }
@@ -299,6 +312,7 @@ impl Upload<'_> {
             offset: end,
             ..next
         };
+        self.open.is_at(&session.location);
         Ok(())
     }
 
@@ -316,19 +330,7 @@ impl Upload<'_> {
 
     /// Cancels the upload; errors are ignored.
     async fn cancel(&self, location: Url) {
-        let cancelled = self
-            .call(
-                Method::DELETE,
-                location,
-                HeaderMap::new(),
-                Payload::Empty,
-                None,
-            )
-            .await;
-        match cancelled {
-            Ok(answer) => answer.drain().await,
-            Err(failure) => tracing::debug!(error = %failure.error, "an upload is left behind"),
-        }
+        delete(&self.endpoint, self.repo, self.authorization, location).await;
     }
 }
 
@@ -352,6 +354,7 @@ impl Registry {
             authorization,
             mode: self.0.config.upload,
             session: None,
+            open: OpenSession::none(&endpoint, repo, authorization),
             failed_at: 0,
         };
         if repeated(&endpoint, || upload.is_there()).await? {
@@ -359,7 +362,8 @@ impl Registry {
         }
         let mut attempts = endpoint.attempts();
         loop {
-            let Err(failure) = upload.attempt().await else {
+            let attempt = telemetry::resent(attempts.failed(), upload.attempt());
+            let Err(failure) = attempt.await else {
                 return Ok(Pushed::Uploaded);
             };
             let offset = upload.session.as_ref().map_or(0, |session| session.offset);
@@ -370,6 +374,7 @@ impl Registry {
             if let Err(error) = attempts.pause(failure).await {
                 if let Some(session) = upload.session.take() {
                     upload.cancel(session.location).await;
+                    upload.open.ended();
                 }
                 return Err(error);
             }
@@ -393,6 +398,7 @@ impl Registry {
             authorization,
             mode: self.0.config.upload,
             session: None,
+            open: OpenSession::none(&endpoint, repo, authorization),
             failed_at: 0,
         };
         let session = repeated(&endpoint, || upload.begin()).await?;
@@ -417,6 +423,7 @@ impl Registry {
             authorization,
             mode: self.0.config.upload,
             session: None,
+            open: OpenSession::none(&endpoint, repo, authorization),
             failed_at: 0,
         };
         let mut url = upload.uploads();

@@ -164,6 +164,15 @@ impl<T: Clone + Send + Sync + 'static> Decisions<T> {
         Ok((allowed, remembered))
     }
 
+    /// Remembers an upstream's yes as the answer to another question, too; not in case that the
+    /// upstream fails, because it was not asked that one.
+    pub async fn insert_as(&self, key: Key, allowed: &Allowed<T>) {
+        if self.lifetime.is_zero() || allowed.is_stale {
+            return;
+        }
+        self.cache.insert(key, allowed.clone()).await;
+    }
+
     /// Asks the upstream. Where it fails, its last yes to the same question is the answer; a no is
     /// a no.
     async fn ask_upstream(

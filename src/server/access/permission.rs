@@ -57,7 +57,8 @@ impl Permissions {
 
     /// Asks the upstream for a manifest's head with these credentials: that resolves the tag,
     /// and is the permission to have what the manifest was converted to. Requests that ask the
-    /// same at the same time ask once.
+    /// same at the same time ask once. Whoever may have what a tag names may have it by its digest,
+    /// too, for as long: the upstream hands them the same bytes under both names.
     ///
     /// Credentials that have ended while their client waits for the answer still count
     /// ([`Permissions::wait_goes_on`]).
@@ -77,6 +78,15 @@ impl Permissions {
             .manifests
             .ask(key, chosen.place, chosen.upstream.host(), question)
             .await;
+        if let (Ok((allowed, Remembered::No)), Selector::Tag(_)) = (&answer, selector) {
+            let named = Selector::Digest(allowed.answer.digest.clone());
+            let named = self.manifest_key(chosen.place, repo, &named, authorization);
+            // Credentials may have been renewed meanwhile: those that come now were not asked for.
+            // Both keys are made before that is looked at, so that a renewal in between shows.
+            if key == self.manifest_key(chosen.place, repo, selector, authorization) {
+                self.manifests.insert_as(named, allowed).await;
+            }
+        }
         match answer {
             Err(error @ registry::Error::Unauthorized { .. }) => match self.waits.get(&key).await {
                 Some(head) => Ok((Allowed::once(head), Remembered::No)),

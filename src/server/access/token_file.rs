@@ -1,8 +1,6 @@
 //! Secrets in files, which requests show that they know: the token of operators, and that of
 //! registries' notifications.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -11,10 +9,10 @@ use aws_lc_rs::hmac;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
+use crate::secret_file::first_line;
+
 /// The shortest token, in bytes.
 const MIN_BYTES: usize = 16;
-/// The longest file, in bytes.
-const MAX_FILE_BYTES: u64 = 4096;
 
 /// Where the secret is. It is read whenever it is needed: another one holds at once.
 #[derive(Debug, Clone)]
@@ -100,21 +98,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
 }
 
-/// The first line of the file.
+/// The secret in the file.
 fn read(path: &Path) -> Result<String, String> {
-    let place = path.display();
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| format!("{place}: {error}"))?;
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|error| format!("{place}: {error}"))?;
-    let token = text.lines().next().unwrap_or_default().trim();
+    let token = first_line(path)?;
     if token.len() < MIN_BYTES {
         return Err(format!(
-            "{place}: the first line is the secret, of at least {MIN_BYTES} bytes: `openssl rand -hex 32` makes one"
+            "{}: the first line is the secret, of at least {MIN_BYTES} bytes: `openssl rand -hex 32` makes one",
+            path.display()
         ));
     }
-    Ok(token.to_owned())
+    Ok(token)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::counters::Counters;
+use super::durable::DurableDirectories;
 use super::filesystem::{create_directory, disk_space, open_or_read};
 use super::pins::Pins;
 use super::shards::Shards;
@@ -34,6 +35,8 @@ pub(super) struct BlobDirectory {
     /// The last uses by this process; the files' times of modification are up to `grain` behind.
     pub(super) uses: Mutex<HashMap<Digest, SystemTime>>,
     pub(super) verified: VerifiedFiles,
+    /// Directories that are on the disk.
+    pub(super) durable: DurableDirectories,
     pub(super) counters: Counters,
     pub(super) shards: Mutex<Shards>,
     pub(super) pins: Pins,
@@ -77,6 +80,7 @@ impl BlobDirectory {
             grain,
             uses: Mutex::new(HashMap::new()),
             verified: VerifiedFiles::new(),
+            durable: DurableDirectories::default(),
             counters: Counters::default(),
             shards: Mutex::new(Shards::new(file)),
             pins: Pins::new(data_dir.join("pins")),

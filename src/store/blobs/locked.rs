@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::MutexGuard;
 
@@ -30,6 +30,18 @@ pub struct BlobInfo {
 }
 
 impl BlobInfo {
+    /// It as the API and `--json` say it: `last_use` in seconds since 1970.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let last_use = self.last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
+        serde_json::json!({
+            "digest": self.digest.as_str(),
+            "size": self.size,
+            "last_use": last_use.as_secs(),
+            "is_copy": self.is_copy,
+        })
+    }
+
     /// By which blobs are evicted, the least first: copies, then what was not used for the longest
     /// time.
     pub fn eviction_order(&self) -> (bool, SystemTime, &Digest) {

@@ -21,6 +21,7 @@ mod aside;
 mod counters;
 mod damage;
 mod directory;
+mod durable;
 mod entry;
 mod examine;
 mod file;

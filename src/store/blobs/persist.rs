@@ -1,14 +1,13 @@
 //! Moves finished files to their blobs' paths.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::damage::Damage;
 use super::directory::BlobDirectory;
+use super::durable::ChangedDirectories;
 use super::entry::{PathEntry, open_entry};
 use super::file::BlobFile;
 use super::filesystem::{create_child, sync_directory, sync_together};
@@ -38,10 +37,11 @@ impl BlobDirectory {
         }
         // Before the lock is held, which all others wait for.
         sync_together(&finished, |one| one.temp.sync())?;
-        let mut changed = BTreeSet::new();
+        let mut changed = ChangedDirectories::default();
         for one in &finished {
             self.create_place(&one.digest, &mut changed)?;
         }
+        let entries = changed.entries()?;
         let placed = {
             let mut locked = self.lock()?;
             locked.make_place(&finished)?;
@@ -49,17 +49,17 @@ impl BlobDirectory {
             placed.collect::<Result<Vec<_>, _>>()?
         };
         // The files are open, so that none is evicted meanwhile.
-        let changed: Vec<PathBuf> = changed.into_iter().collect();
-        sync_together(&changed, |directory| sync_directory(directory))?;
+        sync_together(&changed.all(), |directory| sync_directory(directory))?;
+        self.durable.add(entries);
         Ok(placed)
     }
 
-    /// Creates the directory of a blob, and adds it to those that have to be synced, with the one
-    /// above it if it was missing.
+    /// Creates the directory of a blob, and adds it to those that have to be synced, with those
+    /// above it unless they are known to have been.
     fn create_place(
         &self,
         digest: &Digest,
-        changed: &mut BTreeSet<PathBuf>,
+        changed: &mut ChangedDirectories,
     ) -> Result<(), BlobError> {
         let path = self.path(digest);
         let directory = path.parent();
@@ -69,9 +69,17 @@ impl BlobDirectory {
             ));
         };
         if create_child(above, directory)? {
-            changed.insert(above.to_owned());
+            self.durable.remove(directory);
         }
-        changed.insert(directory.to_owned());
+        // It may be there because of a process that ended before it was on the disk.
+        if !self.durable.has(directory) {
+            changed.parents.insert(above.to_owned());
+        }
+        if !self.durable.has(above) {
+            changed.parents.insert(self.blobs.clone());
+            changed.parents.insert(self.data_dir.clone());
+        }
+        changed.places.insert(directory.to_owned());
         Ok(())
     }
 }

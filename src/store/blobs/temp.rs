@@ -59,7 +59,7 @@ impl Temporaries {
         }
     }
 
-    fn give_up(&self) {
+    fn abandon_temporary_files(&self) {
         let names = self.names.lock().take();
         for path in names.into_iter().flatten() {
             // One that was committed at this moment has another name by now.
@@ -71,8 +71,8 @@ impl Temporaries {
 impl BlobStore {
     /// Removes the temporary files of this process, which is ending, and lets none be created any
     /// more: threads that are still writing then leave nothing behind. What was committed stays.
-    pub fn give_up(&self) {
-        self.temporaries.give_up();
+    pub fn abandon_temporary_files(&self) {
+        self.temporaries.abandon_temporary_files();
     }
 }
 

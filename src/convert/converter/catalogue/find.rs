@@ -19,7 +19,7 @@ use crate::format::blob::BlobError;
 use crate::format::block::SharedDevice;
 use crate::oci::RepoName;
 use crate::registry::Error;
-use crate::store::{self, LayerRow, Origin, Shortage};
+use crate::store::{self, LayerRow, Origin, SharedBlob, Shortage};
 
 /// Most blobs of other repositories that are tried for one layer.
 const MAX_MOUNTS: usize = 8;
@@ -158,15 +158,37 @@ async fn record_shared(
     Ok(layer)
 }
 
-/// A row's blob in the store, if it is there and fits.
+/// A row's blob in the store, if it is there, or in the object storage, and fits.
 async fn find_local(
     context: &Context,
     wanted: &Wanted<'_>,
     row: &LayerRow,
     made_by: MadeBy,
 ) -> Result<Option<Layer>, ConvertError> {
+    let mut opened = open_local(context, row).await?;
+    // Layers above are built on all of it, with many small reads.
+    if opened.is_none() && context.store.fetch(&row.digest).await {
+        opened = open_local(context, row).await?;
+    }
+    match opened {
+        Some((shared, opened)) if shared.size() == row.size => {
+            let layer = examine(context, wanted, row, made_by, opened).await?;
+            Ok(layer.map(|layer| Layer {
+                pin: Some(shared.pin()),
+                ..layer
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A blob of the store that is open, or why it cannot be read.
+type Opened = (SharedBlob, Result<Arc<LayerBlob>, String>);
+
+/// Opens a row's blob, if it is in the store.
+async fn open_local(context: &Context, row: &LayerRow) -> Result<Option<Opened>, ConvertError> {
     let (blobs, digest) = (context.store.blobs().clone(), row.digest.clone());
-    let opened = blocking(move || {
+    blocking(move || {
         let Some(file) = blobs.open(&digest)? else {
             return Ok(None);
         };
@@ -191,17 +213,7 @@ async fn find_local(
             }
         }
     })
-    .await?;
-    match opened {
-        Some((shared, opened)) if shared.size() == row.size => {
-            let layer = examine(context, wanted, row, made_by, opened).await?;
-            Ok(layer.map(|layer| Layer {
-                pin: Some(shared.pin()),
-                ..layer
-            }))
-        }
-        _ => Ok(None),
-    }
+    .await
 }
 
 /// A row's blob in the destination's registry, if it is there and fits.

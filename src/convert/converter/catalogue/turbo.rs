@@ -28,6 +28,9 @@ pub(super) async fn find_turbo(
         return Ok(None);
     };
     let mut opened = open(context, &row, scratch).await?;
+    if opened.is_none() && context.store.fetch(&row.digest).await {
+        opened = open(context, &row, scratch).await?;
+    }
     if opened.is_none() && wanted.destination.is_pushed && bring(context, wanted, &row).await? {
         opened = open(context, &row, scratch).await?;
     }

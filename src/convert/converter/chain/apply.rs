@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::conversion_span;
 use super::super::errors::{BlobThreadError, layer_error};
 use super::super::status::Gauge;
 use super::super::threads::on_thread;
@@ -60,7 +61,7 @@ impl Chain<'_> {
         queued: &mut Option<Gauge<'_>>,
     ) -> Result<Applied, ConvertError> {
         self.release_memory().await?;
-        self.wait_for_seal().await?;
+        self.wait_for_seals().await?;
         self.apply_with_permits(step, position, queued).await
     }
 
@@ -84,7 +85,7 @@ impl Chain<'_> {
         queued: &mut Option<Gauge<'_>>,
     ) -> Result<Applied, ConvertError> {
         let context = Arc::clone(self.job.context);
-        let deadline = self.job.deadline;
+        let deadline = self.job.deadline.clone();
         if self.memory.is_none() {
             let memory = context.memory.acquire(self.working_set(position));
             self.memory = Some(deadline.within(memory).await?);
@@ -98,7 +99,9 @@ impl Chain<'_> {
         let seal_permit = seal_permit.map_err(|_| ConvertError::Interrupted)?;
         *queued = None;
         let _running = Gauge::up(&context.counters.layers_running);
-        let (temp, sealing) = self.apply(step, position).await?;
+        let span = conversion_span::of_layer("apply layer", step);
+        let applied = self.apply(step, position).await;
+        let (temp, sealing) = applied.inspect_err(|error| conversion_span::fail(&span, error))?;
         Ok(Applied {
             temp,
             sealing,

@@ -1,4 +1,6 @@
-//! A chain of which all layers are made, while the topmost is still being committed.
+//! A chain of which all layers are made, while the uppermost are still being committed.
+
+use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -12,6 +14,8 @@ use crate::store::BlobStore;
 pub(super) struct Committing {
     /// The layer as manifests name it, before it is durable.
     pub(super) hashed: oneshot::Receiver<ConvertedLayer>,
+    /// That it is recorded, for the layer above; closed if it never will be.
+    pub(super) recorded: Option<oneshot::Receiver<()>>,
     pub(super) task: JoinHandle<Result<Layer, ConvertError>>,
 }
 
@@ -22,44 +26,50 @@ impl Committing {
     }
 }
 
-/// The layers of a chain, the topmost of which may still be being made durable.
+/// The layers of a chain, the uppermost of which may still be being made durable.
 pub(in super::super) struct Ending {
     layers: Vec<Layer>,
-    topmost: Option<Committing>,
+    /// Those above `layers`, lowest first.
+    sealing: VecDeque<Committing>,
     blobs: BlobStore,
 }
 
 impl Ending {
-    pub(super) fn new(layers: Vec<Layer>, topmost: Option<Committing>, blobs: BlobStore) -> Self {
+    pub(super) fn new(layers: Vec<Layer>, sealing: VecDeque<Committing>, blobs: BlobStore) -> Self {
         Self {
             layers,
-            topmost,
+            sealing,
             blobs,
         }
     }
 
-    /// The layers as manifests name them, before the topmost is durable. `None` if it will never
+    /// The layers as manifests name them, before all are durable. `None` if one will never
     /// be, of which [`finish`](Self::finish) has the cause.
     pub(in super::super) async fn parts(&mut self) -> Option<Vec<ConvertedLayer>> {
         let mut parts: Vec<_> = self.layers.iter().map(Layer::part).collect();
-        if let Some(topmost) = &mut self.topmost {
-            parts.push((&mut topmost.hashed).await.ok()?);
+        for one in &mut self.sealing {
+            parts.push((&mut one.hashed).await.ok()?);
         }
         Some(parts)
     }
 
     /// Waits until all layers are in the store or the registry, and recorded.
     pub(in super::super) async fn finish(mut self) -> Result<Vec<Layer>, ConvertError> {
-        if let Some(topmost) = self.topmost {
-            match topmost.finish().await {
+        let mut failed = None;
+        while let Some(one) = self.sealing.pop_front() {
+            match one.finish().await {
                 Ok(layer) => self.layers.push(layer),
-                Err(error) => {
-                    doubt_after(&error, &self.layers, &self.blobs);
-                    return Err(error);
-                }
+                // Those above it fail for that alone.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(self.layers)
+        match failed {
+            None => Ok(self.layers),
+            Some(error) => {
+                doubt_after(&error, &self.layers, &self.blobs);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use state::Chain;
 
 /// How often a layer is converted again because a zstd window is larger than those before.
 const MAX_WINDOW_ATTEMPTS: usize = 4;
+/// Most layers of one image that are made durable at one time, while the next is applied.
+const MAX_SEALING: usize = 4;
 
 /// Converts the layers of a chain. Each is in the store or the registry, and recorded, once its
 /// [`Ending`] is finished.
@@ -44,8 +46,11 @@ pub(super) async fn convert_chain(job: ChainJob<'_>) -> Result<Ending, ConvertEr
     chain.release_repeats().await?;
     if let Err(error) = result {
         // A layer that is whole is kept even if one above it failed.
-        let _ = chain.wait_for_seal().await;
-        return Err(error);
+        let sealed = chain.wait_for_seals().await;
+        return Err(match sealed {
+            Err(cause) if error.is_of_layer_below() => cause,
+            _ => error,
+        });
     }
     Ok(Ending::new(chain.layers, chain.sealing, blobs))
 }
@@ -69,7 +74,7 @@ impl Chain<'_> {
             // Most likely. The layer below need not be waited for.
             return Ok(false);
         }
-        self.wait_for_seal().await?;
+        self.wait_for_seals().await?;
         // A lookup may verify the source's layer, which takes memory: a job that waits for memory
         // must hold none.
         self.release_memory().await?;
@@ -149,9 +154,13 @@ impl Chain<'_> {
         }
         match made {
             Ok(applied) => {
-                let below = self.wait_for_seal().await;
-                self.sealing = Some(self.seal(step, applied, lock));
-                below
+                if let Err(error) = self.wait_to_seal().await {
+                    lock.release().await;
+                    return Err(error);
+                }
+                let sealing = self.seal(step, applied, lock);
+                self.sealing.push_back(sealing);
+                Ok(())
             }
             Err(error) => {
                 add(&context.counters.layers_failed, 1);

@@ -8,8 +8,9 @@ use super::super::context::Context;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::fetch::Failure;
-use super::super::status::Tally;
+use super::super::status::ConversionCounters;
 use super::super::threads::{blocking, on_thread};
+use super::MAX_SEALING;
 use super::ending::Committing;
 use super::repeats::Repeats;
 use super::tars::PendingTar;
@@ -31,9 +32,9 @@ pub(in super::super) struct ChainJob<'a> {
     pub(in super::super) steps: &'a [Step],
     pub(in super::super) observer: Option<&'a Observer>,
     /// What the whole conversion did so far.
-    pub(in super::super) tally: &'a Arc<Tally>,
+    pub(in super::super) tally: &'a Arc<ConversionCounters>,
     /// When the conversion is given up.
-    pub(in super::super) deadline: Deadline<'a>,
+    pub(in super::super) deadline: Deadline,
 }
 
 impl ChainJob<'_> {
@@ -49,8 +50,8 @@ pub(super) struct Chain<'a> {
     pub(super) job: ChainJob<'a>,
     /// The lowest layers, which are done.
     pub(super) layers: Vec<Layer>,
-    /// The layer above them, if it is applied and its blob is being sealed.
-    pub(super) sealing: Option<Committing>,
+    /// The layers above them that are applied, and whose blobs are being sealed, lowest first.
+    pub(super) sealing: VecDeque<Committing>,
     /// The filesystem, if it is in memory.
     pub(super) builder: Option<ChainBuilder>,
     /// The memory of the filesystem, and of the layer that is being applied.
@@ -87,7 +88,7 @@ impl<'a> Chain<'a> {
     pub(super) fn new(job: ChainJob<'a>) -> Self {
         Self {
             layers: Vec::with_capacity(job.steps.len()),
-            sealing: None,
+            sealing: VecDeque::new(),
             builder: None,
             memory: None,
             window: 0,
@@ -126,10 +127,32 @@ impl<'a> Chain<'a> {
         Ok(self.scratch.clone())
     }
 
-    /// Waits for the layer whose blob is being sealed.
-    pub(super) async fn wait_for_seal(&mut self) -> Result<(), ConvertError> {
-        if let Some(sealing) = self.sealing.take() {
-            self.layers.push(sealing.finish().await?);
+    /// Waits for all layers whose blobs are being sealed.
+    pub(super) async fn wait_for_seals(&mut self) -> Result<(), ConvertError> {
+        let mut all = Ok(());
+        while let Some(sealing) = self.sealing.pop_front() {
+            // None of those above one that failed is recorded.
+            match (sealing.finish().await, &all) {
+                (Ok(layer), Ok(())) => self.layers.push(layer),
+                (Err(error), Ok(())) => all = Err(error),
+                (_, Err(_)) => {}
+            }
+        }
+        all
+    }
+
+    /// Waits until one more layer may be sealed.
+    pub(super) async fn wait_to_seal(&mut self) -> Result<(), ConvertError> {
+        // Those of a push take as long as the network, and places that other images wait for.
+        let most = if self.job.destination.is_pushed {
+            1
+        } else {
+            MAX_SEALING
+        };
+        while self.sealing.len() >= most
+            && let Some(lowest) = self.sealing.pop_front()
+        {
+            self.layers.push(lowest.finish().await?);
         }
         Ok(())
     }

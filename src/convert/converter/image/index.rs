@@ -32,6 +32,8 @@ pub(super) struct Entries {
     pub(super) indexes: Vec<StoredManifest>,
     /// Whether the upstream did not have an image that is wanted.
     pub(super) is_partial: bool,
+    /// The platforms that stay as they are, for the log.
+    plain: Vec<String>,
     /// The platforms that the index has, for errors.
     available: Vec<String>,
     /// Whether anything in it is, or may be, for Linux.
@@ -70,6 +72,11 @@ impl ImageJob<'_> {
             .convert_entries(raw, index, None, 0, &mut entries)
             .await?;
         if let Some(made) = made {
+            if !entries.plain.is_empty() {
+                tracing::info!(index = %raw.digest, plain = joined(entries.plain.drain(..)),
+                    "these platforms of an index are not converted and stay in it as they are \
+                     (--platform)");
+            }
             return Ok((made, entries));
         }
         if !entries.has_linux {
@@ -140,6 +147,7 @@ impl ImageJob<'_> {
                 }
                 Decision::Leave => match self.context.config.others {
                     Others::Stay | Others::Copy => {
+                        entries.plain.push(platform_name(platform));
                         entries.kept.push(entry.clone());
                         decisions.push(IndexEntry::Keep);
                     }

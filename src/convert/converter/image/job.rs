@@ -9,7 +9,7 @@ use super::super::context::Context;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::pins::PinnedBlobs;
-use super::super::status::Tally;
+use super::super::status::ConversionCounters;
 use super::super::threads::blocking;
 use crate::convert::error::ConvertError;
 use crate::convert::memory::MemoryPermit;
@@ -28,9 +28,9 @@ pub(in super::super) struct ImageJob<'a> {
     pub(in super::super) observer: Option<&'a Observer>,
     pub(in super::super) pins: PinnedBlobs,
     /// What was done so far.
-    pub(in super::super) tally: &'a Arc<Tally>,
+    pub(in super::super) tally: &'a Arc<ConversionCounters>,
     /// When the conversion is given up.
-    pub(in super::super) deadline: Deadline<'a>,
+    pub(in super::super) deadline: Deadline,
     /// Its slot among the images that are converted at one time.
     pub(in super::super) slot: Slot<'a>,
 }

@@ -122,8 +122,20 @@ async fn is_converted_from(
     Ok(index.is_linked(host, &at.repo, entry, source).await?)
 }
 
-/// A manifest or index of the store.
+/// A manifest or index of the store, or of the object storage.
 async fn stored_manifest(
+    context: &Context,
+    digest: &Digest,
+    media_type: &str,
+) -> Result<Option<StoredManifest>, ConvertError> {
+    let found = local_manifest(context, digest, media_type).await?;
+    if found.is_none() && context.store.fetch(digest).await {
+        return local_manifest(context, digest, media_type).await;
+    }
+    Ok(found)
+}
+
+async fn local_manifest(
     context: &Context,
     digest: &Digest,
     media_type: &str,
@@ -157,8 +169,8 @@ async fn stored_manifest(
         }))
 }
 
-/// Whether every part of a recorded image is in the store, or in the registry that it is pushed
-/// to. The parts in the store are pinned for the job.
+/// Whether every part of a recorded image is in the store, in the object storage, or in the registry
+/// that it is pushed to. The parts in the store are pinned for the job.
 pub(super) async fn is_complete(
     job: &ImageJob<'_>,
     image: &ConvertedImage,
@@ -177,6 +189,8 @@ pub(super) async fn is_complete(
     })
     .await?;
     job.pins.extend(pins);
+    let asked = Box::pin(job.context.store.missing_in_bucket(missing));
+    let missing = job.deadline.within(asked).await?;
     let is_foreign = image.manifests.iter().any(|one| one.has_foreign_layers);
     if !job.destination.is_pushed && !is_foreign {
         return Ok(missing.is_empty());

@@ -78,7 +78,7 @@ impl ImageJob<'_> {
             steps: &steps,
             observer: self.observer,
             tally: self.tally,
-            deadline: self.deadline,
+            deadline: self.deadline.clone(),
         };
         let mut chain = convert_chain(chain).await?;
         let of = Sources {

@@ -24,7 +24,8 @@ use source::{parse_manifest, source_manifest};
 
 /// Converts an image, as far as it is not converted yet.
 pub(super) async fn convert(job: &ImageJob<'_>, manifest: &Digest) -> Result<ConvertedImage, Halt> {
-    if let Some(image) = load(job.context, job.source, manifest).await?
+    let loading = Box::pin(load(job.context, job.source, manifest));
+    if let Some(image) = job.deadline.within(loading).await??
         && is_complete(job, &image).await?
     {
         return Ok(image);

@@ -1,6 +1,7 @@
 //! Publishes a converted image: its documents to the registry, and what it is in the index.
 
 use super::super::context::Context;
+use super::super::conversion_span;
 use super::super::destination::Destination;
 use super::super::variant;
 use super::document::{manifest_digests, part_digests};
@@ -12,6 +13,7 @@ use crate::convert::types::ConvertedImage;
 use crate::oci::Selector;
 use crate::registry::Sharing;
 use crate::store::{BuiltManifest, ImageRows, ManifestKey, Origin, PartsOf};
+use crate::telemetry;
 
 /// Pushes an image's documents if images are pushed, then records all of it.
 pub(super) async fn publish(
@@ -31,15 +33,25 @@ pub(super) async fn publish(
             store: &context.store,
             sharing: Sharing::Blocks,
         };
-        let pushed = push(parts, image, source, to, repo, &selector).await?;
+        let pushing = Box::pin(push(parts, image, source, to, repo, &selector));
+        let span = telemetry::child("push image", Vec::new);
+        let pushed = span.around(job.deadline.unless_cancelled(pushing)).await;
+        let pushed = pushed
+            .and_then(|pushed| pushed)
+            .inspect_err(|error| conversion_span::fail(&span, error))?;
         tracing::info!(
             registry = destination.host, %repo, digest = %image.root.digest,
             blobs = pushed.uploaded, bytes = pushed.uploaded_bytes, present = pushed.present,
             "a converted image was pushed"
         );
     }
+    let parts = part_digests(image);
+    let publishing = Box::pin(context.store.publish(&parts));
+    job.deadline.unless_cancelled(publishing).await?;
     let index = context.store.index();
+    let span = telemetry::child("record image", Vec::new);
     index.record_image(&rows(job, image)).await?;
+    drop(span);
     if !image.is_partial
         && destination.is_pushed
         && context.config.settings.format == Format::Native

@@ -14,6 +14,7 @@
 //! | [`store`] | what is remembered: the index (`SQLite`, `MySQL`) and the blob directory |
 //! | [`format`] | the bytes: tar, ext4, LSMT, `ZFile`; no async, no network |
 //! | [`oci`] | digest, reference, media types, manifests; no I/O |
+//! | [`telemetry`] | traces: spans under way, and their way to a collector |
 //!
 //! `registry`, `store` and `format` do not use each other; the formats are combined in
 //! [`convert::layer`], through [`format::block::BlockDevice`].
@@ -27,6 +28,8 @@ pub mod lazy;
 pub mod oci;
 mod panics;
 pub mod registry;
+mod secret_file;
 pub mod server;
 mod sizes;
 pub mod store;
+pub mod telemetry;

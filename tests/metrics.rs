@@ -31,7 +31,9 @@ fn exposed() -> String {
     let tar = Tar::new().file("file", noise(1, 20_000)).finish();
     layout.add("t", &Image::gzip(&[tar]).seal());
     let upstream = format!("oci:{}", layout.path().display());
-    let options = ["--platform", "linux/amd64", "--cache-source"];
+    // Some metrics are there only with what they are about.
+    let collector = "--otlp-endpoint=http://127.0.0.1:1";
+    let options = ["--platform", "linux/amd64", "--cache-source", collector];
     let proxy = Proxy::start(&upstream, &scratch.path().join("data"), &options);
     for _ in 0..2 {
         proxy.converted("demo", "t");

@@ -9,7 +9,7 @@ const LEVELS: [&[&str]; 6] = [
     &["server"],
     &["convert", "lazy"],
     &["registry", "store", "format"],
-    &["oci", "panics", "sizes"],
+    &["oci", "panics", "secret_file", "sizes", "telemetry"],
 ];
 
 fn level(module: &str) -> Option<usize> {

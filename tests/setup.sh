@@ -5,19 +5,23 @@ set -euo pipefail
 
 packages=(
     # Registries, proxies and databases that the tests start.
-    docker-registry mariadb-server nginx-light squid
+    docker-registry mariadb-server nginx-light haproxy squid
     # Clients that pull and push.
     skopeo podman buildah containerd curl ca-certificates
     # Makers of images and layers.
     umoci debootstrap tar libarchive-tools zstd gzip pigz zopfli isal libdeflate-tools
     # Runs programs in images.
     bubblewrap
+    # Shows what programs ask of the disk, and refuses it.
+    strace
+    # File systems whose files share blocks.
+    xfsprogs btrfs-progs
     # Verifiers: filesystem checks, mounts, attributes.
     e2fsprogs mount util-linux attr acl fuse3
     # Clients of network block devices.
     qemu-utils libnbd-bin nbdkit
     # TLS, passwords, load.
-    openssl apache2-utils wrk
+    openssl apache2-utils wrk nghttp2-client
     # Reads units.
     systemd
     # Gets what reads descriptions of APIs.
@@ -41,6 +45,15 @@ if ! command -v apt-get >/dev/null; then
 fi
 
 is_installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+# An S3 server, from crates.io: a program of its own, so that the tests' dependencies stay as they are.
+s3s_fs_version=0.14.1
+tools=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}/tools
+if command -v cargo >/dev/null && ! "$tools/bin/s3s-fs" --version 2>/dev/null | grep -qF "$s3s_fs_version"; then
+    say "building s3s-fs $s3s_fs_version"
+    cargo install --quiet --debug --locked --version "$s3s_fs_version" --features binary --root "$tools" \
+        --target-dir "$tools/build" s3s-fs
+fi
 
 missing=()
 for package in "${packages[@]}"; do

@@ -24,7 +24,7 @@ use overlaybd_proxy::format::ext4::{FileType, Filesystem, Ino};
 use overlaybd_proxy::oci::{Digest, Platform};
 use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{
-    Access, Limits, OnTimeout, Server, ServerConfig, UpstreamChoice, UpstreamEntry,
+    Access, Balancers, Limits, OnTimeout, Server, ServerConfig, UpstreamChoice, UpstreamEntry,
 };
 use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 use serde_json::Value;
@@ -93,6 +93,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         index: IndexConfig::Sqlite,
         cache_size: CacheSize::Unbounded,
         keep: Duration::from_hours(1),
+        objects: None,
     })
     .await?;
     let converter = Converter::new(
@@ -124,6 +125,8 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         listen_overlaybd: None,
         admin: None,
         tls: None,
+        http2: true,
+        h2c: false,
         upstreams: vec![UpstreamEntry {
             upstream: Upstream::layout(images)?,
             choice: UpstreamChoice::default(),
@@ -141,6 +144,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         stale_if_error: Duration::ZERO,
         failure_ttl: Duration::from_mins(5),
         url_ttl: Duration::from_mins(10),
+        blob_redirect: None,
         url_key_file: None,
         admin_token_file: None,
         notification_secret_file: None,
@@ -154,6 +158,7 @@ async fn proxy(images: &Path, data_dir: &Path) -> Outcome<Server> {
         learn_window: None,
         learned_lists: std::path::PathBuf::new(),
         policy: Vec::new(),
+        balancers: Balancers::default(),
         limits: Limits::default(),
     };
     Ok(Server::bind(config, converter).await?)

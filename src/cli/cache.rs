@@ -3,7 +3,7 @@
 #![allow(clippy::doc_markdown)]
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ Examples:
   overlaybd-proxy cache rm sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
 
 Whoever reads a blob just then reads it to its end. A removed blob is made again when it is asked
-for; if it is of an image whose source is gone, it cannot be made again.";
+for; if it is of an image whose source is gone, it cannot be made again. With --blob-store the bucket
+keeps it, and it is fetched from there.";
 
 const GC_EXAMPLES: &str = "\
 Examples:
@@ -35,7 +36,8 @@ Examples:
 
 Blobs go in the order in which the proxy evicts them: copies of what upstreams have first, then what
 was not used for the longest time; what is open stays. Unlike the proxy, this does not spare what
-was used within --keep: containers read a blob by ranges, and have it made again.";
+was used within --keep: containers read a blob by ranges, and have it made again, or fetched from the
+bucket of --blob-store, which this leaves as it is.";
 
 /// List, remove and evict the blobs of a data directory, also beside a serving proxy
 #[derive(clap::Args)]
@@ -114,16 +116,6 @@ fn age(blob: &BlobInfo) -> Duration {
     now.duration_since(blob.last_use).unwrap_or_default()
 }
 
-fn shown(blob: &BlobInfo) -> Value {
-    let last_use = blob.last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "digest": blob.digest,
-        "size": blob.size,
-        "last_use": last_use.as_secs(),
-        "is_copy": blob.is_copy,
-    })
-}
-
 fn line(blob: &BlobInfo) -> String {
     let unused = Duration::from_secs(age(blob).as_secs());
     let kind = if blob.is_copy { "copy" } else { "converted" };
@@ -151,7 +143,7 @@ fn ls(args: &LsArgs, directory: &Path) -> anyhow::Result<ExitStatus> {
         Sort::LastUse => blobs.sort_by_key(|blob| std::cmp::Reverse(blob.last_use)),
     }
     if args.json {
-        let blobs: Vec<Value> = blobs.iter().map(shown).collect();
+        let blobs: Vec<Value> = blobs.iter().map(BlobInfo::to_json).collect();
         output::json(&json!({ "blobs": blobs }))?;
         return Ok(ExitStatus::Ok);
     }
@@ -195,7 +187,7 @@ fn gc(args: &GcArgs, directory: &Path) -> anyhow::Result<ExitStatus> {
     };
     let freed = total(&evicted);
     if args.json {
-        let evicted: Vec<Value> = evicted.iter().map(shown).collect();
+        let evicted: Vec<Value> = evicted.iter().map(BlobInfo::to_json).collect();
         let bytes = json!({ "dry_run": args.dry_run, "evicted": evicted, "bytes_freed": freed });
         output::json(&bytes)?;
         return Ok(ExitStatus::Ok);
@@ -230,6 +222,8 @@ fn planned(mut blobs: Vec<BlobInfo>, most: u64) -> Vec<BlobInfo> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn blob(name: &str, size: u64, used: u64, is_copy: bool) -> BlobInfo {

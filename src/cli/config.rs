@@ -55,7 +55,8 @@ fn check(args: &CheckArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         output::line(show(&sources).trim_end())?;
     }
-    options.config(&log, errors)?;
+    let config = options.config(&log, errors)?;
+    config.trace_warnings.iter().for_each(output::note);
     output::note("the configuration is good");
     Ok(ExitStatus::Ok)
 }

@@ -37,11 +37,13 @@ mod push;
 mod quoting;
 mod reload;
 mod serve;
+mod service;
 mod signals;
 mod standalone;
 mod start_line;
 mod store;
 mod temporary;
+mod traces;
 mod warm;
 
 use std::collections::BTreeMap;

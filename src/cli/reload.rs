@@ -10,29 +10,34 @@ use crate::convert::Converter;
 use crate::server::Reloader;
 
 /// The settings that hold from now on; changes of all others are logged.
-const RELOADED: [&str; 24] = [
+const RELOADED: [&str; 29] = [
     "allow-downgrade",
     "allow-host",
     "attempts",
     "cert-dir",
+    "client-rate",
     "connect-timeout",
     "docker-config",
     "egress-proxy",
+    "forwarded-headers",
     "hosts-dir",
     "log-level",
     "max-manifest-size",
     "password-file",
     "plain-http",
     "policy",
+    "proxy-protocol",
     "push-user",
     "refresh",
     "response-timeout",
     "skip-verify",
     "system-roots",
+    "trusted-proxy",
     "upload-chunk",
     "upstream",
     "upstream-ca",
     "upstream-cert",
+    "upstream-http2",
     "upstream-key",
     "user",
 ];
@@ -109,6 +114,7 @@ impl Running {
             anyhow::bail!("--push-repo names another registry: restart to use it");
         }
         self.server.take_over_policy(&fresh.server);
+        self.server.take_over_clients(&fresh.server);
         self.server.forget_failures();
         self.level
             .set(fresh.log.filter)

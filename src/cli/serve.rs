@@ -1,6 +1,7 @@
 //! `serve`: the proxy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -9,10 +10,11 @@ use super::exit::ExitStatus;
 use super::progress::Terminal;
 use super::reload::{Running, Settings};
 use super::start_line::StartLine;
-use super::{data, log, output, signals};
+use super::{data, log, output, service, signals, traces};
 use crate::config::{ServeOptions, needs_url_keys};
 use crate::convert::Converter;
 use crate::server::{Server, ServerConfig};
+use crate::store::Objects;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +37,8 @@ The addresses that it listens on are printed to standard output, one a line:
 `listening on http://127.0.0.1:8480`. SIGTERM and SIGINT have open requests finished within
 --drain; a second signal ends the program at once. SIGHUP has certificates, users (--htpasswd),
 keys of addresses (--url-key-file), authorities, the proxy's credentials, the settings of upstreams,
-[[policy]] and the log's level read again; what cannot be used is logged, and stays as it was.";
+[[policy]], balancers (--proxy-protocol, --trusted-proxy), --client-rate and the log's level read
+again; what cannot be used is logged, and stays as it was.";
 
 /// Run the proxy
 #[derive(clap::Args)]
@@ -62,7 +65,14 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
              need one --url-key-file"
         );
     }
+    let tracing = traces::start(config.traces, &config.trace_warnings, &config.server)?;
+    let limits = &config.server.limits;
+    let last = limits.drain_delay.saturating_add(limits.drain);
     let store = data::open(config.store, sources.origin("data-dir")).await?;
+    if let Some(objects) = store.objects() {
+        check(objects).await?;
+        objects.start();
+    }
     let scrubber = config.scrub.map(|rate| store.blobs().scrub(rate));
     let _scrubber = scrubber.transpose()?;
     let converter = Converter::new(store.clone(), config.converter)?;
@@ -92,21 +102,34 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
     let reloads = tokio::spawn(async move {
         while hangups.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the settings again");
+            service::reloading().await;
             let running = Arc::clone(&running);
             let reload = tokio::task::spawn_blocking(move || running.reload());
             if let Err(error) = reload.await {
                 tracing::error!(%error, "the reload failed");
             }
+            service::ready().await;
         }
     });
+    let stopping = OnceLock::new();
+    service::ready().await;
+    let watchdog = service::watchdog();
     let finished = server
         .run(async {
             let signal = shutdown.await;
+            let _ = stopping.set(Instant::now());
             tracing::info!(signal, "stopping: open requests are finished first");
+            service::stopping().await;
         })
         .await;
     reloads.abort();
-    store.release_leases().await;
+    // A conversion that no request waits for may still run.
+    store.abandon_unfinished().await;
+    traces::stop(tracing, stopping.get().copied(), last).await;
+    // Until here: a drain that hangs is to be noticed, too.
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
     if finished {
         tracing::info!("stopped");
         Ok(ExitStatus::Ok)
@@ -114,6 +137,23 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
         tracing::warn!("stopped with requests cut off: --drain was too short for them");
         Ok(ExitStatus::CutOff)
     }
+}
+
+/// Tries the bucket. One that cannot be used is an error; one that does not answer now may later, and
+/// what is on the disk is served meanwhile.
+async fn check(objects: &Objects) -> anyhow::Result<()> {
+    match objects.check().await {
+        Ok(()) => tracing::info!(
+            bucket = objects.place(),
+            "converted blobs are kept in a bucket"
+        ),
+        Err(error) if error.is_unavailable() => tracing::warn!(
+            %error,
+            "the bucket does not answer: blobs stay on this machine until it does"
+        ),
+        Err(error) => return Err(error).context("the blob store cannot be used"),
+    }
+    Ok(())
 }
 
 /// Says where it listens. That this cannot be written is no reason not to.

@@ -22,6 +22,7 @@ pub(super) struct StartLine {
     conversion_timeout: String,
     platforms: String,
     compression: String,
+    blob_store: String,
     server: ServerConfig,
 }
 
@@ -42,6 +43,10 @@ impl StartLine {
                 CacheSize::Unbounded => "off".to_owned(),
             },
             keep: time(store.keep),
+            blob_store: match &store.objects {
+                Some(objects) => objects.address.to_string(),
+                None => "none".to_owned(),
+            },
             push: pushed_to(converter.push.as_ref()),
             conversions: converter.conversions,
             memory: converter.memory,
@@ -74,6 +79,7 @@ impl StartLine {
             index = self.index,
             cache_size = self.cache_size,
             keep = self.keep,
+            blob_store = self.blob_store,
             push = self.push,
             platforms = self.platforms,
             compression = self.compression,
@@ -89,11 +95,19 @@ impl StartLine {
             max_requests = limits.requests,
             max_waiting = limits.waiting,
             address_share = limits.address_share,
+            proxy_protocol = networks(&config.balancers.proxy_protocol),
+            trusted_proxies = networks(&config.balancers.trusted),
             drain_delay = time(limits.drain_delay),
             drain = time(limits.drain),
             "serving"
         );
     }
+}
+
+/// Networks, if there are any.
+fn networks(networks: &[ipnet::IpNet]) -> Option<String> {
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    (!networks.is_empty()).then(|| networks.join(","))
 }
 
 fn time(time: std::time::Duration) -> String {

@@ -29,7 +29,8 @@ Examples:
 
 Every blob in the data directory is read and compared with its digest. Damaged files are moved to
 DATA/damaged, where the last few of them are kept; the blobs are made again when they are asked
-for. It may run while the proxy serves from the same directory. When damage was found the program
+for, or fetched from the bucket of --blob-store, whose objects are compared whenever they are
+fetched. It may run while the proxy serves from the same directory. When damage was found the program
 ends with code 7.";
 
 /// Look after what is kept

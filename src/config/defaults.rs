@@ -21,6 +21,7 @@ fn make() -> Table {
     let time = |duration: Duration| humantime::format_duration(duration).to_string();
     let text = [
         ("listen", "127.0.0.1:8480".to_owned()),
+        ("http2", "true".to_owned()),
         ("suffix", "_obd".to_owned()),
         ("hold", "25s".to_owned()),
         ("on-timeout", "wait".to_owned()),
@@ -60,6 +61,7 @@ fn make() -> Table {
         ("conversion-timeout", "1h".to_owned()),
         ("lease-ttl", "30s".to_owned()),
         ("system-roots", "true".to_owned()),
+        ("upstream-http2", "true".to_owned()),
         ("connect-timeout", time(timeouts.connect)),
         ("response-timeout", time(timeouts.response)),
         ("attempts", RetryPolicy::default().attempts.to_string()),

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::options::{
-    ConversionOptions, LimitOptions, LogConfig, LogOptions, PolicyOptions, PushOptions,
-    RegistryOptions, ScrubOptions, ServerOptions, StoreOptions, UpstreamOptions,
+    BlobStoreOptions, ClientOptions, ConversionOptions, LimitOptions, LogConfig, LogOptions,
+    PolicyOptions, PushOptions, RegistryOptions, ScrubOptions, ServerOptions, StoreOptions,
+    TraceOptions, UpstreamOptions,
 };
 use super::{ConfigErrors, Sources};
 use crate::convert::{ConverterConfig, PushTarget};
-use crate::server::ServerConfig;
+use crate::server::{Limits, ServerConfig};
 use crate::store::{IndexConfig, StoreConfig};
+use crate::telemetry::TelemetryConfig;
 
 /// The options of `serve`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -33,6 +35,9 @@ pub struct ServeOptions {
     pub store: StoreOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub blob_store: BlobStoreOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub scrub: ScrubOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -42,7 +47,13 @@ pub struct ServeOptions {
     pub limits: LimitOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub clients: ClientOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub policy: PolicyOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub traces: TraceOptions,
 }
 
 /// What `serve` is made from.
@@ -58,6 +69,10 @@ pub struct ServeConfig {
     pub server: ServerConfig,
     /// The log.
     pub log: LogConfig,
+    /// Where spans go, if there are traces.
+    pub traces: Option<TelemetryConfig>,
+    /// What OpenTelemetry's variables say that is not used.
+    pub trace_warnings: Vec<String>,
 }
 
 /// Whether other replicas would not know the addresses that one signs.
@@ -76,10 +91,13 @@ impl ServeOptions {
             push: sources.effective(&self.push, errors),
             conversion: sources.effective(&self.conversion, errors),
             store: sources.effective(&self.store, errors),
+            blob_store: sources.effective(&self.blob_store, errors),
             scrub: sources.effective(&self.scrub, errors),
             registry: sources.effective(&self.registry, errors),
             limits: sources.effective(&self.limits, errors),
+            clients: sources.effective(&self.clients, errors),
             policy: sources.effective(&self.policy, errors),
+            traces: sources.effective(&self.traces, errors),
         }
     }
 
@@ -94,9 +112,21 @@ impl ServeOptions {
     ) -> Result<ServeConfig, ConfigErrors> {
         let found = &mut errors;
         let log = log.config(found);
+        let objects = self.blob_store.config(&self.registry, found);
         let store = self.store.config(found);
+        let store = store.map(|store| StoreConfig { objects, ..store });
+        let is_redirecting = self.blob_store.is_redirecting(found);
         let scrub = self.scrub.config(found);
+        let (traces, trace_warnings) = self.traces.config(found);
         let limits = self.limits.config(found);
+        let balancers = self.clients.balancers(found);
+        let (client_rate, client_requests) =
+            (self.clients.rate(found), self.clients.requests(found));
+        let limits = limits.map(|limits| Limits {
+            client_requests,
+            client_rate,
+            ..limits
+        });
         let (named, registries) = self.upstream.config(&self.registry, found);
         let mut upstreams = Vec::new();
         for upstream in &named {
@@ -119,8 +149,26 @@ impl ServeOptions {
             learned_lists: store
                 .as_ref()
                 .map_or_else(PathBuf::new, |store| store.data_dir.join("prefetch")),
+            blob_redirect: is_redirecting.then_some(server.url_ttl),
+            balancers: balancers.unwrap_or_default(),
             ..server
         });
+        if let Some(server) = &server
+            && server
+                .blob_redirect
+                .is_some_and(|lifetime| lifetime.is_zero())
+        {
+            let what = "addresses of the bucket that are good for no time: give --url-ttl";
+            found.add("blob-store-redirect", what);
+        }
+        if let Some(server) = &server
+            && server.blob_redirect.is_some()
+            && server.learn_window.is_some()
+        {
+            let what = "what nodes read at a bucket (--blob-store-redirect) is not seen here: leave \
+                        one out";
+            found.add("learn-prefetch", what);
+        }
         if let (Some(store), Some(server)) = (&store, &server)
             && matches!(store.index, IndexConfig::Mysql(_))
             && server.learn_window.is_some()
@@ -146,6 +194,8 @@ impl ServeOptions {
                 converter: converter?,
                 server: server?,
                 log: log?,
+                traces,
+                trace_warnings,
             })
         })();
         errors.none_or(config)

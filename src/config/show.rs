@@ -83,8 +83,13 @@ fn redact(key: &str, value: &Value) -> Value {
             })
             .collect::<Vec<_>>()
             .into(),
-        ("refresh" | "egress-proxy" | "webhook", _) => HIDDEN.into(),
-        ("url", Value::String(text)) => shown_address(text).into(),
+        ("otlp-endpoint", Value::String(text)) => hide_query(text).into(),
+        ("refresh" | "egress-proxy" | "webhook" | "otlp-headers" | "otlp-endpoint", _) => {
+            HIDDEN.into()
+        }
+        ("url" | "blob-store" | "blob-store-endpoint", Value::String(text)) => {
+            shown_address(text).into()
+        }
         ("push-repo", Value::String(text)) if text.contains(['@', ':']) => {
             shown_address(text).into()
         }
@@ -111,6 +116,18 @@ fn hide_path(text: &str) -> String {
     match url::Url::parse(text).map(|url| url.origin()) {
         Ok(origin) if origin.is_tuple() => {
             format!("{}/{HIDDEN}", origin.ascii_serialization())
+        }
+        _ => HIDDEN.to_owned(),
+    }
+}
+
+/// A collector's address without its query and login, where some services have their key.
+fn hide_query(text: &str) -> String {
+    match url::Url::parse(text) {
+        Ok(url) if url.origin().is_tuple() => {
+            let origin = url.origin().ascii_serialization();
+            let query = url.query().map(|_| format!("?{HIDDEN}"));
+            format!("{origin}{}{}", url.path(), query.unwrap_or_default())
         }
         _ => HIDDEN.to_owned(),
     }
@@ -177,6 +194,14 @@ mod tests {
                 "https://hooks.io:444/***",
             ),
             ("webhook", "secret:", "***"),
+            ("otlp-headers", "api-key=secret", "***"),
+            (
+                "otlp-endpoint",
+                "https://me:secret@c.io:4318/x?key=secret",
+                "https://c.io:4318/x?***",
+            ),
+            ("otlp-endpoint", "http://c.io:4318", "http://c.io:4318/"),
+            ("otlp-endpoint", "secret", "***"),
             (
                 "dbstr",
                 "u:se@cr:et@tcp(h:3306)/db?tls=true",
@@ -201,6 +226,13 @@ mod tests {
             ("data-dir", "/a:b@c", "/a:b@c"),
             ("url", "https://me:secret@c.io", "https://***@c.io"),
             ("url", "me:secret", "***"),
+            ("blob-store", "s3://images/obd", "s3://images/obd"),
+            ("blob-store", "s3://me:secret@images", "s3://***@images"),
+            (
+                "blob-store-endpoint",
+                "https://me:secret@s.io:1",
+                "https://***@s.io:1",
+            ),
             ("push-repo", "team/obd", "team/obd"),
             ("push-repo", "http://r.io:5000/x", "http://r.io:5000/x"),
             (

@@ -106,6 +106,36 @@ fn each_option_reaches_the_setting_that_it_names() {
             vec![],
             "address_share: 50".into(),
         ),
+        (
+            "client-rate",
+            "5/m,burst=7".into(),
+            vec![],
+            "client_rate: Some(ClientRate { interval: 12s, burst: 7 })".into(),
+        ),
+        (
+            "client-requests",
+            "77".into(),
+            vec![],
+            "client_requests: Some(77)".into(),
+        ),
+        (
+            "forwarded-headers",
+            "forwarded".into(),
+            one("--trusted-proxy=::1"),
+            "headers: Standard".into(),
+        ),
+        (
+            "proxy-protocol",
+            "10.1.0.0/16".into(),
+            vec![],
+            "proxy_protocol: [10.1.0.0/16]".into(),
+        ),
+        (
+            "trusted-proxy",
+            "192.0.2.9".into(),
+            vec![],
+            "trusted: [192.0.2.9/32]".into(),
+        ),
         ("algorithm", "lz4".into(), vec![], "algorithm: Lz4".into()),
         (
             "allow-downgrade",
@@ -156,6 +186,30 @@ fn each_option_reaches_the_setting_that_it_names() {
             "https://hooks.example/a?key=hunter2".into(),
             vec![],
             "webhooks: [***]".into(),
+        ),
+        (
+            "otlp-endpoint",
+            "http://c.example:4318".into(),
+            vec![],
+            "path: \"/v1/traces\"".into(),
+        ),
+        (
+            "otlp-headers",
+            "api-key=hunter2".into(),
+            one("--otlp-endpoint=http://c.example"),
+            "headers: {\"api-key\": Sensitive}".into(),
+        ),
+        (
+            "otlp-headers-file",
+            path("htpasswd"),
+            one("--otlp-endpoint=http://c.example"),
+            "headers_file: Some(".into(),
+        ),
+        (
+            "trace-sample",
+            "0.25".into(),
+            one("--otlp-endpoint=http://c.example"),
+            "sampling: ParentBased(0.25)".into(),
         ),
         (
             "webhook-secret-file",
@@ -279,6 +333,42 @@ fn each_option_reaches_the_setting_that_it_names() {
             "a/*".into(),
             vec![],
             r#"Pattern("a/*:*")"#.into(),
+        ),
+        (
+            "blob-store",
+            "s3://images/obd".into(),
+            vec![],
+            r#"bucket: "images", prefix: "obd""#.into(),
+        ),
+        (
+            "blob-store-credentials-file",
+            path("password"),
+            one("--blob-store=s3://images"),
+            "credentials: Some(".into(),
+        ),
+        (
+            "blob-store-endpoint",
+            "http://minio:9000".into(),
+            one("--blob-store=s3://images"),
+            r#"host: Some(Domain("minio"))"#.into(),
+        ),
+        (
+            "blob-store-redirect",
+            "true".into(),
+            one("--blob-store=s3://images"),
+            "blob_redirect: Some(600s)".into(),
+        ),
+        (
+            "blob-store-region",
+            "eu-west-3".into(),
+            one("--blob-store=s3://images"),
+            r#"region: Some("eu-west-3")"#.into(),
+        ),
+        (
+            "blob-store-virtual-host",
+            "false".into(),
+            one("--blob-store=s3://images"),
+            "is_virtual_hosted: false".into(),
         ),
         ("data-dir", "/d".into(), vec![], r#"data_dir: "/d""#.into()),
         (
@@ -445,6 +535,8 @@ fn each_option_reaches_the_setting_that_it_names() {
             one("--push-repo=r.io/x"),
             r#"Registry("r.io")"#.into(),
         ),
+        ("http2", "false".into(), vec![], "http2: false".into()),
+        ("h2c", "true".into(), vec![], "h2c: true".into()),
         ("read-only", "true".into(), vec![], "read_only: true".into()),
         (
             "prefer-upstream-tags",
@@ -536,6 +628,12 @@ fn each_option_reaches_the_setting_that_it_names() {
             "r.io,ns=a,ns=b,hosts=h,path-prefix=p,attempts=3".into(),
             vec![],
             r#"namespaces: ["a", "b"], hosts: ["h"], path_prefix: Some("p")"#.into(),
+        ),
+        (
+            "upstream-http2",
+            "false".into(),
+            vec![],
+            "http2: false".into(),
         ),
         ("upstream-ca", ca.clone(), vec![], "pki/ca.crt".into()),
         (

@@ -179,6 +179,8 @@ pub struct RegistryConfig {
     pub manifest_limit: usize,
     /// How blobs are uploaded.
     pub upload: UploadMode,
+    /// Whether HTTP/2 is offered to hosts with TLS, for all but blobs and what is passed on.
+    pub http2: bool,
 }
 
 /// The log's target for the heads of requests and responses, at level trace.
@@ -207,6 +209,7 @@ impl Default for RegistryConfig {
             egress: Egress::default(),
             manifest_limit: DEFAULT_MANIFEST,
             upload: UploadMode::Monolithic,
+            http2: true,
         }
     }
 }

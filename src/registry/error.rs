@@ -156,6 +156,19 @@ fn behind(detail: &str) -> String {
 }
 
 impl Error {
+    /// What kind of error it is, in a word for traces: the text has the whole address.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::TooManyFiles { .. } => "too_many_files",
+            Self::TimedOut { .. } => "timeout",
+            Self::Refused { .. } => "refused",
+            Self::Unauthorized { .. } => "unauthorized",
+            _ => "_OTHER",
+        }
+    }
+
     /// Whether the content is not there, as opposed to not to be had.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -22,8 +22,8 @@ mod upstream;
 
 pub use body::{Body, BoxError};
 pub use client::{
-    Challenge, ClientAuth, ClientToken, Direct, DockerLogin, DockerLogins, Poster, Registry,
-    challenges, needed_scopes,
+    Answered, Challenge, ClientAuth, ClientToken, Direct, DockerLogin, DockerLogins, PostError,
+    Poster, Registry, StorageConnector, challenges, needed_scopes,
 };
 pub(crate) use client::{HostEntry, fallback_tag, parse_hosts_toml, referrer, subject_of};
 pub use config::{

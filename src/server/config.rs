@@ -1,8 +1,10 @@
 //! The server's settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::convert::layer::TurboSettings;
 use crate::oci::{RepoName, Tag};
@@ -22,6 +24,10 @@ pub struct ServerConfig {
     pub admin: Option<SocketAddr>,
     /// Certificate and key; `None` for plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// Whether HTTP/2 is offered to clients with TLS.
+    pub http2: bool,
+    /// Whether clients without TLS may speak HTTP/2 from their first byte on.
+    pub h2c: bool,
     /// What stands behind. Never empty; the first is the default one.
     pub upstreams: Vec<UpstreamEntry>,
     /// The end of a tag that asks for the converted image, such as `_obd`.
@@ -51,6 +57,9 @@ pub struct ServerConfig {
     /// How long the addresses are good that overlaybd is sent to for a blob; zero: it is not sent
     /// to any.
     pub url_ttl: Duration,
+    /// How long the addresses of the object storage are good that clients are sent to for converted
+    /// blobs; `None`: they are not sent there.
+    pub blob_redirect: Option<Duration>,
     /// How long at most a conversion that failed is not begun again; zero: each request begins
     /// another.
     pub failure_ttl: Duration,
@@ -83,8 +92,41 @@ pub struct ServerConfig {
     pub learned_lists: PathBuf,
     /// Which images are converted, to what and for whom; the first rule that matches holds.
     pub policy: Vec<Rule>,
+    /// What stands between clients and this server, and tells where these are.
+    pub balancers: Balancers,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// What stands between clients and this server, and is believed where these are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Balancers {
+    /// Addresses whose connections begin with a header of the PROXY protocol, and are closed
+    /// without one. Those of others begin with none.
+    pub proxy_protocol: Vec<IpNet>,
+    /// HTTP proxies whose headers about the client are believed.
+    pub trusted: Vec<IpNet>,
+    /// Which headers these send.
+    pub headers: ForwardedHeaders,
+}
+
+/// By which headers an HTTP proxy tells about the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardedHeaders {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Standard,
+}
+
+/// How many requests one client may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRate {
+    /// The time for which one request counts.
+    pub interval: Duration,
+    /// Most at once, by a client that made none for a while; at least 1.
+    pub burst: u32,
 }
 
 /// How what upstreams have is cached.
@@ -198,6 +240,11 @@ pub struct Limits {
     /// How much of the connections, requests and waiting places one client address may have, in
     /// percent; an IPv6 network of 64 bits counts as one.
     pub address_share: u8,
+    /// Most requests of one client address that are worked on at one time, and as many that wait
+    /// for a conversion or for one upstream; `None`: its share.
+    pub client_requests: Option<usize>,
+    /// How many requests that cost something one client may make; `None`: any number.
+    pub client_rate: Option<ClientRate>,
     /// Most passwords that are checked or wait for it at one time; more are answered 429 with
     /// `Retry-After`.
     pub logins: usize,
@@ -214,6 +261,25 @@ pub struct Limits {
     pub drain_delay: Duration,
     /// How long open requests may take after that.
     pub drain: Duration,
+}
+
+impl Balancers {
+    /// Whether connections from an address begin with a header of the PROXY protocol.
+    #[must_use]
+    pub fn send_header(&self, address: IpAddr) -> bool {
+        is_among(&self.proxy_protocol, address)
+    }
+
+    /// Whether what an address says about clients is believed.
+    #[must_use]
+    pub fn are_trusted(&self, address: IpAddr) -> bool {
+        is_among(&self.trusted, address)
+    }
+}
+
+fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }
 
 impl ServerConfig {
@@ -246,6 +312,8 @@ impl Default for Limits {
             requests: 4_096,
             waiting: 4_096,
             address_share: 75,
+            client_requests: None,
+            client_rate: None,
             logins: 64,
             head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(30),

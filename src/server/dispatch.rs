@@ -43,14 +43,16 @@ use crate::server::http::path;
 use crate::server::limits::hold::Hold;
 use crate::server::limits::request_slot::RequestSlot;
 use crate::server::limits::slots::client_of;
-use crate::server::observe::access_log::{AccessLogEntry, Said, request_id};
+use crate::server::observe::access_log::{AccessLogEntry, ClientInfo, request_id};
 use crate::server::observe::client;
 use crate::server::observe::metrics::CacheName;
 use crate::server::observe::outcome::{self, Stale};
+use crate::server::observe::request_span;
 use crate::server::policy::Form;
 use crate::server::route::{Endpoint, Kind, Route};
 use crate::server::state::{AppState, InForce};
 use crate::server::upstreams::Chosen;
+use crate::telemetry::CapturedContext;
 
 /// RFC 7234 § 5.5.2: the upstream could not be asked whether what is served still holds.
 const STALE: HeaderValue = HeaderValue::from_static("111 overlaybd-proxy \"Revalidation Failed\"");
@@ -74,6 +76,9 @@ impl Ending {
 
     fn fail(self, failure: ApiError) -> Response<ResponseBody> {
         tracing::debug!(status = failure.status().as_u16(), "refused");
+        if let Some(by) = failure.refused_by() {
+            self.log_entry.refused(by);
+        }
         let response = failure.into_response(self.is_head);
         self.end(response)
     }
@@ -124,8 +129,14 @@ impl Dispatcher {
         busy: ActiveRequest,
         mut request: Request<Incoming>,
     ) -> Answering {
+        let client = self.state.clients.resolve(client, request.headers_mut());
         let id = request_id(request.headers());
-        let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+        let name = id.to_str().unwrap_or_default();
+        let trace = request_span::begin(client, &request, name);
+        let span = match trace.trace_id() {
+            None => tracing::info_span!("request", id = name),
+            Some(trace_id) => tracing::info_span!("request", id = name, trace_id),
+        };
         let (slot, full) = RequestSlot::begin(&self.state.limits.requests, client_of(client.ip()));
         let is_let_in = full.is_none();
         let mut ending = Ending {
@@ -133,6 +144,7 @@ impl Dispatcher {
             log_entry: self.record(client, &request, &span, busy, slot),
             id,
         };
+        ending.log_entry.trace = trace;
         if let Err(bad) = host::check(&request) {
             return Answering::Now(Some(ending.fail(ApiError::host(bad))));
         }
@@ -155,35 +167,33 @@ impl Dispatcher {
         }
         request.headers_mut().insert(REQUEST_ID, ending.id.clone());
         let dispatcher = self.clone();
-        Answering::Later(Box::pin(
-            async move {
-                let answer = async {
-                    if let Some(full) = full {
-                        return Err(ApiError::full(full, "requests"));
-                    }
-                    let AccessLogEntry {
-                        route,
-                        upstream,
-                        slot,
-                        ..
-                    } = &mut ending.log_entry;
-                    let noted = Noted {
-                        kind: route,
-                        upstream,
-                    };
-                    dispatcher
-                        .route_and_serve((client, request), noted, slot)
-                        .await
-                };
-                let caught = AssertUnwindSafe(answer).catch_unwind().await;
-                match caught {
-                    Ok(Ok(response)) => ending.end(response),
-                    Ok(Err(failure)) => ending.fail(failure),
-                    Err(panic) => ending.fail(of_panic(panic.as_ref())),
+        let in_trace = CapturedContext::of(&ending.log_entry.trace);
+        let answering = async move {
+            let answer = async {
+                if let Some(full) = full {
+                    return Err(ApiError::full(full, "requests"));
                 }
+                let AccessLogEntry {
+                    route,
+                    upstream,
+                    slot,
+                    ..
+                } = &mut ending.log_entry;
+                let noted = Noted {
+                    kind: route,
+                    upstream,
+                };
+                Box::pin(dispatcher.route_and_serve((client, request), noted, slot)).await
+            };
+            let caught = AssertUnwindSafe(answer).catch_unwind().await;
+            match caught {
+                Ok(Ok(response)) => ending.end(response),
+                Ok(Err(failure)) => ending.fail(failure),
+                Err(panic) => ending.fail(of_panic(panic.as_ref())),
             }
-            .instrument(span),
-        ))
+        }
+        .instrument(span);
+        Answering::Later(in_trace.boxed(answering))
     }
 
     /// The answer to a question that was answered a moment ago, if it was and that still holds.
@@ -262,9 +272,13 @@ impl Dispatcher {
         busy: ActiveRequest,
         slot: RequestSlot,
     ) -> AccessLogEntry {
-        let asked = (request.method().clone(), request.uri().clone());
+        let asked = (
+            request.method().clone(),
+            request.uri().clone(),
+            request.version(),
+        );
         let headers = request.headers();
-        let said = Said {
+        let said = ClientInfo {
             agent: client::agent_of(headers),
             authorization: headers.get(AUTHORIZATION).cloned(),
         };
@@ -293,6 +307,7 @@ impl Dispatcher {
                 }
                 p2p::Target::Host(address) => {
                     *kind = Kind::Blob;
+                    // What nodes read is never counted.
                     self.admit(&parts.headers, slot).await?;
                     return Box::pin(p2p::read(&self.state, slot, parts, &address)).await;
                 }
@@ -330,6 +345,8 @@ impl Dispatcher {
             let is_read = matches!(parts.method, Method::GET | Method::HEAD);
             if chosen.path == TOKEN_PATH {
                 *kind = Kind::Token;
+                let counted = self.state.rates.count(None, slot.client);
+                counted.map_err(ApiError::too_many_requests)?;
                 return Box::pin(token::serve(&self.state, &chosen, &parts, slot, hold)).await;
             }
             if route == Route::Ping && is_read && chosen.mount.prefix.is_none() {
@@ -375,7 +392,10 @@ impl Dispatcher {
             (Standing::Granted(grant), Route::Blob { repo, digest }) => {
                 signed::read(context, repo, digest, grant).await
             }
-            (Standing::Foreign, _) if !self.state.is_own() => forward::pass(context).await,
+            (Standing::Foreign, _) if !self.state.is_own() => {
+                blob::count(&context)?;
+                forward::pass(context).await
+            }
             // Large, and what is read at signed addresses never gets there.
             _ => Box::pin(self.serve(context, route)).await,
         };
@@ -439,6 +459,10 @@ impl Dispatcher {
     ) -> Result<Response<ResponseBody>, ApiError> {
         policy::request(&self.state.config, &context.parts.method, &route)?;
         let is_read = matches!(context.parts.method, Method::GET | Method::HEAD);
+        // Those for blobs count where the blob is not here.
+        if !(is_read && matches!(route, Route::Blob { .. })) {
+            context.count()?;
+        }
         let answer = match route {
             Route::Outside => Err(ApiError::outside()),
             // Who is let in by us need not be let in by the upstream.

@@ -41,9 +41,11 @@ mod state;
 mod upkeep;
 mod upstreams;
 
+pub use self::http::proxy_protocol::{HeaderError, v1 as proxy_header_v1, v2 as proxy_header_v2};
 pub use config::{
-    Access, ClientCertificates, Limits, OnTimeout, ServerConfig, SourceCacheConfig, TlsConfig,
-    TurboConfig, TurboFallback, UpstreamChoice, UpstreamEntry,
+    Access, Balancers, ClientCertificates, ClientRate, ForwardedHeaders, Limits, OnTimeout,
+    ServerConfig, SourceCacheConfig, TlsConfig, TurboConfig, TurboFallback, UpstreamChoice,
+    UpstreamEntry,
 };
 pub use explain::{Case, Explanation, ImageQuestion, KnownSize, Pull, Unexplained, explain};
 pub use pattern::Pattern;
@@ -61,12 +63,15 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
 use self::http::accept::HttpListener;
+use self::http::admission::Admission;
+use self::http::client_address::ClientAddresses;
 use self::http::tls::Tls;
 use crate::convert::Converter;
 use background::push_logins::check_push_logins;
 use dispatch::Dispatcher;
 use handlers::admin::AdminHandler;
 use limits::slots::Slots;
+use observe::refusals::Refusals;
 use state::AppState;
 use upkeep::upkeep;
 
@@ -111,7 +116,8 @@ impl Server {
     pub async fn bind(mut config: ServerConfig, converter: Converter) -> Result<Self, ServerError> {
         let files = raise_open_files();
         config.limits.connections = connections(config.limits.connections, files);
-        let tls = config.tls.as_ref().map(Tls::open).transpose();
+        let open_tls = |tls| Tls::open(tls, config.http2);
+        let tls = config.tls.as_ref().map(open_tls).transpose();
         let tls = tls.map_err(ServerError::Configuration)?;
         let (listener, local_addr) = listen(config.listen)?;
         let (overlaybd, overlaybd_addr) = config.listen_overlaybd.map(listen).transpose()?.unzip();
@@ -168,13 +174,20 @@ impl Server {
             let listener = HttpListener {
                 listeners: vec![(listener, AdminHandler::new(&self.state))],
                 tls: None,
+                h2c: false,
                 limits: Limits {
                     connections: 64,
                     drain: Duration::from_secs(1),
                     ..limits.clone()
                 },
                 connections: Gauge::default(),
-                slots: Slots::new(64, 100),
+                // No PROXY header and no forwarded headers are accepted on the admin address.
+                admission: Admission::new(
+                    Arc::new(ClientAddresses::new(Balancers::default())),
+                    Slots::new(64, 100),
+                    limits.head_timeout,
+                    Refusals::default(),
+                ),
             };
             tokio::spawn(async move {
                 let stopped = async {
@@ -192,9 +205,15 @@ impl Server {
         let listener = HttpListener {
             listeners,
             tls: self.tls,
+            h2c: self.state.config.h2c,
             limits: limits.clone(),
             connections: self.state.metrics.connections.clone(),
-            slots: self.state.connections.clone(),
+            admission: Admission::new(
+                Arc::clone(&self.state.clients),
+                self.state.connections.clone(),
+                limits.head_timeout,
+                self.state.metrics.refusals.clone(),
+            ),
         };
         let (state, delay) = (Arc::clone(&self.state), limits.drain_delay);
         let shutdown = async move {

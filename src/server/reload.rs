@@ -34,6 +34,13 @@ impl Reloader {
         self.state.set_policy(Policy::new(fresh.policy.clone()));
     }
 
+    /// Believes those of `fresh` about clients' addresses, and limits clients as it says: from the
+    /// next connection and request on.
+    pub fn take_over_clients(&self, fresh: &ServerConfig) {
+        self.state.clients.set(fresh.balancers.clone());
+        self.state.rates.set(fresh.limits.client_rate);
+    }
+
     /// Has tried again what failed or was refused with the settings from before.
     pub fn forget_failures(&self) {
         let converter = &self.state.converted.converter;

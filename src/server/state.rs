@@ -22,7 +22,9 @@ use crate::server::cache::conversions::Conversions;
 use crate::server::cache::open_files::OpenFiles;
 use crate::server::cache::responses::ResponseCache;
 use crate::server::config::{Access, ServerConfig};
+use crate::server::http::client_address::ClientAddresses;
 use crate::server::learn::Learner;
+use crate::server::limits::client_rate::ClientRates;
 use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
 use crate::server::observe::metrics::Metrics;
@@ -63,6 +65,9 @@ pub(in crate::server) struct AppState {
     pub is_draining: AtomicBool,
     pub connections: Slots,
     pub limits: RequestLimits,
+    /// Where clients are.
+    pub clients: Arc<ClientAddresses>,
+    pub rates: ClientRates,
     /// Bytes of pushed manifests and of lists of referrers that may be in memory.
     pub manifest_bytes: Semaphore,
     /// For what nodes read at hosts that upstreams redirect to.
@@ -148,6 +153,8 @@ impl AppState {
             is_draining: AtomicBool::new(false),
             connections: Slots::new(config.limits.connections, config.limits.address_share),
             limits: RequestLimits::new(&config.limits, config.upstreams.len()),
+            clients: Arc::new(ClientAddresses::new(config.balancers.clone())),
+            rates: ClientRates::new(config.limits.client_rate),
             config,
         })
     }

@@ -81,7 +81,11 @@ fn what_cannot_work_is_said_before_anything_is_installed() {
             "node.proxy=proxy",
             "node.proxy: http://HOST:PORT",
         ),
-        (Some("everything"), "config.push=false", "set config.push"),
+        (
+            Some("everything"),
+            "config.push=false,blobStore.url=",
+            "set config.push, config.push-repo or blobStore.url",
+        ),
         (
             Some("everything"),
             "urlKeys.existingSecret=",

@@ -14,11 +14,12 @@ use super::support;
 pub const VERSIONS: [&str; 2] = ["1.30.0", "1.37.0"];
 
 /// What the chart is made with in the tests: nothing, or a file of `values`.
-pub const SETS: [Option<&str>; 5] = [
+pub const SETS: [Option<&str>; 6] = [
     None,
     Some("everything"),
     Some("ephemeral"),
     Some("claim"),
+    Some("bucket"),
     Some("node"),
 ];
 

@@ -32,6 +32,9 @@ impl Secrets {
         let key = run(command("openssl").args(["rand", "-hex", "32"]));
         std::fs::write(path.join("admin-token"), &key.stdout).unwrap();
         std::fs::write(path.join("url-keys"), key.stdout).unwrap();
+        std::fs::write(path.join("otlp-headers"), "X-Api-Key: secret\n").unwrap();
+        let keys = "[default]\naws_access_key_id = id\naws_secret_access_key = secret\n";
+        std::fs::write(path.join("aws"), keys).unwrap();
         std::fs::write(path.join("docker.json"), "{\"auths\": {}}").unwrap();
         Some(Self { directory })
     }
@@ -91,6 +94,8 @@ fn the_program_takes_the_settings_that_the_chart_writes() {
         ("ca.crt", "upstream-ca/ca.crt"),
         ("htpasswd", "users/htpasswd"),
         ("url-keys", "url-keys/keys"),
+        ("otlp-headers", "otlp/headers"),
+        ("aws", "blob-store/aws"),
         ("docker.json", "docker/config.json"),
     ] {
         secrets.copy(from, &etc.path().join(to));

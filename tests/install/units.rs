@@ -189,6 +189,7 @@ fn systemd_runs_the_unit_with_all_that_it_forbids() {
         ("docker.json", 0o600),
         ("htpasswd", 0o600),
         ("url-keys", 0o600),
+        ("otlp-headers", 0o600),
         ("admin-token", 0o600),
     ] {
         let there = std::fs::read_to_string(secrets.path().join(name)).unwrap();

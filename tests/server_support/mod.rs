@@ -23,8 +23,8 @@ use overlaybd_proxy::format::zfile::{Algorithm, BlockSize};
 use overlaybd_proxy::oci::{Digest, RepoName};
 use overlaybd_proxy::registry::Upstream;
 use overlaybd_proxy::server::{
-    Access, Limits, OnTimeout, Server, ServerConfig, TurboConfig, TurboFallback, UpstreamChoice,
-    UpstreamEntry,
+    Access, Balancers, Limits, OnTimeout, Server, ServerConfig, TurboConfig, TurboFallback,
+    UpstreamChoice, UpstreamEntry,
 };
 use overlaybd_proxy::store::{CacheSize, IndexConfig, Store, StoreConfig};
 use tokio::net::TcpStream;
@@ -65,6 +65,8 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         listen_overlaybd: None,
         admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         tls: None,
+        http2: true,
+        h2c: false,
         upstreams,
         suffix: "_obd".to_owned(),
         turbo: Some(TurboConfig {
@@ -87,6 +89,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         // Most tests mend what they broke, and ask again.
         failure_ttl: Duration::ZERO,
         url_ttl: Duration::from_mins(10),
+        blob_redirect: None,
         url_key_file: None,
         admin_token_file: None,
         notification_secret_file: None,
@@ -100,6 +103,7 @@ pub fn config(upstreams: Vec<UpstreamEntry>) -> ServerConfig {
         learn_window: None,
         learned_lists: std::path::PathBuf::new(),
         policy: Vec::new(),
+        balancers: Balancers::default(),
         limits: Limits {
             drain: Duration::from_secs(10),
             ..Limits::default()
@@ -113,6 +117,7 @@ pub async fn store(directory: &Path) -> Store {
         index: IndexConfig::Sqlite,
         cache_size: CacheSize::Unbounded,
         keep: Duration::from_mins(1),
+        objects: None,
     })
     .await
     .unwrap()

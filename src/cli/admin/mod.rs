@@ -22,13 +22,12 @@ use tokio::time::timeout;
 use super::context::Context;
 use crate::config::Text;
 use crate::registry::error_body;
+use crate::secret_file::first_line;
 
 /// Most bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How long the proxy may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// Most bytes of the file with the token.
-const MAX_TOKEN_BYTES: u64 = 4096;
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -82,7 +81,7 @@ impl AdminClient {
         let file = options.admin_token_file.as_ref().map(Text::as_str);
         let token = file
             .filter(|file| !file.is_empty())
-            .map(|file| read_token(Path::new(file)));
+            .map(|file| first_line(Path::new(file)));
         let token = token.transpose();
         let token = token
             .map_err(|wrong| errors.add("admin-token-file", wrong))
@@ -162,17 +161,6 @@ impl AdminClient {
         connection.abort();
         Ok((status, read.to_bytes()))
     }
-}
-
-fn read_token(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
-    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(wrong)?;
-    file.take(MAX_TOKEN_BYTES)
-        .read_to_string(&mut text)
-        .map_err(wrong)?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 /// A text of a JSON object, or nothing.

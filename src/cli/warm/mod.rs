@@ -20,13 +20,15 @@ use super::platforms;
 use super::progress::{ProgressOptions, Terminal};
 use super::signals;
 use crate::config::options::{
-    ConversionOptions, PushOptions, RegistryOptions, StoreOptions, UpstreamOptions,
+    BlobStoreOptions, ConversionOptions, PushOptions, RegistryOptions, StoreOptions,
+    UpstreamOptions,
 };
 use crate::config::{ConfigErrors, Sources, duration, number};
 use crate::convert::{Converter, PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
+use crate::store::StoreConfig;
 use direct::{Converters, Direct};
 use names::{Gathered, Name, Place};
 use proxy::Proxy;
@@ -92,6 +94,8 @@ pub struct WarmArgs {
     conversion: ConversionOptions,
     #[command(flatten)]
     store: StoreOptions,
+    #[command(flatten)]
+    blob_store: BlobStoreOptions,
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
@@ -234,7 +238,7 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         signal = shutdown => Some(signal),
     };
     if let Way::Direct(direct) = &way {
-        direct.converter.store().give_up().await;
+        direct.converter.store().abandon_unfinished().await;
     }
     let report = report.into_inner();
     let status = conclude(&report, &terminal)?;
@@ -260,6 +264,7 @@ async fn way(
     let push = sources.effective(&args.push, errors);
     let conversion = sources.effective(&args.conversion, errors);
     let store = sources.effective(&args.store, errors);
+    let blob_store = sources.effective(&args.blob_store, errors);
     context.start_log(&mut sources, errors, terminal, &[]);
     if let Some(url) = &args.proxy {
         let way = to_proxy(url, args, sources, &push, found)?;
@@ -274,7 +279,9 @@ async fn way(
     let is_elsewhere = push.as_ref().is_some_and(PushTarget::is_elsewhere);
     let converter = conversion.config(push, is_elsewhere, errors);
     let turbo = conversion.turbo(errors);
+    let objects = blob_store.config(&registry, errors);
     let store = store.config(errors);
+    let store = store.map(|store| StoreConfig { objects, ..store });
     let default = named.into_iter().next().map(|upstream| upstream.target);
     let all = (|| Some((store?, converter?, turbo?, fallback?, default?, suffixes?)))();
     let (store, converter, turbo, fallback, default, suffixes) = found.none_or(all)?;

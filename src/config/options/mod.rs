@@ -1,6 +1,8 @@
 //! The options, by the part that they are for. Each field is a flag, an environment variable
 //! and a key of the TOML file; a field whose value is called BOOL is a switch.
 
+mod blob_store;
+mod clients;
 mod conversion;
 mod limits;
 mod log;
@@ -11,10 +13,13 @@ mod registry;
 mod scrub;
 mod server;
 mod store;
+mod traces;
 mod upstream;
 
 use std::fmt::Display;
 
+pub use blob_store::BlobStoreOptions;
+pub use clients::ClientOptions;
 pub use conversion::ConversionOptions;
 pub use limits::LimitOptions;
 pub use log::{LogConfig, LogFormat, LogOptions};
@@ -25,6 +30,7 @@ pub use registry::RegistryOptions;
 pub use scrub::ScrubOptions;
 pub use server::ServerOptions;
 pub use store::StoreOptions;
+pub use traces::TraceOptions;
 pub(super) use upstream::upstream_keys;
 pub use upstream::{NamedUpstream, Target, UpstreamOptions};
 

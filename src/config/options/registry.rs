@@ -88,6 +88,11 @@ pub struct RegistryOptions {
     /// An upstream may have its own: --upstream quay.io,egress-proxy=http://proxy.example:3128
     #[arg(long, value_name = "URL")]
     pub egress_proxy: Option<Text>,
+    /// Offer HTTP/2 to registries and token servers with TLS, for all but blobs and what is passed on,
+    /// which have connections of their own in any case. false where a registry speaks it badly; of
+    /// one upstream: --upstream ghcr.io,http2=false
+    #[arg(long, value_name = "BOOL")]
+    pub upstream_http2: Option<Text>,
     /// How long a connection may take, TLS included
     #[arg(long, value_name = "TIME")]
     pub connect_timeout: Option<Text>,
@@ -181,6 +186,8 @@ impl RegistryOptions {
             None if egress.is_none() => Egress::Environment,
             None => return None,
         };
+        let http2 = self.upstream_http2.as_ref();
+        let http2 = optional(errors, "upstream-http2", http2, crate::config::boolean);
         let chunk = self.upload_chunk.as_ref();
         let upload = optional(errors, "upload-chunk", chunk, |text| match bytes(text)? {
             size @ 65_536.. => Ok(UploadMode::Chunked(size)),
@@ -215,6 +222,7 @@ impl RegistryOptions {
             egress,
             manifest_limit: manifest_limit?,
             upload: upload.unwrap_or(UploadMode::Monolithic),
+            http2: http2.unwrap_or(true),
         })
     }
 

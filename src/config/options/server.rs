@@ -17,8 +17,8 @@ use crate::oci::reference::{is_host, shown_host};
 use crate::oci::{RepoName, Tag};
 use crate::registry::{Poster, RegistryConfig, Secret};
 use crate::server::{
-    Access, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig, SourceCacheConfig,
-    TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
+    Access, Balancers, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig,
+    SourceCacheConfig, TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
 };
 
 /// Longest `--learn-window`: a container that takes longer to start is not waiting for its image.
@@ -122,6 +122,13 @@ pub struct ServerOptions {
     /// How long what a node reads of an image counts as its start, from its first read on
     #[arg(long, value_name = "TIME")]
     pub learn_window: Option<Text>,
+    /// Offer HTTP/2 to clients with TLS, which choose (ALPN); without, they speak HTTP/1.1
+    #[arg(long, value_name = "BOOL")]
+    pub http2: Option<Text>,
+    /// Take HTTP/2 without TLS from clients that begin with it ("prior knowledge"), such as a load
+    /// balancer in front; HTTP/1.1 is spoken beside it. Has no effect with --tls-cert
+    #[arg(long, value_name = "BOOL")]
+    pub h2c: Option<Text>,
     /// Certificate of the server, PEM; read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "Access control")]
     pub tls_cert: Option<Text>,
@@ -316,6 +323,8 @@ impl ServerOptions {
         let secret = self.webhook_secret_file.as_ref();
         let webhook_secret_file = optional(errors, "webhook-secret-file", secret, existing_file);
         let read_only = switch(errors, "read-only", self.read_only.as_ref());
+        let http2 = switch(errors, "http2", self.http2.as_ref());
+        let h2c = switch(errors, "h2c", self.h2c.as_ref());
         let prefer = self.prefer_upstream_tags.as_ref();
         let prefer_upstream_tags = switch(errors, "prefer-upstream-tags", prefer);
         let follow = self.follow_redirects.as_ref();
@@ -332,6 +341,8 @@ impl ServerOptions {
             listen_overlaybd: overlaybd,
             admin,
             tls,
+            http2,
+            h2c,
             upstreams,
             suffix: suffixes?.native,
             turbo: turbo?,
@@ -346,6 +357,8 @@ impl ServerOptions {
             stale_if_error: stale_if_error?,
             failure_ttl: failure_ttl?,
             url_ttl: url_ttl?,
+            // That depends on the store, too.
+            blob_redirect: None,
             url_key_file,
             admin_token_file,
             notification_secret_file,
@@ -361,6 +374,8 @@ impl ServerOptions {
             // In the data directory, which is not known here.
             learned_lists: PathBuf::new(),
             policy,
+            // Options of their own.
+            balancers: Balancers::default(),
             limits: limits?,
         };
         if let Some(mistake) = of_anonymous_push(&config) {

@@ -64,6 +64,7 @@ impl StoreOptions {
             index,
             cache_size: cache_size?,
             keep: keep?,
+            objects: None,
         })
     }
 }

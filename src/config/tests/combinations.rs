@@ -68,6 +68,41 @@ fn with_a_shared_index_addresses_are_signed_only_with_a_shared_key() {
 }
 
 #[test]
+fn a_bucket_has_all_of_its_settings_or_none() {
+    let bucket = "--blob-store=s3://images";
+    for (arguments, part) in [
+        (&[bucket][..], "is_virtual_hosted: true"),
+        (&["--blob-store=s3://my.images"], "is_virtual_hosted: false"),
+        (
+            &[bucket, "--blob-store-endpoint=https://s.io"],
+            "is_virtual_hosted: false",
+        ),
+        (
+            &[bucket, "--blob-store-redirect", "--dbstr=u:p@tcp(h:1)/d"],
+            "blob_redirect: Some(600s)",
+        ),
+        (&[bucket], "blob_redirect: None"),
+    ] {
+        let text = settings(arguments).unwrap();
+        assert!(text.contains(part), "{arguments:?}");
+    }
+    for wrong in [
+        &["--blob-store=images"][..],
+        &["--blob-store-endpoint=https://s.io"],
+        &["--blob-store-region=eu-1"],
+        &["--blob-store-redirect"],
+        &[bucket, "--blob-store-region=EU 1"],
+        &[bucket, "--blob-store-endpoint=s.io"],
+        &[bucket, "--blob-store-endpoint=https://s.io/images"],
+        &[bucket, "--blob-store-credentials-file=/not/there"],
+        &[bucket, "--blob-store-redirect", "--url-ttl=0"],
+        &[bucket, "--blob-store-redirect", "--learn-prefetch=true"],
+    ] {
+        assert!(settings(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn contradictory_options_are_errors() {
     let files = Files::new();
     let ca = format!("--tls-client-ca={}", files.path("pki/ca.crt"));

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use url::Url;
 
 use super::answer::Answer;
+use super::connections::Connections;
 use super::connector::Tls;
 use super::dial::{Guard, shown};
 use super::egress::Routes;
@@ -14,6 +15,7 @@ use super::retry::Failure;
 use super::tls;
 use super::transport::Transport;
 use crate::registry::{Body, DialOptions, Egress, Error, RegistryConfig, Timeouts, TlsOptions};
+use crate::telemetry::{self, Destination};
 
 /// Redirects followed, as many as clients of registries follow.
 const MAX_REDIRECTS: usize = 10;
@@ -68,7 +70,7 @@ impl Dialer {
         dial: &DialOptions,
         egress: &Egress,
         timeouts: Timeouts,
-        extra: HeaderMap,
+        (extra, http2): (HeaderMap, bool),
     ) -> Result<Self, Error> {
         let routes = Arc::new(Routes::new(egress)?);
         let hop = routes.of(&to_uri(&origin, "egress-proxy")?);
@@ -97,7 +99,7 @@ impl Dialer {
         let transport = |registry| {
             let egress = Arc::clone(&egress);
             let tls = Tls { registry, egress };
-            Transport::new(tls, Arc::clone(&guard), Arc::clone(&routes), timeouts)
+            Transport::new(tls, &guard, Arc::clone(&routes), timeouts, http2)
         };
         let own = transport(registry);
         let foreign = if tls.client.is_none() {
@@ -129,7 +131,7 @@ impl Dialer {
             &config.dial,
             &config.egress,
             config.timeouts,
-            HeaderMap::new(),
+            (HeaderMap::new(), config.http2),
         )
     }
 
@@ -147,7 +149,7 @@ impl Dialer {
         self.guard.check(place, realm)
     }
 
-    /// One exchange with the registry itself; `uri` is as it goes out.
+    /// One exchange with the registry itself, whose answer is passed on; `uri` is as it goes out.
     pub(super) async fn send(
         &self,
         place: String,
@@ -156,7 +158,11 @@ impl Dialer {
     ) -> Result<Answer, Failure> {
         *request.uri_mut() = uri;
         self.add_extra(request.headers_mut());
-        let response = self.own.exchange(&place, request).await?;
+        let connections = Connections::of_passed(request.method());
+        let exchange = self
+            .own
+            .exchange(&place, Destination::Registry, request, connections);
+        let response = exchange.await?;
         Ok(Answer {
             response,
             place,
@@ -178,7 +184,16 @@ impl Dialer {
         let place = place(request.method(), &url);
         self.guard.check(&place, &url)?;
         *request.uri_mut() = uri;
-        let response = self.foreign.exchange(&place, request).await?;
+        // An operator's own service, or where a registry leads.
+        let whose = if same_origin(&url, &self.origin) {
+            Destination::Service
+        } else {
+            Destination::Foreign
+        };
+        let exchange = self
+            .foreign
+            .exchange(&place, whose, request, Connections::Dedicated);
+        let response = exchange.await?;
         Ok(Answer {
             response,
             place,
@@ -196,14 +211,15 @@ impl Dialer {
         outgoing: &Outgoing,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
-        self.follow_within(Reach::Anywhere, outgoing, authorization)
+        let connections = Connections::of(&outgoing.method, outgoing.url.path(), &outgoing.payload);
+        self.follow_within((Reach::Anywhere, connections), outgoing, authorization)
             .await
     }
 
     /// As [`follow`](Self::follow), no further than `reach`: a redirect beyond is the answer.
     pub(super) async fn follow_within(
         &self,
-        reach: Reach,
+        (reach, connections): (Reach, Connections),
         outgoing: &Outgoing,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
@@ -211,7 +227,7 @@ impl Dialer {
         let mut url = outgoing.url.clone();
         let mut at_home = true;
         let mut method = outgoing.method.clone();
-        for _ in 0..=MAX_REDIRECTS {
+        for redirects in 0..=MAX_REDIRECTS {
             let place = place(&method, &url);
             let is_registry = same_origin(&url, &self.origin);
             if !is_registry {
@@ -241,12 +257,20 @@ impl Dialer {
             headers
                 .entry(header::USER_AGENT)
                 .or_insert(HeaderValue::from_static(USER_AGENT));
-            let transport = if is_registry {
-                &self.own
-            } else {
-                &self.foreign
+            let (transport, whose) = match (is_registry, at_home) {
+                (true, _) => (&self.own, Destination::Registry),
+                (false, true) => (&self.foreign, Destination::Service),
+                (false, false) => (&self.foreign, Destination::Foreign),
             };
-            let response = transport.exchange(&place, request).await?;
+            // What storage services are asked for is large.
+            let connections = if at_home {
+                connections
+            } else {
+                Connections::Dedicated
+            };
+            let exchange = transport.exchange(&place, whose, request, connections);
+            let times = u32::try_from(redirects).unwrap_or(u32::MAX);
+            let response = telemetry::resent(times, exchange).await?;
             let answer = Answer {
                 response,
                 place,

@@ -16,6 +16,7 @@ use super::retry::{Attempts, Failure, MIN_PROGRESS_BYTES};
 use super::scope::Scopes;
 use crate::oci::{Digest, RepoName};
 use crate::registry::{Authorization, BlobStream, Error, RetryPolicy};
+use crate::telemetry;
 
 /// What is downloaded.
 #[derive(Debug, Clone)]
@@ -136,7 +137,8 @@ impl Download {
     /// Opens the body, by whichever attempt succeeds.
     pub(super) async fn open(&mut self) -> Result<(), Error> {
         while self.body.is_none() {
-            match self.ask().await {
+            let failed = self.attempts.failed();
+            match telemetry::resent(failed, self.ask()).await {
                 Ok(reading) => {
                     if self.is_unsized {
                         let length = reading.length.ok_or_else(|| {

@@ -61,10 +61,12 @@ pub(super) fn response<B>(place: &str, response: &Response<B>, after: Duration) 
     let status = response.status();
     tracing::trace!(
         target: DUMP_TARGET,
-        "< {status} {place}{}",
+        "< {status} {place} {:?}{}",
+        response.version(),
         shown(response.headers())
     );
-    tracing::trace!(target: TRACE_TARGET, %place, %status, ?after, "response");
+    let protocol = response.version();
+    tracing::trace!(target: TRACE_TARGET, %place, %status, ?protocol, ?after, "response");
 }
 
 /// A connection that was made, or not; `egress` is the proxy that it goes through.

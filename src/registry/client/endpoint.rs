@@ -17,6 +17,7 @@ use crate::oci::reference::{self, Scheme};
 use crate::registry::{
     Authorization, Credentials, Error, RegistryConfig, Renewal, RetryPolicy, TlsOptions,
 };
+use crate::telemetry;
 
 /// Most attempts of one request, each with newer credentials of clients.
 const MAX_RENEWALS: u32 = 4;
@@ -121,7 +122,7 @@ impl Endpoint {
                 &config.dial,
                 &config.egress,
                 timeouts,
-                headers,
+                (headers, config.http2),
             )?,
             base,
             auth: Auth::new(provider),
@@ -212,9 +213,8 @@ impl Endpoint {
             None => Ok(answer),
             Some(header) => {
                 answer.drain().await;
-                self.dialer
-                    .follow(&call.outgoing, Some(&header.value))
-                    .await
+                let again = self.dialer.follow(&call.outgoing, Some(&header.value));
+                telemetry::resent(1, again).await
             }
         }
     }
@@ -226,7 +226,8 @@ impl Endpoint {
         let mut header = renewal.current();
         for left in (0..MAX_RENEWALS).rev() {
             let sent = header.as_ref().filter(|_| at_home);
-            let mut answer = self.dialer.follow(&call.outgoing, sent).await?;
+            let sending = self.dialer.follow(&call.outgoing, sent);
+            let mut answer = telemetry::resent(MAX_RENEWALS - 1 - left, sending).await?;
             answer.is_own = false;
             // Some registries answer 403 to an expired token.
             let is_refused = matches!(

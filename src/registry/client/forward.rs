@@ -11,6 +11,7 @@ use url::Url;
 
 use super::answer::Answer;
 use super::auth::AuthorizationHeader;
+use super::connections::Connections;
 use super::dialer::{Outgoing, Reach, place};
 use super::endpoint::Endpoint;
 use super::payload::Payload;
@@ -18,6 +19,7 @@ use super::retry::{Again, Failure};
 use super::scope::Scopes;
 use super::{Need, Registry};
 use crate::registry::{Authorization, Body, Error, ForwardOptions, Redirects, body};
+use crate::telemetry;
 
 /// Hop-by-hop headers (RFC 9110 § 7.6.1, and what was before it).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -164,9 +166,10 @@ impl Passing {
                 headers,
                 payload: Payload::Empty,
             };
+            let connections = Connections::of_passed(&self.method);
             return endpoint
                 .dialer
-                .follow_within(reach, &outgoing, authorization.as_ref())
+                .follow_within((reach, connections), &outgoing, authorization.as_ref())
                 .await;
         }
         let uri: Uri = address
@@ -206,7 +209,8 @@ impl Passing {
         match next {
             Some(next) if !has_body => {
                 answer.drain().await;
-                self.send(endpoint, Some(&next), body::empty()).await
+                let again = self.send(endpoint, Some(&next), body::empty());
+                telemetry::resent(1, again).await
             }
             _ => Ok(answer),
         }
@@ -239,7 +243,7 @@ impl Registry {
                 again: Again::Later,
             }) = &answered
             {
-                answered = passing.authorized(endpoint, None).await;
+                answered = telemetry::resent(1, passing.authorized(endpoint, None)).await;
             }
             match answered {
                 // A mirror that does not have it, or will not give it, is no answer.

@@ -11,7 +11,8 @@
 //! | `transport` | one exchange on a pooled connection, within time limits |
 //! | `connector` | connections: directly, or through an egress proxy (`egress`, `tunnel`) |
 //!
-//! `forward` enters at the dialer: it repeats nothing. So does `direct`, for addresses of no registry.
+//! `forward` enters at the dialer: it repeats nothing. So does `direct`, for addresses of no registry, and
+//! `storage`, for object storage.
 
 mod ahead;
 mod answer;
@@ -21,6 +22,7 @@ mod blobs;
 mod cause;
 mod challenge;
 mod client_token;
+mod connections;
 mod connector;
 mod credentials;
 mod dial;
@@ -48,12 +50,14 @@ mod referrers;
 mod retry;
 mod scope;
 mod secret_end;
+mod storage;
 mod tags;
 mod tls;
 mod token;
 mod transport;
 mod tunnel;
 mod upload;
+mod upload_session;
 mod watch;
 
 pub use challenge::{Challenge, challenges};
@@ -61,9 +65,10 @@ pub use client_token::{ClientAuth, ClientToken};
 pub use direct::Direct;
 pub use docker_logins::{DockerLogin, DockerLogins};
 pub(crate) use hosts_dir::{HostEntry, parse as parse_hosts_toml};
-pub use poster::Poster;
+pub use poster::{Answered, PostError, Poster};
 pub(crate) use referrers::{fallback_tag, referrer, subject_of};
 pub use scope::needed_scopes;
+pub use storage::StorageConnector;
 
 use std::fmt;
 use std::future::Future;
@@ -80,6 +85,7 @@ use self::scope::Scopes;
 use super::config::MAX_MANIFEST;
 use super::{Authorization, Error, RegistryConfig};
 use crate::oci::reference;
+use crate::telemetry;
 
 /// A registry. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
@@ -249,7 +255,7 @@ where
 {
     let mut attempts = endpoint.attempts();
     loop {
-        match attempt().await {
+        match telemetry::resent(attempts.failed(), attempt()).await {
             Ok(found) => return Ok(found),
             Err(failure) => attempts.pause(failure).await?,
         }

@@ -1,18 +1,24 @@
-//! Requests that tell another service something: webhooks.
+//! Requests that tell another service something: webhooks, traces.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use url::Url;
 
+use super::answer::Answer;
 use super::dial::shown;
 use super::dialer::{Dialer, place};
+use super::retry::retry_after;
 use crate::registry::{Error, RegistryConfig, body};
 
-/// Posts JSON to one address, which an operator named: it may be a private one, or plain HTTP. No
+/// Most bytes of an answer that are read.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// Posts documents to one address, which an operator named: it may be a private one, or plain HTTP. No
 /// credentials are sent, redirects are answers. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Poster {
@@ -23,11 +29,22 @@ pub struct Poster {
 
 /// Why a document was not posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsent {
+pub struct PostError {
     /// The cause, with no more of the address than its host.
     pub cause: String,
     /// Whether another attempt may succeed.
     pub is_transient: bool,
+}
+
+/// The answer to a document that was posted.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// When it may be posted again, if the service says so.
+    pub retry_after: Option<Duration>,
+    /// The beginning of its body, of at most 64 KiB.
+    pub body: Bytes,
 }
 
 impl fmt::Debug for Poster {
@@ -68,24 +85,55 @@ impl Poster {
         self.url.origin().ascii_serialization()
     }
 
-    /// Posts a document once; the status of the answer.
+    /// Posts a JSON document once; the status of the answer.
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn post(&self, headers: HeaderMap, content: Bytes) -> Result<StatusCode, Unsent> {
+    pub async fn post(
+        &self,
+        mut headers: HeaderMap,
+        content: Bytes,
+    ) -> Result<StatusCode, PostError> {
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(CONTENT_TYPE, json);
+        let answer = self.send(headers, content).await?;
+        Ok(answer.status())
+    }
+
+    /// Posts any document once, whose type is among the headers; the answer, with the beginning of its
+    /// body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn post_any(
+        &self,
+        headers: HeaderMap,
+        content: Bytes,
+    ) -> Result<Answered, PostError> {
+        let answer = self.send(headers, content).await?;
+        let (status, stall) = (answer.status(), answer.timeouts.stall);
+        let retry_after = retry_after(answer.response.headers());
+        let start = body::read_start(answer.response.into_body(), MAX_ANSWER);
+        // The status is what counts.
+        let body = tokio::time::timeout(stall, start).await;
+        Ok(Answered {
+            status,
+            retry_after,
+            body: body.unwrap_or_default(),
+        })
+    }
+
+    async fn send(&self, headers: HeaderMap, content: Bytes) -> Result<Answer, PostError> {
         let mut request = Request::new(body::full(content));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
-        let json = HeaderValue::from_static("application/json");
-        request.headers_mut().insert(CONTENT_TYPE, json);
         let sent = self
             .dialer
             .send_to(self.url.clone(), self.uri.clone(), request);
-        let answer = sent.await.map_err(|failure| Unsent {
+        sent.await.map_err(|failure| PostError {
             is_transient: failure.error.is_transient(),
             cause: self.without_path(&failure.error),
-        })?;
-        Ok(answer.status())
+        })
     }
 
     /// The text of an error, which names the whole address.

@@ -93,6 +93,11 @@ impl Attempts {
         self.policy
     }
 
+    /// How many have failed.
+    pub(super) fn failed(&self) -> u32 {
+        self.failed
+    }
+
     /// Begins to count anew: there was progress.
     pub(super) fn reset(&mut self) {
         self.failed = 0;

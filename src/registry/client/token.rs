@@ -16,6 +16,7 @@ use super::payload::Payload;
 use super::retry::{Attempts, Failure};
 use super::scope::Scopes;
 use crate::registry::{Error, RetryPolicy};
+use crate::telemetry;
 
 /// Most bytes of a token response.
 const MAX_RESPONSE: usize = 1 << 20;
@@ -104,7 +105,7 @@ impl Tokens {
         let fetching = Box::pin(async {
             let mut attempts = Attempts::new(retry);
             loop {
-                match fetch(key, dialer).await {
+                match telemetry::resent(attempts.failed(), fetch(key, dialer)).await {
                     Ok(token) => return Ok(token),
                     Err(failure) => attempts.pause(failure).await?,
                 }

@@ -97,7 +97,11 @@ impl HttpBody for Watched {
         if polled.is_ready() || !matches!(state, State::Sending(_)) {
             self.progress.set(State::Sending(Instant::now()));
         }
-        polled
+        // Trailers do not pass: nobody has checked them, as headers are.
+        polled.map(|frame| match frame {
+            Some(Ok(frame)) if frame.is_trailers() => None,
+            frame => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {

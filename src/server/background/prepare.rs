@@ -10,6 +10,7 @@ use tracing::Instrument;
 use crate::convert::{Converter, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::server::background::push_tags::PushedTags;
+use crate::telemetry;
 
 /// Preparations that wait or are under way.
 const MAX_PREPARATIONS: usize = 64;
@@ -75,6 +76,6 @@ impl Preparations {
                 }
             }
         };
-        tokio::spawn(work.in_current_span());
+        telemetry::spawn(work.in_current_span());
     }
 }

@@ -9,7 +9,7 @@ use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body};
 use crate::server::state::AppState;
 
 /// Why nothing can be pushed to a registry.
-enum Lack {
+enum PushLoginProblem {
     /// It wants credentials, and there are none.
     None,
     /// It refuses them, or they cannot be had.
@@ -31,12 +31,12 @@ pub(in crate::server) async fn check_push_logins(state: Arc<AppState>) {
         let host = registry.host();
         match Box::pin(lack(&registry)).await {
             Ok(None) => {}
-            Ok(Some(Lack::None)) => tracing::warn!(
+            Ok(Some(PushLoginProblem::None)) => tracing::warn!(
                 registry = host,
                 "converted images cannot be pushed: the registry wants credentials, and the proxy \
                  has none for it (--user, --push-user, --docker-config); images are served from here"
             ),
-            Ok(Some(Lack::Refused(error))) => tracing::warn!(
+            Ok(Some(PushLoginProblem::Refused(error))) => tracing::warn!(
                 registry = host,
                 error,
                 "converted images cannot be pushed: the registry refuses the proxy's own \
@@ -50,26 +50,26 @@ pub(in crate::server) async fn check_push_logins(state: Arc<AppState>) {
 }
 
 /// Why nothing can be pushed to a registry, as far as it says so without a push.
-async fn lack(registry: &Upstream) -> Result<Option<Lack>, Error> {
+async fn lack(registry: &Upstream) -> Result<Option<PushLoginProblem>, Error> {
     if ping(registry, false).await? != StatusCode::UNAUTHORIZED {
         // It may want none.
         return Ok(None);
     }
     match registry.has_credentials().await {
         Ok(true) => {}
-        Ok(false) => return Ok(Some(Lack::None)),
-        Err(error) => return Ok(Some(Lack::Refused(error.to_string()))),
+        Ok(false) => return Ok(Some(PushLoginProblem::None)),
+        Err(error) => return Ok(Some(PushLoginProblem::Refused(error.to_string()))),
     }
     match ping(registry, true).await {
-        Ok(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
-            Ok(Some(Lack::Refused(format!("it answers {status}"))))
-        }
+        Ok(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => Ok(Some(
+            PushLoginProblem::Refused(format!("it answers {status}")),
+        )),
         Ok(_) => Ok(None),
         Err(
             error @ (Error::Unauthorized { .. }
             | Error::Forbidden { .. }
             | Error::Credentials { .. }),
-        ) => Ok(Some(Lack::Refused(error.to_string()))),
+        ) => Ok(Some(PushLoginProblem::Refused(error.to_string()))),
         Err(error) => Err(error),
     }
 }

@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use crate::convert::{ConvertError, Converter, Source, TagOutcome};
 use crate::oci::{Digest, RepoName, Tag};
+use crate::telemetry;
 
 /// How long a tag that was pushed is not pushed again, unless it moves.
 const REPEAT_AFTER: Duration = Duration::from_hours(1);
@@ -66,7 +67,7 @@ impl PushedTags {
             // The next request tries again.
             tags.lately.invalidate(&key).await;
         };
-        tokio::spawn(work.in_current_span());
+        telemetry::spawn(work.in_current_span());
     }
 }
 

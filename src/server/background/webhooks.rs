@@ -13,6 +13,7 @@ use crate::convert::Conversion;
 use crate::registry::Poster;
 use crate::server::access::token_file::TokenFile;
 use crate::server::observe::conversion;
+use crate::telemetry::{self, CapturedContext};
 
 /// Most events that wait for one address; later ones are dropped, and that is logged.
 const MAX_WAITING: usize = 1024;
@@ -32,6 +33,8 @@ pub(in crate::server) struct Webhooks(Vec<mpsc::Sender<Event>>);
 struct Event {
     name: &'static str,
     body: Bytes,
+    /// What it is told of, in a trace.
+    cause: CapturedContext,
 }
 
 impl Webhooks {
@@ -55,6 +58,7 @@ impl Webhooks {
         let event = Event {
             name,
             body: Bytes::from(body.to_string()),
+            cause: CapturedContext::current(),
         };
         for sender in &self.0 {
             if sender.try_send(event.clone()).is_err() {
@@ -72,7 +76,7 @@ impl Webhooks {
 async fn deliver(address: Poster, secret: TokenFile, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         let place = address.place();
-        match send(&address, &secret, &event).await {
+        match event.cause.around(send(&address, &secret, &event)).await {
             Ok(()) => tracing::debug!(place, event = event.name, "a webhook was sent"),
             Err(cause) => tracing::warn!(
                 place,
@@ -88,7 +92,8 @@ async fn send(address: &Poster, secret: &TokenFile, event: &Event) -> Result<(),
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {
-        let cause = match once(address, secret, event).await {
+        let attempted = telemetry::resent(attempt - 1, once(address, secret, event)).await;
+        let cause = match attempted {
             Ok(()) => return Ok(()),
             Err((cause, may_pass)) if !may_pass || attempt >= ATTEMPTS => return Err(cause),
             Err((cause, _)) => cause,

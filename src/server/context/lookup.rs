@@ -259,10 +259,35 @@ impl RequestContext<'_> {
         }
     }
 
-    /// Whether a blob is in the blob directory.
+    /// Whether a blob is in the blob directory or the object storage.
     async fn is_there(&self, digest: &Digest) -> Result<bool, ApiError> {
         let found = self.aside(Box::pin(self.state.open_files.open(digest)));
-        Ok(found.await?.map_err(|e| ApiError::from(&e))?.is_some())
+        if found.await?.map_err(|e| ApiError::from(&e))?.is_some() {
+            return Ok(true);
+        }
+        let store = self.state.converted.store();
+        let asked = Box::pin(self.hold.question(store.is_in_bucket(digest)));
+        // No answer in time is not known to be there.
+        Ok(self.aside(asked).await?.unwrap_or(false))
+    }
+
+    /// A blob that is not in the blob directory, fetched from the object storage as long as the
+    /// request is held; it is fetched to its end in any case.
+    ///
+    /// # Errors
+    /// That it takes longer, or the disk refuses.
+    pub async fn fetched(&self, digest: &Digest) -> Result<Option<Arc<OpenBlob>>, ApiError> {
+        let state = self.state;
+        let fetching = Box::pin(state.converted.store().fetch(digest));
+        let Ok(is_there) = self.aside(self.hold.conversion(fetching)).await? else {
+            return Err(self.later().await);
+        };
+        if !is_there {
+            return Ok(None);
+        }
+        let opened = Box::pin(state.open_files.open(digest));
+        let opened = self.aside(opened).await?;
+        opened.map_err(|error| ApiError::from(&error))
     }
 
     /// Waits for a conversion as long as requests may; its blobs stay until the answer is
@@ -312,7 +337,8 @@ impl RequestContext<'_> {
         }
     }
 
-    /// Where the bytes of a converted blob are; what was evicted is made again.
+    /// Where the bytes of a converted blob are; what was evicted is fetched from the object storage,
+    /// or made again.
     ///
     /// # Errors
     /// When they cannot be had, or not yet.
@@ -328,6 +354,11 @@ impl RequestContext<'_> {
         let found = found.map_err(|e| ApiError::from(&e))?;
         self.state.metrics.lookup(CacheName::Blob, found.is_some());
         if let Some(file) = found {
+            return Ok(Found::File(file));
+        }
+        if self.state.converted.store().objects().is_some()
+            && let Some(file) = self.fetched(digest).await?
+        {
             return Ok(Found::File(file));
         }
         let converter = &self.state.converted.converter;

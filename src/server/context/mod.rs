@@ -13,11 +13,13 @@ use http::header::HeaderValue;
 use http::{Method, request};
 use hyper::body::Incoming;
 
-use crate::convert::AskedBy;
+use crate::convert::Requester;
 use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, ManifestHead};
 use crate::server::cache::open_files::OpenBlob;
 use crate::server::cache::responses::{CachedContent, CachedResponse, Terms};
+use crate::server::error::ApiError;
+use crate::server::http::client_address::Shown;
 use crate::server::http::header_names::REQUEST_ID;
 use crate::server::learn::Repository;
 use crate::server::limits::hold::Hold;
@@ -66,6 +68,18 @@ impl RequestContext<'_> {
         self.parts.method == Method::HEAD
     }
 
+    /// Counts the request as one that costs something.
+    ///
+    /// # Errors
+    /// The answer to a client that made more of them than it may (`--client-rate`).
+    pub fn count(&self) -> Result<(), ApiError> {
+        // Names that nobody verified are not the client's own: another one a request would do.
+        let known = self.state.users.as_ref().and(self.given.as_ref());
+        let user = known.and_then(client::user);
+        let counted = self.state.rates.count(user.as_deref(), self.slot.client);
+        counted.map_err(ApiError::too_many_requests)
+    }
+
     /// Notes what is read of a converted blob, where lists are learned; says whose it is then.
     pub fn note(&self, repo: &RepoName, blob: &OpenBlob) -> Option<Arc<Repository>> {
         let learner = &self.state.learner;
@@ -84,12 +98,12 @@ impl RequestContext<'_> {
     }
 
     /// Whose pull this is, of an image that was asked for by this tag.
-    pub fn asked_by(&self, tag: Option<&Tag>) -> AskedBy {
+    pub fn asked_by(&self, tag: Option<&Tag>) -> Requester {
         let request = self.parts.headers.get(REQUEST_ID);
         let request = request.and_then(|id| id.to_str().ok());
-        AskedBy {
+        Requester {
             tag: tag.cloned(),
-            client: Some(self.client.to_string()),
+            client: Some(Shown(self.client).to_string()),
             user: self.given.as_ref().and_then(client::user),
             request: request.map(ToOwned::to_owned),
         }

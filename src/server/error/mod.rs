@@ -23,6 +23,7 @@ use crate::server::error::text as error_text;
 use crate::server::http::body::ResponseBody;
 use crate::server::http::path::Ambiguous;
 use crate::server::observe::outcome::Outcome;
+use crate::server::observe::refusals::RefusedBy;
 
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -38,6 +39,8 @@ struct ErrorBody {
     headers: HeaderMap,
     /// For the log, where the status does not say it.
     outcome: Option<Outcome>,
+    /// The limit that it is about, for the metrics.
+    refused_by: Option<RefusedBy>,
 }
 
 impl ApiError {
@@ -48,6 +51,7 @@ impl ApiError {
             message: message.into(),
             headers: HeaderMap::new(),
             outcome: None,
+            refused_by: None,
         }))
     }
 
@@ -75,6 +79,17 @@ impl ApiError {
         // A wait of zero seconds would be no wait.
         let seconds = wait.as_secs().max(1);
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// That this is because of a limit.
+    pub(in crate::server) fn refused(mut self, by: RefusedBy) -> Self {
+        self.0.refused_by = Some(by);
+        self
+    }
+
+    /// The limit that it is about, if it is.
+    pub(in crate::server) fn refused_by(&self) -> Option<RefusedBy> {
+        self.0.refused_by
     }
 
     /// That this happened so long ago, and is not tried again for so long.

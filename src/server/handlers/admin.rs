@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -22,6 +22,8 @@ use crate::server::http::host;
 use crate::server::observe::levels::Snapshot;
 use crate::server::observe::process::ProcessStat;
 use crate::server::state::AppState;
+use crate::store::Objects;
+use crate::telemetry;
 
 /// What answers operators.
 #[derive(Clone)]
@@ -122,6 +124,10 @@ async fn answer(state: &Arc<AppState>, request: &Request<Incoming>) -> Response<
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.text.len()));
+    if !is_read {
+        // RFC 9110 § 15.5.6
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     if !is_head {
         *response.body_mut() = ResponseBody::bytes(answer.text);
     }
@@ -148,10 +154,12 @@ async fn snapshot(state: &AppState) -> Snapshot {
     Snapshot {
         conversions: state.converted.converter.status(),
         sources: state.converted.converter.sources().map(SourceCache::counts),
+        spans: telemetry::counts(),
         blobs: store.blobs().counters(),
         blob_bytes: used.ok().and_then(Result::ok),
         free_bytes: free.ok().and_then(Result::ok),
         evicted: store.blobs().evicted(),
+        objects: store.objects().map(Objects::counters),
         waiting: state.limits.waiting_by_cause(),
         is_index_up: matches!(ping, Ok(Ok(()))),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{HeaderValue, VARY};
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::convert::{AskedBy, Converter, Overrides, Source};
+use crate::convert::{Converter, Overrides, Requester, Source};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::server::cache::responses::CachedContent;
@@ -114,7 +114,7 @@ async fn plan(
 async fn learned(
     state: &AppState,
     place: usize,
-    (image, asked_by): (&Image, AskedBy),
+    (image, asked_by): (&Image, Requester),
     plan: Plan,
 ) -> Plan {
     let Plan::Converted {

@@ -4,6 +4,7 @@ pub(in crate::server) mod admin;
 pub(in crate::server) mod api;
 pub(in crate::server) mod blob;
 pub(in crate::server) mod blob_file;
+pub(in crate::server) mod bucket;
 pub(in crate::server) mod converted;
 pub(in crate::server) mod derived;
 pub(in crate::server) mod forward;

@@ -33,12 +33,17 @@ pub(in crate::server) fn is_marked(extensions: &Extensions) -> bool {
     extensions.get::<Marked>().is_some()
 }
 
+/// Whether a client says that it is overlaybd.
+pub(in crate::server) fn is_overlaybd(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(OVERLAYBD_AGENT))
+}
+
 /// Whether a request for a blob is such a one.
 pub(in crate::server) fn is_probe(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
-    let agent = headers.get(USER_AGENT);
     *method == Method::GET
         && !headers.contains_key(RANGE)
-        && agent.is_some_and(|agent| agent.as_bytes().starts_with(OVERLAYBD_AGENT))
+        && is_overlaybd(headers)
         // Nodes probe the host in the image's name, and only read here.
         && !p2p::is_below(uri.path())
 }

@@ -82,6 +82,15 @@ async fn degraded(state: &AppState) -> Vec<String> {
              nothing is converted until the disk has room and can be written"
         ));
     }
+    if let Some(objects) = store.objects()
+        && let Some(cause) = objects.trouble()
+    {
+        problems.push(format!(
+            "blob store: {cause}; {} wait to be uploaded, and what only the bucket has is converted \
+             again",
+            objects.counters().waiting
+        ));
+    }
     let blobs = store.blobs().clone();
     let disk = off_thread(move || {
         // A file is made and removed again: the directory can be written.

@@ -1,6 +1,6 @@
 //! Reads of blobs at signed addresses: no credentials, and no question to the upstream.
 //!
-//! What another replica has made is read where it was pushed to. What is not there either is asked
+//! What another replica has made is fetched from the object storage, or read where it was pushed to. What is not there either is asked
 //! for as by anyone without credentials: the proxy's own are used where all clients are served with
 //! these. A reader that is refused opens the blob anew, with its credentials, and that makes what was
 //! evicted again.
@@ -88,7 +88,13 @@ pub(in crate::server) async fn read(
     let state = context.state;
     let opened = Box::pin(state.open_files.open(digest));
     let opened = context.aside(opened).await?;
-    let opened = opened.map_err(|error| ApiError::from(&error))?;
+    let mut opened = opened.map_err(|error| ApiError::from(&error))?;
+    if opened.is_none()
+        && grant.origin == Origin::Converted
+        && state.converted.store().objects().is_some()
+    {
+        opened = context.fetched(digest).await?;
+    }
     if let Some(file) = opened {
         state.metrics.lookup(CacheName::Blob, true);
         let (content, is_source) = match grant.origin {

@@ -1,35 +1,25 @@
 //! Connections: accepted within bounds, answered, drained.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::server::config::Limits;
-use crate::server::http::activity::{Activity, Overdue, TrackedStream};
+use crate::server::http::activity::Activity;
+use crate::server::http::admission::Admission;
 use crate::server::http::body::ResponseBody;
-use crate::server::http::lingering_close;
-use crate::server::http::tls::Tls;
-use crate::server::limits::slots::{Slots, client_of};
-
-/// How often it is logged that connections are closed.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+use crate::server::http::tls::{self, Tls};
 
 /// Answers requests.
 pub(in crate::server) trait Handler: Clone + Send + Sync + 'static {
@@ -46,10 +36,11 @@ pub(in crate::server) trait Handler: Clone + Send + Sync + 'static {
 pub(in crate::server) struct HttpListener<H> {
     pub listeners: Vec<(TcpListener, H)>,
     pub tls: Option<Arc<Tls>>,
+    /// Whether clients may begin with HTTP/2 where there is no TLS.
+    pub h2c: bool,
     pub limits: Limits,
     pub connections: Gauge,
-    /// Of which one client address has a share.
-    pub slots: Slots,
+    pub admission: Admission,
 }
 
 /// The connections that are open when no more are accepted.
@@ -66,7 +57,6 @@ impl<H: Handler> HttpListener<H> {
         let (closing, is_closing) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut shutdown = pin!(shutdown);
-        let mut logged: Option<Instant> = None;
         let mut first = 0;
         loop {
             // The permit comes first: what is not accepted waits in the kernel, and costs nothing.
@@ -94,29 +84,30 @@ impl<H: Handler> HttpListener<H> {
             let Some((_, handler)) = self.listeners.get(place) else {
                 continue;
             };
-            let Ok(slot) = self.slots.take(client_of(client.ip())) else {
-                // One line in a while: they may come in thousands.
-                if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
-                    logged = Some(Instant::now());
-                    tracing::warn!(
-                        client = %client.ip(),
-                        "a connection is closed: its address has its share of them \
-                         (--address-share, --max-connections)"
-                    );
-                }
+            let Some(place) = self.admission.place(client) else {
                 continue;
             };
-            let connection = Connection {
+            let mut connection = Connection {
                 client,
+                is_shared: false,
                 limits: self.limits.clone(),
                 handler: handler.clone(),
                 closing: is_closing.clone(),
             };
-            let tls = self.tls.clone();
-            let open = Open::new(&self.connections);
+            let (tls, h2c, admission) = (self.tls.clone(), self.h2c, self.admission.clone());
+            let (open, mut stream) = (Open::new(&self.connections), stream);
             tasks.spawn(async move {
-                let _held = (permit, slot, open);
-                connection.handshake(stream, tls).await;
+                let _held = (permit, open);
+                let entered = tokio::select! {
+                    entered = admission.enter(&mut stream, client, place) => entered,
+                    _ = connection.closing.wait_for(|closing| *closing) => return,
+                };
+                let Some((client, _slot)) = entered else {
+                    return;
+                };
+                connection.client = client;
+                connection.is_shared = admission.is_shared(client);
+                connection.handshake(stream, tls, h2c).await;
             });
         }
         OpenConnections {
@@ -176,19 +167,21 @@ impl Drop for Open {
     }
 }
 
-struct Connection<H> {
-    client: SocketAddr,
-    limits: Limits,
-    handler: H,
-    closing: watch::Receiver<bool>,
+pub(super) struct Connection<H> {
+    pub client: SocketAddr,
+    /// Whether it is a proxy, which sends the requests of many clients.
+    pub is_shared: bool,
+    pub limits: Limits,
+    pub handler: H,
+    pub closing: watch::Receiver<bool>,
 }
 
 impl<H: Handler> Connection<H> {
-    async fn handshake(mut self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+    async fn handshake(mut self, stream: TcpStream, tls: Option<Arc<Tls>>, h2c: bool) {
         // Ranges are small, and each is a whole answer.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else {
-            return self.serve(stream).await;
+            return self.serve_clear(stream, h2c).await;
         };
         let handshake = timeout(self.limits.head_timeout, tls.acceptor().accept(stream));
         let stream = tokio::select! {
@@ -196,7 +189,10 @@ impl<H: Handler> Connection<H> {
             _ = self.closing.wait_for(|closing| *closing) => return,
         };
         match stream {
-            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Ok(stream)) => match stream.get_ref().1.alpn_protocol() {
+                Some(tls::H2) => self.serve_http2(stream).await,
+                _ => self.serve_http1(stream).await,
+            },
             Ok(Err(error)) => {
                 tracing::debug!(client = %self.client, %error, "the TLS handshake failed");
             }
@@ -205,67 +201,4 @@ impl<H: Handler> Connection<H> {
             }
         }
     }
-
-    async fn serve<S>(mut self, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let activity = Activity::new();
-        let stream = TokioIo::new(TrackedStream::new(stream, Arc::clone(&activity)));
-        // Of the last request: it may not have been read to its end.
-        let has_body = AtomicBool::new(false);
-        let service = service_fn(|request: Request<Incoming>| {
-            has_body.store(!request.body().is_end_stream(), Ordering::Relaxed);
-            let answer = self.handler.answer(self.client, &activity, request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        // hyper's own time limit for heads covers idle connections too: ours tells them apart.
-        let mut connection = http1::Builder::new()
-            .header_read_timeout(None)
-            .max_buf_size(self.limits.head_bytes.max(8192))
-            .serve_connection(stream, service);
-        let mut is_told = false;
-        let end = loop {
-            tokio::select! {
-                result = &mut connection => break End::Came(result),
-                overdue = activity.overdue(&self.limits) => break End::Overdue(overdue),
-                _ = self.closing.wait_for(|closing| *closing), if !is_told => {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    is_told = true;
-                }
-            }
-        };
-        let stream = connection.into_parts().io.into_inner().into_inner();
-        match end {
-            End::Came(Ok(())) => {
-                if has_body.load(Ordering::Relaxed) {
-                    lingering_close::close(stream, b"", self.closing).await;
-                }
-            }
-            End::Came(Err(error)) => {
-                tracing::debug!(client = %self.client, error = %chain(&error), "the connection ended");
-                if error.is_parse() {
-                    lingering_close::close(stream, b"", self.closing).await;
-                }
-            }
-            End::Overdue(overdue) => {
-                tracing::debug!(client = %self.client, ?overdue, "hung up");
-                if overdue == Overdue::Head {
-                    lingering_close::close(stream, REQUEST_TIMEOUT, self.closing).await;
-                }
-            }
-        }
-    }
-}
-
-enum End {
-    Came(hyper::Result<()>),
-    Overdue(Overdue),
-}
-
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::registry::error::chain(error)
 }

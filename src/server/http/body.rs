@@ -66,6 +66,11 @@ impl ResponseBody {
         self.log_entry = Some(log_entry);
         self
     }
+
+    /// The entry of the access log, for whoever sends the rest.
+    pub fn into_log_entry(self) -> Option<AccessLogEntry> {
+        self.log_entry
+    }
 }
 
 impl HttpBody for ResponseBody {

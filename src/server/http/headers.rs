@@ -17,21 +17,30 @@ const fn name(name: &'static str) -> HeaderName {
 
 /// Never passed on to an upstream: by these it would make other addresses of its own, or take
 /// the request for another than the one that was checked here. Nor what is for this proxy: one behind
-/// it would convert what is passed through.
-const NOT_ASKED: [HeaderName; 9] = [
+/// it would convert what is passed through. Nor where a client is: it could invent that, the upstream
+/// may believe it of the proxy, and it is not the upstream's to know.
+const NOT_ASKED: [HeaderName; 16] = [
     header::COOKIE,
+    name("cf-connecting-ip"),
     name("cookie2"),
+    name("fastly-client-ip"),
     header::FORWARDED,
+    name("true-client-ip"),
+    name("x-client-ip"),
+    name("x-cluster-client-ip"),
+    name("x-envoy-external-address"),
     name("x-http-method"),
     name("x-http-method-override"),
     name("x-method-override"),
     name("x-original-url"),
+    name("x-real-ip"),
     name("x-rewrite-url"),
     FORMAT,
 ];
 
 /// Never passed back: cookies, and what a host says of itself, which a client would take for the
-/// proxy's.
+/// proxy's. Neither is whether pages of other hosts may read the answer (`Access-Control-…`): an
+/// upstream that is open to everyone's browser says nothing of the network that the proxy is in.
 const NOT_ANSWERED: [HeaderName; 8] = [
     header::SET_COOKIE,
     name("set-cookie2"),
@@ -113,7 +122,9 @@ pub(in crate::server) fn of_request(headers: &mut HeaderMap, is_own: bool) {
 /// Removes headers that are not for clients.
 pub(in crate::server) fn of_answer(headers: &mut HeaderMap, is_own: bool) {
     retain(headers, |name| {
-        !NOT_ANSWERED.contains(name)
+        let is_for_browsers = name.as_str().starts_with("access-control-");
+        !is_for_browsers
+            && !NOT_ANSWERED.contains(name)
             && (!is_own || ANSWERED_IN_OUR_NAME.contains(name) || is_of_oci(name))
     });
 }
@@ -165,6 +176,7 @@ mod tests {
             "x-forwarded-proto",
             "x-http-method-override",
             "x-own",
+            "x-real-ip",
         ];
         let asked = |is_own| left(&names, |headers| of_request(headers, is_own));
         assert_eq!(asked(false), ["authorization", "range", "x-own"]);
@@ -174,6 +186,7 @@ mod tests {
     #[test]
     fn challenges_are_passed_to_clients_that_can_answer_them() {
         let names = [
+            "access-control-allow-origin",
             "authentication-info",
             "docker-content-digest",
             "oci-subject",
@@ -182,7 +195,8 @@ mod tests {
             "www-authenticate",
         ];
         let answered = |is_own| left(&names, |headers| of_answer(headers, is_own));
-        let all_but_cookies: Vec<_> = names.iter().filter(|n| **n != "set-cookie").collect();
+        let passes = |name: &&&str| **name != "set-cookie" && !name.starts_with("access");
+        let all_but_cookies: Vec<_> = names.iter().filter(passes).collect();
         assert_eq!(answered(false).iter().collect::<Vec<_>>(), all_but_cookies);
         assert_eq!(answered(true), ["docker-content-digest", "oci-subject"]);
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use http::header::{HOST, HeaderValue};
-use http::{Request, Version, request};
+use http::{Request, Uri, Version, request};
 
 /// What is wrong with a request's `Host`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub(in crate::server) enum BadHost {
     Several,
     /// It is no host with or without a port.
     Invalid,
+    /// There is neither `:authority` nor `Host` (HTTP/2).
+    Unnamed,
+    /// `:authority` and `Host` are not the same (HTTP/2).
+    Different,
 }
 
 impl BadHost {
@@ -23,6 +27,8 @@ impl BadHost {
             Self::Missing => "the request has no Host header, which HTTP/1.1 requires",
             Self::Several => "the request has more than one Host header",
             Self::Invalid => "the request's Host header is not HOST or HOST:PORT",
+            Self::Unnamed => "the request names no host: neither by :authority nor by Host",
+            Self::Different => "the request's :authority and Host name different hosts",
         }
     }
 }
@@ -33,13 +39,42 @@ impl BadHost {
 /// What is wrong.
 pub(in crate::server) fn check<B>(request: &Request<B>) -> Result<(), BadHost> {
     let mut hosts = request.headers().get_all(HOST).iter();
+    if request.version() == Version::HTTP_2 {
+        return check_http2(request.uri(), hosts.next(), hosts.next());
+    }
     match (hosts.next(), hosts.next()) {
-        // Before HTTP/1.1 it was optional, after it there is `:authority`.
+        // Before HTTP/1.1 it was optional.
         (None, _) if request.version() != Version::HTTP_11 => Ok(()),
         (None, _) => Err(BadHost::Missing),
         (Some(_), Some(_)) => Err(BadHost::Several),
         (Some(host), None) if is_host(host) => Ok(()),
         (Some(_), None) => Err(BadHost::Invalid),
+    }
+}
+
+/// `:authority` names the host, or `Host` does; or both, the same (RFC 9113 § 8.3.1).
+fn check_http2(
+    uri: &Uri,
+    host: Option<&HeaderValue>,
+    second: Option<&HeaderValue>,
+) -> Result<(), BadHost> {
+    if second.is_some() {
+        return Err(BadHost::Several);
+    }
+    match (uri.authority(), host) {
+        (None, None) => Err(BadHost::Unnamed),
+        (None, Some(host)) if is_host(host) => Ok(()),
+        (Some(authority), _) if !is_authority(authority.as_str()) => Err(BadHost::Invalid),
+        (Some(_), None) => Ok(()),
+        (Some(authority), Some(host)) => {
+            let is_same = |host: &str| host.eq_ignore_ascii_case(authority.as_str());
+            if host.to_str().is_ok_and(is_same) {
+                Ok(())
+            } else {
+                Err(BadHost::Different)
+            }
+        }
+        (None, Some(_)) => Err(BadHost::Invalid),
     }
 }
 
@@ -75,7 +110,8 @@ fn is_authority(text: &str) -> bool {
 
 /// Scheme and host that the client used, as `https://HOST`; `None` where the request names no
 /// host. Whatever stands before the proxy and ends TLS, or calls it by another name, says so
-/// (`X-Forwarded-Proto`, `X-Forwarded-Host`). A client that sends these itself gets the same answer:
+/// (`X-Forwarded-Proto`, `X-Forwarded-Host`). Those of senders that are not believed are gone by now
+/// (`client_address`); where none is configured, a client that sends these itself gets the same answer:
 /// it is for answers to itself only.
 pub(in crate::server) fn external(parts: &request::Parts, is_tls: bool) -> Option<String> {
     let forwarded = |name: &str| {
@@ -135,11 +171,29 @@ mod tests {
     fn one_host_is_needed_from_http_1_1_on() {
         assert_eq!(checked(Version::HTTP_11, &[]), Err(BadHost::Missing));
         assert_eq!(checked(Version::HTTP_10, &[]), Ok(()));
-        assert_eq!(checked(Version::HTTP_2, &[]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, &[]), Err(BadHost::Unnamed));
+        assert_eq!(checked(Version::HTTP_2, &["a"]), Ok(()));
         for version in [Version::HTTP_10, Version::HTTP_11] {
             assert_eq!(checked(version, &["a"]), Ok(()));
             assert_eq!(checked(version, &["a", "a"]), Err(BadHost::Several));
         }
+    }
+
+    #[test]
+    fn http_2_names_one_host_by_one_way_or_both() {
+        let checked = |uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            check(&request.body(()).unwrap())
+        };
+        assert_eq!(checked("https://a:1/v2/", &[]), Ok(()));
+        assert_eq!(checked("https://a:1/v2/", &["A:1"]), Ok(()));
+        assert_eq!(checked("/v2/", &["a b"]), Err(BadHost::Invalid));
+        assert_eq!(checked("https://u@a/v2/", &[]), Err(BadHost::Invalid));
+        assert_eq!(checked("https://a/v2/", &["b"]), Err(BadHost::Different));
+        assert_eq!(checked("https://a/v2/", &["a", "a"]), Err(BadHost::Several));
     }
 
     #[test]

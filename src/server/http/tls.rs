@@ -13,19 +13,24 @@ use crate::registry::pem;
 use crate::server::config::{ClientCertificates, TlsConfig};
 use crate::server::files::Watched;
 
+/// What HTTP/2 is called in the handshake (RFC 9113 § 3.2).
+pub(in crate::server) const H2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
 /// Certificate, key and the authority of clients, as they are now.
 pub(in crate::server) struct Tls {
     config: TlsConfig,
+    http2: bool,
     current: RwLock<Arc<rustls::ServerConfig>>,
     watched: Watched,
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files; `http2` says whether HTTP/2 is offered.
     ///
     /// # Errors
     /// A text that says which file is wrong, and how.
-    pub fn open(config: &TlsConfig) -> Result<Self, String> {
+    pub fn open(config: &TlsConfig, http2: bool) -> Result<Self, String> {
         let mut paths = vec![config.certificate.clone(), config.key.clone()];
         if let ClientCertificates::Optional(path) | ClientCertificates::Required(path) =
             &config.clients
@@ -35,7 +40,8 @@ impl Tls {
         // Looked at first: what changes while it is read is read again.
         let watched = Watched::new(paths);
         Ok(Self {
-            current: RwLock::new(load(config)?),
+            current: RwLock::new(load(config, http2)?),
+            http2,
             config: config.clone(),
             watched,
         })
@@ -56,7 +62,7 @@ impl Tls {
 
     /// Reads the files again. Files that cannot be used change nothing.
     pub fn reload(&self) {
-        match load(&self.config) {
+        match load(&self.config, self.http2) {
             Ok(config) => {
                 tracing::info!(
                     certificate = %self.config.certificate.display(),
@@ -69,7 +75,7 @@ impl Tls {
     }
 }
 
-fn load(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, String> {
+fn load(config: &TlsConfig, http2: bool) -> Result<Arc<rustls::ServerConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let text = |error: crate::registry::Error| error.to_string();
     let certificates = pem::certificates(&config.certificate).map_err(text)?;
@@ -103,6 +109,9 @@ fn load(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, String> {
             let (certificate, key) = (config.certificate.display(), config.key.display());
             format!("{certificate} and {key}: {error}")
         })?;
-    made.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if http2 {
+        made.alpn_protocols.push(H2.to_vec());
+    }
+    made.alpn_protocols.push(HTTP_1_1.to_vec());
     Ok(Arc::new(made))
 }

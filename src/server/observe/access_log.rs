@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use tracing::{Level, Span};
 
 use crate::registry::BoxError;
 use crate::server::http::activity::ActiveRequest;
+use crate::server::http::client_address::Shown;
 use crate::server::http::header_names::REQUEST_ID;
 use crate::server::limits::request_slot::RequestSlot;
 use crate::server::observe::client as said;
 use crate::server::observe::metrics::Metrics;
+use crate::server::observe::refusals::RefusedBy;
+use crate::server::observe::request_span::{self, Ended};
 use crate::server::route::Kind;
+use crate::telemetry::ActiveSpan;
 
 /// The id of a request: the client's, if it is one, or a new one.
 pub(in crate::server) fn request_id(headers: &HeaderMap) -> HeaderValue {
@@ -28,7 +32,7 @@ pub(in crate::server) fn request_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// What a client says of itself.
-pub(in crate::server) struct Said {
+pub(in crate::server) struct ClientInfo {
     pub agent: Option<HeaderValue>,
     pub authorization: Option<HeaderValue>,
 }
@@ -37,11 +41,14 @@ pub(in crate::server) struct Said {
 pub(in crate::server) struct AccessLogEntry {
     metrics: Arc<Metrics>,
     span: Span,
+    /// Its span in a trace, if there is one.
+    pub trace: ActiveSpan,
     started: Instant,
     client: SocketAddr,
-    said: Said,
+    said: ClientInfo,
     method: Method,
     uri: Uri,
+    version: Version,
     /// What it is about.
     pub route: Kind,
     /// What the log calls the upstream that it is for.
@@ -61,20 +68,23 @@ impl AccessLogEntry {
     pub fn new(
         metrics: Arc<Metrics>,
         span: Span,
-        (client, said): (SocketAddr, Said),
-        (method, uri): (Method, Uri),
+        (client, said): (SocketAddr, ClientInfo),
+        (method, uri, version): (Method, Uri, Version),
         busy: ActiveRequest,
         slot: RequestSlot,
     ) -> Self {
         metrics.requests_open.inc();
+        metrics.version(version);
         Self {
             metrics,
             span,
+            trace: ActiveSpan::none(),
             started: Instant::now(),
             client,
             said,
             method,
             uri,
+            version,
             route: Kind::Outside,
             upstream: None,
             outcome: "left",
@@ -97,11 +107,22 @@ impl AccessLogEntry {
         self.is_complete = !has_body;
     }
 
+    /// It was refused because of a limit.
+    pub fn refused(&self, by: RefusedBy) {
+        self.metrics.refusals.refused(by);
+    }
+
     /// Bytes of the body went out.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self
             .sent
             .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Bytes that were counted as sent never went out.
+    pub fn lost(&mut self, bytes: u64) {
+        self.sent = self.sent.saturating_sub(bytes);
+        self.is_complete = false;
     }
 
     /// The body came to its end.
@@ -122,6 +143,18 @@ impl Drop for AccessLogEntry {
         let status = self.status.as_u16();
         self.metrics
             .request(self.route, &self.method, status, took, self.sent);
+        if self.trace.is_recording() {
+            let ended = Ended {
+                route: self.route,
+                upstream: self.upstream.as_deref(),
+                status: self.first_byte.map(|_| self.status),
+                outcome: self.outcome,
+                sent: self.sent,
+                is_complete: self.is_complete,
+                method: &self.method,
+            };
+            request_span::end(&self.trace, &ended);
+        }
         let _entered = self.span.enter();
         if let Some(error) = &self.broken {
             tracing::warn!(error, "the answer broke off");
@@ -135,10 +168,11 @@ impl Drop for AccessLogEntry {
         // Without the query: it may hold a signature or an upload's secret.
         tracing::info!(
             target: "overlaybd_proxy::access",
-            client = %self.client,
+            client = %Shown(self.client),
             user = user.and_then(said::user),
             method = %self.method,
             path = self.uri.path(),
+            protocol = ?self.version,
             route = self.route.name(),
             upstream = self.upstream.as_deref(),
             ns = said::namespace(&self.uri),

@@ -8,8 +8,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::object_levels::ObjectMetrics;
 use crate::convert::{CacheCount, Status};
-use crate::store::BlobCounters;
+use crate::store::{BlobCounters, ObjectCounters};
+use crate::telemetry::SpanCounts;
 
 type Total = Counter<u64, AtomicU64>;
 type Level = Gauge<i64, AtomicI64>;
@@ -23,8 +25,12 @@ pub(in crate::server) struct Snapshot {
     pub blobs: BlobCounters,
     /// Blobs that were evicted.
     pub evicted: u64,
+    /// The object storage's counters, if there is one.
+    pub objects: Option<ObjectCounters>,
     /// What became of requests for sources.
     pub sources: Option<[CacheCount; 4]>,
+    /// What became of spans, if there are traces.
+    pub spans: Option<SpanCounts>,
     /// Bytes of all blobs.
     pub blob_bytes: Option<u64>,
     /// Bytes that the disk still takes.
@@ -48,9 +54,11 @@ struct AwaitedLabels {
 
 /// The metrics of a [`Snapshot`].
 #[derive(Default)]
-pub(super) struct Levels {
+pub(super) struct ScrapedMetrics {
+    objects: ObjectMetrics,
     sources: Family<OutcomeLabels, Total>,
     source_cache_bytes: Family<OutcomeLabels, Total>,
+    spans: Family<OutcomeLabels, Total>,
     requests_waiting: Family<AwaitedLabels, Level>,
     images_running: Level,
     layers_queued: Level,
@@ -73,8 +81,9 @@ pub(super) struct Levels {
     index_up: Level,
 }
 
-impl Levels {
+impl ScrapedMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
+        self.objects.register(registry);
         macro_rules! plain {
             ($name:literal, $help:literal, $metric:ident) => {
                 registry.register($name, $help, self.$metric.clone());
@@ -95,6 +104,11 @@ impl Levels {
             "Bytes of them, as the heads of answers tell",
             Bytes,
             source_cache_bytes
+        );
+        plain!(
+            "trace_spans",
+            "Spans of traces that ended, by what became of them",
+            spans
         );
         plain!(
             "conversions_running",
@@ -187,6 +201,7 @@ impl Levels {
     /// Takes over what is known now.
     pub(super) fn set(&self, now: &Snapshot) {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.objects.set(now.objects.as_ref());
         let status = now.conversions;
         self.images_running.set(signed(status.images_running));
         self.layers_queued.set(signed(status.layers_queued));
@@ -214,6 +229,16 @@ impl Levels {
                 (&self.source_cache_bytes, count.bytes),
             ] {
                 let total = family.get_or_create(&OutcomeLabels { outcome });
+                total.inner().store(value, Ordering::Relaxed);
+            }
+        }
+        if let Some(spans) = now.spans {
+            for (outcome, value) in [
+                ("exported", spans.exported),
+                ("dropped", spans.dropped),
+                ("failed", spans.failed),
+            ] {
+                let total = self.spans.get_or_create(&OutcomeLabels { outcome });
                 total.inner().store(value, Ordering::Relaxed);
             }
         }

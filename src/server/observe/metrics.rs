@@ -11,8 +11,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::levels::{Levels, Snapshot};
+use super::levels::{ScrapedMetrics, Snapshot};
 use super::process::{ProcessMetrics, ProcessStat};
+use super::refusals::Refusals;
 use crate::convert::Conversion;
 use crate::registry;
 use crate::server::route::Kind;
@@ -26,6 +27,11 @@ struct RequestLabels {
     route: &'static str,
     method: &'static str,
     status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProtocolLabels {
+    protocol: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,6 +121,9 @@ type Level = Gauge<i64, AtomicI64>;
 pub(in crate::server) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Total>,
+    protocols: Family<ProtocolLabels, Total>,
+    /// Of HTTP/1 and HTTP/2, likewise found without a lookup.
+    versions: [Total; 2],
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     sent: Family<RouteLabels, Total>,
     /// Those of each kind of route, found without a lookup.
@@ -136,7 +145,9 @@ pub(in crate::server) struct Metrics {
     pub connections: Level,
     /// Requests being answered.
     pub requests_open: Level,
-    levels: Levels,
+    /// Requests and connections that limits refused.
+    pub refusals: Refusals,
+    levels: ScrapedMetrics,
     process: ProcessMetrics,
 }
 
@@ -160,6 +171,8 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("overlaybd_proxy"),
             requests: Family::default(),
+            protocols: Family::default(),
+            versions: Default::default(),
             durations: Family::new_with_constructor(seconds),
             sent: Family::default(),
             routes: Vec::new(),
@@ -177,10 +190,15 @@ impl Metrics {
             image_sizes: Family::new_with_constructor(image_bytes),
             connections: Level::default(),
             requests_open: Level::default(),
-            levels: Levels::default(),
+            refusals: Refusals::default(),
+            levels: ScrapedMetrics::default(),
             process: ProcessMetrics::new(),
         };
         metrics.register();
+        metrics.versions = ["http/1", "http/2"].map(|protocol| {
+            let labels = ProtocolLabels { protocol };
+            metrics.protocols.get_or_create(&labels).clone()
+        });
         for route in Kind::ALL.map(Kind::name) {
             let labels = RouteLabels { route };
             let durations = metrics.durations.get_or_create(&labels).clone();
@@ -218,6 +236,7 @@ impl Metrics {
 
     fn register(&mut self) {
         self.levels.register(&mut self.registry);
+        self.refusals.register(&mut self.registry);
         let registry = &mut self.registry;
         macro_rules! plain {
             ($name:literal, $help:literal, $metric:ident) => {
@@ -231,6 +250,11 @@ impl Metrics {
         }
         registry.register("build", "Which build this is", Info::new(BUILD.to_vec()));
         plain!("requests", "Requests answered", requests);
+        plain!(
+            "protocol_requests",
+            "Requests that came, by the protocol of their connection",
+            protocols
+        );
         of_unit!(
             "request_duration",
             "Until the answer's last byte",
@@ -318,6 +342,17 @@ impl Metrics {
             durations.observe(took.as_secs_f64());
             total.inc_by(sent);
         }
+    }
+
+    /// A request has come.
+    pub fn version(&self, version: http::Version) {
+        let [one, two] = &self.versions;
+        let total = if version == http::Version::HTTP_2 {
+            two
+        } else {
+            one
+        };
+        total.inc();
     }
 
     /// Something was looked up.

@@ -22,6 +22,21 @@ tls-key = "{{ $etc }}/tls/tls.key"
 {{- if .Values.urlKeys.existingSecret }}
 url-key-file = "{{ $etc }}/url-keys/{{ .Values.urlKeys.key }}"
 {{- end }}
+{{- if .Values.otlp.endpoint }}
+otlp-endpoint = {{ toJson .Values.otlp.endpoint }}
+{{- if .Values.otlp.existingSecret }}
+otlp-headers-file = "{{ $etc }}/otlp/{{ .Values.otlp.key }}"
+{{- end }}
+{{- end }}
+{{- with .Values.blobStore.url }}
+blob-store = {{ toJson . }}
+{{- end }}
+{{- with .Values.blobStore.endpoint }}
+blob-store-endpoint = {{ toJson . }}
+{{- end }}
+{{- if .Values.blobStore.existingSecret }}
+blob-store-credentials-file = "{{ $etc }}/blob-store/{{ .Values.blobStore.key }}"
+{{- end }}
 {{- if .Values.users.existingSecret }}
 htpasswd = "{{ $etc }}/users/{{ .Values.users.key }}"
 {{- end }}

@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of upstreams, with 443, as a JSON list. */}}
+{{/* Ports of upstreams, of the database and of the collector, with 443, as a JSON list. */}}
 {{- define "overlaybd-proxy.egressPorts" -}}
 {{- $ports := list 443 -}}
 {{- range .Values.upstreams -}}
@@ -48,6 +48,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if .Values.database.existingSecret -}}
 {{- $ports = append $ports (int .Values.database.port) -}}
 {{- end -}}
+{{- range compact (list .Values.otlp.endpoint .Values.blobStore.endpoint) -}}
+{{- $port := regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" -}}
+{{- if $port -}}
+{{- $ports = append $ports (int $port) -}}
+{{- else if hasPrefix "http://" . -}}
+{{- $ports = append $ports 80 -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.networkPolicy.egressPorts -}}
 {{- $ports = append $ports (int .) -}}
 {{- end -}}
@@ -60,8 +68,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if not .Values.database.existingSecret -}}
 {{- fail "replicas: several replicas share their conversions in a database: set database.existingSecret" -}}
 {{- end -}}
-{{- if not (or (index .Values.config "push") (index .Values.config "push-repo")) -}}
-{{- fail "replicas: several replicas share their blobs in the registry: set config.push or config.push-repo" -}}
+{{- if not (or (index .Values.config "push") (index .Values.config "push-repo") .Values.blobStore.url) -}}
+{{- fail "replicas: several replicas share their blobs in the registry or in a bucket: set config.push, config.push-repo or blobStore.url" -}}
 {{- end -}}
 {{- if not .Values.urlKeys.existingSecret -}}
 {{- fail "replicas: several replicas need the same keys of signed addresses: set urlKeys.existingSecret" -}}

@@ -88,6 +88,12 @@ spec:
         {{- if .Values.urlKeys.existingSecret }}
         - {name: url-keys, mountPath: {{ $etc }}/url-keys, readOnly: true}
         {{- end }}
+        {{- if and .Values.otlp.endpoint .Values.otlp.existingSecret }}
+        - {name: otlp, mountPath: {{ $etc }}/otlp, readOnly: true}
+        {{- end }}
+        {{- if .Values.blobStore.existingSecret }}
+        - {name: blob-store, mountPath: {{ $etc }}/blob-store, readOnly: true}
+        {{- end }}
         {{- if .Values.users.existingSecret }}
         - {name: users, mountPath: {{ $etc }}/users, readOnly: true}
         {{- end }}
@@ -124,6 +130,14 @@ spec:
     {{- end }}
     {{- with .Values.urlKeys.existingSecret }}
     - name: url-keys
+      secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+    {{- end }}
+    {{- if and .Values.otlp.endpoint .Values.otlp.existingSecret }}
+    - name: otlp
+      secret: {secretName: {{ .Values.otlp.existingSecret | quote }}, defaultMode: 0440}
+    {{- end }}
+    {{- with .Values.blobStore.existingSecret }}
+    - name: blob-store
       secret: {secretName: {{ . | quote }}, defaultMode: 0440}
     {{- end }}
     {{- with .Values.users.existingSecret }}

@@ -1,10 +1,8 @@
 //! The blobs that are kept.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Answer, bad};
 use crate::oci::Digest;
@@ -42,17 +40,6 @@ pub(super) async fn summary(state: &AppState) -> Result<Answer, ApiError> {
     })))
 }
 
-fn shown(blob: &BlobInfo) -> Value {
-    let last_use: SystemTime = blob.last_use;
-    let last_use = last_use.duration_since(UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "digest": blob.digest.as_str(),
-        "size": blob.size,
-        "last_use": last_use.as_secs(),
-        "is_copy": blob.is_copy,
-    })
-}
-
 /// `GET /cache/blobs`: by digest, `limit` of those behind `after`.
 pub(super) async fn blobs(state: &AppState, query: &str) -> Result<Answer, ApiError> {
     let (mut limit, mut after) = (None, None);
@@ -81,7 +68,7 @@ pub(super) async fn blobs(state: &AppState, query: &str) -> Result<Answer, ApiEr
     page.truncate(limit);
     let next = page.last().filter(|_| is_more);
     Ok(Answer::Found(json!({
-        "blobs": page.iter().map(|blob| shown(blob)).collect::<Vec<_>>(),
+        "blobs": page.iter().map(|blob| blob.to_json()).collect::<Vec<_>>(),
         "next": next.map(|blob| blob.digest.as_str()),
     })))
 }

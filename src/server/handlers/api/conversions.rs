@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, bad};
-use crate::convert::{AskedBy, Conversion, ConvertError, Converter, Source};
+use crate::convert::{Conversion, ConvertError, Converter, Requester, Source};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::Authorization;
 use crate::server::error::ApiError;
@@ -145,10 +145,10 @@ async fn resolve_at(
                     explain` says by which rule";
         ApiError::new(StatusCode::CONFLICT, "DENIED", text)
     })?;
-    let asked_by = AskedBy {
+    let asked_by = Requester {
         tag: Some(image.tag.clone()),
         client: Some(by.to_owned()),
-        ..AskedBy::default()
+        ..Requester::default()
     };
     Ok(Request {
         image,

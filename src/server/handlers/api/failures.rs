@@ -35,13 +35,13 @@ fn shown(failed: &FailedImage) -> Value {
 
 /// Which of them a `DELETE` is about: all that have each of these.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Meant {
+struct FailureFilter {
     upstream: Option<String>,
     repository: Option<String>,
     source: Option<String>,
 }
 
-impl Meant {
+impl FailureFilter {
     fn read(query: &str) -> Result<Self, String> {
         let mut meant = Self::default();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -75,7 +75,7 @@ impl Meant {
 /// # Errors
 /// What is wrong with the query.
 pub(super) fn forget(state: &AppState, query: &str) -> Result<Answer, ApiError> {
-    let meant = Meant::read(query).map_err(bad)?;
+    let meant = FailureFilter::read(query).map_err(bad)?;
     let converter = &state.converted.converter;
     let forgotten = converter.forget_failures(|failed| meant.has(failed));
     tracing::info!(
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn a_query_chooses_by_its_keys() {
-        let meant = Meant::read("repository=library%2Fredis&source=sha256:1").unwrap();
+        let meant = FailureFilter::read("repository=library%2Fredis&source=sha256:1").unwrap();
         assert_eq!(meant.repository.as_deref(), Some("library/redis"));
         assert_eq!(meant.source.as_deref(), Some("sha256:1"));
-        assert_eq!(Meant::read(""), Ok(Meant::default()));
+        assert_eq!(FailureFilter::read(""), Ok(FailureFilter::default()));
         // What is not understood must not be taken for all of them.
         for wrong in ["repo=a", "repository=a&repository=b", "a"] {
-            assert!(Meant::read(wrong).is_err(), "{wrong}");
+            assert!(FailureFilter::read(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::html::{Html, count, progress, size};
 use crate::convert::Status;
 use crate::server::observe::metrics::CacheName;
 use crate::server::state::AppState;
+use crate::store::Objects;
 
 /// What the disk said.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,7 +80,28 @@ fn kept(html: &mut Html, state: &AppState, disk: DiskUse) {
          written; {} evicted, {damaged} damaged",
         count(evicted, "blob")
     ));
-    html.raw("</dd></div></dl>");
+    html.raw("</dd></div>");
+    if let Some(objects) = state.converted.store().objects() {
+        bucket(html, objects);
+    }
+    html.raw("</dl>");
+}
+
+fn bucket(html: &mut Html, objects: &Objects) {
+    let now = objects.counters();
+    html.raw("<div><dt>In the bucket</dt><dd>");
+    html.text(format_args!(
+        "{}: {} uploaded, {} fetched, {} wait to be uploaded, {} damaged",
+        objects.place(),
+        count(now.uploaded, "blob"),
+        count(now.downloaded, "blob"),
+        now.waiting,
+        now.damaged,
+    ));
+    if !now.is_up {
+        html.text("; it does not answer");
+    }
+    html.raw("</dd></div>");
 }
 
 /// The share of lookups that found something.

@@ -43,12 +43,12 @@ struct FailureFilter {
 
 impl FailureFilter {
     fn read(query: &str) -> Result<Self, String> {
-        let mut meant = Self::default();
+        let mut filter = Self::default();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let place = match &*key {
-                "upstream" => &mut meant.upstream,
-                "repository" => &mut meant.repository,
-                "source" => &mut meant.source,
+                "upstream" => &mut filter.upstream,
+                "repository" => &mut filter.repository,
+                "source" => &mut filter.source,
                 _ => {
                     return Err("failures are chosen by upstream, repository and source".to_owned());
                 }
@@ -57,7 +57,7 @@ impl FailureFilter {
                 return Err(format!("{key} is there more than once"));
             }
         }
-        Ok(meant)
+        Ok(filter)
     }
 
     fn has(&self, failed: &FailedImage) -> bool {
@@ -75,14 +75,14 @@ impl FailureFilter {
 /// # Errors
 /// What is wrong with the query.
 pub(super) fn forget(state: &AppState, query: &str) -> Result<Answer, ApiError> {
-    let meant = FailureFilter::read(query).map_err(bad)?;
+    let filter = FailureFilter::read(query).map_err(bad)?;
     let converter = &state.converted.converter;
-    let forgotten = converter.forget_failures(|failed| meant.has(failed));
+    let forgotten = converter.forget_failures(|failed| filter.has(failed));
     tracing::info!(
         forgotten,
-        upstream = meant.upstream,
-        repo = meant.repository,
-        source = meant.source,
+        upstream = filter.upstream,
+        repo = filter.repository,
+        source = filter.source,
         "failed conversions were forgotten: they begin again when they are asked for"
     );
     Ok(Answer::Found(json!({ "forgotten": forgotten })))
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn a_query_chooses_by_its_keys() {
-        let meant = FailureFilter::read("repository=library%2Fredis&source=sha256:1").unwrap();
-        assert_eq!(meant.repository.as_deref(), Some("library/redis"));
-        assert_eq!(meant.source.as_deref(), Some("sha256:1"));
+        let filter = FailureFilter::read("repository=library%2Fredis&source=sha256:1").unwrap();
+        assert_eq!(filter.repository.as_deref(), Some("library/redis"));
+        assert_eq!(filter.source.as_deref(), Some("sha256:1"));
         assert_eq!(FailureFilter::read(""), Ok(FailureFilter::default()));
         // What is not understood must not be taken for all of them.
         for wrong in ["repo=a", "repository=a&repository=b", "a"] {

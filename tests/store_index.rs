@@ -1,6 +1,7 @@
 //! The index, the same tests on both databases.
 
 mod store_support;
+mod support;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use overlaybd_proxy::oci::{ChainId, DiffId, Digest, RepoName};
 use overlaybd_proxy::store::{
-    Acquired, BuiltManifest, ImageRows, Index, IndexError, Lease, ManifestKey, MysqlConfig, Origin,
-    PartsOf, SharedLayer,
+    Acquired, BuiltManifest, ImageFilter, ImageOrder, ImageRecord, ImageRows, Index, IndexError,
+    Lease, ManifestKey, MysqlConfig, Origin, PartsOf, RecordedImage, SharedLayer,
 };
 use store_support::{Recorded as _, Server};
+use support::disk::Disk;
 
 const HOST: &str = "registry.example";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -138,6 +140,15 @@ on_both! {
     a_row_is_deleted_only_while_it_names_what_was_found_dead
     manifests_are_found_by_source_and_media_type
     an_image_is_recorded_as_a_whole
+    an_image_has_a_row_for_each_of_its_names_and_a_tag_that_moves_changes_its_own
+    an_image_that_is_found_gets_a_row_once
+    an_image_without_a_tag_gets_a_row_only_where_no_other_tells_of_it
+    images_are_listed_page_by_page_by_name_and_the_latest_first
+    a_forgotten_image_is_converted_no_more_and_its_parts_stay_linked
+    the_images_that_were_converted_first_are_forgotten_when_they_are_too_many
+    an_image_is_recorded_although_operators_cannot_be_shown_it
+    rows_of_images_that_cannot_be_understood_are_passed_over
+    a_page_is_filled_whatever_rows_are_passed_over
     a_blob_belongs_to_what_it_was_linked_to
     values_that_the_tables_cannot_hold_are_refused
     of_eight_that_want_one_lease_one_gets_it
@@ -465,6 +476,7 @@ async fn an_image_is_recorded_as_a_whole(place: Place) {
         ],
         manifests: vec![manifest(&entry, &made, 7), manifest(&source, &root, 8)],
         pushed_to: Some(("other.example", &pushed)),
+        record: None,
     };
     // The second time changes nothing.
     for _ in 0..2 {
@@ -493,6 +505,312 @@ async fn an_image_is_recorded_as_a_whole(place: Place) {
     };
     let refused = index.record_image(&bad).await.unwrap_err();
     assert!(matches!(refused, IndexError::Value { what: "host", .. }));
+}
+
+/// The image `repo:reference` of a source, converted with the settings `v1`.
+fn image(repo_name: &str, reference: &str, source: &str) -> ImageRecord {
+    ImageRecord {
+        host: HOST.to_owned(),
+        repo: repo(repo_name),
+        reference: reference.parse().unwrap(),
+        variant: "v1".to_owned(),
+        format: "native".to_owned(),
+        algorithm: Some("zstd".to_owned()),
+        source: digest(source),
+        digest: digest(&format!("{source} converted")),
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        platforms: vec!["linux/amd64".to_owned(), "linux/arm64/v8".to_owned()],
+        source_bytes: Some(5_000_000_000),
+        bytes: 6_000_000_000,
+        layers: 3,
+        layers_made: 2,
+    }
+}
+
+/// Records an image as its conversion does.
+async fn converted(index: &Index, image: &ImageRecord) {
+    let rows = ImageRows {
+        host: &image.host,
+        repo: &image.repo,
+        links: vec![PartsOf {
+            source: &image.source,
+            parts: vec![image.digest.clone(), digest("layer")],
+        }],
+        manifests: vec![BuiltManifest {
+            source: &image.source,
+            variant: image.variant.clone(),
+            media_type: &image.media_type,
+            digest: &image.digest,
+            size: 7,
+        }],
+        pushed_to: None,
+        record: Some(image.clone()),
+    };
+    index.record_image(&rows).await.unwrap();
+}
+
+async fn all(index: &Index) -> Vec<RecordedImage> {
+    let every = ImageFilter::default();
+    index
+        .images(&every, ImageOrder::Name, None, 1000)
+        .await
+        .unwrap()
+}
+
+async fn names(index: &Index) -> Vec<String> {
+    let name = |one: &RecordedImage| format!("{}:{}", one.image.repo, one.image.reference);
+    all(index).await.iter().map(name).collect()
+}
+
+async fn an_image_has_a_row_for_each_of_its_names_and_a_tag_that_moves_changes_its_own(
+    place: Place,
+) {
+    let index = &place.index;
+    let before = std::time::SystemTime::now() - MINUTE;
+    let (one, latest) = (image("app", "1", "a"), image("app", "latest", "a"));
+    let turbo = ImageRecord {
+        variant: "turbo v2".to_owned(),
+        format: "turbo".to_owned(),
+        algorithm: None,
+        source_bytes: None,
+        platforms: Vec::new(),
+        ..one.clone()
+    };
+    for image in [&one, &latest, &turbo] {
+        converted(index, image).await;
+    }
+    let found = all(&place.second().await).await;
+    let images: Vec<ImageRecord> = found.iter().map(|one| one.image.clone()).collect();
+    assert_eq!(images, [turbo.clone(), one.clone(), latest]);
+    assert!(found.iter().all(|one| one.time() > before), "{found:?}");
+
+    let moved = image("app", "latest", "b");
+    converted(index, &moved).await;
+    let images: Vec<ImageRecord> = all(index).await.into_iter().map(|one| one.image).collect();
+    assert_eq!(images, [turbo, one, moved]);
+}
+
+async fn an_image_that_is_found_gets_a_row_once(place: Place) {
+    let index = &place.index;
+    converted(index, &image("app", "1", "a")).await;
+    let found = ImageRecord {
+        source_bytes: None,
+        platforms: Vec::new(),
+        layers_made: 0,
+        ..image("mirror/app", "2", "a")
+    };
+    assert!(index.note_image(&found).await.unwrap());
+    assert!(!index.note_image(&found).await.unwrap());
+    assert!(!index.note_image(&image("app", "1", "a")).await.unwrap());
+    let rows = all(index).await;
+    assert_eq!(rows[0].image, image("app", "1", "a"));
+    // What is known of the same image elsewhere is known here.
+    let expected = ImageRecord {
+        layers_made: 0,
+        ..image("mirror/app", "2", "a")
+    };
+    assert_eq!(rows[1].image, expected);
+    // The tag moves to an image that nothing else is known of.
+    let other = ImageRecord {
+        source_bytes: None,
+        ..image("mirror/app", "2", "b")
+    };
+    assert!(index.note_image(&other).await.unwrap());
+    assert_eq!(all(index).await[1].image, other);
+}
+
+async fn an_image_without_a_tag_gets_a_row_only_where_no_other_tells_of_it(place: Place) {
+    let index = &place.index;
+    let by_digest = |source: &str| image("app", digest(source).as_str(), source);
+    converted(index, &image("app", "1", "a")).await;
+    converted(index, &by_digest("a")).await;
+    converted(index, &by_digest("b")).await;
+    let images: Vec<ImageRecord> = all(index).await.into_iter().map(|one| one.image).collect();
+    assert_eq!(images, [image("app", "1", "a"), by_digest("b")]);
+}
+
+async fn images_are_listed_page_by_page_by_name_and_the_latest_first(place: Place) {
+    let index = &place.index;
+    for (repo, tag) in [
+        ("b", "1"),
+        ("a", "2"),
+        ("a/c", "1"),
+        ("a", "10"),
+        ("a", "X"),
+    ] {
+        converted(index, &image(repo, tag, &format!("{repo}{tag}"))).await;
+    }
+    let expected = ["a:10", "a:2", "a:X", "a/c:1", "b:1"];
+    assert_eq!(names(index).await, expected);
+    // Three in one moment: the order is that of names then, and no page leaves one out.
+    place
+        .plant(
+            "UPDATE overlaybd_proxy_images SET converted_at = 1000; \
+             UPDATE overlaybd_proxy_images SET converted_at = 2000 WHERE repo = 'b'; \
+             UPDATE overlaybd_proxy_images SET converted_at = 500 WHERE repo = 'a/c';",
+        )
+        .await;
+    for (order, expected) in [
+        (ImageOrder::Name, expected),
+        (ImageOrder::Newest, ["b:1", "a:X", "a:2", "a:10", "a/c:1"]),
+    ] {
+        for limit in 1..=6 {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let every = ImageFilter::default();
+                let page = index.images(&every, order, after.as_ref(), limit);
+                let page = page.await.unwrap();
+                assert!(page.len() <= limit);
+                let Some(last) = page.last() else { break };
+                after = Some(last.position());
+                let name =
+                    |one: &RecordedImage| format!("{}:{}", one.image.repo, one.image.reference);
+                seen.extend(page.iter().map(name));
+            }
+            assert_eq!(seen, expected, "{order:?} {limit}");
+        }
+    }
+    let count = async |filter: ImageFilter| {
+        let found = index.images(&filter, ImageOrder::Newest, None, 100);
+        found.await.unwrap().len()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    for (host, repo, reference, format, expected) in [
+        (None, text("a"), None, None, 3),
+        (text(HOST), text("a"), text("2"), text("native"), 1),
+        (None, None, text("1"), None, 2),
+        (None, None, None, text("turbo"), 0),
+        (text("registry.exampl"), None, None, None, 0),
+        (None, text("é' OR 1 = 1 --"), None, None, 0),
+        (None, text("A"), None, None, 0),
+    ] {
+        let filter = ImageFilter {
+            host,
+            repo,
+            reference,
+            format,
+        };
+        assert_eq!(count(filter.clone()).await, expected, "{filter:?}");
+    }
+}
+
+async fn a_forgotten_image_is_converted_no_more_and_its_parts_stay_linked(place: Place) {
+    let index = &place.index;
+    let (one, two) = (image("app", "1", "a"), image("app", "2", "a"));
+    let turbo = ImageRecord {
+        variant: "turbo v2".to_owned(),
+        format: "turbo".to_owned(),
+        ..one.clone()
+    };
+    for image in [&one, &two, &turbo] {
+        converted(index, image).await;
+    }
+    let moved = image("app", "1", "another");
+    assert!(!index.forget_image(&moved).await.unwrap());
+    assert!(index.forget_image(&one).await.unwrap());
+    assert!(!index.forget_image(&one).await.unwrap());
+    let left: Vec<ImageRecord> = all(index).await.into_iter().map(|one| one.image).collect();
+    assert_eq!(left, [turbo.clone(), two]);
+    let found = async |variant: &str| {
+        let found = index.find_built_manifest(&one.source, variant).await;
+        found.unwrap().is_some()
+    };
+    assert!(!found("v1").await);
+    assert!(found("turbo v2").await);
+    let mut parts = vec![one.digest.clone(), digest("layer")];
+    parts.sort();
+    let linked = index.image_parts(HOST, &one.repo, &one.source);
+    assert_eq!(linked.await.unwrap(), parts);
+    let other = repo("other");
+    let elsewhere = index.image_parts(HOST, &other, &one.source);
+    assert_eq!(elsewhere.await.unwrap(), []);
+}
+
+async fn the_images_that_were_converted_first_are_forgotten_when_they_are_too_many(place: Place) {
+    let index = &place.index;
+    for n in 0..6 {
+        converted(index, &image("app", &n.to_string(), &n.to_string())).await;
+    }
+    place
+        .plant(
+            "UPDATE overlaybd_proxy_images SET converted_at = 1000; \
+             UPDATE overlaybd_proxy_images SET converted_at = 10 \
+               WHERE reference = '2' OR reference = '4';",
+        )
+        .await;
+    assert_eq!(index.trim_images(6).await.unwrap(), 0);
+    assert_eq!(index.trim_images(3).await.unwrap(), 3);
+    assert_eq!(names(index).await, ["app:1", "app:3", "app:5"]);
+    let built = index.find_built_manifest(&digest("2"), "v1").await.unwrap();
+    assert!(built.is_some(), "only what is shown is forgotten");
+}
+
+async fn an_image_is_recorded_although_operators_cannot_be_shown_it(place: Place) {
+    let index = &place.index;
+    let long = ImageRecord {
+        format: "x".repeat(256),
+        ..image("app", "0", "long")
+    };
+    converted(index, &long).await;
+    place.plant("DROP TABLE overlaybd_proxy_images").await;
+    let without = image("app", "1", "a");
+    converted(index, &without).await;
+    for image in [&long, &without] {
+        let built = index.find_built_manifest(&image.source, "v1").await;
+        assert!(built.unwrap().is_some());
+        let linked = index.is_linked(HOST, &image.repo, &image.digest, &image.source);
+        assert!(linked.await.unwrap());
+    }
+}
+
+async fn rows_of_images_that_cannot_be_understood_are_passed_over(place: Place) {
+    let index = &place.index;
+    for reference in ["1", "2", "3", "4"] {
+        converted(index, &image("app", reference, reference)).await;
+    }
+    place
+        .plant(
+            "UPDATE overlaybd_proxy_images SET src_digest = 'x' WHERE reference = '1'; \
+             UPDATE overlaybd_proxy_images SET layers = -1 WHERE reference = '2'; \
+             UPDATE overlaybd_proxy_images SET converted_at = 9223372036854775807 \
+               WHERE reference = '3';",
+        )
+        .await;
+    assert_eq!(names(index).await, ["app:3", "app:4"]);
+    // Times after the year 9999 cannot be written.
+    let latest = all(index).await[0].time();
+    let since = latest.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(since.as_secs(), 253_402_300_799);
+}
+
+async fn a_page_is_filled_whatever_rows_are_passed_over(place: Place) {
+    let index = &place.index;
+    for tag in ["1", "2", "3", "4", "5", "6"] {
+        converted(index, &image("app", tag, tag)).await;
+    }
+    place
+        .plant(
+            "UPDATE overlaybd_proxy_images SET layers = -1 \
+             WHERE reference IN ('1', '2', '4')",
+        )
+        .await;
+    let page = async |order, after: Option<&RecordedImage>, limit| {
+        let (every, after) = (ImageFilter::default(), after.map(RecordedImage::position));
+        let found = index.images(&every, order, after.as_ref(), limit);
+        found.await.unwrap()
+    };
+    let tags = |page: &[RecordedImage]| {
+        let tags = page.iter().map(|one| one.image.reference.to_string());
+        tags.collect::<Vec<_>>()
+    };
+    let by_name = page(ImageOrder::Name, None, 2).await;
+    assert_eq!(tags(&by_name), ["3", "5"]);
+    let rest = page(ImageOrder::Name, by_name.last(), 2).await;
+    assert_eq!(tags(&rest), ["6"]);
+    let one = page(ImageOrder::Newest, Some(&by_name[1]), 1).await;
+    assert_eq!(tags(&one), ["3"]);
+    assert_eq!(page(ImageOrder::Name, None, 3).await.len(), 3);
+    assert_eq!(page(ImageOrder::Name, None, 4).await.len(), 3);
 }
 
 async fn a_blob_belongs_to_what_it_was_linked_to(place: Place) {
@@ -734,4 +1052,88 @@ async fn a_file_of_the_first_version_is_migrated_and_keeps_its_rows() {
         )
         .unwrap();
     assert_eq!((version, indexes), (2, 1));
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_program_gets_the_table_of_images_and_can_be_used_by_that_still() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.sqlite");
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    let (layer, diff) = (digest("layer"), DiffId(digest("tar")));
+    index.put_diff_id(&layer, &diff).await.unwrap();
+    index.close().await;
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let version = || {
+        let version = raw.query_row("PRAGMA user_version", [], |row| row.get(0));
+        version.unwrap()
+    };
+    let before: i64 = version();
+    raw.execute_batch("DROP TABLE overlaybd_proxy_images")
+        .unwrap();
+
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    assert_eq!(index.find_diff_id(&layer).await.unwrap(), Some(diff));
+    converted(&index, &image("app", "1", "a")).await;
+    assert_eq!(names(&index).await, ["app:1"]);
+    // That program refuses a file with a higher version.
+    let after: i64 = version();
+    assert_eq!((before, after), (2, 2));
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_program_is_read_on_a_disk_that_cannot_be_written() {
+    let Some(disk) = Disk::new("8m") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("index.sqlite");
+    let index = Index::sqlite(made.clone()).await.unwrap();
+    let (layer, diff) = (digest("layer"), DiffId(digest("tar")));
+    index.put_diff_id(&layer, &diff).await.unwrap();
+    let raw = rusqlite::Connection::open(&made).unwrap();
+    raw.execute_batch("DROP TABLE overlaybd_proxy_images; PRAGMA wal_checkpoint(TRUNCATE);")
+        .unwrap();
+    let path = disk.path().join("index.sqlite");
+    std::fs::copy(&made, &path).unwrap();
+    disk.remount("ro");
+
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    assert!(index.read_only().await.unwrap().is_some());
+    let found = index.find_diff_id(&layer).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&diff));
+    // Nobody can be shown the images that it does not know.
+    let every = ImageFilter::default();
+    let images = index.images(&every, ImageOrder::Name, None, 1).await;
+    assert!(images.is_err(), "{images:?}");
+    index.close().await;
+
+    disk.remount("rw");
+    let index = Index::sqlite(path).await.unwrap();
+    assert!(names(&index).await.is_empty());
+    assert_eq!(index.find_diff_id(&layer).await.unwrap(), Some(diff));
+    index.close().await;
+}
+
+#[tokio::test]
+async fn images_whose_converted_manifest_is_gone_are_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = Index::sqlite(directory.path().join("index.sqlite"))
+        .await
+        .unwrap();
+    for n in 0..600 {
+        converted(&index, &image("app", &n.to_string(), &(n % 3).to_string())).await;
+    }
+    let kept = image("app", "x", "0").digest;
+    let pushed = image("app", "x", "1").digest;
+    index.put_pushed(HOST, &repo("app"), &pushed).await.unwrap();
+    let there = kept.clone();
+    let forgotten = index.sweep(move |digest| *digest == there).await.unwrap();
+    // 200 of images, and the one that the source became.
+    assert_eq!(forgotten, 201);
+    let left = all(&index).await;
+    assert_eq!(left.len(), 400);
+    assert!(
+        left.iter()
+            .all(|one| [&kept, &pushed].contains(&&one.image.digest))
+    );
 }

@@ -97,6 +97,32 @@ async fn tables_without_a_version_get_one_and_those_of_a_later_version_are_refus
 }
 
 #[tokio::test]
+async fn tables_of_an_earlier_program_get_the_table_of_images_and_their_version_stays() {
+    let Some(server) = shared().await else { return };
+    let database = server.database().await;
+    let dsn = server.dsn(&database);
+    open(&dsn, true).await.unwrap().close().await;
+    server
+        .execute(&database, "DROP TABLE overlaybd_proxy_images")
+        .await;
+    let error = open(&dsn, false).await.unwrap_err();
+    let IndexError::Schema { statement, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(statement.starts_with("CREATE TABLE `overlaybd_proxy_images`"));
+    open(&dsn, true).await.unwrap().close().await;
+    // Fails where there is a version that the earlier program refuses.
+    server
+        .execute(
+            &database,
+            "INSERT INTO overlaybd_proxy_schema \
+             SELECT 2 FROM overlaybd_proxy_schema WHERE version > 2",
+        )
+        .await;
+    open(&dsn, false).await.unwrap().close().await;
+}
+
+#[tokio::test]
 async fn several_replicas_may_create_the_tables_at_once() {
     let Some(server) = shared().await else { return };
     let dsn = server.dsn(&server.database().await);

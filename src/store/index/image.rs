@@ -1,5 +1,7 @@
 //! What the conversion of an image adds to the index, all at once.
 
+use super::record_values::RecordValues;
+use super::records::ImageRecord;
 use super::values::{check, signed};
 use crate::oci::{Digest, RepoName};
 use crate::store::error::IndexError;
@@ -18,6 +20,8 @@ pub struct ImageRows<'a> {
     pub manifests: Vec<BuiltManifest<'a>>,
     /// The registry and the repository that the manifests were pushed to, if they were.
     pub pushed_to: Option<(&'a str, &'a RepoName)>,
+    /// What operators are shown of it, if it is shown.
+    pub record: Option<ImageRecord>,
 }
 
 /// The converted blobs, manifests and configs that belong to the conversion of a source manifest.
@@ -54,6 +58,7 @@ pub(super) struct ImageValues {
     pub(super) manifests: Vec<ManifestValues>,
     /// Host and repository.
     pub(super) pushed_to: Option<(String, String)>,
+    pub(super) record: Option<RecordValues>,
 }
 
 /// A converted manifest as the databases take it.
@@ -85,6 +90,7 @@ impl ImageValues {
             pushed_to: rows
                 .pushed_to
                 .map(|(host, repo)| (host.to_owned(), repo.as_str().to_owned())),
+            record: rows.record.as_ref().and_then(record),
         })
     }
 }
@@ -101,6 +107,17 @@ impl ManifestValues {
             size: signed(row.size)?,
         })
     }
+}
+
+/// The row for operators, unless the table cannot hold it.
+fn record(image: &ImageRecord) -> Option<RecordValues> {
+    let values = RecordValues::new(image).inspect_err(not_shown);
+    values.ok()
+}
+
+/// Tells that operators are not shown an image, which is recorded all the same.
+pub(super) fn not_shown(error: &IndexError) {
+    tracing::warn!(%error, "an image that was converted is not among those that are listed");
 }
 
 /// Each once, and in one order for everyone, so that two replicas' inserts do not deadlock.

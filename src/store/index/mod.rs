@@ -5,9 +5,20 @@
 //! are shared with it; this program's own tables have names that begin with `overlaybd_proxy_`. Both
 //! databases behave alike.
 
+macro_rules! either {
+    ($self:ident, $index:ident => $call:expr) => {
+        match $self {
+            Self::Sqlite($index) => $call.await,
+            Self::Mysql($index) => $call.await,
+        }
+    };
+}
+
 mod image;
 mod lease;
 mod mysql;
+mod record_values;
+mod records;
 mod rows;
 mod schema;
 mod shared;
@@ -20,6 +31,9 @@ use std::time::Duration;
 pub use image::{BuiltManifest, ImageRows, PartsOf};
 pub use lease::{Acquired, Lease, LeaseKeeper};
 pub use mysql::{Dsn, MysqlConfig, Tls};
+pub use records::{
+    ImageFilter, ImageOrder, ImagePosition, ImageRecord, MAX_IMAGES, MAX_PARTS, RecordedImage,
+};
 pub use rows::{LayerRow, MAX_ELSEWHERE, ManifestKey, ManifestRow, Origin};
 pub use shared::SharedLayer;
 
@@ -34,15 +48,6 @@ pub enum Index {
     Sqlite(sqlite::SqliteIndex),
     /// A server shared by replicas.
     Mysql(mysql::MysqlIndex),
-}
-
-macro_rules! either {
-    ($self:ident, $index:ident => $call:expr) => {
-        match $self {
-            Self::Sqlite($index) => $call.await,
-            Self::Mysql($index) => $call.await,
-        }
-    };
 }
 
 impl Index {
@@ -347,7 +352,8 @@ impl Index {
 
     /// Records what became of an image: as [`link`](Self::link),
     /// [`put_built_manifest`](Self::put_built_manifest) and [`put_pushed`](Self::put_pushed) do, in
-    /// this order: on `SQLite` in one transaction, on `MySQL` one statement after the other.
+    /// this order: on `SQLite` in one transaction, on `MySQL` one statement after the other. That
+    /// its row for operators cannot be written is logged and no error.
     ///
     /// # Errors
     /// When a value does not fit or the database does not answer.

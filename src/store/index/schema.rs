@@ -50,11 +50,14 @@ pub(super) struct Table {
     pub(super) sqlite: &'static str,
 }
 
-/// The reference converter's two tables, to the letter, and six of this program's own.
+/// The reference converter's two tables, to the letter, and seven of this program's own.
+///
+/// A table that an earlier version of this program does not have needs no new [`VERSION`]: programs of that
+/// version go on beside it, and those of this one make it where it is missing.
 ///
 /// Its own tables are ASCII: every key is, and four columns of 255 three-byte characters are
 /// close to `InnoDB`'s limit of 3,072 bytes for a key.
-pub(super) const TABLES: [Table; 8] = [
+pub(super) const TABLES: [Table; 9] = [
     Table {
         name: "overlaybd_layers",
         columns: &["host", "repo", "chain_id", "data_digest", "data_size"],
@@ -241,5 +244,69 @@ CREATE TABLE IF NOT EXISTS overlaybd_proxy_leases (
   expires_at bigint NOT NULL,
   PRIMARY KEY (name)
 ) WITHOUT ROWID;",
+    },
+    Table {
+        name: "overlaybd_proxy_images",
+        columns: &[
+            "host",
+            "repo",
+            "reference",
+            "variant",
+            "format",
+            "algorithm",
+            "src_digest",
+            "out_digest",
+            "mediatype",
+            "platforms",
+            "src_size",
+            "out_size",
+            "layers",
+            "layers_made",
+            "converted_at",
+        ],
+        mysql: "\
+CREATE TABLE `overlaybd_proxy_images` (
+  `host` varchar(255) NOT NULL,
+  `repo` varchar(255) NOT NULL,
+  `reference` varchar(255) NOT NULL COMMENT 'tag, or digest, of the normal image',
+  `variant` varchar(255) NOT NULL COMMENT 'settings and format version of the conversion',
+  `format` varchar(255) NOT NULL,
+  `algorithm` varchar(255) NOT NULL COMMENT 'compression, or nothing',
+  `src_digest` varchar(255) NOT NULL,
+  `out_digest` varchar(255) NOT NULL,
+  `mediatype` varchar(255) NOT NULL,
+  `platforms` varchar(255) NOT NULL,
+  `src_size` bigint DEFAULT NULL COMMENT 'bytes of the source layers, if known',
+  `out_size` bigint NOT NULL COMMENT 'bytes of the converted layers',
+  `layers` bigint NOT NULL,
+  `layers_made` bigint NOT NULL COMMENT 'those that this conversion made',
+  `converted_at` bigint NOT NULL COMMENT 'milliseconds since 1970 by the clock of this server',
+  PRIMARY KEY (`host`,`repo`,`reference`,`variant`),
+  KEY `by_time` (`converted_at`),
+  KEY `by_source` (`src_digest`,`variant`)
+) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;",
+        sqlite: "\
+CREATE TABLE IF NOT EXISTS overlaybd_proxy_images (
+  host varchar(255) NOT NULL,
+  repo varchar(255) NOT NULL,
+  reference varchar(255) NOT NULL,
+  variant varchar(255) NOT NULL,
+  format varchar(255) NOT NULL,
+  algorithm varchar(255) NOT NULL,
+  src_digest varchar(255) NOT NULL,
+  out_digest varchar(255) NOT NULL,
+  mediatype varchar(255) NOT NULL,
+  platforms varchar(255) NOT NULL,
+  src_size bigint,
+  out_size bigint NOT NULL,
+  layers bigint NOT NULL,
+  layers_made bigint NOT NULL,
+  converted_at bigint NOT NULL,
+  PRIMARY KEY (host, repo, reference, variant)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS overlaybd_proxy_images_by_time
+  ON overlaybd_proxy_images (converted_at);
+CREATE INDEX IF NOT EXISTS overlaybd_proxy_images_by_source
+  ON overlaybd_proxy_images (src_digest, variant);",
     },
 ];

@@ -1,6 +1,6 @@
 //! Records all that became of an image.
 
-use super::super::image::ImageValues;
+use super::super::image::{ImageValues, not_shown};
 use super::MysqlIndex;
 use crate::store::error::IndexError;
 
@@ -18,6 +18,10 @@ impl MysqlIndex {
             if let Some((host, repo)) = &rows.pushed_to {
                 self.put_pushed(host, repo, &digest).await?;
             }
+        }
+        if let Some(record) = rows.record {
+            let recorded = self.put_image(record).await;
+            let _ = recorded.inspect_err(not_shown);
         }
         Ok(())
     }

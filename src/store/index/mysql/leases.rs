@@ -8,7 +8,8 @@ use super::{MysqlIndex, integer, text};
 use crate::store::error::IndexError;
 
 /// Now, in milliseconds since 1970, whatever the session's time zone.
-const NOW: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)";
+pub(super) const NOW: &str =
+    "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)";
 
 impl MysqlIndex {
     /// The holder after the attempt, and the remaining milliseconds.

@@ -12,6 +12,7 @@ mod leases;
 mod links;
 mod manifests;
 mod pool;
+mod records;
 mod version;
 
 use std::path::PathBuf;

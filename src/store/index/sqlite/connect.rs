@@ -15,6 +15,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between attempts to open a file that another process is creating.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The table that operators alone are shown, and no answer to a client needs.
+const IMAGES: &str = "overlaybd_proxy_images";
+
 /// Characters that are escaped in the path of a URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
@@ -94,7 +97,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     Durability::Now.set(&connection)?;
     // If all is there, nothing is written.
-    if version(&connection)? != VERSION || !has_tables(&connection)? {
+    if version(&connection)? != VERSION || !has_tables(&connection, |_| true)? {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found = version(&transaction)?;
         if found > VERSION {
@@ -119,13 +122,16 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Whether all tables are there.
-fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+/// Whether all tables are there that `is_needed`, which is given their names.
+fn has_tables(connection: &Connection, is_needed: impl Fn(&str) -> bool) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare("SELECT name FROM sqlite_schema")?;
     let names = statement.query_map([], |row| row.get(0))?;
     let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    Ok(TABLES.iter().all(|table| has(table.name)))
+    Ok(TABLES
+        .iter()
+        .filter(|table| is_needed(table.name))
+        .all(|table| has(table.name)))
 }
 
 /// Opens a file that cannot be written, or beside which no file can be made.
@@ -141,10 +147,12 @@ pub(super) fn open_readable(path: &Path) -> rusqlite::Result<Connection> {
     })
 }
 
-/// A connection through which the tables can be read.
+/// A connection through which the tables can be read that answers need. A file of a program that did
+/// not have the table of images is served from, too: to ask for those is an error of its own.
 fn with_tables(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    if version(&connection)? <= VERSION && has_tables(&connection)? {
+    let is_needed = |name: &str| name != IMAGES;
+    if version(&connection)? <= VERSION && has_tables(&connection, is_needed)? {
         Ok(connection)
     } else {
         Err(rusqlite::Error::QueryReturnedNoRows)

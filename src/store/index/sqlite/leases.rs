@@ -5,7 +5,8 @@ use rusqlite::params;
 use super::SqliteIndex;
 use crate::store::error::IndexError;
 
-const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+/// Now, in milliseconds since 1970.
+pub(super) const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 impl SqliteIndex {
     /// The holder after the attempt, and the remaining milliseconds.

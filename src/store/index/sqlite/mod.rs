@@ -7,6 +7,7 @@ mod layers;
 mod leases;
 mod links;
 mod manifests;
+mod records;
 mod sweep;
 mod worker;
 

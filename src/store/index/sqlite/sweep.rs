@@ -1,6 +1,7 @@
 //! Deletes rows whose blob is gone.
 
-use rusqlite::{Transaction, params};
+use rusqlite::types::Value;
+use rusqlite::{Transaction, params, params_from_iter};
 
 use super::SqliteIndex;
 use crate::oci::Digest;
@@ -11,28 +12,33 @@ const PAGE_ROWS: usize = 256;
 /// Leases that expired this many milliseconds ago are deleted.
 const EXPIRED_LEASE_MS: i64 = 86_400_000;
 
-/// A table of this program's own with a blob in each row, keyed by two texts.
+/// A table of this program's own with a blob in each row, keyed by texts.
 #[derive(Debug, Clone, Copy)]
 struct Table {
     name: &'static str,
-    keys: [&'static str; 2],
+    keys: &'static [&'static str],
     blob: &'static str,
 }
 
-const TABLES: [Table; 2] = [
+const TABLES: [Table; 3] = [
     Table {
         name: "overlaybd_proxy_chains",
-        keys: ["chain_id", "variant"],
+        keys: &["chain_id", "variant"],
         blob: "data_digest",
     },
     Table {
         name: "overlaybd_proxy_manifests",
-        keys: ["src_digest", "variant"],
+        keys: &["src_digest", "variant"],
+        blob: "out_digest",
+    },
+    Table {
+        name: "overlaybd_proxy_images",
+        keys: &["host", "repo", "reference", "variant"],
         blob: "out_digest",
     },
 ];
 
-type Key = (String, String);
+type Key = Vec<String>;
 
 impl SqliteIndex {
     /// Deletes the rows of blobs that are neither in the store, by `is_there`, nor were pushed: such
@@ -47,7 +53,7 @@ impl SqliteIndex {
     {
         let mut forgotten = 0_u64;
         for table in TABLES {
-            let mut after = Some(Key::default());
+            let mut after = Some(vec![String::new(); table.keys.len()]);
             while let Some(key) = after {
                 let is_there = is_there.clone();
                 let page = move |db: &Transaction<'_>| sweep_page(db, table, &key, is_there);
@@ -75,40 +81,43 @@ fn sweep_page(
     after: &Key,
     is_there: impl Fn(&Digest) -> bool,
 ) -> rusqlite::Result<(u64, Option<Key>)> {
-    let Table {
-        name,
-        keys: [first, second],
-        blob,
-    } = table;
+    let Table { name, keys, blob } = table;
+    let width = keys.len();
+    let columns = keys.join(", ");
+    let places = |from: usize| {
+        let places: Vec<String> = (0..width).map(|n| format!("?{}", from + n)).collect();
+        places.join(", ")
+    };
+    let mut values: Vec<Value> = vec![i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX).into()];
+    values.extend(after.iter().map(|text| text.clone().into()));
     let rows = db
         .prepare_cached(&format!(
-            "SELECT {first}, {second}, {blob}, EXISTS (SELECT 1 FROM overlaybd_proxy_pushed \
+            "SELECT {columns}, {blob}, EXISTS (SELECT 1 FROM overlaybd_proxy_pushed \
                WHERE blob_digest = {blob}) \
-             FROM {name} WHERE ({first}, {second}) > (?1, ?2) \
-             ORDER BY {first}, {second} LIMIT ?3"
+             FROM {name} WHERE ({columns}) > ({}) ORDER BY {columns} LIMIT ?1",
+            places(2)
         ))?
-        .query_map(
-            params![
-                after.0,
-                after.1,
-                i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX)
-            ],
-            |row| {
-                let key: Key = (row.get(0)?, row.get(1)?);
-                Ok((key, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
-            },
-        )?
+        .query_map(params_from_iter(values), |row| {
+            let key = (0..width).map(|column| row.get(column));
+            let key: Key = key.collect::<rusqlite::Result<_>>()?;
+            Ok((
+                key,
+                row.get::<_, String>(width)?,
+                row.get::<_, bool>(width + 1)?,
+            ))
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let next = (rows.len() == PAGE_ROWS).then(|| rows.last().map(|(key, ..)| key.clone()));
     let mut forgotten = 0;
     let mut delete = db.prepare_cached(&format!(
-        "DELETE FROM {name} WHERE {first} = ?1 AND {second} = ?2"
+        "DELETE FROM {name} WHERE ({columns}) = ({})",
+        places(1)
     ))?;
-    for ((one, other), digest, is_pushed) in rows {
+    for (key, digest, is_pushed) in rows {
         // An invalid digest is of no use either.
         let is_used = is_pushed || digest.parse().is_ok_and(|digest| is_there(&digest));
         if !is_used {
-            delete.execute(params![one, other])?;
+            delete.execute(params_from_iter(key))?;
             forgotten += 1;
         }
     }

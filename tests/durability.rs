@@ -204,3 +204,34 @@ fn the_rows_of_layers_take_no_syncs_of_their_own() {
         assert!((1..=3).contains(&syncs), "{few} {many}");
     }
 }
+
+#[test]
+fn a_pin_and_its_directory_are_on_the_disk_before_it_is_said() {
+    if !traced::can_trace() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.add("one", 1);
+    bench.traced("one", &[]);
+    let data = bench.data();
+    let blobs = support::proxy::blobs(&data);
+    let name = blobs[0].file_name().unwrap().to_str().unwrap();
+    // Twice: one that is replaced is on the disk as the first is.
+    for _ in 0..2 {
+        let mut pin = program();
+        pin.args(["cache", "pin", &format!("sha256:{name}"), "--data-dir"]);
+        let (output, calls) = traced::run(pin.arg(&data), &[]);
+        assert!(output.status.success(), "{output:?}");
+        let pinned = data.join("pinned");
+        let rename = calls
+            .iter()
+            .find(|call| Path::new(&call.to).starts_with(&pinned));
+        let rename = rename.unwrap_or_else(|| panic!("{calls:#?}"));
+        let mut before = syncs(&calls, Path::new(&rename.path));
+        assert!(before.any(|sync| sync.end < rename.begin), "{calls:#?}");
+        for directory in [&pinned, &data] {
+            let mut after = syncs(&calls, directory);
+            assert!(after.any(|sync| sync.begin > rename.end), "{calls:#?}");
+        }
+    }
+}

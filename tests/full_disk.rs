@@ -4,10 +4,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::disk::Disk;
 use support::image::{Image, Sealed};
 use support::layout::Layout;
 use support::proxy::{Proxy, program};
@@ -56,65 +57,6 @@ fn assert_no_room(proxy: &Proxy, tag: &str) {
 
 fn readiness(proxy: &Proxy) -> http::Answer {
     http::get(&format!("{}/readyz", proxy.admin()))
-}
-
-/// A file system of its own, in memory.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None`, and prints SKIPPED, where nothing can be mounted.
-    fn new(size: &str) -> Option<Self> {
-        if !support::is_root("a disk of its own") {
-            return None;
-        }
-        let place = tempfile::tempdir().unwrap();
-        let mut mount = support::command("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
-        let mounted = mount.arg(place.path()).output().unwrap();
-        if !mounted.status.success() {
-            support::skip("a tmpfs cannot be mounted here");
-            return None;
-        }
-        Some(Self(place))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.path().join("filler")
-    }
-
-    /// Takes all of the room there is.
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = fs::File::create(self.filler()).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        let mut small = fs::File::create(self.path().join("last")).unwrap();
-        assert!(small.write_all(b"x").is_err(), "there is room left");
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn remount(&self, how: &str) {
-        let mut mount = support::command("mount");
-        let mount = mount.args(["-o", &format!("remount,{how}")]);
-        support::run(mount.arg(self.path()));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = support::command("umount")
-            .arg("-l")
-            .arg(self.path())
-            .output();
-    }
 }
 
 fn layout(place: &Path) -> String {

@@ -235,6 +235,30 @@ fn a_pinned_blob_is_never_evicted_whoever_pins_it() {
 }
 
 #[test]
+fn what_is_pinned_until_it_is_unpinned_is_evicted_by_no_store() {
+    let _quiet = quiet();
+    let data = tempfile::tempdir().unwrap();
+    let open = || BlobStore::at(data.path(), Some(100), Duration::ZERO).unwrap();
+    let (store, other) = (open(), open());
+    let a = put(&store, &bytes(1, 100));
+    assert_eq!(other.pin(&a).unwrap().unwrap().bytes, 100);
+    let b = put(&store, &bytes(2, 100));
+    assert_eq!(store.evict().unwrap(), 100);
+    assert!(store.contains(&a).unwrap() && !store.contains(&b).unwrap());
+    let refused = store.remove(&a).unwrap_err();
+    assert!(matches!(refused, BlobError::Pinned { by, .. } if by == a));
+    let later = open();
+    for store in [&store, &other, &later] {
+        assert_eq!(store.evict_to(0).unwrap(), []);
+        assert_eq!(store.pinned_use().unwrap().bytes, 100);
+    }
+    assert!(later.unpin(&a).unwrap() && !store.unpin(&a).unwrap());
+    assert_eq!(store.evict_to(0).unwrap().len(), 1);
+    assert_eq!(store.pin(&a).unwrap(), None);
+    assert_eq!(files(&data.path().join("tmp")), 0);
+}
+
+#[test]
 fn a_blob_is_kept_for_the_keep_time_after_its_last_use() {
     let _quiet = quiet();
     let data = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::blobs::{create_directory, is_linked};
+use super::blobs::{create_within, hand_over, is_linked};
 use super::error::BlobError;
 
 /// The lock file of this process.
@@ -38,7 +38,7 @@ impl DirectoryLock {
     }
 
     fn create(directory: &Path) -> Result<Self, BlobError> {
-        create_directory(directory)?;
+        create_within(directory)?;
         loop {
             let name = new_name();
             let path = directory.join(&name);
@@ -51,6 +51,7 @@ impl DirectoryLock {
             // Shared is enough: another process tries the exclusive lock.
             file.lock_shared()
                 .map_err(BlobError::io("locking", &path))?;
+            hand_over(&file, &path);
             if is_linked(&file, &path)? {
                 let file = Some((path, file));
                 return Ok(Self { name, file });

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::damage::{Aside, Damage};
-use super::filesystem::{create_directory, sync_directory};
+use super::filesystem::{create_within, sync_directory};
 use super::locked::LockedDirectory;
 use super::stamp::Stamp;
 use crate::oci::Digest;
@@ -41,7 +41,7 @@ impl LockedDirectory<'_> {
             digest.hex(),
             rand::random::<u32>()
         ));
-        let moved = create_directory(&self.directory.damaged)
+        let moved = create_within(&self.directory.damaged)
             .and_then(|()| fs::rename(&path, &target).map_err(BlobError::io("moving", &path)));
         let aside = match moved {
             Ok(()) => {

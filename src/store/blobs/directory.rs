@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use super::counters::Counters;
 use super::durable::DurableDirectories;
-use super::filesystem::{create_directory, disk_space, open_or_read};
+use super::filesystem::{create_within, disk_space, open_or_read};
+use super::pin_files::PinFiles;
 use super::pins::Pins;
 use super::shards::Shards;
 use super::stamp::Stamp;
@@ -39,7 +40,10 @@ pub(super) struct BlobDirectory {
     pub(super) durable: DurableDirectories,
     pub(super) counters: Counters,
     pub(super) shards: Mutex<Shards>,
+    /// Pins of this and other processes, as long as they run.
     pub(super) pins: Pins,
+    /// Pins that stay.
+    pub(super) pin_files: PinFiles,
     /// Blobs that were evicted since the start.
     pub(super) evicted: AtomicU64,
     /// Bytes that are reserved.
@@ -60,12 +64,14 @@ impl BlobDirectory {
         checked?;
         let blobs = data_dir.join("blobs");
         for algorithm in ["sha256", "sha512"] {
-            create_directory(&blobs.join(algorithm))?;
+            create_within(&blobs.join(algorithm))?;
         }
-        let damaged = data_dir.join("damaged");
-        match create_directory(&damaged) {
-            Err(error) if !error.is_no_space() => return Err(error),
-            _ => {}
+        let [damaged, pinned] = ["damaged", "pinned"].map(|name| data_dir.join(name));
+        for directory in [&damaged, &pinned] {
+            match create_within(directory) {
+                Err(error) if !error.is_no_space() => return Err(error),
+                _ => {}
+            }
         }
         let grain = match keep {
             Duration::ZERO => Duration::from_secs(1),
@@ -84,6 +90,7 @@ impl BlobDirectory {
             counters: Counters::default(),
             shards: Mutex::new(Shards::new(file)),
             pins: Pins::new(data_dir.join("pins")),
+            pin_files: PinFiles::new(pinned),
             evicted: AtomicU64::new(0),
             reserved: Mutex::new(0),
         })

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::thread;
 
@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::store::error::BlobError;
 
+/// The user whose commands may make what a service of another user needs.
+const ROOT: u32 = 0;
 /// Most files that are synced at one time for one commit: each takes a thread.
 const MAX_SYNCS: usize = 8;
 /// Those threads of all commits in the process; beyond them, files are synced one by one.
@@ -17,6 +19,58 @@ static SYNC_THREADS: Semaphore = Semaphore::const_new(8);
 
 /// Creates a directory and its parents, for this user only; durable when it returns.
 pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
+    create_all(path, |_| {})
+}
+
+/// As [`create_directory`], in a data directory: what root makes there belongs to the owner of what
+/// it is in. A service that is not root's can use it then, whoever runs commands.
+pub(in crate::store) fn create_within(path: &Path) -> Result<(), BlobError> {
+    create_all(path, hand_over_directory)
+}
+
+/// Gives a new file or directory to the owner of the directory that it is in, if root made it. It
+/// is open: what anybody puts in its place meanwhile is not changed.
+pub(in crate::store) fn hand_over(made: &File, path: &Path) {
+    let handed_over = || -> io::Result<()> {
+        if made.metadata()?.uid() != ROOT {
+            return Ok(());
+        }
+        let owner = fs::metadata(parent_of(path))?;
+        if owner.uid() != ROOT {
+            fchown(made, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(())
+    };
+    not_handed_over(path, handed_over());
+}
+
+fn hand_over_directory(path: &Path) {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path);
+    match opened {
+        Ok(directory) => hand_over(&directory, path),
+        Err(error) => not_handed_over(path, Err(error)),
+    }
+}
+
+/// It can be used by this process; others say so themselves if they cannot.
+fn not_handed_over(path: &Path, result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(path = %path.display(), %error,
+            "this cannot be given to the owner of the directory that it is in");
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent();
+    let named = parent.filter(|parent| !parent.as_os_str().is_empty());
+    named.unwrap_or(Path::new("."))
+}
+
+/// `made` is called with each directory that was not there.
+fn create_all(path: &Path, made: fn(&Path)) -> Result<(), BlobError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Ok(()),
         Ok(_) => {
@@ -31,10 +85,10 @@ pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
-        create_directory(parent)?;
+        create_all(parent, made)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
+        Ok(()) => made(path),
         // Another process was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(BlobError::io("creating", path)(error)),
@@ -42,14 +96,17 @@ pub(in crate::store) fn create_directory(path: &Path) -> Result<(), BlobError> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
-/// Creates a directory in `parent` for this user only; returns whether it was missing, so that
-/// `parent` has to be synced.
+/// Creates a directory in `parent`, which is in a data directory, as [`create_within`]; returns
+/// whether it was missing, so that `parent` has to be synced.
 pub(super) fn create_child(parent: &Path, path: &Path) -> Result<bool, BlobError> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            hand_over_directory(path);
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_directory(parent)?;
-            create_directory(path).map(|()| false)
+            create_within(parent)?;
+            create_within(path).map(|()| false)
         }
         // Whatever is there: if it is no directory, nothing can be placed in it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -57,14 +114,18 @@ pub(super) fn create_child(parent: &Path, path: &Path) -> Result<bool, BlobError
     }
 }
 
-/// Opens a file to read and write, for this user only, and creates it if it is not there.
+/// Opens a file of a data directory to read and write, and creates it if it is not there: for this
+/// user only, or as [`create_within`].
 pub(super) fn open_or_create(path: &Path) -> Result<File, BlobError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    if let Ok(file) = options.clone().create_new(true).open(path) {
+        hand_over(&file, path);
+        return Ok(file);
+    }
+    options
         .create(true)
         .truncate(false)
-        .mode(0o600)
         .open(path)
         .map_err(BlobError::io("opening", path))
 }

@@ -7,6 +7,7 @@
 //! DATA/tmp/<number>            blobs that are being written
 //! DATA/damaged/…               files that were found damaged, the last few of them
 //! DATA/pins                    a lock on a byte of it keeps a blob that is not open
+//! DATA/pinned/sha256-<hex>     what is pinned until it is unpinned: the digests of its blobs, one a line
 //! DATA/scrub                   when the scrubber last read all blobs; its lock is the scrubber's
 //! ```
 //!
@@ -23,6 +24,7 @@ mod damage;
 mod directory;
 mod durable;
 mod entry;
+mod evict;
 mod examine;
 mod file;
 mod filesystem;
@@ -32,6 +34,8 @@ mod open_files;
 mod permits;
 mod persist;
 mod pin;
+mod pin_files;
+mod pinned;
 mod pins;
 mod reservation;
 mod scrub;
@@ -39,6 +43,7 @@ mod shards;
 mod shared;
 mod stamp;
 mod store;
+mod survey;
 mod temp;
 mod verified;
 mod verify;
@@ -49,10 +54,12 @@ pub use examine::{BlobEntry, Examined};
 pub use file::BlobFile;
 pub use locked::BlobInfo;
 pub use pin::BlobPin;
+pub use pinned::{Pin, PinnedUse};
 pub use reservation::Reservation;
 pub use scrub::Scrubber;
 pub use shared::SharedBlob;
 pub use store::BlobStore;
+pub use survey::{Survey, SurveyCounts, finding};
 pub use temp::TempBlob;
 
-pub(super) use filesystem::{create_directory, disk_space, is_linked};
+pub(super) use filesystem::{create_directory, create_within, disk_space, hand_over, is_linked};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::directory::BlobDirectory;
+use super::evict::Spared;
 use crate::store::error::BlobError;
 
 /// Bytes of the disk that are reserved, until dropped.
@@ -23,8 +24,9 @@ impl BlobDirectory {
             free = self.bytes_free()?;
             // Nothing is evicted for a reservation that all blobs together could not make room for.
             let missing = needed.saturating_sub(free);
-            if missing > 0 && locked.total() >= missing {
-                locked.evict_bytes(missing, "the disk lacks room for a conversion")?;
+            if missing > 0 && locked.unpinned_bytes()? >= missing {
+                let why = "the disk lacks room for a conversion";
+                locked.evict_bytes(missing, why, Spared::UsedLately)?;
                 free = self.bytes_free()?;
             }
         }

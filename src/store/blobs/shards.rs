@@ -10,7 +10,7 @@ use crate::oci::Digest;
 use crate::store::error::BlobError;
 
 /// For this long after a change, a directory may change again with the same time of modification.
-const COARSE_TIME: Duration = Duration::from_secs(2);
+pub(super) const COARSE_TIME: Duration = Duration::from_secs(2);
 
 /// The blobs and their sizes by directory, as last read from the disk under the lock.
 #[derive(Debug)]
@@ -18,8 +18,17 @@ pub(super) struct Shards {
     /// Its lock orders the commits and evictions of all processes.
     pub(super) file: File,
     known: HashMap<PathBuf, Shard>,
-    /// Whether the bound was exceeded the last time: logged once, not at every commit.
-    pub(super) is_over: bool,
+    /// Why the bound was exceeded the last time, if it was: logged once, not at every commit.
+    pub(super) over: Option<Over>,
+}
+
+/// Why the blobs exceed the bound although what may be evicted was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The others are in use, or were lately.
+    InUse,
+    /// Those that are pinned until they are unpinned exceed it alone.
+    Pinned,
 }
 
 #[derive(Debug)]
@@ -35,7 +44,7 @@ impl Shards {
         Self {
             file,
             known: HashMap::new(),
-            is_over: false,
+            over: None,
         }
     }
     /// Reads the directories that changed, by whatever process, since they were last read.
@@ -83,6 +92,12 @@ impl Shards {
     pub(super) fn sizes(&self) -> impl Iterator<Item = (&Digest, u64)> {
         let all = self.known.values().flat_map(|shard| &shard.sizes);
         all.map(|(digest, size)| (digest, *size))
+    }
+
+    /// The size of the blob whose file is at `path`, if it is there.
+    pub(super) fn size(&self, digest: &Digest, path: &Path) -> Option<u64> {
+        let shard = self.known.get(path.parent()?)?;
+        shard.sizes.get(digest).copied()
     }
 
     /// Removes a blob whose file at `path` is gone.

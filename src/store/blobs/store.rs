@@ -12,7 +12,7 @@ use super::counters::BlobCounters;
 use super::directory::BlobDirectory;
 use super::examine::{BlobEntry, Examined};
 use super::file::BlobFile;
-use super::filesystem::create_directory;
+use super::filesystem::{create_directory, create_within};
 use super::kind;
 use super::locked::BlobInfo;
 use super::open_files::OpenFiles;
@@ -53,6 +53,10 @@ fn only(mut placed: Vec<BlobFile>, path: &Path) -> Result<BlobFile, BlobError> {
 }
 
 impl BlobStore {
+    pub(super) fn directory(&self) -> &BlobDirectory {
+        &self.directory
+    }
+
     /// Opens or makes the blob directory in `data_dir` and removes the temporary files of
     /// processes that are gone.
     ///
@@ -62,7 +66,7 @@ impl BlobStore {
         create_directory(data_dir)?;
         let directory = Arc::new(BlobDirectory::open(data_dir, cache_size, keep)?);
         let tmp = data_dir.join("tmp");
-        create_directory(&tmp)?;
+        create_within(&tmp)?;
         temp::remove_leftovers(&tmp)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -301,11 +305,11 @@ impl BlobStore {
         }
     }
 
-    /// Removes a blob, even if it is pinned: readers that have it open keep it. Returns whether it
-    /// was there.
+    /// Removes a blob, even if a process uses it: readers that have it open keep it. Returns whether
+    /// it was there.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// [`BlobError::Pinned`], or when the disk refuses.
     pub fn remove(&self, digest: &Digest) -> Result<bool, BlobError> {
         self.directory.remove(digest)
     }
@@ -395,14 +399,5 @@ impl BlobStore {
     /// [`BlobError::TooLittleSpace`].
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, BlobError> {
         self.directory.reserve(bytes)
-    }
-
-    /// Evicts until the bound holds, as each commit does: for a bound that was lowered, or blobs
-    /// whose `keep` has passed. Returns the bytes freed.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn evict(&self) -> Result<u64, BlobError> {
-        self.directory.evict()
     }
 }

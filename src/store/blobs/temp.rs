@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::filesystem::is_linked;
+use super::filesystem::{hand_over, is_linked};
 use super::store::BlobStore;
 use crate::store::error::BlobError;
 
@@ -106,6 +106,7 @@ fn create(directory: &Path) -> Result<(PathBuf, File), BlobError> {
         };
         file.lock_shared()
             .map_err(BlobError::io("locking", &path))?;
+        hand_over(&file, &path);
         // Between the two a starting process may have removed it as a leftover.
         if is_linked(&file, &path)? {
             return Ok((path, file));

@@ -1,10 +1,12 @@
 //! The blobs that are kept.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, bad};
+use super::{Answer, MAX_BODY_BYTES, bad, is_json, parse, read_bytes};
 use crate::oci::Digest;
 use crate::server::cache::open_files::off_thread;
 use crate::server::error::ApiError;
@@ -15,26 +17,53 @@ use crate::store::{BlobError, BlobInfo};
 const DEFAULT_LIMIT: usize = 1000;
 const MAX_LIMIT: usize = 10_000;
 
-fn of_disk(error: BlobError) -> ApiError {
-    ApiError::internal(error)
+/// What is to be evicted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Eviction {
+    /// The most bytes that stay.
+    to: u64,
+    /// Whether nothing is evicted, but what would be is told.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What the disk refused, or what an operator has to do first.
+pub(super) fn of_disk(error: BlobError) -> ApiError {
+    match error {
+        BlobError::Pinned { .. }
+        | BlobError::TooManyPins { .. }
+        | BlobError::TooManyParts { .. } => {
+            ApiError::new(StatusCode::CONFLICT, "DENIED", error.to_string())
+        }
+        error => ApiError::internal(error),
+    }
+}
+
+/// The digest of a path.
+pub(super) fn digest_of(text: &str) -> Result<Digest, ApiError> {
+    let decoded = percent_decode_str(text).decode_utf8_lossy();
+    decoded.parse().map_err(|_| bad("this is no digest"))
 }
 
 /// `GET /cache`: how much is kept.
 pub(super) async fn summary(state: &AppState) -> Result<Answer, ApiError> {
     let blobs = state.converted.store().blobs().clone();
-    let evicted = blobs.evicted();
+    let (evicted, cache_size) = (blobs.evicted(), blobs.cache_size());
     let counted = off_thread(move || Ok((blobs.list()?, blobs.bytes_free()?)));
     let (list, free) = counted.await.map_err(of_disk)?;
-    let bytes = |copies: bool| {
-        let of_kind = list.iter().filter(|blob| blob.is_copy == copies);
-        of_kind.fold((0_u64, 0_u64), |(count, bytes), blob| {
+    let kept = |is_of_kind: fn(&BlobInfo) -> bool| {
+        let of_kind = list.iter().filter(|blob| is_of_kind(blob));
+        let (count, bytes) = of_kind.fold((0_u64, 0_u64), |(count, bytes), blob| {
             (count.saturating_add(1), bytes.saturating_add(blob.size))
-        })
+        });
+        json!({ "blobs": count, "bytes": bytes })
     };
-    let shown = |(count, bytes)| json!({ "blobs": count, "bytes": bytes });
     Ok(Answer::Found(json!({
-        "converted": shown(bytes(false)),
-        "copies": shown(bytes(true)),
+        "converted": kept(|blob| !blob.is_copy),
+        "copies": kept(|blob| blob.is_copy),
+        "pinned": kept(|blob| blob.is_pinned),
+        "cache_size": cache_size,
         "bytes_free": free,
         "evicted": evicted,
     })))
@@ -75,8 +104,7 @@ pub(super) async fn blobs(state: &AppState, query: &str) -> Result<Answer, ApiEr
 
 /// `DELETE /cache/blobs/{digest}`: it is made again when it is asked for.
 pub(super) async fn remove(state: &AppState, digest: &str) -> Result<Answer, ApiError> {
-    let decoded = percent_decode_str(digest).decode_utf8_lossy();
-    let digest: Digest = decoded.parse().map_err(|_| bad("this is no digest"))?;
+    let digest = digest_of(digest)?;
     let (store, of) = (state.converted.store().blobs().clone(), digest.clone());
     let removed = off_thread(move || store.remove(&of))
         .await
@@ -89,9 +117,49 @@ pub(super) async fn remove(state: &AppState, digest: &str) -> Result<Answer, Api
     Ok(Answer::Found(json!({ "digest": digest.as_str() })))
 }
 
-/// `POST /cache/evictions`: evicts what is over the bound.
-pub(super) async fn evict(state: &AppState) -> Result<Answer, ApiError> {
+/// `POST /cache/evictions`: evicts what is over the bound, or what the body says.
+pub(super) async fn evict(
+    state: &AppState,
+    headers: &HeaderMap,
+    content: Incoming,
+) -> Result<Answer, ApiError> {
     let store = state.converted.store().blobs().clone();
-    let freed = off_thread(move || store.evict()).await.map_err(of_disk)?;
-    Ok(Answer::Found(json!({ "bytes_freed": freed })))
+    let body = read_bytes(content, MAX_BODY_BYTES).await?;
+    if body.is_empty() {
+        let freed = off_thread(move || store.evict()).await.map_err(of_disk)?;
+        return Ok(Answer::Found(json!({ "bytes_freed": freed })));
+    }
+    is_json(headers)?;
+    let wanted: Eviction =
+        serde_json::from_value(parse(&body)?).map_err(|error| bad(error.to_string()))?;
+    let Eviction { to, dry_run } = wanted;
+    let evict = move || {
+        if dry_run {
+            store.planned_evictions(to)
+        } else {
+            store.evict_to(to)
+        }
+    };
+    let evicted = off_thread(evict).await.map_err(of_disk)?;
+    let sizes = evicted.iter().map(|blob| blob.size);
+    let freed = sizes.fold(0, u64::saturating_add);
+    if !dry_run {
+        tracing::info!(
+            to,
+            blobs = evicted.len(),
+            bytes = freed,
+            "an operator had blobs evicted"
+        );
+    }
+    let shown: Vec<_> = evicted
+        .iter()
+        .take(MAX_LIMIT)
+        .map(BlobInfo::to_json)
+        .collect();
+    Ok(Answer::Found(json!({
+        "dry_run": dry_run,
+        "blobs": evicted.len(),
+        "bytes_freed": freed,
+        "evicted": shown,
+    })))
 }

@@ -2,21 +2,21 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::bucket::{self, BucketArgs};
 use super::context::Context;
 use super::exit::ExitStatus;
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
 use super::signals;
 use crate::config::Text;
-use crate::store::{Aside, BlobEntry, BlobStore, Examined};
+use crate::store::{BlobEntry, BlobError, BlobStore, Examined, Survey, SurveyCounts, finding};
 
 /// Most threads that read and hash.
 const MOST_THREADS: usize = 4;
@@ -26,12 +26,18 @@ Examples:
   overlaybd-proxy store verify
   overlaybd-proxy store verify --data-dir /srv/obd --dry-run
   overlaybd-proxy store verify --json | jq 'select(.event == \"damaged\").digest'
+  overlaybd-proxy store verify --blob-store s3://images/obd --delete
 
 Every blob in the data directory is read and compared with its digest. Damaged files are moved to
 DATA/damaged, where the last few of them are kept; the blobs are made again when they are asked
 for, or fetched from the bucket of --blob-store, whose objects are compared whenever they are
 fetched. It may run while the proxy serves from the same directory. When damage was found the program
-ends with code 7.";
+ends with code 7.
+
+With --blob-store on the command line, or with --bucket, it is the bucket's objects that are read, and
+not the data directory. A damaged one is reported, and with --delete deleted, which needs the permission
+s3:DeleteObject. It is uploaded again by replicas that have the blob when they start, or send a
+reader to it (--blob-store-redirect), and by those that make the blob again.";
 
 /// Look after what is kept
 #[derive(clap::Args)]
@@ -49,13 +55,25 @@ enum Action {
 
 #[derive(clap::Args)]
 struct VerifyArgs {
-    /// Only tell what is damaged: move nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    verify: VerifyOptions,
+    /// Delete objects of the bucket that are damaged
+    #[arg(long, conflicts_with = "dry_run")]
+    delete: bool,
     #[command(flatten)]
     place: PlaceOptions,
     #[command(flatten)]
-    progress: ProgressOptions,
+    bucket: BucketArgs,
+}
+
+/// How blobs are verified.
+#[derive(clap::Args)]
+pub(super) struct VerifyOptions {
+    /// Only tell what is damaged: move nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) progress: ProgressOptions,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
@@ -69,10 +87,28 @@ pub(super) struct PlaceOptions {
 
 pub async fn run(args: StoreArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let Action::Verify(args) = args.action;
-    let terminal = Terminal::choose(args.progress);
-    let data_dir = data_dir(&args.place, &context)?;
+    if args.bucket.is_meant(&context) {
+        let terminal = Terminal::choose(args.verify.progress);
+        return bucket::verify(&args.bucket, args.delete, &terminal, &context).await;
+    }
+    if args.delete {
+        output::note("error: --delete is for the objects of a bucket: see --bucket");
+        return Ok(ExitStatus::Usage);
+    }
+    verify_directory(&args.verify, data_dir(&args.place, &context)?).await
+}
+
+/// Verifies the blobs of a data directory.
+///
+/// # Errors
+/// When the disk refuses.
+pub(super) async fn verify_directory(
+    options: &VerifyOptions,
+    data_dir: PathBuf,
+) -> anyhow::Result<ExitStatus> {
+    let (is_moving, terminal) = (!options.dry_run, Terminal::choose(options.progress));
     let shutdown = signals::shutdown().context("signals cannot be received")?;
-    let work = move || verify(&data_dir, !args.dry_run, &terminal);
+    let work = move || verify(&data_dir, is_moving, &terminal);
     tokio::select! {
         done = tokio::task::spawn_blocking(work) => done?,
         signal = shutdown => {
@@ -101,104 +137,105 @@ pub(super) fn data_dir(place: &PlaceOptions, context: &Context) -> anyhow::Resul
     Ok(errors.none_or(Some(data_dir))?)
 }
 
-/// What was found so far.
-#[derive(Default)]
-struct Tally {
-    blobs: AtomicU64,
-    bytes: AtomicU64,
-    damaged: AtomicU64,
-    failed: AtomicU64,
-}
-
 fn verify(data_dir: &Path, is_moving: bool, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
     let store = BlobStore::at(data_dir, None, Duration::ZERO)?;
     let entries = store.entries()?;
     let total = entries.iter().map(|entry| entry.size).sum();
     let bar = terminal.bytes_bar(data_dir.display().to_string(), total);
-    let tally = Tally::default();
-    let printed = Mutex::new(Instant::now());
+    let survey = Survey::default();
+    let progress = Progress::new(terminal);
     let on_bytes = |bytes: u64| {
         bar.inc(bytes);
-        let done = tally.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let mut printed = printed.lock();
-        if terminal
-            .repeats_every()
-            .is_some_and(|every| !every.is_zero() && printed.elapsed() >= every)
-        {
-            *printed = Instant::now();
-            terminal.tell(format_args!("read {} of {}", size(done), size(total)));
-            terminal.event(&json!({ "event": "progress", "bytes": done, "of": total }));
-        }
+        progress.tell(survey.read(bytes), Some(total));
         true
     };
-    let left = Mutex::new(entries.into_iter());
-    let next = || left.lock().next();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(MOST_THREADS) {
-            scope.spawn(|| {
-                while let Some(entry) = next() {
-                    let examined = store.examine(&entry.digest, is_moving, on_bytes);
-                    match examined {
-                        Ok(examined) => tell(&store, &entry, &examined, &tally, terminal),
-                        Err(error) => {
-                            tally.failed.fetch_add(1, Ordering::Relaxed);
-                            let line = format_args!("error: {}: {error}", entry.digest);
-                            terminal.aside(|| output::note(line));
-                        }
-                    }
-                }
-            });
+    let on_finding = |entry: &BlobEntry, examined: &Result<Examined, BlobError>| match examined {
+        Ok(Examined::Damaged { damage, aside }) => {
+            let path = store.path(&entry.digest);
+            tell(
+                &finding(&entry.digest, &path, damage, aside.as_ref()),
+                terminal,
+            );
         }
-    });
+        Ok(_) => {}
+        Err(error) => {
+            let line = format_args!("error: {}: {error}", entry.digest);
+            terminal.aside(|| output::note(line));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(MOST_THREADS);
+    store.survey(entries, threads, is_moving, &survey, on_bytes, on_finding);
     bar.finish_and_clear();
-    finish(&tally, terminal)
+    finish(&survey.counts(), terminal)
 }
 
-fn tell(
-    store: &BlobStore,
-    entry: &BlobEntry,
-    examined: &Examined,
-    tally: &Tally,
-    terminal: &Terminal,
-) {
-    let (damage, aside) = match examined {
-        Examined::Damaged { damage, aside } => (damage, aside),
-        Examined::Sound => {
-            tally.blobs.fetch_add(1, Ordering::Relaxed);
-            return;
+/// Says now and then how many bytes were read.
+pub(super) struct Progress<'a> {
+    terminal: &'a Terminal,
+    told: Mutex<Instant>,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(terminal: &'a Terminal) -> Self {
+        Self {
+            terminal,
+            told: Mutex::new(Instant::now()),
         }
-        // The proxy evicted or replaced it meanwhile.
-        Examined::Gone | Examined::Stopped => return,
-    };
-    tally.blobs.fetch_add(1, Ordering::Relaxed);
-    tally.damaged.fetch_add(1, Ordering::Relaxed);
-    let path = store.path(&entry.digest);
-    let (where_to, moved_to) = match aside {
-        Some(Aside::Moved(target)) => (format!("moved to {}", target.display()), Some(target)),
-        Some(Aside::Removed) => ("removed".to_owned(), None),
-        Some(Aside::Gone) | None => ("left where it is".to_owned(), None),
-    };
-    if terminal.is_json() {
-        terminal.event(&json!({
-            "event": "damaged",
-            "digest": entry.digest,
-            "path": path,
-            "reason": damage.to_string(),
-            "removed": matches!(aside, Some(Aside::Removed)),
-            "moved_to": moved_to,
-        }));
-    } else {
-        let line = format!("damaged {}: {damage}; {where_to}", path.display());
-        // A reader that left does not stop the work.
-        terminal.aside(|| output::line(line).ok());
+    }
+
+    /// `total`: how many there are, if that is known.
+    pub(super) fn tell(&self, done: u64, total: Option<u64>) {
+        let terminal = self.terminal;
+        let mut told = self.told.lock();
+        if terminal
+            .repeats_every()
+            .is_some_and(|every| !every.is_zero() && told.elapsed() >= every)
+        {
+            *told = Instant::now();
+            match total {
+                Some(total) => {
+                    terminal.tell(format_args!("read {} of {}", size(done), size(total)));
+                }
+                None => terminal.tell(format_args!("read {}", size(done))),
+            }
+            terminal.event(&json!({ "event": "progress", "bytes": done, "of": total }));
+        }
     }
 }
 
-fn finish(tally: &Tally, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (blobs, bytes) = (read(&tally.blobs), read(&tally.bytes));
-    let (damaged, failed) = (read(&tally.damaged), read(&tally.failed));
+/// Prints a damaged blob, as [`finding`] says it.
+pub(super) fn tell(finding: &Value, terminal: &Terminal) {
+    let text = |key: &str| finding[key].as_str();
+    if terminal.is_json() {
+        let mut event = finding.clone();
+        event["event"] = "damaged".into();
+        terminal.event(&event);
+        return;
+    }
+    let where_to = match text("moved_to") {
+        Some(target) => format!("moved to {target}"),
+        None if finding["removed"] == true => "removed".to_owned(),
+        None => "left where it is".to_owned(),
+    };
+    let (path, reason) = (text("path"), text("reason"));
+    let line = format!(
+        "damaged {}: {}; {where_to}",
+        path.unwrap_or_default(),
+        reason.unwrap_or_default()
+    );
+    // A reader that left does not stop the work.
+    terminal.aside(|| output::line(line).ok());
+}
+
+/// Prints what was found in all.
+pub(super) fn finish(counts: &SurveyCounts, terminal: &Terminal) -> anyhow::Result<ExitStatus> {
+    let SurveyCounts {
+        blobs,
+        bytes,
+        damaged,
+        failed,
+    } = *counts;
     if terminal.is_json() {
         terminal.event(&json!({
             "event": "verified",

@@ -93,6 +93,36 @@ pub enum BlobError {
         /// Bytes there.
         found: u64,
     },
+    /// It is pinned until it is unpinned.
+    #[error("{digest} is pinned: `overlaybd-proxy cache unpin {by}` first")]
+    Pinned {
+        /// The blob.
+        digest: Digest,
+        /// What was pinned with it: itself, or an image that it is a part of.
+        by: Digest,
+    },
+    /// There are as many pins as there may be.
+    #[error(
+        "{} has as many pins as there may be, {pins} of {blobs} blobs in all: unpin some first \
+         (`overlaybd-proxy cache unpin`)",
+        path.display()
+    )]
+    TooManyPins {
+        /// The directory of pins.
+        path: PathBuf,
+        /// The most pins.
+        pins: usize,
+        /// The most blobs that they name together.
+        blobs: usize,
+    },
+    /// An image has more parts than one pin may keep.
+    #[error("{digest} has more than {most} blobs: pin its manifests one by one")]
+    TooManyParts {
+        /// What was to be pinned.
+        digest: Digest,
+        /// The most blobs of a pin.
+        most: usize,
+    },
 }
 
 impl BlobError {

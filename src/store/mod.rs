@@ -20,19 +20,24 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
 pub use blobs::{
-    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobPin, BlobStore, Damage, Examined,
-    Reservation, Scrubber, SharedBlob, TempBlob,
+    Aside, BlobCounters, BlobEntry, BlobFile, BlobInfo, BlobPin, BlobStore, Damage, Examined, Pin,
+    PinnedUse, Reservation, Scrubber, SharedBlob, Survey, SurveyCounts, TempBlob, finding,
 };
 pub use error::{BlobError, IndexError, StoreError};
 pub use index::{
-    Acquired, BuiltManifest, Dsn, ImageRows, Index, LayerRow, Lease, LeaseKeeper, ManifestKey,
-    ManifestRow, MysqlConfig, Origin, PartsOf, SharedLayer,
+    Acquired, BuiltManifest, Dsn, ImageFilter, ImageOrder, ImagePosition, ImageRecord, ImageRows,
+    Index, LayerRow, Lease, LeaseKeeper, ManifestKey, ManifestRow, MysqlConfig, Origin, PartsOf,
+    RecordedImage, SharedLayer,
 };
-pub use objects::{BucketAddress, ObjectCounters, ObjectError, Objects, ObjectsConfig};
+pub use objects::{
+    BucketAddress, BucketSurvey, ObjectCounters, ObjectError, ObjectInfo, Objects, ObjectsConfig,
+    SeenObject,
+};
 pub use shortage::Shortage;
 
 use crate::oci::Digest;
 use directory_lock::DirectoryLock;
+use index::MAX_IMAGES;
 
 /// How long a process that ends waits for the index.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -280,6 +285,15 @@ impl Store {
         let absent = Arc::new(absent);
         let is_kept = move |digest: &Digest| !absent.contains(digest) || is_there(digest);
         self.index.sweep(is_kept).await
+    }
+
+    /// Forgets of the images that were converted those that are too many, the oldest first: for
+    /// operators, who are shown them. Returns their number.
+    ///
+    /// # Errors
+    /// When the index does not answer.
+    pub async fn trim_images(&self) -> Result<u64, IndexError> {
+        self.index.trim_images(MAX_IMAGES).await
     }
 
     /// Leaves nothing of what this process, which is ending, was in the middle of: neither temporary

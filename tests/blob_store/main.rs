@@ -9,6 +9,9 @@ mod damage;
 mod outage;
 mod redirect;
 mod replicas;
+mod roles;
+mod stop;
+mod survey;
 
 use std::path::Path;
 

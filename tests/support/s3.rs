@@ -92,14 +92,20 @@ pub fn options_of(bucket: &str, endpoint: &str) -> Vec<String> {
 }
 
 /// With the bucket's credentials, and nothing else that the machine has of such.
-pub fn with_credentials(mut command: Command) -> Command {
+pub fn with_credentials(command: Command) -> Command {
+    let mut command = without_credentials(command);
+    command
+        .env("AWS_ACCESS_KEY_ID", KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET);
+    command
+}
+
+/// With nothing that the machine has of credentials.
+pub fn without_credentials(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             command.env_remove(name);
         }
     }
-    command
-        .env("AWS_ACCESS_KEY_ID", KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET);
     command
 }

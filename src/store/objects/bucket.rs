@@ -27,6 +27,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Bucket {
     s3: AmazonS3,
+    name: String,
     prefix: Path,
     place: String,
 }
@@ -92,6 +93,7 @@ impl Bucket {
             .map_err(|error| ObjectError::of("opening", &place, &error))?;
         Ok(Self {
             s3,
+            name: address.bucket().to_owned(),
             prefix: Path::from(address.prefix()),
             place,
         })
@@ -106,12 +108,22 @@ impl Bucket {
         &self.place
     }
 
+    /// What the keys of all objects of blobs begin with.
+    pub(super) fn blobs(&self) -> Path {
+        self.prefix.clone().join("blobs")
+    }
+
     /// The key of a blob's object.
     pub(super) fn key(&self, digest: &Digest) -> Path {
         let hex = digest.hex();
         let shard = hex.get(..2).unwrap_or_default();
-        let parts = ["blobs", digest.algorithm(), shard, hex];
-        parts.into_iter().fold(self.prefix.clone(), Path::join)
+        let parts = [digest.algorithm(), shard, hex];
+        parts.into_iter().fold(self.blobs(), Path::join)
+    }
+
+    /// Where the object of a blob is, as addresses of buckets are written.
+    pub(super) fn address(&self, digest: &Digest) -> String {
+        format!("s3://{}/{}", self.name, self.key(digest))
     }
 
     /// What the client of the storage said, about a request for something in this bucket.

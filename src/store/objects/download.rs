@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use object_store::{GetOptions, ObjectStore as _};
 use parking_lot::Mutex;
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use super::Inner;
-use super::bucket::version;
+use super::bucket::{Bucket, version};
 use super::error::ObjectError;
 use super::known::ObjectVersion;
+use super::pending;
 use crate::oci::{Digest, Hasher};
 use crate::store::blobs::{Reservation, TempBlob};
 use crate::store::error::BlobError;
@@ -171,7 +173,11 @@ pub(super) async fn verify(inner: &Arc<Inner>, digest: &Digest) {
     }
     let _permit = inner.downloads.acquire().await;
     let result = read(inner, digest, false).await;
+    let is_gone = matches!(result, Ok(Read::Absent));
     note(inner, digest, result);
+    if is_gone {
+        pending::gone(inner, digest).await;
+    }
 }
 
 /// Notes what was seen of an object; one that is sound is returned.
@@ -206,17 +212,85 @@ fn note(
     }
 }
 
+/// The pieces of an object, and which one it is; `None` if there is none.
+pub(super) async fn open(
+    bucket: &Bucket,
+    digest: &Digest,
+) -> Result<Option<(ObjectVersion, Pieces)>, ObjectError> {
+    let key = bucket.key(digest);
+    match bucket.s3().get_opts(&key, GetOptions::default()).await {
+        Ok(found) => Ok(Some((version(found.meta.clone()), found.into_stream()))),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(bucket.error("reading a blob in", &error)),
+    }
+}
+
+/// The pieces of an object as they come.
+pub(super) type Pieces = BoxStream<'static, object_store::Result<Bytes>>;
+
+/// Compares an object with its digest as it comes.
+pub(super) struct Hashing<'a> {
+    digest: &'a Digest,
+    hasher: Hasher,
+    expected: u64,
+    size: u64,
+}
+
+/// What an object was that came to its end.
+pub(super) enum Hashed {
+    /// It has the bytes that its digest names.
+    Sound,
+    /// It has those of another.
+    Other(Digest),
+    /// It has more than the storage said.
+    TooLong,
+}
+
+impl<'a> Hashing<'a> {
+    pub(super) fn new(digest: &'a Digest, version: &ObjectVersion) -> Self {
+        Self {
+            digest,
+            hasher: Hasher::like(digest),
+            expected: version.size,
+            size: 0,
+        }
+    }
+
+    /// Takes the next piece; whether there may be more.
+    pub(super) fn take(&mut self, piece: &Bytes) -> bool {
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        self.size = self.size.saturating_add(length);
+        self.hasher.update(piece);
+        self.size <= self.expected
+    }
+
+    /// What it was; an error if it broke off, which says nothing about the object.
+    pub(super) fn finish(self, bucket: &Bucket) -> Result<Hashed, ObjectError> {
+        if self.size < self.expected {
+            return Err(ObjectError::Unavailable {
+                what: "reading a blob in",
+                place: bucket.place().to_owned(),
+                cause: format!("{} bytes came of {}", self.size, self.expected),
+            });
+        }
+        if self.size > self.expected {
+            return Ok(Hashed::TooLong);
+        }
+        let found = self.hasher.finish();
+        Ok(if found == *self.digest {
+            Hashed::Sound
+        } else {
+            Hashed::Other(found)
+        })
+    }
+}
+
 /// Reads an object to its end, into a file if it is to be kept.
 async fn read(inner: &Inner, digest: &Digest, is_kept: bool) -> Result<Read, ObjectError> {
     let bucket = &inner.bucket;
-    let failed = |error| bucket.error("reading a blob in", &error);
-    let key = bucket.key(digest);
-    let found = match bucket.s3().get_opts(&key, GetOptions::default()).await {
-        Ok(found) => found,
-        Err(object_store::Error::NotFound { .. }) => return Ok(Read::Absent),
-        Err(error) => return Err(failed(error)),
+    let Some((version, mut pieces)) = open(bucket, digest).await? else {
+        return Ok(Read::Absent);
     };
-    let version = version(found.meta.clone());
     let (mut temp, mut writer) = (None, None);
     if is_kept {
         if !inner.blobs.has_room_for(version.size) {
@@ -228,20 +302,16 @@ async fn read(inner: &Inner, digest: &Digest, is_kept: bool) -> Result<Read, Obj
         writer = Some(Writer::start(&file, reserved)?);
         temp = Some(file);
     }
-    let mut hasher = Hasher::like(digest);
-    let mut size: u64 = 0;
-    let mut stream = found.into_stream();
-    while let Some(bytes) = stream.next().await {
-        let bytes = bytes.map_err(failed)?;
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        size = size.saturating_add(length);
-        if size > version.size {
+    let mut hashing = Hashing::new(digest, &version);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| bucket.error("reading a blob in", &error))?;
+        if !hashing.take(&piece) {
             break;
         }
-        hasher.update(&bytes);
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         inner.counters.downloaded_bytes(length);
         if let Some(writer) = &writer
-            && writer.pieces.send(bytes).await.is_err()
+            && writer.pieces.send(piece).await.is_err()
         {
             break;
         }
@@ -249,18 +319,9 @@ async fn read(inner: &Inner, digest: &Digest, is_kept: bool) -> Result<Read, Obj
     if let Some(writer) = writer {
         writer.finish().await?;
     }
-    if size < version.size {
-        // It broke off: that says nothing about the object.
-        return Err(ObjectError::Unavailable {
-            what: "reading a blob in",
-            place: bucket.place().to_owned(),
-            cause: format!("{size} bytes came of {}", version.size),
-        });
-    }
-    Ok(if size == version.size && hasher.finish() == *digest {
-        Read::Sound(temp, version)
-    } else {
-        Read::Damaged(version)
+    Ok(match hashing.finish(bucket)? {
+        Hashed::Sound => Read::Sound(temp, version),
+        Hashed::Other(_) | Hashed::TooLong => Read::Damaged(version),
     })
 }
 

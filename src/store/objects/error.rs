@@ -78,6 +78,12 @@ pub enum ObjectError {
         /// The blob.
         digest: Digest,
     },
+    /// The process ends.
+    #[error("the upload of {digest} is given up: the process stops")]
+    Stopped {
+        /// The blob.
+        digest: Digest,
+    },
     /// The file with credentials cannot be used.
     #[error("{}: {problem}", path.display())]
     Credentials {
@@ -117,7 +123,7 @@ impl ObjectError {
     pub(super) fn is_of_storage(&self) -> bool {
         !matches!(
             self,
-            Self::Blobs(_) | Self::Changed { .. } | Self::Changing { .. }
+            Self::Blobs(_) | Self::Changed { .. } | Self::Changing { .. } | Self::Stopped { .. }
         )
     }
 

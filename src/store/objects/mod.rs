@@ -6,8 +6,9 @@
 //! s3://BUCKET/PREFIX/blobs/sha256/ab/<hex>     whole blobs: layers, configs, manifests
 //! ```
 //!
-//! Objects are added, and never deleted here: how long they stay is the bucket's own matter (a
-//! lifecycle rule). One that is there is not replaced, unless its bytes were seen to be wrong.
+//! Objects are added, and deleted only where an operator asks for it and their bytes are wrong
+//! ([`BucketSurvey`]): how long they stay is the bucket's own matter (a lifecycle rule). One that is
+//! there is not replaced, unless its bytes were seen to be wrong.
 //!
 //! A blob is uploaded before a row of the index names it. Where the storage does not answer, or takes
 //! longer than a minute, the blob is kept in the blob directory alone, named, and uploaded later: other
@@ -26,6 +27,8 @@ mod health;
 mod known;
 mod pending;
 mod settings;
+mod stopping;
+mod survey;
 mod upload;
 mod uploading;
 mod write;
@@ -40,6 +43,7 @@ use url::Url;
 pub use counters::ObjectCounters;
 pub use error::ObjectError;
 pub use settings::{BucketAddress, ObjectsConfig};
+pub use survey::{BucketSurvey, DamagedVersion, ObjectInfo, SeenObject};
 
 use bucket::Bucket;
 use counters::Counters;
@@ -47,6 +51,7 @@ use download::SingleFlight;
 use health::Health;
 use known::{Known, ObjectVersion};
 use pending::Pending;
+use stopping::Stopping;
 use uploading::Uploading;
 
 use super::blobs::BlobStore;
@@ -78,6 +83,7 @@ struct Inner {
     flights: SingleFlight,
     uploads: Arc<Semaphore>,
     uploading: Uploading,
+    stopping: Stopping,
     downloads: Semaphore,
 }
 
@@ -99,6 +105,7 @@ impl Objects {
             flights: SingleFlight::default(),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             uploading: Uploading::default(),
+            stopping: Stopping::default(),
             downloads: Semaphore::new(MAX_DOWNLOADS),
         });
         Ok(Self(inner))
@@ -130,6 +137,13 @@ impl Objects {
     /// once, in a runtime.
     pub fn start(&self) {
         pending::start(&self.0);
+    }
+
+    /// Has uploads end because the process does: those in parts are aborted, so that nothing of them
+    /// stays in the bucket. Their blobs are in the blob directory, and uploaded after the next start.
+    /// Waits for that as long as it is given.
+    pub async fn stop(&self, within: Duration) {
+        self.0.stop(within).await;
     }
 
     /// Why the storage is not used now, if its last answer was none.
@@ -179,7 +193,8 @@ impl Objects {
 
     /// An address where the object of a blob can be read for so long, by whoever has it: only if
     /// this process has seen all of its bytes, and it was not replaced since. Otherwise that is
-    /// looked into for the next time. A storage that does not answer for two seconds counts as one
+    /// looked into for the next time, and an object that is gone is uploaded again from the blob
+    /// directory. A storage that does not answer for two seconds counts as one
     /// that fails.
     pub async fn presigned_url(&self, digest: &Digest, lifetime: Duration) -> Option<Url> {
         let inner = &self.0;
@@ -216,7 +231,11 @@ impl Objects {
             Ok(now) => {
                 tracing::warn!(%digest, bucket = inner.bucket.place(), is_there = now.is_some(),
                     "an object was replaced or deleted since it was verified: it is not used");
-                inner.known.forget(digest);
+                if now.is_none() {
+                    pending::gone(inner, digest).await;
+                } else {
+                    inner.known.forget(digest);
+                }
                 return None;
             }
             Err(error) => {

@@ -115,6 +115,16 @@ pub(super) fn later(inner: &Inner, digest: &Digest) {
     inner.pending.added.notify_one();
 }
 
+/// After an object was found to be gone: a blob of the directory is uploaded again if it was made here.
+pub(super) async fn gone(inner: &Inner, digest: &Digest) {
+    inner.known.forget(digest);
+    let (blobs, wanted) = (inner.blobs.clone(), digest.clone());
+    let is_there = on_disk(move || Ok(blobs.has_made(&wanted))).await;
+    if matches!(is_there, Ok(true)) {
+        later(inner, digest);
+    }
+}
+
 /// After an upload that failed: where it was the storage, another attempt is made later. What is
 /// wrong with one blob is not right the next time, and is left out.
 pub(super) fn failed(inner: &Inner, digest: &Digest, error: &ObjectError) {

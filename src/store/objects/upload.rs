@@ -165,9 +165,15 @@ impl Inner {
             let digest = file.digest().clone();
             let written = inner.write(file, found).await;
             let written = inner.health.writes.record(written);
-            if let Err(error) = &written {
-                inner.counters.upload_failed();
-                pending::failed(&inner, &digest, error);
+            match &written {
+                Ok(()) => {}
+                Err(error @ ObjectError::Stopped { .. }) => {
+                    tracing::info!(%error, "a blob is uploaded after the next start");
+                }
+                Err(error) => {
+                    inner.counters.upload_failed();
+                    pending::failed(&inner, &digest, error);
+                }
             }
             drop((permit, lock));
             written

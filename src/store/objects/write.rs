@@ -37,7 +37,12 @@ impl Inner {
         let (digest, size) = (file.digest().clone(), file.size());
         let begun = std::time::Instant::now();
         let written = if size <= PART_BYTES {
-            self.write_at_once(file, damaged).await?
+            // There is all of it, or nothing: to give it up leaves no parts behind.
+            tokio::select! {
+                biased;
+                () = self.stopping.begun() => return Err(ObjectError::Stopped { digest }),
+                written = self.write_at_once(file, damaged) => written?,
+            }
         } else {
             Some(self.write_in_parts(file).await?)
         };
@@ -100,13 +105,23 @@ impl Inner {
     /// time, the second replaces the object of the first with the same bytes.
     async fn write_in_parts(&self, file: Arc<BlobFile>) -> Result<PutResult, ObjectError> {
         let key = self.bucket.key(file.digest());
+        let stopped = || ObjectError::Stopped {
+            digest: file.digest().clone(),
+        };
+        if self.stopping.is_begun() {
+            return Err(stopped());
+        }
         let begun = self
             .bucket
             .s3()
             .put_multipart_opts(&key, PutMultipartOptions::default())
             .await;
         let mut upload = begun.map_err(|error| self.bucket.error("uploading a blob to", &error))?;
-        let written = self.write_parts(&mut upload, &file).await;
+        let written = tokio::select! {
+            biased;
+            () = self.stopping.begun() => Err(stopped()),
+            written = self.write_parts(&mut upload, &file) => written,
+        };
         let written = match written {
             Ok(()) => {
                 let completed = upload.complete().await;

@@ -23,12 +23,18 @@ use crate::Keys;
 pub struct Served {
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
+    over_http2: Arc<AtomicUsize>,
     _runtime: Runtime,
 }
 
 impl Served {
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that came over HTTP/2.
+    pub fn over_http2(&self) -> usize {
+        self.over_http2.load(Ordering::Relaxed)
     }
 }
 
@@ -65,6 +71,7 @@ pub fn echo() -> Served {
     Served {
         address,
         requests,
+        over_http2: Arc::default(),
         _runtime: runtime,
     }
 }
@@ -93,8 +100,10 @@ fn echoed(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 pub enum Behaviour {
     /// The first request is refused.
     RefuseFirst,
-    /// Requests are taken over HTTP/1.1 only.
+    /// Requests are taken over HTTP/1.1 only: each is refused.
     RequireHttp1,
+    /// The same, said of the connection.
+    CloseForHttp1,
     /// The first connection takes no request.
     GoAwayFirst,
     /// The first connection says nothing any more once it was asked.
@@ -120,19 +129,21 @@ pub fn http2(keys: &Keys, behaviour: Behaviour) -> Served {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&requests);
+    let (requests, over_http2) = (Arc::<AtomicUsize>::default(), Arc::default());
+    let (count, seen) = (Arc::clone(&requests), Arc::clone(&over_http2));
     runtime.spawn(async move {
         let connections = Arc::new(AtomicUsize::new(0));
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
             let nth = Arc::clone(&connections);
-            tokio::spawn(serve(acceptor, stream, behaviour, nth, count));
+            let over_http2 = Arc::clone(&seen);
+            tokio::spawn(serve(acceptor, stream, behaviour, nth, (count, over_http2)));
         }
     });
     Served {
         address,
         requests,
+        over_http2,
         _runtime: runtime,
     }
 }
@@ -142,7 +153,7 @@ async fn serve(
     stream: TcpStream,
     behaviour: Behaviour,
     is_first: Arc<AtomicUsize>,
-    count: Arc<AtomicUsize>,
+    (count, over_http2): (Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) {
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
@@ -160,14 +171,21 @@ async fn serve(
     }
     // Of those that speak HTTP/2.
     let is_first = is_first.fetch_add(1, Ordering::Relaxed) == 0;
-    if behaviour == Behaviour::GoAwayFirst && is_first {
-        return go_away(stream, &count).await;
+    let reason = match behaviour {
+        Behaviour::GoAwayFirst if is_first => Some(h2::Reason::NO_ERROR),
+        Behaviour::CloseForHttp1 => Some(h2::Reason::HTTP_1_1_REQUIRED),
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        over_http2.fetch_add(1, Ordering::Relaxed);
+        return go_away(stream, &count, reason).await;
     }
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
     while let Some(Ok((_, mut respond))) = connection.accept().await {
         let nth = count.fetch_add(1, Ordering::Relaxed);
+        over_http2.fetch_add(1, Ordering::Relaxed);
         match behaviour {
             Behaviour::RefuseFirst if nth == 0 => {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
@@ -196,7 +214,11 @@ fn none() -> http::response::Builder {
 }
 
 /// As a server that is stopped: no request was looked at (RFC 9113 § 6.8).
-async fn go_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: &AtomicUsize) {
+async fn go_away(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    count: &AtomicUsize,
+    reason: h2::Reason,
+) {
     let mut came = Vec::new();
     // The preface, SETTINGS, WINDOW_UPDATE, and the head of a request behind them.
     while !came.windows(3).any(|it| it == [1, 5, 0]) && came.len() < 10_000 {
@@ -207,7 +229,9 @@ async fn go_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: &Atomic
     }
     count.fetch_add(1, Ordering::Relaxed);
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let _ = stream.write_all(&[&settings[..], &go_away].concat()).await;
+    let go_away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let reason = u32::from(reason).to_be_bytes();
+    let bytes = [&settings[..], &go_away, &reason].concat();
+    let _ = stream.write_all(&bytes).await;
     let _ = stream.read_to_end(&mut came).await;
 }

@@ -162,6 +162,7 @@ fn what_was_refused_untouched_is_sent_again() {
     for behaviour in [
         scripted::Behaviour::RefuseFirst,
         scripted::Behaviour::RequireHttp1,
+        scripted::Behaviour::CloseForHttp1,
         scripted::Behaviour::GoAwayFirst,
     ] {
         let upstream = scripted::http2(&keys, behaviour);
@@ -178,6 +179,27 @@ fn what_was_refused_untouched_is_sent_again() {
             asking.log()
         );
         assert!(upstream.requests() >= 2, "{behaviour:?}");
+    }
+}
+
+#[test]
+fn a_host_that_takes_http_1_only_is_asked_over_http_2_once() {
+    let Some(keys) = Keys::new() else { return };
+    for behaviour in [
+        scripted::Behaviour::RequireHttp1,
+        scripted::Behaviour::CloseForHttp1,
+    ] {
+        let upstream = scripted::http2(&keys, behaviour);
+        let data = tempfile::tempdir().unwrap();
+        let address = format!("https://{}", upstream.address);
+        let asking = proxy(&address, &keys, data.path(), &["--attempts", "1"]);
+        for tag in ["1_obd", "2_obd", "3_obd"] {
+            let answer = asking.get(&format!("team/app/manifests/{tag}"));
+            let log = asking.log();
+            assert_eq!(answer.status, 404, "{behaviour:?} {tag}: {answer:?}\n{log}");
+        }
+        assert!(upstream.requests() >= 4, "{behaviour:?}");
+        assert_eq!(upstream.over_http2(), 1, "{behaviour:?}\n{}", asking.log());
     }
 }
 

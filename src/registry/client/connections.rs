@@ -94,22 +94,19 @@ pub(super) fn copy(request: &Request<Body>) -> Request<Body> {
 }
 
 /// Whether a host says that it did nothing of a request, so that it may be sent again: it refused
-/// its stream (RFC 9113 § 8.7), or closed the connection before it, which is only sure enough for
-/// what changes nothing.
+/// its stream (RFC 9113 § 8.7) or wants it over HTTP/1.1, or closed the connection before it, which
+/// is only sure enough for what changes nothing.
 pub(super) fn is_unprocessed(error: &h2::Error, method: &Method) -> bool {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
-    error.is_remote()
-        && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || (is_read && error.is_go_away()))
+    let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        || (error.is_reset() && needs_http1(error));
+    error.is_remote() && (is_refused || (is_read && error.is_go_away()))
 }
 
-/// Whether a host did nothing of a request because it takes it over HTTP/1.1 only (RFC 9113 § 7,
-/// `HTTP_1_1_REQUIRED`), as where it asks for a client certificate by renegotiation (§ 9.2.1). If it
-/// closed the connection with it, that is only sure enough for what changes nothing.
-pub(super) fn needs_http1(error: &h2::Error, method: &Method) -> bool {
-    let is_read = matches!(*method, Method::GET | Method::HEAD);
-    error.is_remote()
-        && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED)
-        && (is_read || error.is_reset())
+/// Whether a host says that it takes requests over HTTP/1.1 only (RFC 9113 § 7,
+/// `HTTP_1_1_REQUIRED`), as where it asks for a client certificate by renegotiation (§ 9.2.1).
+pub(super) fn needs_http1(error: &h2::Error) -> bool {
+    error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED)
 }
 
 #[cfg(test)]

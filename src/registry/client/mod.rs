@@ -39,6 +39,7 @@ mod forward;
 mod helper;
 mod helper_cache;
 mod hosts_dir;
+mod http1_hosts;
 mod large;
 mod listing;
 mod login;

@@ -15,6 +15,7 @@ use super::connector::{ConnectTimedOut, Connector, Tls};
 use super::dial::{Guard, NotPublic};
 use super::dump;
 use super::egress::{EgressError, Routes};
+use super::http1_hosts::Http1Hosts;
 use super::retry::Failure;
 use super::tls;
 use super::watch::{Progress, Watched};
@@ -36,6 +37,8 @@ pub(super) struct Transport {
     shared: Option<Client<Connector, Watched>>,
     /// One handle for each request that is under way there.
     under_way: Arc<()>,
+    /// Those that offer HTTP/2 and do not take requests over it.
+    http1_hosts: Arc<Http1Hosts>,
     routes: Arc<Routes>,
     timeouts: Timeouts,
 }
@@ -68,6 +71,7 @@ impl Transport {
             client,
             shared,
             under_way: Arc::default(),
+            http1_hosts: Arc::default(),
             routes,
             timeouts,
         }
@@ -94,10 +98,12 @@ impl Transport {
         connections: Connections,
     ) -> Result<Response<Incoming>, Failure> {
         let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
+        let host = request.uri().authority().cloned();
         let under_way = Arc::clone(&self.under_way);
         let is_shared = connections == Connections::Multiplexed
             && !is_plain
-            && Arc::strong_count(&under_way) <= connections::MAX_UNDER_WAY;
+            && Arc::strong_count(&under_way) <= connections::MAX_UNDER_WAY
+            && !host.as_ref().is_some_and(|host| self.http1_hosts.has(host));
         let Some(client) = self.shared.as_ref().filter(|_| is_shared) else {
             drop(under_way);
             let sent = self.exchange_by(&self.client, place, request).await;
@@ -107,8 +113,15 @@ impl Transport {
             .body()
             .is_end_stream()
             .then(|| connections::copy(&request));
-        match (self.exchange_by(client, place, request).await, again) {
-            (Err(failed), Some(again)) if failed.is_unprocessed || failed.needs_http1 => {
+        let sent = self.exchange_by(client, place, request).await;
+        if let (Err(failed), Some(host)) = (&sent, host)
+            && failed.needs_http1
+        {
+            tracing::info!(%host, "the host takes requests over HTTP/1.1 only");
+            self.http1_hosts.remember(host);
+        }
+        match (sent, again) {
+            (Err(failed), Some(again)) if failed.is_unprocessed => {
                 let client = if failed.needs_http1 {
                     &self.client
                 } else {
@@ -160,7 +173,7 @@ impl Transport {
                     }
                     return response.map_err(|error| Failed {
                         is_unprocessed: cause(&error).is_some_and(|it| is_unprocessed(it, &method)),
-                        needs_http1: cause(&error).is_some_and(|it| needs_http1(it, &method)),
+                        needs_http1: cause(&error).is_some_and(needs_http1),
                         failure: explain(place, &error),
                     });
                 }
@@ -200,7 +213,7 @@ struct Failed {
     failure: Failure,
     /// Whether the host has said that it did nothing.
     is_unprocessed: bool,
-    /// Whether the host takes the request over HTTP/1.1.
+    /// Whether the host takes requests over HTTP/1.1 only.
     needs_http1: bool,
 }
 

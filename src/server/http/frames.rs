@@ -16,9 +16,10 @@ use crate::server::http::activity::Activity;
 /// What a connection begins with (RFC 9113 § 3.4).
 pub(in crate::server) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes of frames that carry neither a head nor content (`PING`, `SETTINGS`, `PRIORITY`, `WINDOW_UPDATE`,
-/// unknown ones) that a connection may send in any case. Beyond it they may be half of what is
-/// asked and answered; clients that read slowly and say so after each frame send a thousandth.
+/// Bytes that carry neither a head nor content (`PING`, `SETTINGS`, `PRIORITY`, `WINDOW_UPDATE`, unknown
+/// frames, and what content is framed in) that a connection may send in any case. Beyond it they may
+/// be half of what is asked and answered; clients that read slowly and say so after each frame send a
+/// thousandth, and those that upload in pieces of 18 bytes as much as they may.
 const FREE_OVERHEAD: u64 = 1 << 20;
 /// Requests that a client's connection may reset in any case (CVE-2023-44487); beyond it, every
 /// other.
@@ -111,11 +112,14 @@ impl Frames {
             RST_STREAM => self.resets += 1,
             _ => {}
         }
-        if matches!(kind, DATA | HEADERS | CONTINUATION) {
-            self.work = self.work.saturating_add(bytes);
-        } else {
-            self.overhead = self.overhead.saturating_add(bytes);
-        }
+        let (work, overhead) = match kind {
+            HEADERS | CONTINUATION => (bytes, 0),
+            // Empty ones mean nothing, and the library takes them without end.
+            DATA => (u64::from(length), HEAD_LENGTH as u64),
+            _ => (0, bytes),
+        };
+        self.work = self.work.saturating_add(work);
+        self.overhead = self.overhead.saturating_add(overhead);
         if self.overhead > FREE_OVERHEAD.saturating_add(self.work / 2) {
             return Err(Flood::Overhead);
         }
@@ -269,6 +273,19 @@ mod tests {
         frames.work = 1 << 40;
         for _ in 0..1_000_000 {
             frames.read(&ping).unwrap();
+        }
+    }
+
+    #[test]
+    fn content_in_pieces_of_nothing_comes_to_an_end() {
+        let mut frames = begun();
+        let empty = frame(DATA, 0, 0);
+        let sent = (0..1_000_000).find(|_| frames.read(&empty).is_err());
+        assert_eq!(sent, Some(usize::try_from(FREE_OVERHEAD).unwrap() / 9));
+        let mut frames = begun();
+        let small = frame(DATA, 0, 18);
+        for _ in 0..1_000_000 {
+            frames.read(&small).unwrap();
         }
     }
 

@@ -9,7 +9,8 @@
 //! | take requests back before or after they are begun | [`MAX_UNSEEN_RESETS`]; `frames` |
 //! | send malformed requests | [`MAX_REFUSED`] |
 //! | send `PING`, `SETTINGS`, `WINDOW_UPDATE`, … | `frames`; each is answered before the next is read |
-//! | send content that is not read yet | [`STREAM_WINDOW`], [`CONNECTION_WINDOW`] |
+//! | send content that is not read yet | [`STREAM_WINDOW`], [`CONNECTION_WINDOW`]; how many pieces, by the library |
+//! | send content in pieces of nothing | `frames` |
 //! | not take an answer, or one of many | `--stall-timeout`; [`SEND_BUFFER`] and `--max-requests` |
 //! | do nothing, or only send PINGs | `--idle-timeout` |
 //! | have no request open, and not answer the PING of a shutdown | [`GOAWAY_LIMIT`] |
@@ -42,7 +43,8 @@ use crate::server::http::accept::{Connection, Handler};
 use crate::server::http::activity::{Activity, Overdue};
 use crate::server::http::corked::cork;
 use crate::server::http::frames::FramedStream;
-use crate::server::http::streams::{self, Streams};
+use crate::server::http::stream;
+use crate::server::http::streams::Streams;
 
 /// Requests that a connection may have open at a time, if its address may have as many: as many as
 /// other servers allow (nginx: 128), which no registry client reaches.
@@ -59,7 +61,7 @@ const STREAM_WINDOW: u32 = 512 << 10;
 /// The same of all of a connection's requests together.
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// An answer's next piece is taken when less than so many bytes of it wait to be sent; a piece is
-/// at most 64 KiB.
+/// at most 64 KiB, or 256 KiB where it comes from the disk, and then one more is read ahead.
 const SEND_BUFFER: usize = 64 << 10;
 /// How long a connection without open requests is kept after GOAWAY when the server stops: its
 /// client may have sent one before it read that, and answers a PING (RFC 9113 § 6.8).
@@ -88,16 +90,16 @@ impl<H: Handler> Connection<H> {
         ));
         let streams = Streams::default();
         let service = service_fn(|request: Request<Incoming>| {
-            let stream = streams.begin();
+            let begun = streams.begin();
             let has_content = !request.body().is_end_stream();
             let answer = self.handler.answer(self.client, &activity, request);
             async move {
                 let answer = answer.await;
                 let status = answer.status();
                 if has_content && (status.is_client_error() || status.is_server_error()) {
-                    stream.linger();
+                    begun.linger();
                 }
-                Ok::<_, Infallible>(answer.map(|body| streams::body(body, stream)))
+                Ok::<_, Infallible>(answer.map(|body| stream::body(body, begun)))
             }
         });
         let builder = builder(&self.limits, self.is_shared, streams.clone());

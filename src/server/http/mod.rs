@@ -20,5 +20,6 @@ pub(in crate::server) mod path;
 mod preface;
 pub(in crate::server) mod proxy_protocol;
 pub(in crate::server) mod rewrite;
+mod stream;
 mod streams;
 pub(in crate::server) mod tls;

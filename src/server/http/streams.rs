@@ -1,176 +1,16 @@
-//! Answers on an HTTP/2 connection: each its own stream, whose client takes it or does not.
-//!
-//! The HTTP/2 library takes pieces of an answer before it can send them, and an answer that it has
-//! taken whole is over for it, although nothing may have been sent: the client's window may be
-//! closed. So each piece says when it has gone. Until then, the request keeps its place among the
-//! others, and who takes nothing for too long is given up.
+//! The answers of one HTTP/2 connection: run, and given up where their client takes nothing for too
+//! long.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use futures_util::task::AtomicWaker;
-use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
 
-use crate::registry::BoxError;
-use crate::server::http::body::ResponseBody;
-use crate::server::observe::access_log::AccessLogEntry;
-
-/// One answer.
-pub(in crate::server) struct Stream {
-    epoch: Instant,
-    /// When bytes of it went out last, or began to wait: milliseconds since `epoch`.
-    moved: AtomicU64,
-    /// Pieces that wait to be sent.
-    waiting: AtomicUsize,
-    is_cut: AtomicBool,
-    /// Whether the client may still be sending when the answer is over.
-    lingers: AtomicBool,
-    /// Whether its task is there.
-    has_task: AtomicBool,
-    task: AtomicWaker,
-    /// Bytes that were taken of it and never sent.
-    lost: AtomicU64,
-    /// Kept until all is sent.
-    entry: Mutex<Option<AccessLogEntry>>,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let lost = *self.lost.get_mut();
-        if let Some(entry) = self.entry.get_mut().as_mut().filter(|_| lost > 0) {
-            entry.lost(lost);
-        }
-    }
-}
-
-impl Stream {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            epoch: Instant::now(),
-            moved: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            is_cut: AtomicBool::new(false),
-            lingers: AtomicBool::new(false),
-            has_task: AtomicBool::new(false),
-            task: AtomicWaker::new(),
-            lost: AtomicU64::new(0),
-            entry: Mutex::new(None),
-        })
-    }
-
-    /// The answer is there, and the client may not have sent all of its request.
-    pub fn linger(&self) {
-        self.lingers.store(true, Ordering::Relaxed);
-    }
-
-    fn moved(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(now, Ordering::Relaxed);
-    }
-
-    /// Whether the client has taken nothing of what waits for so long.
-    fn has_stalled(&self, stall: Duration) -> bool {
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        self.waiting.load(Ordering::Relaxed) > 0
-            && self.epoch.elapsed().saturating_sub(moved) >= stall
-    }
-}
-
-/// What is sent of an answer, which says when it has gone.
-pub(in crate::server) struct Piece {
-    bytes: Bytes,
-    stream: Arc<Stream>,
-}
-
-impl Piece {
-    fn new(bytes: Bytes, stream: &Arc<Stream>) -> Self {
-        if stream.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            stream.moved();
-        }
-        Self {
-            bytes,
-            stream: Arc::clone(stream),
-        }
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let lost = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
-        self.stream.lost.fetch_add(lost, Ordering::Relaxed);
-        self.stream.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Buf for Piece {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        self.stream.moved();
-    }
-}
-
-/// The body of an answer on a stream.
-pub(in crate::server) struct StreamBody {
-    body: Option<ResponseBody>,
-    stream: Arc<Stream>,
-}
-
-impl Body for StreamBody {
-    type Data = Piece;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
-        let this = self.get_mut();
-        let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(Pin::new(body).poll_frame(context));
-        Poll::Ready(match frame {
-            None => None,
-            Some(Err(error)) => Some(Err(error)),
-            // Trailers do not pass: nobody has checked them, as headers are.
-            Some(Ok(frame)) => frame
-                .into_data()
-                .ok()
-                .map(|bytes| Ok(Frame::data(Piece::new(bytes, &this.stream)))),
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-impl Drop for StreamBody {
-    fn drop(&mut self) {
-        let entry = self.body.take().and_then(ResponseBody::into_log_entry);
-        *self.stream.entry.lock() = entry;
-    }
-}
+use crate::server::http::stream::Stream;
 
 /// The answers of one connection. Cheap to clone.
 #[derive(Clone, Default)]
@@ -212,9 +52,7 @@ impl Streams {
                 return false;
             };
             if stream.has_stalled(stall) {
-                stuck += u64::from(!stream.has_task.load(Ordering::Relaxed));
-                stream.is_cut.store(true, Ordering::Relaxed);
-                stream.task.wake();
+                stuck += u64::from(!stream.cut());
             }
             true
         });
@@ -224,8 +62,7 @@ impl Streams {
     /// Keeps the task of an answer that is over, if there is a reason to.
     fn let_go<F: Send + 'static>(&self, stream: &Stream, future: Pin<Box<F>>) {
         let held = Arc::clone(&self.0.lingering);
-        let is_kept = stream.lingers.load(Ordering::Relaxed);
-        if is_kept && Arc::strong_count(&held) <= MAX_LINGERING {
+        if stream.lingers() && Arc::strong_count(&held) <= MAX_LINGERING {
             tokio::spawn(async move {
                 tokio::time::sleep(LINGER).await;
                 drop((future, held));
@@ -243,14 +80,6 @@ impl Streams {
             open.reserve_exact(wanted.saturating_sub(length));
         }
         open.push(Arc::downgrade(stream));
-    }
-}
-
-/// The body of an answer on its stream.
-pub(in crate::server) fn body(body: ResponseBody, stream: Arc<Stream>) -> StreamBody {
-    StreamBody {
-        body: Some(body),
-        stream,
     }
 }
 
@@ -272,13 +101,13 @@ where
             }
             return;
         };
-        if !is_done || stream.waiting.load(Ordering::Relaxed) > 0 {
+        if !is_done || stream.is_waiting() {
             self.keep(&stream);
         }
         if is_done {
             self.let_go(&stream, future);
         } else {
-            stream.has_task.store(true, Ordering::Relaxed);
+            stream.set_has_task(true);
             tokio::spawn(StreamTask {
                 future: Some(future),
                 stream,
@@ -300,8 +129,7 @@ impl<F: Future<Output = ()> + Send> Future for StreamTask<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.stream.task.register(context.waker());
-        if this.stream.is_cut.load(Ordering::Relaxed) {
+        if this.stream.is_cut(context) {
             tracing::debug!("an answer is given up: its client does not take it");
             // The stream is reset with it.
             this.future = None;
@@ -318,6 +146,6 @@ impl<F: Future<Output = ()> + Send> Future for StreamTask<F> {
 
 impl<F: Send + 'static> Drop for StreamTask<F> {
     fn drop(&mut self) {
-        self.stream.has_task.store(false, Ordering::Relaxed);
+        self.stream.set_has_task(false);
     }
 }

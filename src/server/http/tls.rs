@@ -9,13 +9,33 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
-use crate::registry::pem;
+use crate::registry::{self, pem};
 use crate::server::config::{ClientCertificates, TlsConfig};
 use crate::server::files::Watched;
 
 /// What HTTP/2 is called in the handshake (RFC 9113 § 3.2).
 pub(in crate::server) const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// A file that TLS needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFile {
+    /// The certificate.
+    Certificate,
+    /// Its private key.
+    Key,
+    /// The authority of client certificates.
+    ClientAuthority,
+}
+
+/// Which file cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct TlsError {
+    /// The file. A certificate and a key that do not belong together: the key.
+    pub file: TlsFile,
+    detail: String,
+}
 
 /// Certificate, key and the authority of clients, as they are now.
 pub(in crate::server) struct Tls {
@@ -29,8 +49,8 @@ impl Tls {
     /// Reads the files; `http2` says whether HTTP/2 is offered.
     ///
     /// # Errors
-    /// A text that says which file is wrong, and how.
-    pub fn open(config: &TlsConfig, http2: bool) -> Result<Self, String> {
+    /// Which file is wrong, and how.
+    pub fn open(config: &TlsConfig, http2: bool) -> Result<Self, TlsError> {
         let mut paths = vec![config.certificate.clone(), config.key.clone()];
         if let ClientCertificates::Optional(path) | ClientCertificates::Required(path) =
             &config.clients
@@ -75,24 +95,28 @@ impl Tls {
     }
 }
 
-fn load(config: &TlsConfig, http2: bool) -> Result<Arc<rustls::ServerConfig>, String> {
+fn load(config: &TlsConfig, http2: bool) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let text = |error: crate::registry::Error| error.to_string();
-    let certificates = pem::certificates(&config.certificate).map_err(text)?;
-    let key = pem::private_key(&config.key).map_err(text)?;
+    let wrong = |file, detail| TlsError { file, detail };
+    let of = |file| move |error: registry::Error| wrong(file, error.to_string());
+    let certificates = pem::certificates(&config.certificate).map_err(of(TlsFile::Certificate))?;
+    let key = pem::private_key(&config.key).map_err(of(TlsFile::Key))?;
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| wrong(TlsFile::Certificate, error.to_string()))?;
     let verifier = |path: &PathBuf, is_required: bool| {
         let mut roots = RootCertStore::empty();
-        pem::add_roots(&mut roots, path).map_err(text)?;
+        pem::add_roots(&mut roots, path).map_err(of(TlsFile::ClientAuthority))?;
         let mut verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         if !is_required {
             verifier = verifier.allow_unauthenticated();
         }
         let built = verifier.build();
-        built.map_err(|error| format!("{}: {error}", path.display()))
+        built.map_err(|error| {
+            let detail = format!("{}: {error}", path.display());
+            wrong(TlsFile::ClientAuthority, detail)
+        })
     };
     let builder = match &config.clients {
         ClientCertificates::Ignored => builder.with_no_client_auth(),
@@ -107,7 +131,8 @@ fn load(config: &TlsConfig, http2: bool) -> Result<Arc<rustls::ServerConfig>, St
         .with_single_cert(certificates, key)
         .map_err(|error| {
             let (certificate, key) = (config.certificate.display(), config.key.display());
-            format!("{certificate} and {key}: {error}")
+            let detail = format!("{certificate} and {key}: {error}");
+            wrong(TlsFile::Key, detail)
         })?;
     if http2 {
         made.alpn_protocols.push(H2.to_vec());

@@ -1,33 +1,29 @@
-//! Traces of `serve`: spans posted to a collector by the client for other services.
+//! Traces of `serve` and `convert`: spans posted to a collector by the client for other services.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::registry::Poster;
-use crate::server::ServerConfig;
-use crate::telemetry::{self, Post, PostError, Reply, Running, TelemetryConfig};
+use http::HeaderMap;
+
+use crate::registry::{Poster, RegistryConfig, Upstream};
+use crate::telemetry::{self, ActiveSpan, Post, PostError, Reply, Running, TelemetryConfig};
 
 /// The longest that the end waits for the last spans.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Starts traces, if there are to be any. The collector is reached as the first registry among the
-/// upstreams is: with the same authorities, egress proxy and time limits.
+/// Starts traces, if there are to be any. The collector is reached as the first registry among
+/// `upstreams` is: with the same authorities, egress proxy and time limits.
 ///
 /// # Errors
 /// When these cannot be used.
-pub(super) fn start(
+pub(super) fn start<'a>(
     config: Option<TelemetryConfig>,
-    warnings: &[String],
-    server: &ServerConfig,
+    mut upstreams: impl Iterator<Item = &'a Upstream>,
 ) -> anyhow::Result<Option<Running>> {
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
     let Some(config) = config else {
         return Ok(None);
     };
-    let mut upstreams = server.upstreams.iter();
-    let registry = upstreams.find_map(|entry| entry.upstream.registry_config());
+    let registry: Option<&RegistryConfig> = upstreams.find_map(Upstream::registry_config);
     let registry = registry.cloned().unwrap_or_default();
     let poster = Poster::new(config.endpoint.as_str(), &registry)?;
     tracing::info!(
@@ -54,6 +50,27 @@ pub(super) fn start(
         })
     });
     Ok(telemetry::start(config, post))
+}
+
+/// Begins the span of a command, below that of the program that runs it, which says so in the
+/// environment (OpenTelemetry's specification, "Environment Variables as Context Propagation
+/// Carriers").
+pub(super) fn command(name: &'static str) -> ActiveSpan {
+    let mut headers = HeaderMap::new();
+    for (header, variable) in [("traceparent", "TRACEPARENT"), ("tracestate", "TRACESTATE")] {
+        let value = std::env::var(variable).ok();
+        if let Some(Ok(value)) = value.map(|value| value.parse()) {
+            headers.insert(header, value);
+        }
+    }
+    telemetry::command(name, &headers)
+}
+
+/// Sends the last spans of a command, for some seconds at most.
+pub(super) async fn end(running: Option<Running>) {
+    if let Some(running) = running {
+        running.stop(LAST).await;
+    }
 }
 
 /// Sends the last spans, for some seconds at most, and no longer than open requests are waited for:

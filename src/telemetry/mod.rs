@@ -6,7 +6,8 @@
 //! | [`config`](TelemetryConfig) | where spans go, which, and how many wait |
 //! | `environment` | the variables that OpenTelemetry's specification names |
 //! | `w3c` | `traceparent` and `tracestate` in headers |
-//! | `span` | spans under way, and the context that futures carry |
+//! | `span` | spans under way |
+//! | `context` | the current one, which futures and tasks carry |
 //! | `sampler` | which traces are recorded |
 //! | `queue` | the bounded queue of spans that have ended |
 //! | `encode`, `deliver` | batches of them, to the collector |
@@ -15,6 +16,7 @@
 //! Nothing of the log is exported: spans have the attributes that are set here and no others.
 
 mod config;
+mod context;
 mod deliver;
 mod encode;
 mod environment;
@@ -27,11 +29,12 @@ mod w3c;
 pub use config::{
     QueueConfig, Sampling, TelemetryConfig, UnusableHeader, header_lines, header_list,
 };
+pub use context::{CapturedContext, carried, resent, spawn};
 pub use deliver::{Post, PostError, Reply};
 pub use environment::{EnvironmentSettings, standard};
 pub use span::{
-    ActiveSpan, CapturedContext, Destination, MAX_SPANS, carried, child, client, linked,
-    method_attributes, method_name, resent, server, spawn,
+    ActiveSpan, Destination, MAX_SPANS, child, client, command, linked, method_attributes,
+    method_name, server,
 };
 
 pub use opentelemetry::KeyValue;

@@ -1,4 +1,4 @@
-//! Spans under way, and the context that futures carry.
+//! Spans under way, below the one of the context.
 //!
 //! The context is OpenTelemetry's: of the thread while a future is polled, so that an exchange with a
 //! registry knows what it is for, however deep it is.
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::Either;
 use http::HeaderMap;
 use opentelemetry::context::WithContext;
 use opentelemetry::trace::{
@@ -15,7 +15,6 @@ use opentelemetry::trace::{
     Tracer as _,
 };
 use opentelemetry::{Context, KeyValue, Value};
-use tokio::task::JoinHandle;
 
 use super::{tracer, w3c};
 
@@ -51,7 +50,7 @@ impl Budget {
 
 /// How often what is sent was sent before.
 #[derive(Debug, Clone, Copy)]
-struct Resends(u32);
+pub(super) struct Resends(pub(super) u32);
 
 /// Whose address a request goes to: whether it is shown in spans, and is sent `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +68,7 @@ pub enum Destination {
 /// A span under way, or none; it ends when this is dropped.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct ActiveSpan(Option<Context>);
+pub struct ActiveSpan(pub(super) Option<Context>);
 
 /// A text of bounded length.
 fn short(text: &str) -> &str {
@@ -158,13 +157,27 @@ pub fn server(
     let Some(tracer) = tracer() else {
         return ActiveSpan::none();
     };
-    let mut parent = Context::new();
-    if let Some(remote) = w3c::parent(headers) {
-        parent = parent.with_remote_span_context(remote);
-    }
     let mut builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
     builder.attributes = Some(attributes());
-    begin_root(tracer, builder, &parent)
+    begin_root(tracer, builder, &remote(headers))
+}
+
+/// The span of a command, below the one that these headers name; none without a tracer.
+pub fn command(name: &'static str, headers: &HeaderMap) -> ActiveSpan {
+    let Some(tracer) = tracer() else {
+        return ActiveSpan::none();
+    };
+    let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Internal);
+    begin_root(tracer, builder, &remote(headers))
+}
+
+/// A context with the span that headers name, if they name one.
+fn remote(headers: &HeaderMap) -> Context {
+    let context = Context::new();
+    match w3c::parent(headers) {
+        Some(remote) => context.with_remote_span_context(remote),
+        None => context,
+    }
 }
 
 /// A trace of its own, which the current span began: linked to it, and recorded if it is. Where
@@ -198,7 +211,7 @@ fn begin_root(
 }
 
 /// The current context, if a span is under way in it.
-fn current() -> Option<Context> {
+pub(super) fn current() -> Option<Context> {
     tracer()?;
     Context::map_current(|context| context.has_active_span().then(|| context.clone()))
 }
@@ -310,99 +323,5 @@ pub fn method_attributes(method: &http::Method) -> Vec<KeyValue> {
                 short(method.as_str()).to_owned(),
             ),
         ],
-    }
-}
-
-/// The current span, for what is done for it later.
-#[derive(Debug, Clone, Default)]
-pub struct CapturedContext(Option<Context>);
-
-impl CapturedContext {
-    /// The current span, if there is one.
-    #[must_use]
-    pub fn current() -> Self {
-        Self(current())
-    }
-
-    /// A span under way, which may be another than the current one.
-    #[must_use]
-    pub fn of(span: &ActiveSpan) -> Self {
-        Self(span.0.clone())
-    }
-
-    /// Notes that something happened in it.
-    pub fn event(&self, name: &'static str) {
-        if let Some(context) = &self.0 {
-            context.span().add_event(name, Vec::new());
-        }
-    }
-
-    /// Whether there is one.
-    #[must_use]
-    pub fn is_some(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Which span it is, for others to be linked to.
-    #[must_use]
-    pub fn context(&self) -> Option<SpanContext> {
-        let context = self.0.as_ref()?;
-        Some(context.span().span_context().clone())
-    }
-
-    /// Links another span to it.
-    pub fn link(&self, other: SpanContext) {
-        if let Some(context) = &self.0 {
-            context.span().add_link(other, Vec::new());
-        }
-    }
-
-    /// The future with this span as the current one.
-    pub fn around<F: Future>(&self, future: F) -> Either<WithContext<F>, F> {
-        match &self.0 {
-            Some(context) => Either::Left(future.with_context(context.clone())),
-            None => Either::Right(future),
-        }
-    }
-
-    /// The same on the heap, where a future without a span is no larger than before.
-    pub fn boxed<F>(&self, future: F) -> BoxFuture<'static, F::Output>
-    where
-        F: Future + Send + 'static,
-    {
-        match &self.0 {
-            Some(context) => Box::pin(future.with_context(context.clone())),
-            None => Box::pin(future),
-        }
-    }
-}
-
-/// The future as one that sends again what was sent `times` before.
-pub fn resent<F: Future>(times: u32, future: F) -> Either<WithContext<F>, F> {
-    let context = (times > 0).then(current).flatten();
-    match context {
-        Some(context) => {
-            let before = context.get().map_or(0, |Resends(before)| *before);
-            let resends = Resends(before.saturating_add(times));
-            Either::Left(future.with_context(context.with_value(resends)))
-        }
-        None => Either::Right(future),
-    }
-}
-
-/// The future with the current span, for where another task polls it.
-pub fn carried<F: Future>(future: F) -> Either<WithContext<F>, F> {
-    CapturedContext::current().around(future)
-}
-
-/// Starts a task that has the current span.
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    match current() {
-        Some(context) => tokio::spawn(future.with_context(context)),
-        None => tokio::spawn(future),
     }
 }

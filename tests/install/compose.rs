@@ -10,12 +10,21 @@ fn compose() -> Value {
     document(&text("examples/compose/compose.yaml"))
 }
 
+/// What is added to it for traces.
+fn traces() -> Value {
+    document(&text("examples/compose/traces.yaml"))
+}
+
 #[test]
 fn each_service_says_whether_it_is_well_and_waits_for_what_it_needs() {
-    let compose = compose();
+    let (compose, traces) = (compose(), traces());
     let services = compose["services"].as_object().unwrap();
     assert!(services.len() >= 5);
-    for (name, service) in services {
+    let added = traces["services"].as_object().unwrap();
+    let added = added
+        .iter()
+        .filter(|(name, _)| !services.contains_key(*name));
+    for (name, service) in services.iter().chain(added) {
         let runs_once = service.get("profiles").is_some();
         let test = service["healthcheck"]["test"].as_array();
         assert_eq!(test.is_none(), runs_once, "{name}");
@@ -87,4 +96,44 @@ fn the_first_image_goes_where_the_proxy_looks() {
         "{start}"
     );
     assert!(start.contains("run --rm first-image"), "{start}");
+}
+
+#[test]
+fn spans_are_sent_where_the_collector_takes_them() {
+    let traces = traces();
+    let services = traces["services"].as_object().unwrap();
+    let proxy = &services["proxy"];
+    // Nothing waits for it.
+    assert!(proxy.get("depends_on").is_none());
+    let endpoint = proxy["environment"]["OVERLAYBD_PROXY_OTLP_ENDPOINT"].as_str();
+    let (name, port) = endpoint
+        .and_then(|it| it.strip_prefix("http://"))
+        .and_then(|it| it.split_once(':'))
+        .unwrap();
+    let collector = &services[name];
+    let (_, version) = collector["image"]
+        .as_str()
+        .unwrap()
+        .rsplit_once(':')
+        .unwrap();
+    assert!(
+        version.starts_with(|c: char| c.is_ascii_digit()),
+        "{version}"
+    );
+    let volume = collector["volumes"][0].as_str().unwrap();
+    let (file, rest) = volume.split_once(':').unwrap();
+    let place = rest.strip_suffix(":ro").unwrap();
+    let command = collector["command"].as_str().unwrap();
+    assert_eq!(command, format!("--config={place}"));
+    let file = file.strip_prefix("./").unwrap();
+    let config = document(&text(&format!("examples/compose/{file}")));
+    let taken = &config["receivers"]["otlp"]["protocols"]["http"]["endpoint"];
+    assert_eq!(taken.as_str().unwrap(), format!("0.0.0.0:{port}"));
+    // What a pipeline names is there.
+    let pipeline = &config["service"]["pipelines"]["traces"];
+    for part in ["receivers", "processors", "exporters"] {
+        for name in pipeline[part].as_array().unwrap() {
+            assert!(config[part].get(name.as_str().unwrap()).is_some(), "{name}");
+        }
+    }
 }

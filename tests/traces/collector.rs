@@ -1,8 +1,9 @@
 //! A collector in the test: it keeps what it is sent, and answers as it is told.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 
 use flate2::read::GzDecoder;
@@ -10,6 +11,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use parking_lot::Mutex;
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::hex;
 use crate::support::until::until;
@@ -34,6 +38,7 @@ struct Received {
 /// A collector.
 pub struct Collector {
     address: SocketAddr,
+    scheme: &'static str,
     received: Arc<Mutex<Received>>,
     answers: Arc<Mutex<Answers>>,
 }
@@ -78,6 +83,25 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
 
 impl Collector {
     pub fn start() -> Self {
+        Self::start_as(None)
+    }
+
+    /// With TLS: by `server.crt` and `server.key` in this directory.
+    pub fn start_with_tls(keys: &Path) -> Self {
+        let certificates = CertificateDer::pem_file_iter(keys.join("server.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(keys.join("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates.map(Result::unwrap).collect(), key)
+            .unwrap();
+        Self::start_as(Some(Arc::new(config)))
+    }
+
+    fn start_as(tls: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let received: Arc<Mutex<Received>> = Arc::default();
@@ -87,18 +111,26 @@ impl Collector {
             for stream in listener.incoming() {
                 let (received, answers) = kept.clone();
                 received.lock().connections += 1;
-                std::thread::spawn(move || serve(stream.unwrap(), &received, &answers));
+                let (stream, tls) = (stream.unwrap(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &received, &answers),
+                    Some(config) => {
+                        let connection = ServerConnection::new(config).unwrap();
+                        serve(StreamOwned::new(connection, stream), &received, &answers);
+                    }
+                });
             }
         });
         Self {
             address,
+            scheme,
             received,
             answers,
         }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     pub fn answers(&self, answers: Answers) {
@@ -167,7 +199,7 @@ impl Collector {
     }
 }
 
-fn serve(mut stream: TcpStream, received: &Mutex<Received>, answers: &Mutex<Answers>) {
+fn serve(mut stream: impl Read + Write, received: &Mutex<Received>, answers: &Mutex<Answers>) {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 16 << 10]);
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

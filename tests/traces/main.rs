@@ -4,13 +4,16 @@
 mod support;
 
 mod collector;
+mod command;
 mod go;
 mod loss;
 mod off;
+mod operators;
 mod sampling;
 mod secrets;
 mod spans;
 mod tap;
+mod tls;
 
 use std::process::Command;
 
@@ -47,7 +50,7 @@ const SOON: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "1");
 
 /// A registry with an image, and what was seen of requests to it.
 struct Upstream {
-    _registry: Registry,
+    registry: Registry,
     tap: Tap,
 }
 
@@ -58,10 +61,7 @@ impl Upstream {
         let upper = Tar::new().file("upper", noise(2, 30_000)).finish();
         registry.push("team/app", "1", &Image::gzip(&[lower, upper]).seal());
         let tap = Tap::before(registry.address());
-        Some(Self {
-            _registry: registry,
-            tap,
-        })
+        Some(Self { registry, tap })
     }
 }
 

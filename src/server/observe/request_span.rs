@@ -1,9 +1,9 @@
-//! The span of a request: what OpenTelemetry's conventions for HTTP servers say, and what we know.
+//! The spans of requests: what OpenTelemetry's conventions for HTTP servers say, and what we know.
 
 use std::net::SocketAddr;
 
 use http::header::{HOST, USER_AGENT};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 
 use crate::server::observe::client::agent;
 use crate::server::route::Kind;
@@ -45,6 +45,47 @@ pub(in crate::server) fn begin<B>(
     span
 }
 
+/// Begins the span of an operator's or a registry's request that changes something, whose path
+/// looks like `route`; none of those that only look, which come every few seconds.
+pub(in crate::server) fn begin_admin<B>(
+    client: SocketAddr,
+    request: &Request<B>,
+    route: Option<&'static str>,
+) -> ActiveSpan {
+    let (method, Some(route)) = (request.method(), route) else {
+        return ActiveSpan::none();
+    };
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return ActiveSpan::none();
+    }
+    let known = method_name(method).unwrap_or("HTTP");
+    let span = telemetry::server(known, request.headers(), || {
+        let mut known = method_attributes(method);
+        known.extend([
+            KeyValue::new("client.address", client.ip().to_string()),
+            KeyValue::new("client.port", i64::from(client.port())),
+            KeyValue::new("http.route", route),
+        ]);
+        known
+    });
+    if span.is_recording() {
+        span.rename(format!("{known} {route}"));
+        // Never with the query: registries that send no header have the secret there.
+        span.set_text("url.path", request.uri().path());
+    }
+    span
+}
+
+/// Sets what was answered to it.
+pub(in crate::server) fn end_admin(span: &ActiveSpan, status: StatusCode) {
+    if span.is_recording() {
+        span.set("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            span.fail(status.as_str().to_owned(), "");
+        }
+    }
+}
+
 /// What came of a request.
 pub(in crate::server) struct Ended<'a> {
     pub route: Kind,
@@ -55,7 +96,7 @@ pub(in crate::server) struct Ended<'a> {
     /// Bytes of the answer's body.
     pub sent: u64,
     pub is_complete: bool,
-    pub method: &'a http::Method,
+    pub method: &'a Method,
 }
 
 /// Sets what is known at a request's end.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -136,19 +136,56 @@ fn dashboard_and_alerts_query_only_metrics_that_exist() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
+/// The alerts, each with the metrics that its rule queries.
+fn alerts() -> BTreeMap<String, BTreeSet<String>> {
+    let known: BTreeSet<_> = table().into_iter().map(|(name, _)| name).collect();
+    let text = read("alerts.yaml");
+    let rules = text.split("- alert: ").skip(1);
+    let alerts = rules.map(|rule| {
+        let name = rule.lines().next().unwrap().trim();
+        let rule = rule.split("annotations:").next().unwrap();
+        let metrics = names_in(rule).into_iter();
+        let metrics = metrics.map(|metric| family(&metric, &known)).collect();
+        (name.to_owned(), metrics)
+    });
+    alerts.collect()
+}
+
+/// The metrics of the table, each with what it says of alerts.
+fn table() -> Vec<(String, String)> {
+    let rows = read("README.md");
+    let rows = rows.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("| `")?.split_once('`')?;
+        let alert = rest.trim_end().strip_suffix('|')?.rsplit_once('|')?.1;
+        Some((name.to_owned(), alert.trim().to_owned()))
+    });
+    rows.collect()
+}
+
 #[test]
-fn the_table_names_each_alert() {
-    let table = read("README.md");
-    let alerts = read("alerts.yaml");
-    let names: Vec<_> = alerts
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "))
-        .collect();
-    assert!(names.len() > 10, "{names:?}");
-    // That a target is down is no metric of ours.
-    for name in names.iter().filter(|name| **name != "OverlaybdProxyDown") {
-        assert!(table.contains(&format!("`{name}`")), "{name}");
+fn the_table_says_of_each_metric_which_alert_queries_it_or_that_none_does() {
+    let alerts = alerts();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    let (mut wrong, mut named) = (Vec::new(), BTreeSet::new());
+    for (metric, cell) in table() {
+        if cell.is_empty() {
+            wrong.push(format!("{metric}: no word about alerts"));
+        }
+        for alert in cell.split('`').filter(|word| word.starts_with("Overlaybd")) {
+            let queried = alerts.get(alert);
+            if !queried.is_some_and(|queried| queried.contains(&metric)) {
+                wrong.push(format!("{metric}: {alert} queries {queried:?}"));
+            }
+            named.insert(alert.to_owned());
+        }
     }
+    // That a target is down is no metric of ours.
+    for alert in alerts.keys().filter(|name| *name != "OverlaybdProxyDown") {
+        if !named.contains(alert) {
+            wrong.push(format!("{alert}: no metric has it"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Runs promtool, which must be content.

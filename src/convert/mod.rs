@@ -17,6 +17,7 @@ pub mod lock;
 pub mod memory;
 pub mod plan;
 pub mod push;
+mod remedy;
 mod remote;
 pub mod scratch;
 pub mod source_cache;
@@ -27,13 +28,14 @@ pub mod types;
 mod window;
 
 pub use converter::{
-    Conversion, ConversionState, Converter, FailedImage, OnEnd, PinnedBlobs, PinnedImage, Status,
-    TagOutcome, source_size,
+    Conversion, ConversionState, Converter, FAILURE_TARGET, FailedImage, ImagePart, LayerProgress,
+    LayerState, OnEnd, PartKind, PinnedBlobs, PinnedImage, PushCount, Status, TagOutcome,
+    source_size,
 };
 pub use error::{ConvertError, Fault};
 pub use remote::RemoteBlob;
 pub use source_cache::{CacheCount, CacheOutcome, SourceCache};
 pub use types::{
-    ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
+    Asker, ConvertedImage, ConvertedManifest, ConverterConfig, Event, Observer, Others, Outcome,
     Overrides, PlannedLayer, Platforms, PushTarget, Requester, Source, StoredManifest, Suffixes,
 };

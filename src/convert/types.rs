@@ -1,5 +1,6 @@
 //! The types of a conversion: its settings, its source, its events and its result.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,13 +154,49 @@ pub struct Source {
     pub authorization: Authorization,
 }
 
-/// Whose pull has an image converted: for the log alone.
+/// Who has an image converted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// This program itself.
+    #[default]
+    Proxy,
+    /// A client at this address, by a pull. The port is 0 where it is not known.
+    Client(SocketAddr),
+    /// An operator.
+    Operator,
+    /// A registry's notification.
+    Notification,
+}
+
+impl Asker {
+    /// It in a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Client(_) => "client",
+            Self::Operator => "operator",
+            Self::Notification => "notification",
+        }
+    }
+
+    /// Where the client is, if it is one.
+    #[must_use]
+    pub fn client(self) -> Option<IpAddr> {
+        match self {
+            Self::Client(address) => Some(address.ip()),
+            Self::Proxy | Self::Operator | Self::Notification => None,
+        }
+    }
+}
+
+/// Whose pull has an image converted: for the log and lists alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requester {
     /// The source's tag, if it was asked for by one.
     pub tag: Option<Tag>,
-    /// The client's address.
-    pub client: Option<String>,
+    /// Who asks.
+    pub asker: Asker,
     /// The client's user name, if it has one.
     pub user: Option<String>,
     /// The id of its request.

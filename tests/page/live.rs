@@ -42,6 +42,10 @@ fn a_conversion_is_seen_to_go_on_and_is_cancelled_by_keyboard() {
     assert_eq!(bars[0][1], 2, "{bars}");
     let (read, all) = (bars[1][0].as_u64().unwrap(), bars[1][1].as_u64().unwrap());
     assert!(0 < read && read < all, "{bars}");
+    // The layer that is read.
+    let (read, all) = (bars[2][0].as_u64().unwrap(), bars[2][1].as_u64().unwrap());
+    assert!(0 < read && read < all, "{bars}");
+    assert!(seen.contains("layer 2: "), "{seen}");
     assert!(
         browser
             .text("#status")
@@ -148,4 +152,47 @@ fn without_a_token_the_page_says_how_to_have_buttons() {
     assert!(buttons.iter().all(|one| *one == true), "{buttons:?}");
     assert_eq!(browser.audit(), Vec::<String>::new());
     browser.shoot("no-token");
+}
+
+#[test]
+fn recent_images_are_those_that_were_converted_before_a_restart_too() {
+    let (Some(browser), Some(mut started)) = (Browser::start(), Started::new(true)) else {
+        return;
+    };
+    let recent = "#live section[aria-labelledby=recent]";
+    browser.open(&started.page());
+    browser.wait_for(recent, "No image was converted yet.");
+    assert_eq!(started.pull("app").join().unwrap().status, 200);
+    started.fail();
+    browser.wait_for(recent, "failed");
+    let rows = format!("return document.querySelectorAll('{recent} tbody tr').length");
+    // The image is in the list of conversions and in the index, and here once.
+    assert_eq!(browser.run(&rows), 2);
+
+    started.restart();
+    browser.open(&started.page());
+    browser.wait_for("#connection", "Live.");
+    browser.wait_for(recent, "/app:1");
+    assert_eq!(browser.run(&rows), 1);
+    let seen = browser.text(&format!("{recent} tbody tr"));
+    for text in [
+        "native, linux/amd64",
+        "converted",
+        "sha256:",
+        "2 made, 0 found",
+        " from ",
+    ] {
+        assert!(seen.contains(text), "{text} in {seen}");
+    }
+    started.fail();
+    browser.wait_for(recent, "failed");
+    assert_eq!(browser.run(&rows), 2);
+    for scheme in ["light", "dark"] {
+        browser.scheme(scheme);
+        for width in [360, 1280] {
+            browser.resize(width);
+            assert_eq!(browser.audit(), Vec::<String>::new(), "{scheme} {width}");
+            browser.shoot(&format!("remembered-{scheme}-{width}"));
+        }
+    }
 }

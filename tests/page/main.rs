@@ -10,8 +10,10 @@ mod requests;
 mod text;
 
 use std::fs;
+use std::path::Path;
 use std::thread::JoinHandle;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use support::gate::{Gate, Hold};
@@ -44,8 +46,22 @@ struct Started {
     proxy: Proxy,
     gate: Gate,
     app: Sealed,
-    _registry: Registry,
-    _scratch: tempfile::TempDir,
+    has_token: bool,
+    registry: Registry,
+    scratch: tempfile::TempDir,
+}
+
+/// A proxy whose files are in a directory.
+fn serve(scratch: &Path, gate: &Gate, has_token: bool) -> Proxy {
+    let path = |name: &str| scratch.join(name);
+    let mut command = program();
+    command.arg("--config").arg(path("rules.toml"));
+    let token = path("token").display().to_string();
+    let mut options = vec!["--platform", "linux/amd64", "--failure-ttl", "1h"];
+    if has_token {
+        options.extend(["--admin-token-file", &token]);
+    }
+    Proxy::start_as(command, &gate.url(), &path("data"), &options)
 }
 
 impl Started {
@@ -62,21 +78,21 @@ impl Started {
         let path = |name: &str| scratch.path().join(name);
         fs::write(path("token"), format!("{TOKEN}\n")).unwrap();
         fs::write(path("rules.toml"), RULES).unwrap();
-        let mut command = program();
-        command.arg("--config").arg(path("rules.toml"));
-        let token = path("token").display().to_string();
-        let mut options = vec!["--platform", "linux/amd64", "--failure-ttl", "1h"];
-        if has_token {
-            options.extend(["--admin-token-file", &token]);
-        }
-        let proxy = Proxy::start_as(command, &gate.url(), &path("data"), &options);
+        let proxy = serve(scratch.path(), &gate, has_token);
         Some(Self {
             proxy,
             gate,
             app,
-            _registry: registry,
-            _scratch: scratch,
+            has_token,
+            registry,
+            scratch,
         })
+    }
+
+    /// Ends the proxy, and starts another in its data directory.
+    fn restart(&mut self) {
+        self.proxy.signal(Signal::SIGTERM);
+        self.proxy = serve(self.scratch.path(), &self.gate, self.has_token);
     }
 
     /// The page's address.

@@ -3,8 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use super::support::until::until;
-use super::{Started, TOKEN, http};
+use super::{Started, TOKEN, http, image};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
@@ -204,4 +206,38 @@ fn so_many_look_at_one_time_and_none_holds_the_end_up() {
         assert!(rest.contains("event: status\ndata: "), "{rest}");
         assert!(rest.contains("event: live\ndata: <section"), "{rest}");
     }
+}
+
+#[test]
+fn the_page_says_what_helps_against_an_error_and_how_much_was_not_read_again() {
+    let Some(started) = Started::new(false) else {
+        return;
+    };
+    let page = || http::get(&started.page()).text();
+    assert!(page().contains("<dt>Not read again</dt><dd>0 B of 0 layers found</dd>"));
+    let answer = started.pull("app").join().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // The same two layers, and one more.
+    let mut more = image(1, 3);
+    more.config["config"] = json!({ "Cmd": ["/bin/sh"] });
+    started.registry.push("more", "1", &more.seal());
+    let answer = started.pull("more").join().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let both = started.app.blobs[1].bytes.len() + started.app.blobs[2].bytes.len();
+    let size = indicatif::BinaryBytes(both as u64).to_string();
+    let saved = format!("<dt>Not read again</dt><dd>{size} of 2 layers found</dd>");
+    // What changes is made anew once a second at most.
+    until(&saved, || page().contains(&saved).then_some(()));
+
+    let remedy = "push it again with a tool that writes its config from its layers";
+    assert!(!page().contains(remedy));
+    let mut lies = image(3, 1);
+    lies.config["rootfs"]["diff_ids"] = json!([format!("sha256:{}", "0".repeat(64))]);
+    started.registry.push("lies", "1", &lies.seal());
+    let answer = started.pull("lies").join().unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    // Where it ended, and where it is remembered.
+    until(remedy, || {
+        (page().matches(remedy).count() == 2).then_some(())
+    });
 }

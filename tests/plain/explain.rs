@@ -147,6 +147,15 @@ fn an_image_is_explained_by_every_name_that_it_has() {
     let text = String::from_utf8(explain("redis:7", &["--size", "2MiB"])).unwrap();
     assert!(!text.contains("otherwise"), "{text}");
     assert!(text.contains("rule       none"), "{text}");
+    // A suffix has the image made all the same.
+    let (own, mirrored) = text.split_once("as a mirror of docker.io:").unwrap();
+    let starts = |part: &str| {
+        let mut lines = part.lines();
+        let line = lines.find(|line| line.trim_start().starts_with("7_obd "));
+        line.map(|line| !line.contains("native: it cannot start: a native image is read from"))
+    };
+    assert_eq!(starts(mirrored), Some(false), "{text}");
+    assert_ne!(starts(own), Some(false), "{text}");
 }
 
 #[test]

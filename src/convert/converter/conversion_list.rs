@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 
 use super::super::error::ConvertError;
 use super::super::layer::Format;
-use super::super::types::{Requester, Source};
+use super::super::types::{Asker, Requester, Source};
 use super::deadline::Cancellation;
 use super::key::ImageKey;
+use super::layer_progress::LayerProgress;
 use super::status::ConversionCounters;
 use crate::oci::{Digest, RepoName, Tag};
 
@@ -33,6 +34,8 @@ pub enum ConversionState {
     Failed(String),
     /// An operator ended it.
     Cancelled,
+    /// There is nothing to convert: it is left as it is, which is no failure. What it is instead.
+    NoImage(String),
 }
 
 impl ConversionState {
@@ -45,6 +48,7 @@ impl ConversionState {
             Self::Converted(_) => "converted",
             Self::Failed(_) => "failed",
             Self::Cancelled => "cancelled",
+            Self::NoImage(_) => "no-image",
         }
     }
 
@@ -72,9 +76,9 @@ pub struct Conversion {
     pub format: Format,
     /// The platforms of its images, as far as they were looked at, in one text.
     pub platforms: String,
-    /// The address of the client that asked first.
-    pub client: Option<String>,
-    /// That client's user name.
+    /// Who asked first.
+    pub asker: Asker,
+    /// The user name of the client that asked first.
     pub user: Option<String>,
     /// How far it has come.
     pub state: ConversionState,
@@ -96,6 +100,10 @@ pub struct Conversion {
     pub read_bytes: u64,
     /// Bytes of blobs that were written.
     pub blob_bytes: u64,
+    /// How far each layer has come, bottom first, until the conversion ends.
+    pub each_layer: Vec<LayerProgress>,
+    /// What to do about its error, if there is something to say.
+    pub remedy: Option<&'static str>,
 }
 
 /// What is kept of a conversion that has not ended.
@@ -117,6 +125,7 @@ impl Live {
             source_bytes: read(&tally.layer_bytes),
             read_bytes: read(&tally.source_bytes),
             blob_bytes: read(&tally.blob_bytes),
+            each_layer: tally.each.now(),
             ..self.base.clone()
         }
     }
@@ -159,7 +168,7 @@ impl ConversionList {
             source: key.source.clone(),
             format,
             platforms: String::new(),
-            client: asked_by.client.clone(),
+            asker: asked_by.asker,
             user: asked_by.user.clone(),
             state: ConversionState::Queued,
             created_at: SystemTime::now(),
@@ -171,6 +180,8 @@ impl ConversionList {
             source_bytes: 0,
             read_bytes: 0,
             blob_bytes: 0,
+            each_layer: Vec::new(),
+            remedy: None,
         };
         let cancellation = Arc::new(Cancellation::default());
         let live = Live {
@@ -186,13 +197,12 @@ impl ConversionList {
         }
     }
 
-    /// All of them, the latest first.
+    /// All of them: those that have not ended, the latest first, then those that ended, what ended last
+    /// first.
     pub(super) fn all(&self) -> Vec<Conversion> {
         let inner = self.inner.lock();
-        let mut all: Vec<Conversion> = inner.live.values().map(Live::now).collect();
-        all.extend(inner.ended.iter().cloned());
-        all.sort_by_key(|one| std::cmp::Reverse(one.id));
-        all
+        let live = inner.live.values().rev().map(Live::now);
+        live.chain(inner.ended.iter().cloned()).collect()
     }
 
     /// Ends one that has not ended; whether there is such a one.
@@ -222,7 +232,7 @@ impl ConversionList {
         let _ = self.on_end.set(on_end);
     }
 
-    fn end(&self, id: u64, state: ConversionState) {
+    fn end(&self, id: u64, state: ConversionState, remedy: Option<&'static str>) {
         let ended = {
             let mut inner = self.inner.lock();
             let Some(live) = inner.live.remove(&id) else {
@@ -231,6 +241,9 @@ impl ConversionList {
             let ended = Conversion {
                 state,
                 finished_at: Some(SystemTime::now()),
+                // Many that ended are kept.
+                each_layer: Vec::new(),
+                remedy,
                 ..live.now()
             };
             inner.ended.push_front(ended.clone());
@@ -268,7 +281,7 @@ impl Entry {
     /// It ended well.
     pub(super) fn converted(self, root: &Digest) {
         let state = ConversionState::Converted(root.clone());
-        self.list.end(self.id, state);
+        self.list.end(self.id, state, None);
     }
 
     /// It is none: what was asked for failed a moment ago.
@@ -281,18 +294,23 @@ impl Entry {
         let state = match error {
             ConvertError::Cancelled => ConversionState::Cancelled,
             error => {
-                let text = error.to_string();
-                ConversionState::Failed(text.chars().take(MAX_TEXT).collect())
+                let text = error.to_string().chars().take(MAX_TEXT).collect();
+                if error.is_no_image() {
+                    ConversionState::NoImage(text)
+                } else {
+                    ConversionState::Failed(text)
+                }
             }
         };
-        self.list.end(self.id, state);
+        self.list.end(self.id, state, error.remedy());
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let text = ConvertError::Interrupted.to_string();
-        self.list.end(self.id, ConversionState::Failed(text));
+        let state = ConversionState::Failed(text);
+        self.list.end(self.id, state, None);
     }
 }
 
@@ -312,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_first_and_the_oldest_of_those_that_ended_go() {
+    fn what_ended_last_is_first_behind_what_has_not_ended_and_the_oldest_go() {
         let list = ConversionList::default();
         let first = add(&list);
         first.begin();
@@ -321,14 +339,15 @@ mod tests {
         }
         let all = list.all();
         assert_eq!(all.len(), MAX_ENDED + 1);
-        assert!(all.is_sorted_by(|a, b| a.id > b.id));
-        let last = all.last().unwrap();
-        assert_eq!((last.id, last.state.name()), (1, "running"));
+        assert!(all[1..].is_sorted_by(|a, b| a.id > b.id));
+        assert_eq!((all[0].id, all[0].state.name()), (1, "running"));
+        let second = add(&list);
+        assert_eq!(list.all()[0].id, second.id);
         drop(first);
         let all = list.all();
-        let last = all.last().unwrap();
-        assert_eq!((last.id, last.state.name()), (1, "failed"));
-        assert_eq!(all.len(), MAX_ENDED);
+        assert_eq!((all[0].id, all[0].state.name()), (second.id, "queued"));
+        assert_eq!((all[1].id, all[1].state.name()), (1, "failed"));
+        assert_eq!(all.len(), MAX_ENDED + 1);
     }
 
     #[tokio::test]

@@ -7,12 +7,16 @@ use tracing::Span;
 
 use super::super::error::ConvertError;
 use super::super::layer::Format;
-use super::super::types::{ConvertedImage, Requester};
+use super::super::types::{Asker, ConvertedImage, Requester};
 use super::destination::Destination;
 use super::key::ImageKey;
 use super::refused_pushes::PAUSE;
 use super::status::ConversionCounters;
 use crate::registry::Error;
+
+/// The target of what the log tells of conversions that failed: whoever prints the error themselves
+/// leaves it out.
+pub const FAILURE_TARGET: &str = "overlaybd_proxy::convert::failed";
 
 /// One conversion, as the log names it.
 pub(super) struct ConversionLog<'a> {
@@ -26,21 +30,34 @@ pub(super) struct ConversionLog<'a> {
 
 /// An event with what each of them says of the image.
 macro_rules! log_event {
-    ($level:ident, $log:expr, $($rest:tt)*) => {{
+    ($level:ident, $log:expr, $($rest:tt)*) => {
+        log_event!(target: module_path!(), $level, $log, $($rest)*)
+    };
+    (target: $target:expr, $level:ident, $log:expr, $($rest:tt)*) => {{
         let log = $log;
         tracing::$level!(
+            target: $target,
             upstream = log.key.host,
             repo = %log.key.repo,
             tag = log.asked_by.tag.as_ref().map(display),
             source = %log.key.source,
             format = log.format,
-            client = log.asked_by.client.as_deref(),
+            asked_by = log.asked_by.asker.name(),
+            client = client(log.asked_by.asker),
             user = log.asked_by.user.as_deref(),
             request = log.asked_by.request.as_deref(),
             trace_id = log.trace_id.as_deref(),
             $($rest)*
         );
     }};
+}
+
+/// The client's address, with its port where that is known: as the lines of requests have it.
+fn client(asker: Asker) -> Option<String> {
+    match asker {
+        Asker::Client(address) if address.port() != 0 => Some(address.to_string()),
+        other => other.client().map(|address| address.to_string()),
+    }
 }
 
 impl<'a> ConversionLog<'a> {
@@ -113,7 +130,7 @@ impl<'a> ConversionLog<'a> {
             log_event!(info, self, seconds, fault, again_after = again, %error,
                 "an image was not converted");
         } else {
-            log_event!(warn, self, seconds, fault, again_after = again, %error,
+            log_event!(target: FAILURE_TARGET, warn, self, seconds, fault, again_after = again, %error,
                 "an image was not converted");
         }
     }

@@ -51,6 +51,8 @@ pub struct FailedImage {
     pub fault: Fault,
     /// The cause.
     pub error: String,
+    /// What to do about it, if there is something to say.
+    pub remedy: Option<&'static str>,
     /// When it failed.
     pub failed_at: SystemTime,
     /// After which time it is tried again.
@@ -149,13 +151,14 @@ impl Failures {
         Some(lifetime)
     }
 
-    /// Those that are remembered, the latest first.
+    /// Those that are remembered, the latest first. That there is nothing to convert is remembered, and is
+    /// no failure.
     pub(super) fn list(&self) -> Vec<FailedImage> {
         let now = Instant::now();
         let known = self.known.lock();
         let mut listed: Vec<FailedImage> = known
             .iter()
-            .filter(|(_, failure)| failure.until > now)
+            .filter(|(_, failure)| failure.until > now && !failure.error.is_no_image())
             .map(|(key, failure)| failure.describe(key, now))
             .collect();
         drop(known);
@@ -189,6 +192,7 @@ impl Failure {
             format: self.format,
             fault: self.error.fault(),
             error,
+            remedy: self.error.remedy(),
             failed_at: self.failed_at,
             again: self.until.saturating_duration_since(now),
             answered: self.answered,

@@ -23,7 +23,10 @@ mod errors;
 mod failures;
 mod fetch;
 mod image;
+mod image_parts;
+mod image_records;
 mod key;
+mod layer_progress;
 mod lease;
 mod permits;
 mod pins;
@@ -55,17 +58,21 @@ use crate::store::Store;
 use crate::telemetry::CapturedContext;
 
 pub use conversion_list::{Conversion, ConversionState, OnEnd};
+pub use conversion_log::FAILURE_TARGET;
 pub use failures::FailedImage;
 pub use image::source_size;
+pub use image_parts::{ImagePart, PartKind};
+pub use layer_progress::{LayerProgress, LayerState};
 pub use pins::{PinnedBlobs, PinnedImage};
 pub use push_tag::TagOutcome;
-pub use status::Status;
+pub use status::{PushCount, Status};
 
 use admission::Admission;
 use context::{Context, max_sealers};
 use conversion_list::ConversionList;
 use conversion_span::ConversionSpans;
 use failures::Failures;
+use image_records::ImageRecords;
 use key::ImageKey;
 use push_tag::push_tag;
 use renewals::Renewals;
@@ -96,6 +103,7 @@ struct Inner {
     spans: ConversionSpans,
     /// Images that are converted, as far as they were requested since the start.
     cache: Cache<ImageKey, Arc<ConvertedImage>>,
+    records: ImageRecords,
 }
 
 impl Converter {
@@ -122,6 +130,7 @@ impl Converter {
                 list: ConversionList::default(),
                 spans: ConversionSpans::default(),
                 cache,
+                records: ImageRecords::default(),
             }),
             asked_by: Arc::default(),
         })
@@ -161,7 +170,8 @@ impl Converter {
         self.with(self.context.serving_unpushed())
     }
 
-    /// The conversions of images that wait, run, or ended lately, in all formats; the latest first.
+    /// The conversions of images that wait, run, or ended lately, in all formats: those that have not ended first,
+    /// then those that ended, each the latest first.
     pub fn conversions(&self) -> Vec<Conversion> {
         self.inner.list.all()
     }
@@ -317,6 +327,7 @@ impl Converter {
     ) -> Result<Option<Arc<ConvertedImage>>, ConvertError> {
         let key = ImageKey::of(source, manifest, &self.context.image_variant);
         if let Some(image) = self.inner.cache.get(&key).await {
+            self.note(source, &image);
             return Ok(Some(image));
         }
         let context = &self.context;
@@ -325,6 +336,7 @@ impl Converter {
             return Ok(None);
         };
         let image = Arc::new(image);
+        self.note(source, &image);
         // What is not pushed yet is to be looked at again.
         if !was_refused && !self.is_push_refused(source) {
             self.inner.cache.insert(key, Arc::clone(&image)).await;
@@ -381,11 +393,11 @@ impl Converter {
                 return Err(error);
             }
             let converter = self.clone();
-            let mut source = source.clone();
+            let mut from = source.clone();
             // Kept while this waits, so that a job that another request started may continue
             // with it.
-            let authorization = self.inner.renewals.join(&key, &source.authorization);
-            source.authorization = authorization.clone();
+            let authorization = self.inner.renewals.join(&key, &from.authorization);
+            from.authorization = authorization.clone();
             let (observer, job_key) = (observer.clone(), key.clone());
             let waiting = self.inner.spans.wait(&key);
             let linked = CapturedContext::of(&waiting);
@@ -394,7 +406,7 @@ impl Converter {
                 let spans = &converter.inner.spans;
                 let span = spans.begin(&job_key, asked_by, format, &linked);
                 async move {
-                    let job = converter.run_job(source, observer, job_key.clone(), &span);
+                    let job = converter.run_job(from, observer, job_key.clone(), &span);
                     let result = span.around(job).await;
                     converter.inner.spans.forget(&job_key, &span);
                     result
@@ -410,7 +422,13 @@ impl Converter {
                 Some(Err(ConvertError::Upstream(
                     Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::NotFound { .. },
                 ))) if !joined.started && attempt < MAX_ATTEMPTS => {}
-                Some(result) => return result,
+                Some(result) => {
+                    // Another tag may have begun the job, or all of the image been there.
+                    if let Ok(pinned) = &result {
+                        self.note(source, &pinned.image);
+                    }
+                    return result;
+                }
             }
         }
     }

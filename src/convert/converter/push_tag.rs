@@ -11,6 +11,7 @@ use super::context::Context;
 use super::destination::Destination;
 use super::lease::poll_interval;
 use super::provenance::is_own_manifest;
+use super::status::add;
 use crate::oci::{Digest, Selector, Tag};
 use crate::registry::{Authorization, Error, RawManifest};
 use crate::store::{Acquired, LeaseKeeper};
@@ -63,9 +64,10 @@ pub(super) async fn push_tag(
         // Not now: the registry refuses what is pushed there.
         return Ok(TagOutcome::Moved);
     }
-    let lease = push.acquire_lease().await?;
-    let outcome = push.run(&lease).await;
-    lease.release().await;
+    let outcome = push.alone().await;
+    if outcome.is_err() {
+        add(&context.counters.pushed_tags.failed, 1);
+    }
     outcome
 }
 
@@ -83,6 +85,14 @@ struct TagPush<'a> {
 }
 
 impl TagPush<'_> {
+    /// Pushes the tag while no other process that shares the index does.
+    async fn alone(&self) -> Result<TagOutcome, ConvertError> {
+        let lease = self.acquire_lease().await?;
+        let outcome = self.run(&lease).await;
+        lease.release().await;
+        outcome
+    }
+
     /// Waits until no other process that shares the index pushes this tag.
     async fn acquire_lease(&self) -> Result<LeaseKeeper, ConvertError> {
         let context = self.context;
@@ -139,6 +149,7 @@ impl TagPush<'_> {
             return Ok(TagOutcome::Moved);
         }
         if target.is_some_and(|target| target.digest == root.digest) {
+            add(&self.context.counters.pushed_tags.present, 1);
             return Ok(TagOutcome::Done);
         }
         if lease.is_lost() {
@@ -150,6 +161,7 @@ impl TagPush<'_> {
         upstream
             .push_manifest(repo, &selector, media_type, bytes, &Authorization::Own)
             .await?;
+        add(&self.context.counters.pushed_tags.pushed, 1);
         tracing::info!(
             registry = self.destination.host, %repo, tag = %self.converted, digest = %root.digest,
             source = %self.image.source, "a converted image got its tag"

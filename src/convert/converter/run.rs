@@ -108,6 +108,7 @@ impl Converter {
                 source,
                 destination: context.destination(source),
                 observer,
+                tag: self.asked_by.tag.as_ref(),
                 pins: PinnedBlobs::default(),
                 tally,
                 deadline: Deadline::after(context.config.timeout, entry.cancellation()),

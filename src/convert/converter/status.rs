@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::layer_progress::Layers;
+
 /// Most characters of a platform that are logged.
 const MAX_PLATFORM: usize = 64;
 
@@ -26,6 +28,45 @@ pub struct Status {
     pub source_bytes: u64,
     /// Bytes of converted blobs written.
     pub blob_bytes: u64,
+    /// Compressed bytes of the layers found converted: nobody read them again.
+    pub found_bytes: u64,
+    /// Pushes of layers.
+    pub pushed_layers: PushCount,
+    /// Pushes of images: their documents, once their layers are there.
+    pub pushed_images: PushCount,
+    /// Pushes of converted images' tags.
+    pub pushed_tags: PushCount,
+    /// Bytes that pushes uploaded.
+    pub pushed_bytes: u64,
+}
+
+/// What became of pushes of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PushCount {
+    /// The registry took them.
+    pub pushed: u64,
+    /// It had them already.
+    pub present: u64,
+    /// They failed.
+    pub failed: u64,
+}
+
+/// The live counters behind [`PushCount`].
+#[derive(Debug, Default)]
+pub(super) struct PushCounters {
+    pub(super) pushed: AtomicU64,
+    pub(super) present: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+impl PushCounters {
+    fn count(&self) -> PushCount {
+        PushCount {
+            pushed: self.pushed.load(Ordering::Relaxed),
+            present: self.present.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The live counters behind [`Status`].
@@ -39,6 +80,11 @@ pub(super) struct Counters {
     pub(super) layers_failed: AtomicU64,
     pub(super) source_bytes: AtomicU64,
     pub(super) blob_bytes: AtomicU64,
+    pub(super) found_bytes: AtomicU64,
+    pub(super) pushed_layers: PushCounters,
+    pub(super) pushed_images: PushCounters,
+    pub(super) pushed_tags: PushCounters,
+    pub(super) pushed_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -53,6 +99,11 @@ impl Counters {
             layers_failed: read(&self.layers_failed),
             source_bytes: read(&self.source_bytes),
             blob_bytes: read(&self.blob_bytes),
+            found_bytes: read(&self.found_bytes),
+            pushed_layers: self.pushed_layers.count(),
+            pushed_images: self.pushed_images.count(),
+            pushed_tags: self.pushed_tags.count(),
+            pushed_bytes: read(&self.pushed_bytes),
         }
     }
 }
@@ -74,6 +125,8 @@ pub(super) struct ConversionCounters {
     pub(super) blob_bytes: AtomicU64,
     /// Those of the images that were looked at: at most as many as an index may have entries.
     platforms: Mutex<Vec<String>>,
+    /// How far each layer has come.
+    pub(super) each: Layers,
 }
 
 impl ConversionCounters {
@@ -82,6 +135,7 @@ impl ConversionCounters {
         self.layers.store(0, Ordering::Relaxed);
         self.layer_bytes.store(0, Ordering::Relaxed);
         self.platforms.lock().clear();
+        self.each.clear();
     }
 
     /// Notes that an image for this platform is converted.
@@ -92,6 +146,11 @@ impl ConversionCounters {
         if !platforms.contains(&platform) {
             platforms.push(platform);
         }
+    }
+
+    /// The platforms of the images.
+    pub(super) fn platform_names(&self) -> Vec<String> {
+        self.platforms.lock().clone()
     }
 
     /// The platforms of the images, in one text.

@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::object_levels::ObjectMetrics;
-use crate::convert::{CacheCount, Status};
-use crate::store::{BlobCounters, ObjectCounters};
+use crate::convert::{CacheCount, PushCount, Status};
+use crate::store::{BlobCounters, ObjectCounters, PinnedUse};
 use crate::telemetry::SpanCounts;
 
 type Total = Counter<u64, AtomicU64>;
@@ -21,6 +21,8 @@ type Level = Gauge<i64, AtomicI64>;
 pub(in crate::server) struct Snapshot {
     /// The converter's counters.
     pub conversions: Status,
+    /// Failed conversions that are not tried again yet.
+    pub failures: usize,
     /// The blob directory's counters.
     pub blobs: BlobCounters,
     /// Blobs that were evicted.
@@ -33,6 +35,8 @@ pub(in crate::server) struct Snapshot {
     pub spans: Option<SpanCounts>,
     /// Bytes of all blobs.
     pub blob_bytes: Option<u64>,
+    /// What is pinned until it is unpinned.
+    pub pinned: Option<PinnedUse>,
     /// Bytes that the disk still takes.
     pub free_bytes: Option<u64>,
     /// Whether the index answers.
@@ -52,6 +56,12 @@ struct AwaitedLabels {
     awaited: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PushLabels {
+    part: &'static str,
+    outcome: &'static str,
+}
+
 /// The metrics of a [`Snapshot`].
 #[derive(Default)]
 pub(super) struct ScrapedMetrics {
@@ -61,6 +71,7 @@ pub(super) struct ScrapedMetrics {
     spans: Family<OutcomeLabels, Total>,
     requests_waiting: Family<AwaitedLabels, Level>,
     images_running: Level,
+    failures_remembered: Level,
     layers_queued: Level,
     layers_running: Level,
     layers_converted: Total,
@@ -68,6 +79,9 @@ pub(super) struct ScrapedMetrics {
     layers_failed: Total,
     source_bytes: Total,
     blob_bytes_written: Total,
+    found_bytes: Total,
+    pushes: Family<PushLabels, Total>,
+    pushed_bytes: Total,
     blobs_verified: Total,
     verified_bytes: Total,
     blobs_damaged: Total,
@@ -77,6 +91,8 @@ pub(super) struct ScrapedMetrics {
     scrub_rounds: Total,
     scrub_last_round: Level,
     blob_bytes: Level,
+    pinned_blobs: Level,
+    pinned_bytes: Level,
     free_bytes: Level,
     index_up: Level,
 }
@@ -116,6 +132,11 @@ impl ScrapedMetrics {
             images_running
         );
         plain!(
+            "failures_remembered",
+            "Conversions that failed and are not tried again yet",
+            failures_remembered
+        );
+        plain!(
             "layers_queued",
             "Layers waiting to be converted",
             layers_queued
@@ -140,6 +161,18 @@ impl ScrapedMetrics {
             Bytes,
             blob_bytes_written
         );
+        of_unit!(
+            "layers_found",
+            "Compressed bytes of layers found converted, which were not read again",
+            Bytes,
+            found_bytes
+        );
+        plain!(
+            "pushes",
+            "Pushes of converted layers, images and tags, by what became of them",
+            pushes
+        );
+        of_unit!("pushed", "Bytes that pushes uploaded", Bytes, pushed_bytes);
         plain!(
             "blobs_verified",
             "Files of blobs read to their end and compared with their digests",
@@ -184,6 +217,17 @@ impl ScrapedMetrics {
             blobs_evicted
         );
         of_unit!("blobs", "Bytes of all blobs kept", Bytes, blob_bytes);
+        plain!(
+            "blobs_pinned",
+            "Blobs that are pinned until they are unpinned",
+            pinned_blobs
+        );
+        of_unit!(
+            "blobs_pinned",
+            "Bytes of blobs that are pinned until they are unpinned",
+            Bytes,
+            pinned_bytes
+        );
         of_unit!(
             "disk_free",
             "Bytes that the disk still takes",
@@ -198,12 +242,25 @@ impl ScrapedMetrics {
         );
     }
 
+    fn set_pushes(&self, part: &'static str, count: PushCount) {
+        for (outcome, value) in [
+            ("pushed", count.pushed),
+            ("present", count.present),
+            ("failed", count.failed),
+        ] {
+            let total = self.pushes.get_or_create(&PushLabels { part, outcome });
+            total.inner().store(value, Ordering::Relaxed);
+        }
+    }
+
     /// Takes over what is known now.
     pub(super) fn set(&self, now: &Snapshot) {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.objects.set(now.objects.as_ref());
         let status = now.conversions;
         self.images_running.set(signed(status.images_running));
+        let failures = i64::try_from(now.failures).unwrap_or(i64::MAX);
+        self.failures_remembered.set(failures);
         self.layers_queued.set(signed(status.layers_queued));
         self.layers_running.set(signed(status.layers_running));
         for (total, value) in [
@@ -212,6 +269,8 @@ impl ScrapedMetrics {
             (&self.layers_failed, status.layers_failed),
             (&self.source_bytes, status.source_bytes),
             (&self.blob_bytes_written, status.blob_bytes),
+            (&self.found_bytes, status.found_bytes),
+            (&self.pushed_bytes, status.pushed_bytes),
             (&self.blobs_verified, now.blobs.verified),
             (&self.verified_bytes, now.blobs.verified_bytes),
             (&self.blobs_damaged, now.blobs.damaged),
@@ -221,6 +280,13 @@ impl ScrapedMetrics {
             (&self.scrub_rounds, now.blobs.scrub_rounds),
         ] {
             total.inner().store(value, Ordering::Relaxed);
+        }
+        for (part, count) in [
+            ("layer", status.pushed_layers),
+            ("image", status.pushed_images),
+            ("tag", status.pushed_tags),
+        ] {
+            self.set_pushes(part, count);
         }
         for count in now.sources.iter().flatten() {
             let outcome = count.outcome.name();
@@ -246,6 +312,9 @@ impl ScrapedMetrics {
             .set(signed(now.blobs.scrub_last_round));
         // -1: the disk did not tell.
         self.blob_bytes.set(now.blob_bytes.map_or(-1, signed));
+        let pinned = |of: fn(PinnedUse) -> u64| now.pinned.map_or(-1, |now| signed(of(now)));
+        self.pinned_blobs.set(pinned(|now| now.blobs));
+        self.pinned_bytes.set(pinned(|now| now.bytes));
         self.free_bytes.set(now.free_bytes.map_or(-1, signed));
         self.index_up.set(i64::from(now.is_index_up));
         let awaited = ["conversion", "upstream", "permission"];

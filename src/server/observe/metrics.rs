@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::events::Events;
 use super::levels::{ScrapedMetrics, Snapshot};
 use super::process::{ProcessMetrics, ProcessStat};
 use super::refusals::Refusals;
@@ -20,6 +21,10 @@ use crate::server::route::Kind;
 
 /// What tells builds apart.
 const BUILD: [(&str, &str); 1] = [("version", env!("CARGO_PKG_VERSION"))];
+
+/// The route of answers with a part of a blob. Nodes read images so, and wait for each; a whole blob
+/// takes as long as its client does.
+const BLOB_RANGE: &str = "blob-range";
 
 /// By which a request is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -128,6 +133,8 @@ pub(in crate::server) struct Metrics {
     sent: Family<RouteLabels, Total>,
     /// Those of each kind of route, found without a lookup.
     routes: Vec<(Histogram, Total)>,
+    /// Those of ranges of blobs, likewise.
+    ranges: (Histogram, Total),
     caches: Family<CacheLabels, Total>,
     stale_permissions: Total,
     signed_addresses: Family<ResultLabels, Total>,
@@ -147,6 +154,8 @@ pub(in crate::server) struct Metrics {
     pub requests_open: Level,
     /// Requests and connections that limits refused.
     pub refusals: Refusals,
+    /// Notifications, webhooks, and answers while an upstream fails.
+    pub events: Events,
     levels: ScrapedMetrics,
     process: ProcessMetrics,
 }
@@ -176,6 +185,7 @@ impl Metrics {
             durations: Family::new_with_constructor(seconds),
             sent: Family::default(),
             routes: Vec::new(),
+            ranges: (seconds(), Total::default()),
             caches: Family::default(),
             stale_permissions: Total::default(),
             signed_addresses: Family::default(),
@@ -191,6 +201,7 @@ impl Metrics {
             connections: Level::default(),
             requests_open: Level::default(),
             refusals: Refusals::default(),
+            events: Events::default(),
             levels: ScrapedMetrics::default(),
             process: ProcessMetrics::new(),
         };
@@ -200,11 +211,10 @@ impl Metrics {
             metrics.protocols.get_or_create(&labels).clone()
         });
         for route in Kind::ALL.map(Kind::name) {
-            let labels = RouteLabels { route };
-            let durations = metrics.durations.get_or_create(&labels).clone();
-            let sent = metrics.sent.get_or_create(&labels).clone();
-            metrics.routes.push((durations, sent));
+            let series = metrics.of_route(route);
+            metrics.routes.push(series);
         }
+        metrics.ranges = metrics.of_route(BLOB_RANGE);
         for cache in CacheName::ALL.map(CacheName::name) {
             let total = |result| {
                 let labels = CacheLabels { cache, result };
@@ -220,7 +230,7 @@ impl Metrics {
             let _ = metrics.conversion_durations.get_or_create(&labels);
         }
         for format in ["native", "turbo"] {
-            for outcome in ["converted", "failed", "cancelled"] {
+            for outcome in ["converted", "failed", "cancelled", "no-image"] {
                 let labels = ConversionLabels { format, outcome };
                 let _ = metrics.images.get_or_create(&labels);
                 let _ = metrics.image_durations.get_or_create(&labels);
@@ -234,7 +244,14 @@ impl Metrics {
         metrics
     }
 
+    fn of_route(&self, route: &'static str) -> (Histogram, Total) {
+        let labels = RouteLabels { route };
+        let durations = self.durations.get_or_create(&labels).clone();
+        (durations, self.sent.get_or_create(&labels).clone())
+    }
+
     fn register(&mut self) {
+        self.events.register(&mut self.registry);
         self.levels.register(&mut self.registry);
         self.refusals.register(&mut self.registry);
         let registry = &mut self.registry;
@@ -332,13 +349,19 @@ impl Metrics {
             // Clients can make up methods, and each would be a series of its own.
             _ => "other",
         };
+        let is_range = route == Kind::Blob && status == http::StatusCode::PARTIAL_CONTENT.as_u16();
         let labels = RequestLabels {
-            route: route.name(),
+            route: if is_range { BLOB_RANGE } else { route.name() },
             method,
             status,
         };
         self.requests.get_or_create(&labels).inc();
-        if let Some((durations, total)) = self.routes.get(route as usize) {
+        let series = if is_range {
+            Some(&self.ranges)
+        } else {
+            self.routes.get(route as usize)
+        };
+        if let Some((durations, total)) = series {
             durations.observe(took.as_secs_f64());
             total.inc_by(sent);
         }
@@ -468,6 +491,7 @@ mod tests {
         let took = Duration::from_millis(3);
         metrics.request(Kind::Blob, &http::Method::GET, 206, took, 4096);
         metrics.request(Kind::Blob, &http::Method::GET, 206, took, 4096);
+        metrics.request(Kind::Blob, &http::Method::GET, 200, took, 5);
         metrics.lookup(CacheName::Blob, true);
         let now = Snapshot {
             conversions: Status {
@@ -485,8 +509,9 @@ mod tests {
         };
         let text = metrics.encode(&now, ProcessStat::default()).unwrap();
         for line in [
-            r#"overlaybd_proxy_requests_total{route="blob",method="GET",status="206"} 2"#,
-            r#"overlaybd_proxy_response_body_bytes_total{route="blob"} 8192"#,
+            r#"overlaybd_proxy_requests_total{route="blob-range",method="GET",status="206"} 2"#,
+            r#"overlaybd_proxy_response_body_bytes_total{route="blob-range"} 8192"#,
+            r#"overlaybd_proxy_response_body_bytes_total{route="blob"} 5"#,
             r#"overlaybd_proxy_cache_lookups_total{cache="blob",result="hit"} 1"#,
             "overlaybd_proxy_layers_converted_total 7",
             "overlaybd_proxy_disk_free_bytes 9",

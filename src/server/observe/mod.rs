@@ -3,6 +3,7 @@
 pub(in crate::server) mod access_log;
 pub(in crate::server) mod client;
 pub(in crate::server) mod conversion;
+pub(in crate::server) mod events;
 pub(in crate::server) mod levels;
 pub(in crate::server) mod metrics;
 mod object_levels;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::super::context::Context;
 use super::super::conversion_log::seconds;
 use super::super::destination::Destination;
+use super::super::status::add;
 use super::super::threads::{blocking, on_thread};
 use super::super::variant::{self, Disk};
 use super::compare::is_same;
@@ -44,7 +45,17 @@ pub(in super::super) async fn push_layer(
             &bytes,
             &target.authorization,
         )
-        .await?;
+        .await;
+    let counted = &context.counters.pushed_layers;
+    match &pushed {
+        Ok(Pushed::Uploaded) => {
+            add(&counted.pushed, 1);
+            add(&context.counters.pushed_bytes, layer.size);
+        }
+        Ok(Pushed::Present) => add(&counted.present, 1),
+        Err(_) => add(&counted.failed, 1),
+    }
+    let pushed = pushed?;
     let index = context.store.index();
     index
         .put_pushed(&destination.host, &destination.repo, &layer.digest)

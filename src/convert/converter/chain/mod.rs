@@ -18,6 +18,7 @@ pub(super) use state::ChainJob;
 use std::sync::Arc;
 
 use super::catalogue::{Wanted, find, is_named};
+use super::layer_progress::LayerState;
 use super::lease::poll_interval;
 use super::status::{Gauge, add};
 use crate::convert::error::ConvertError;
@@ -91,8 +92,11 @@ impl Chain<'_> {
         let Some(layer) = self.job.deadline.within(found).await?? else {
             return Ok(false);
         };
-        add(&self.job.context.counters.layers_found, 1);
+        let counters = &self.job.context.counters;
+        add(&counters.layers_found, 1);
+        add(&counters.found_bytes, step.layer.size);
         add(&self.job.tally.layers_found, 1);
+        self.job.tally.each.set(step, LayerState::Found);
         self.job.notify(|| Event::Done {
             chain: step.chain_id.clone(),
             size: layer.size,

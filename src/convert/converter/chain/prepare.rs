@@ -1,7 +1,7 @@
 //! Fetches and inflates the layers of a chain, ahead of those that are being applied.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::super::errors::layer_error;
 use super::super::fetch::{Failure, fetch};
@@ -101,7 +101,7 @@ impl Chain<'_> {
             ..LayerInput::of(step, chunks, windows)
         };
         let limit = context.config.settings.max_layer_size;
-        let (counted, tally) = (AtomicU64::new(0), Arc::clone(self.job.tally));
+        let (counted, tally) = (self.job.tally.each.read(step), Arc::clone(self.job.tally));
         let on_progress = self.on_progress(step, move |progress| {
             let before = counted.swap(progress.compressed, Ordering::Relaxed);
             let more = progress.compressed.saturating_sub(before);

@@ -11,6 +11,7 @@ use super::super::conversion_span;
 use super::super::deadline::Deadline;
 use super::super::destination::Destination;
 use super::super::errors::{BlobThreadError, layer_error};
+use super::super::layer_progress::LayerState;
 use super::super::status::add;
 use super::super::threads::on_thread;
 use super::apply::Applied;
@@ -72,6 +73,7 @@ impl Chain<'_> {
                     add(&context.counters.blob_bytes, layer.size);
                     add(&tally.layers_made, 1);
                     add(&tally.blob_bytes, layer.size);
+                    tally.each.set(&step, LayerState::Converted);
                     if let Some(observer) = observer {
                         observer(Event::Done {
                             chain: step.chain_id.clone(),

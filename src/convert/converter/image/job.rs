@@ -14,7 +14,7 @@ use super::super::threads::blocking;
 use crate::convert::error::ConvertError;
 use crate::convert::memory::MemoryPermit;
 use crate::convert::types::{Observer, Source, StoredManifest};
-use crate::oci::Digest;
+use crate::oci::{Digest, Tag};
 use crate::store::BlobFile;
 
 /// Up to this many bytes a document is kept in memory while its image is converted.
@@ -26,6 +26,8 @@ pub(in super::super) struct ImageJob<'a> {
     pub(in super::super) source: &'a Source,
     pub(in super::super) destination: Destination,
     pub(in super::super) observer: Option<&'a Observer>,
+    /// The tag that the source was asked for by, if it was one.
+    pub(in super::super) tag: Option<&'a Tag>,
     pub(in super::super) pins: PinnedBlobs,
     /// What was done so far.
     pub(in super::super) tally: &'a Arc<ConversionCounters>,

@@ -135,7 +135,8 @@ async fn stored_manifest(
     Ok(found)
 }
 
-async fn local_manifest(
+/// A manifest or index of the store.
+pub(in super::super) async fn local_manifest(
     context: &Context,
     digest: &Digest,
     media_type: &str,

@@ -64,6 +64,7 @@ impl ImageJob<'_> {
         for step in &steps {
             add(&self.tally.layers, 1);
             add(&self.tally.layer_bytes, step.layer.size);
+            self.tally.each.add(step);
         }
         if let Some(observer) = self.observer {
             observer(Event::Planned {

@@ -12,7 +12,7 @@ mod source;
 
 pub(super) use document::part_digests;
 pub(super) use job::{Halt, ImageJob};
-pub(super) use load::load;
+pub(super) use load::{load, local_manifest};
 pub use size::source_size;
 
 use super::super::image::is_overlaybd;

@@ -3,6 +3,8 @@
 use super::super::context::Context;
 use super::super::conversion_span;
 use super::super::destination::Destination;
+use super::super::image_records::record_of;
+use super::super::status::add;
 use super::super::variant;
 use super::document::{manifest_digests, part_digests};
 use super::job::ImageJob;
@@ -36,6 +38,23 @@ pub(super) async fn publish(
         let pushing = Box::pin(push(parts, image, source, to, repo, &selector));
         let span = telemetry::child("push image", Vec::new);
         let pushed = span.around(job.deadline.unless_cancelled(pushing)).await;
+        match &pushed {
+            Ok(Ok(pushed)) => {
+                let images = &context.counters.pushed_images;
+                // Its layers went before it; the config comes with it.
+                add(
+                    match pushed.uploaded {
+                        0 => &images.present,
+                        _ => &images.pushed,
+                    },
+                    1,
+                );
+                add(&context.counters.pushed_bytes, pushed.uploaded_bytes);
+            }
+            Ok(Err(_)) => add(&context.counters.pushed_images.failed, 1),
+            // Cancelled.
+            Err(_) => {}
+        }
         let pushed = pushed
             .and_then(|pushed| pushed)
             .inspect_err(|error| conversion_span::fail(&span, error))?;
@@ -102,6 +121,13 @@ fn rows<'a>(job: &'a ImageJob<'_>, image: &'a ConvertedImage) -> ImageRows<'a> {
         pushed_to: destination
             .is_pushed
             .then_some((destination.host.as_str(), &destination.repo)),
+        record: record_of(
+            job.context,
+            source,
+            image,
+            job.tag,
+            Some(job.tally.as_ref()),
+        ),
     }
 }
 

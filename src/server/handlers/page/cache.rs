@@ -68,6 +68,7 @@ fn kept(html: &mut Html, state: &AppState, disk: DiskUse) {
         layers_found,
         source_bytes,
         blob_bytes,
+        found_bytes,
         ..
     } = state.converted.converter.status();
     let (evicted, damaged) = (blobs.evicted(), blobs.counters().damaged);
@@ -80,6 +81,9 @@ fn kept(html: &mut Html, state: &AppState, disk: DiskUse) {
          written; {} evicted, {damaged} damaged",
         count(evicted, "blob")
     ));
+    html.raw("</dd></div>");
+    html.raw("<div><dt>Not read again</dt><dd>");
+    html.text(format_args!("{} of {found} found", size(found_bytes)));
     html.raw("</dd></div>");
     if let Some(objects) = state.converted.store().objects() {
         bucket(html, objects);

@@ -1,10 +1,15 @@
-//! Conversions under way, those that wait, and those that ended lately.
+//! Conversions under way, those that wait, and those that ended lately or are remembered by the index.
 
-use std::time::Duration;
+use std::cmp::Reverse;
+use std::time::{Duration, SystemTime};
 
 use super::html::{Button, Html, MOST_ROWS, count, progress, size, time};
-use crate::convert::{Conversion, ConversionState};
-use crate::oci::Tag;
+use crate::convert::{Asker, Conversion, ConversionState, LayerState};
+use crate::oci::{Selector, Tag};
+use crate::store::RecordedImage;
+
+/// Most layers of a conversion that are shown.
+const MOST_LAYERS: usize = 8;
 
 /// The name of an image as lists show it.
 pub(super) fn name(upstream: &str, repo: &str, tag: Option<&str>) -> String {
@@ -92,6 +97,7 @@ fn live_row(one: &Conversion, is_on: bool) -> Vec<Html> {
             let written = size(one.blob_bytes);
             bytes.raw("<small>").text(written).raw(" written</small>");
         }
+        bytes.piece(&each_layer(one));
     }
     let button = Button {
         label: "Cancel",
@@ -102,32 +108,151 @@ fn live_row(one: &Conversion, is_on: bool) -> Vec<Html> {
     vec![image(one), state, layers, bytes, whom(one), button.html()]
 }
 
-/// By whose pull it began.
+/// The layers that are worked on: few at one time. The others are counted.
+fn each_layer(one: &Conversion) -> Html {
+    let mut html = Html::new();
+    let layers = one.each_layer.iter().enumerate();
+    let running = layers.filter(|(_, layer)| layer.state == LayerState::Running);
+    for (number, layer) in running.take(MOST_LAYERS) {
+        let label = format!("Layer {} of {}", number + 1, name_of(one));
+        html.raw("<small>layer ").text(number + 1).raw(": ");
+        html.text(size(layer.read)).raw(" of ");
+        html.text(size(layer.bytes)).raw("</small>");
+        html.piece(&progress(&label, layer.read, layer.bytes));
+    }
+    html
+}
+
+/// Who had it begun.
 fn whom(one: &Conversion) -> Html {
     let mut html = Html::new();
-    html.name(one.client.as_deref().unwrap_or("the proxy itself"));
+    match one.asker {
+        Asker::Client(address) => html.text(address.ip()),
+        Asker::Operator => html.text("an operator"),
+        Asker::Notification => html.text("a notification"),
+        Asker::Proxy => html.text("the proxy itself"),
+    };
     if let Some(user) = &one.user {
         html.raw("<small>").text(user).raw("</small>");
     }
     html
 }
 
-/// Those that ended lately, the latest first.
-pub(super) fn recent(all: &[Conversion], is_on: bool) -> Html {
+/// What to do about an error.
+pub(super) fn remedy(remedy: Option<&'static str>) -> Html {
+    let mut html = Html::new();
+    if let Some(remedy) = remedy {
+        html.raw("<small class=\"remedy\">").text(remedy);
+        html.raw("</small>");
+    }
+    html
+}
+
+/// Those that ended lately, and the images that were converted before, what ended last first. `remembered` is
+/// what the index has, the latest first, or `None` if it does not answer.
+pub(super) fn recent(
+    all: &[Conversion],
+    remembered: Option<&[RecordedImage]>,
+    is_on: bool,
+) -> Html {
     let mut html = Html::new();
     html.raw("<section aria-labelledby=\"recent\"><h2 id=\"recent\">Recent images</h2>");
     let ended: Vec<&Conversion> = all.iter().filter(|one| one.state.is_ended()).collect();
-    if ended.is_empty() {
-        html.paragraph("No conversion has ended since the start.");
+    let images = remembered.unwrap_or_default();
+    let is_new = |image: &&RecordedImage| !ended.iter().any(|one| is_same(one, image));
+    let mut rows: Vec<(SystemTime, Row<'_>)> = Vec::new();
+    rows.extend(ended.iter().map(|one| {
+        let at = one.finished_at.unwrap_or(one.created_at);
+        (at, Row::Ended(one))
+    }));
+    rows.extend(
+        images
+            .iter()
+            .filter(is_new)
+            .map(|image| (image.time(), Row::Remembered(image))),
+    );
+    rows.sort_by_key(|(at, _)| Reverse(*at));
+    if rows.is_empty() {
+        html.paragraph("No image was converted yet.");
     } else {
-        let rows = ended.iter().take(MOST_ROWS);
-        let rows: Vec<Vec<Html>> = rows.map(|one| ended_row(one, is_on)).collect();
+        let shown = rows.iter().take(MOST_ROWS);
+        let shown: Vec<Vec<Html>> = shown
+            .map(|(_, row)| match row {
+                Row::Ended(one) => ended_row(one, is_on),
+                Row::Remembered(image) => remembered_row(image),
+            })
+            .collect();
         let columns = ["Image", "Outcome", "Ended", "Layers", "Bytes", "Change"];
-        html.table("Ended lately, the latest first", &columns, &rows);
-        html.more(ended.len());
+        html.table("Ended lately, the latest first", &columns, &shown);
+        if rows.len() > MOST_ROWS || images.len() >= MOST_ROWS {
+            html.raw("<p>Older ones are not shown: <code>overlaybd-proxy images ls</code> lists ");
+            html.raw("all images that were converted.</p>");
+        }
+    }
+    if remembered.is_none() {
+        html.paragraph(
+            "The index does not answer: what was converted before the start is not shown.",
+        );
     }
     html.raw("</section>");
     html
+}
+
+/// A row of the recent images.
+enum Row<'a> {
+    /// A conversion since the start.
+    Ended(&'a Conversion),
+    /// An image that the index remembers.
+    Remembered(&'a RecordedImage),
+}
+
+/// Whether the index remembers what this conversion made.
+fn is_same(one: &Conversion, remembered: &RecordedImage) -> bool {
+    let image = &remembered.image;
+    let reference = one
+        .tag
+        .clone()
+        .map_or_else(|| Selector::Digest(one.source.clone()), Selector::Tag);
+    one.state == ConversionState::Converted(image.digest.clone())
+        && one.upstream == image.host
+        && one.repo == image.repo
+        && reference == image.reference
+}
+
+fn remembered_row(remembered: &RecordedImage) -> Vec<Html> {
+    let image = &remembered.image;
+    let mut what = Html::new();
+    match &image.reference {
+        Selector::Tag(tag) => {
+            what.name(&name(&image.host, image.repo.as_str(), Some(tag.as_str())));
+        }
+        Selector::Digest(_) => {
+            what.name(&name(&image.host, image.repo.as_str(), None));
+        }
+    }
+    what.raw("<small>").text(&image.format);
+    if !image.platforms.is_empty() {
+        what.text(", ").text(image.platforms.join(", "));
+    }
+    what.raw("</small>");
+    let mut outcome = Html::new();
+    outcome.raw("<strong class=\"good\">converted</strong>");
+    outcome.raw("<small class=\"digest\">").text(&image.digest);
+    outcome.raw("</small>");
+    let found = image.layers.saturating_sub(image.layers_made);
+    let layers = Html::of(format_args!("{} made, {found} found", image.layers_made));
+    let mut bytes = Html::of(size(image.bytes));
+    if let Some(source) = image.source_bytes {
+        bytes.text(format_args!(" from {}", size(source)));
+    }
+    vec![
+        what,
+        outcome,
+        time(remembered.time()),
+        layers,
+        bytes,
+        Html::new(),
+    ]
 }
 
 fn ended_row(one: &Conversion, is_on: bool) -> Vec<Html> {
@@ -141,7 +266,11 @@ fn ended_row(one: &Conversion, is_on: bool) -> Vec<Html> {
         ConversionState::Failed(error) => {
             outcome.raw("<strong class=\"bad\">failed</strong>");
             outcome.raw("<span class=\"error\">").text(error);
-            outcome.raw("</span>");
+            outcome.raw("</span>").piece(&remedy(one.remedy));
+        }
+        ConversionState::NoImage(why) => {
+            outcome.raw("<strong>left as it is</strong><small>");
+            outcome.text(why).raw("</small>");
         }
         other => {
             outcome.raw("<strong>").text(other.name()).raw("</strong>");
@@ -165,7 +294,10 @@ fn ended_row(one: &Conversion, is_on: bool) -> Vec<Html> {
         size(one.blob_bytes)
     );
     let mut change = Html::new();
-    let can_retry = !matches!(one.state, ConversionState::Converted(_));
+    let can_retry = !matches!(
+        one.state,
+        ConversionState::Converted(_) | ConversionState::NoImage(_)
+    );
     if let Some(tag) = one.tag.as_ref().filter(|_| can_retry) {
         let button = Button {
             label: "Retry",

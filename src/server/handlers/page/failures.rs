@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::conversions::{again, name};
+use super::conversions::{again, name, remedy};
 use super::html::{Button, Html, MOST_ROWS, count, time};
 use crate::convert::FailedImage;
 use crate::oci::Tag;
@@ -49,7 +49,8 @@ fn row(one: &FailedImage, is_on: bool) -> Vec<Html> {
     image.raw("</small>");
     let mut error = Html::new();
     error.raw("<span class=\"error\">").text(&one.error);
-    error.raw("</span><small>").text(one.fault.name());
+    error.raw("</span>").piece(&remedy(one.remedy));
+    error.raw("<small>").text(one.fault.name());
     error.raw("</small>");
     let mut until = Html::new();
     match SystemTime::now().checked_add(one.again) {

@@ -14,6 +14,7 @@ use crate::convert::{Conversion, ConversionState};
 use crate::server::cache::open_files::off_thread;
 use crate::server::handlers::readiness::{READY_TIMEOUT, readyz};
 use crate::server::state::AppState;
+use crate::store::{ImageFilter, ImageOrder};
 
 /// How long what was written is shown to others, too.
 const FRESH: Duration = Duration::from_millis(1500);
@@ -54,8 +55,12 @@ impl LivePart {
 async fn write(state: &AppState) -> Live {
     let blobs = state.converted.store().blobs();
     let (used, free) = (blobs.clone(), blobs.clone());
-    let (ready, used, free) = tokio::join!(
+    let index = state.converted.store().index();
+    let (every, newest) = (ImageFilter::default(), ImageOrder::Newest);
+    let images = index.images(&every, newest, None, MOST_ROWS);
+    let (ready, images, used, free) = tokio::join!(
         readyz(state),
+        timeout(READY_TIMEOUT, images),
         timeout(READY_TIMEOUT, off_thread(move || used.bytes_used())),
         timeout(READY_TIMEOUT, off_thread(move || free.bytes_free())),
     );
@@ -69,7 +74,8 @@ async fn write(state: &AppState) -> Live {
     let is_on = state.config.admin_token_file.is_some();
     let mut sections = reasons(&ready.1);
     sections.piece(&conversions::under_way(&all, is_on));
-    sections.piece(&conversions::recent(&all, is_on));
+    let images = images.ok().and_then(Result::ok);
+    sections.piece(&conversions::recent(&all, images.as_deref(), is_on));
     sections.piece(&failures::section(&failed, is_on));
     sections.piece(&upstreams::section(state));
     sections.piece(&cache::section(state, disk));

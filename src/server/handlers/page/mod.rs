@@ -32,6 +32,9 @@ use form::Filled;
 use html::Html;
 use live::LivePart;
 
+/// Where the buttons of the page lead.
+pub(in crate::server) const ACTIONS: &str = "/actions";
+
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
@@ -72,7 +75,7 @@ impl Page {
 
     /// Whether requests for this path are for the page.
     pub fn has(path: &str) -> bool {
-        matches!(path, "/" | "/actions") || path.starts_with("/page/")
+        matches!(path, "/" | ACTIONS) || path.starts_with("/page/")
     }
 
     /// Answers a request for the page or a part of it. `busy` keeps the connection from being idle.
@@ -85,12 +88,8 @@ impl Page {
         let is_head = *request.method() == Method::HEAD;
         let is_read = is_head || *request.method() == Method::GET;
         let path = request.uri().path();
-        let methods = if path == "/actions" {
-            "POST"
-        } else {
-            "GET, HEAD"
-        };
-        if is_read == (path == "/actions") || (!is_read && *request.method() != Method::POST) {
+        let methods = if path == ACTIONS { "POST" } else { "GET, HEAD" };
+        if is_read == (path == ACTIONS) || (!is_read && *request.method() != Method::POST) {
             let text = format!("only {methods}\n");
             let mut answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text, is_head);
             let headers = answer.headers_mut();
@@ -104,7 +103,7 @@ impl Page {
                 let text = self.whole(state, &filled, message).await;
                 text_answer(StatusCode::OK, HTML, text, is_head)
             }
-            "/actions" => self.act(state, request).await,
+            ACTIONS => self.act(state, request).await,
             "/page/style.css" => text_answer(StatusCode::OK, CSS, STYLE, is_head),
             "/page/script.js" => text_answer(StatusCode::OK, JAVASCRIPT, SCRIPT, is_head),
             "/page/events" if is_head => {

@@ -12,8 +12,8 @@ Examples:
   overlaybd-proxy --config ./config.toml config check --cache-size 10GiB
 
 The settings that `serve` would run with go to standard output as TOML, each with where it came
-from, without passwords; what is wrong with them goes to standard error, all of it. No registry
-and no database is asked. The verdict goes to standard error.";
+from, without passwords; what is wrong with them goes to standard error, all of it. No registry,
+no database and no bucket is asked: `serve` does that when it starts. The verdict goes to standard error.";
 
 /// Examine the configuration
 #[derive(clap::Args)]
@@ -55,8 +55,9 @@ fn check(args: &CheckArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     if !args.quiet {
         output::line(show(&sources).trim_end())?;
     }
+    options.read_files(&mut errors);
     let config = options.config(&log, errors)?;
-    config.trace_warnings.iter().for_each(output::note);
+    config.remarks.iter().for_each(output::note);
     output::note("the configuration is good");
     Ok(ExitStatus::Ok)
 }

@@ -10,6 +10,7 @@ use super::log;
 use super::progress::Terminal;
 use crate::config::options::{LogOptions, RegistryOptions};
 use crate::config::{ConfigErrors, DEFAULT_PATH, Origin, Sources, origins};
+use crate::convert::FAILURE_TARGET;
 
 /// What all commands share.
 pub struct Context {
@@ -33,6 +34,11 @@ impl Context {
             origins: origins(matches),
             aliases,
         }
+    }
+
+    /// Whether an option was written on the command line.
+    pub(super) fn is_flag(&self, key: &str) -> bool {
+        self.origins.get(key) == Some(&Origin::Flag)
     }
 
     /// The settings of a command that works like the service: the default file counts.
@@ -76,7 +82,8 @@ impl Context {
     ) {
         let mut options = self.log_options(sources, errors);
         if *sources.origin("log-level") == Origin::Default {
-            options.log_level = Some("warn".into());
+            // Commands print why an image failed themselves.
+            options.log_level = Some(format!("warn,{FAILURE_TARGET}=off").into());
         }
         if let Some(level) = &options.log_level {
             let directives = std::iter::once(level.as_str()).chain(extra.iter().copied());

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::admin::AdminError;
 use crate::config::ConfigErrors;
 use crate::convert::{ConvertError, Fault};
 use crate::format::blob::TurboError;
@@ -23,9 +24,9 @@ pub enum ExitStatus {
     Usage = 2,
     /// The image or blob is broken, or cannot be converted.
     Image = 3,
-    /// A registry gave no usable answer.
+    /// A registry gave no usable answer, or a proxy that was asked.
     Registry = 4,
-    /// Some of several images failed.
+    /// Some of several images, blobs or jobs failed.
     Partly = 5,
     /// Requests were cut off when the time to finish them was over.
     CutOff = 6,
@@ -44,8 +45,8 @@ Exit codes:
     1  something on this machine failed (disk, database, address) or is set up wrong (node check)
     2  the command line or the configuration is wrong
     3  the image or blob is broken, or cannot be converted
-    4  a registry gave no usable answer
-    5  some of several images failed
+    4  a registry, or the proxy that was asked, gave no usable answer
+    5  some of several images, blobs or jobs failed
     6  requests were cut off when the time to finish them was over
     7  a check found differences
   130  interrupted by SIGINT
@@ -73,6 +74,17 @@ impl ExitStatus {
             .unwrap_or(Self::Failed)
     }
 
+    /// The status of several things that were done one after the other: so many succeeded, and this one
+    /// failed first.
+    #[must_use]
+    pub fn of_several(succeeded: usize, failed: Option<&anyhow::Error>) -> Self {
+        match failed {
+            None => Self::Ok,
+            Some(_) if succeeded > 0 => Self::Partly,
+            Some(error) => Self::of(error),
+        }
+    }
+
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
         if cause.is::<ConfigErrors>() {
             return Some(Self::Usage);
@@ -82,6 +94,9 @@ impl ExitStatus {
                 ServerError::Configuration(_) => Self::Usage,
                 ServerError::Listen { .. } => Self::Failed,
             });
+        }
+        if let Some(error) = cause.downcast_ref::<AdminError>() {
+            return Some(error.status());
         }
         if let Some(error) = cause.downcast_ref::<Unexplained>() {
             return Some(match error {
@@ -192,11 +207,20 @@ impl ExitStatus {
 /// An error with its causes, one a line, none twice.
 #[must_use]
 pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error}");
+    joined(format!("error: {error}"), error, "\n  because: ")
+}
+
+/// An error with its causes in one line, none twice.
+#[must_use]
+pub fn in_one_line(error: &anyhow::Error) -> String {
+    joined(error.to_string(), error, ": ")
+}
+
+fn joined(mut text: String, error: &anyhow::Error, between: &str) -> String {
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         if !text.contains(&cause) {
-            text.push_str("\n  because: ");
+            text.push_str(between);
             text.push_str(&cause);
         }
     }
@@ -239,6 +263,10 @@ mod tests {
         assert_eq!(
             text,
             "error: converting x\n  because: writing failed: the disk is full"
+        );
+        assert_eq!(
+            in_one_line(&error),
+            "converting x: writing failed: the disk is full"
         );
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::fs::Access;
 
 use super::context::Context;
 use super::exit::ExitStatus;
@@ -12,6 +13,7 @@ use super::image::{self, Found, ImageOptions, NotConverted};
 use super::layer::LayerSource;
 use super::output::{self, size};
 use super::progress::{ProgressOptions, Terminal};
+use super::standalone::usage;
 use crate::config::ONE_PLATFORM;
 use crate::convert::image::{disk_layers, is_overlaybd};
 use crate::format::blob::{self, LayerBlob, Stack};
@@ -50,10 +52,11 @@ pub struct ExportArgs {
 
 pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatus> {
     if args.output == Path::new("-") {
-        anyhow::bail!(
-            "a disk is written with holes, which standard output cannot have: name a file \
-             (./- for one of this name)"
-        );
+        return Err(usage(
+            "--output: a disk is written with holes, which standard output cannot have: name a file \
+             (./- for one of this name)",
+        )
+        .into());
     }
     refuse_overwriting(&args.output, args.force)?;
     let terminal = Terminal::choose(args.progress);
@@ -63,10 +66,11 @@ pub async fn run(args: ExportArgs, context: Context) -> anyhow::Result<ExitStatu
         (all, files) if files == all.len() => None,
         (all, _) => {
             let no_file = all.iter().find(|text| !image::is_file(text));
-            anyhow::bail!(
+            return Err(usage(&format!(
                 "{}: either one image or only blob files can be exported, and this is no file",
                 no_file.map_or("", String::as_str)
-            );
+            ))
+            .into());
         }
     };
     let registries =
@@ -129,10 +133,11 @@ fn refuse_unrelated(layers: &[Arc<LayerBlob>]) -> anyhow::Result<()> {
                 Some(below) => format!("below it is {below}"),
                 None => "nothing is below it".to_owned(),
             };
-            anyhow::bail!(
+            return Err(usage(&format!(
                 "layer {number} was made upon the layer {parent}, and {found}: name all blobs of \
                  an image, from the bottom up"
-            );
+            ))
+            .into());
         }
         below = Some(uuid);
     }
@@ -142,10 +147,14 @@ fn refuse_unrelated(layers: &[Arc<LayerBlob>]) -> anyhow::Result<()> {
 fn refuse_overwriting(path: &Path, force: bool) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
-            anyhow::bail!("{} is a directory", path.display())
+            Err(usage(&format!("--output: {} is a directory", path.display())).into())
         }
         Ok(_) if !force => {
-            anyhow::bail!("{} is there already: --force overwrites it", path.display())
+            let path = path.display();
+            Err(usage(&format!(
+                "--output: {path} is there already: --force overwrites it"
+            ))
+            .into())
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -193,6 +202,8 @@ fn write(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    // Its own errors name the temporary file.
+    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?;
     let temporary = tempfile::Builder::new()
         .prefix(".overlaybd-export-")
         .tempfile_in(directory)?;

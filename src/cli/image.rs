@@ -8,6 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::context::{Context, PasswordFlag};
 use super::layer::LayerSource;
+use super::platforms::LacksPlatform;
 use super::progress::Terminal;
 use crate::config::options::{Registries, RegistryOptions, UpstreamOptions};
 use crate::convert::image::{TARGET_DIGEST, disk_layers, is_overlaybd};
@@ -308,11 +309,12 @@ fn choose<'a>(index: &'a Index, platform: Option<&Platform>) -> anyhow::Result<&
         .iter()
         .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
         .collect();
-    anyhow::bail!(
+    Err(LacksPlatform(format!(
         "there is no image for {}; there is one for {}: choose with --platform",
         platform.unwrap_or(&host),
         there.join(", ")
-    )
+    ))
+    .into())
 }
 
 /// Whether an argument means a file rather than an image.

@@ -1,13 +1,16 @@
-//! What is wrong with a command line, without what may be a password.
+//! What is wrong with a command line: with the remedy, and without what may be a password.
 //!
 //! A blank in an unquoted password makes an argument of its rest, which the parser would repeat.
 
 use std::ffi::OsString;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::config::boolean;
+
 /// Options whose values are secret or may have something secret in them.
-const SECRET: [&str; 9] = [
+const SECRET: [&str; 12] = [
     "--user",
     "--username",
     "--push-user",
@@ -17,6 +20,9 @@ const SECRET: [&str; 9] = [
     "--dbstr",
     "--db-str",
     "--upstream",
+    "--otlp-headers",
+    "--webhook",
+    "--egress-proxy",
 ];
 
 /// The error without arguments that may be a part of a password: those that are no option's
@@ -44,6 +50,41 @@ pub fn without_secrets(mut error: clap::Error, arguments: &[OsString]) -> clap::
         error.remove(kind);
     }
     error
+}
+
+/// Says how a switch is written that was given a value of its own: `--push true`.
+pub fn with_switch_hint(
+    mut error: clap::Error,
+    command: &Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    let value = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(value))) => value.clone(),
+        _ => return error,
+    };
+    let mut before = arguments.iter().zip(arguments.iter().skip(1));
+    let before = before.find(|(_, argument)| ***argument == *value);
+    let name = before.and_then(|(name, _)| name.to_str()?.strip_prefix("--"));
+    if let Some(name) = name
+        && boolean(&value).is_ok()
+        && is_switch(command, name)
+    {
+        let hint = format!("a switch takes its value with an equals sign: --{name}={value}");
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![hint.into()]),
+        );
+    }
+    error
+}
+
+/// Whether this is an option that stands without a value, or takes one with an equals sign.
+fn is_switch(command: &Command, name: &str) -> bool {
+    let mut options = command.get_arguments();
+    options.any(|option| option.get_long() == Some(name) && option.is_require_equals_set())
+        || command
+            .get_subcommands()
+            .any(|command| is_switch(command, name))
 }
 
 /// Whether this is an option's name, known or not.

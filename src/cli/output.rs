@@ -14,6 +14,14 @@ pub fn line(text: impl std::fmt::Display) -> io::Result<()> {
     out.flush()
 }
 
+/// Writes a part of a line to standard output; [`line`] ends it.
+///
+/// # Errors
+/// As [`line`].
+pub fn part(text: impl std::fmt::Display) -> io::Result<()> {
+    write!(io::stdout().lock(), "{text}")
+}
+
 /// Writes a line to standard error, if that goes: nothing ends because nobody can read it.
 pub fn note(text: impl std::fmt::Display) {
     let line = format!("{text}\n");

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use super::context::{Context, PasswordFlag};
 use super::exit::describe;
 use super::log::LogLevel;
-use crate::config::{ServeConfig, ServeOptions, Sources};
+use crate::config::{ConfigErrors, ServeConfig, ServeOptions, Sources};
 use crate::convert::Converter;
 use crate::server::Reloader;
 
@@ -63,17 +63,34 @@ impl Settings {
         })
     }
 
-    /// Reads them, with the files that they name.
+    /// Reads them for the first time, and the files that the server reads by itself from then on.
     ///
     /// # Errors
     /// All mistakes.
-    pub(super) fn read(&self) -> anyhow::Result<(ServeConfig, Sources)> {
+    pub(super) fn read_with_files(&self) -> anyhow::Result<(ServeConfig, Sources)> {
+        self.read_and(ServeOptions::read_files)
+    }
+
+    /// Reads them again. What the server reads by itself is left to it: a certificate that cannot be
+    /// used now keeps no other setting from being taken over.
+    ///
+    /// # Errors
+    /// All mistakes.
+    fn read(&self) -> anyhow::Result<(ServeConfig, Sources)> {
+        self.read_and(|_, _| {})
+    }
+
+    fn read_and(
+        &self,
+        files: impl FnOnce(&ServeOptions, &mut ConfigErrors),
+    ) -> anyhow::Result<(ServeConfig, Sources)> {
         let (mut sources, mut errors) = self.context.service();
         let mut options = self.options.effective(&mut sources, &mut errors);
         if let Some(password) = &self.password {
             options.registry.set_password(password, &mut errors);
         }
         let log = self.context.log_options(&mut sources, &mut errors);
+        files(&options, &mut errors);
         Ok((options.config(&log, errors)?, sources))
     }
 }

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::errors::ConfigErrors;
 use super::keys::{Shape, file_keys};
-use super::options::upstream_keys;
+use super::options::{upstream_address, upstream_keys};
 
 /// The file that is read when none is named and this one is there.
 pub const DEFAULT_PATH: &str = "/etc/overlaybd-proxy/config.toml";
@@ -44,10 +44,14 @@ pub(super) fn read(path: &Path, errors: &mut ConfigErrors) -> Table {
         match shaped(*shape, value) {
             Ok(value) => {
                 if let Some(entries) = value.as_array().filter(|_| *shape == Shape::Upstreams) {
-                    entries
-                        .iter()
-                        .filter_map(Value::as_table)
-                        .for_each(|entry| check_entry(entry, &shown.to_string(), errors));
+                    for (number, entry) in (1..).zip(entries) {
+                        let Some(entry) = entry.as_table() else {
+                            continue;
+                        };
+                        let number = (entries.len() > 1).then_some(number);
+                        let place = format!("{} of {shown}", upstream_table(entry, number));
+                        check_entry(entry, &place, errors);
+                    }
                 }
                 kept.insert(key, value);
             }
@@ -120,11 +124,19 @@ fn shaped(shape: Shape, value: Value) -> Result<Value, &'static str> {
     }
 }
 
+/// The table of an upstream: by its number and its address where there are several.
+fn upstream_table(entry: &Table, number: Option<usize>) -> String {
+    match (number, upstream_address(entry)) {
+        (None, _) => "[[upstream]]".to_owned(),
+        (Some(number), None) => format!("[[upstream]] {number}"),
+        (Some(number), Some(address)) => format!("[[upstream]] {number}, {address},"),
+    }
+}
+
 fn check_entry(entry: &Table, place: &str, errors: &mut ConfigErrors) {
     for (key, value) in entry {
-        let place = format!("[[upstream]] of {place}");
         match upstream_keys().get(key) {
-            None => errors.add_line(unknown(key, &place, upstream_keys().keys(), LISTED)),
+            None => errors.add_line(unknown(key, place, upstream_keys().keys(), LISTED)),
             Some(shape) => {
                 if let Err(expected) = shaped(*shape, value.clone()) {
                     errors.add_line(format!("`{key}` in {place}: {expected} is expected"));
@@ -178,6 +190,27 @@ mod tests {
         }
         let lines = mistakes_of("zzzzzzzzzzzzzzzzzzzzz = 1");
         assert!(lines[0].contains("serve --help"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_mistake_in_one_of_several_upstreams_says_in_which() {
+        let lines = mistakes_of(
+            "[[upstream]]\nurl = 'https://a.io'\nfoo = 1\n[[upstream]]\nurl = 'oci:b'\nbar = 1\n\
+             [[upstream]]\nurl = 'me:secret@c.io'\nattempts = ['x']\n",
+        );
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        for (line, part) in lines.iter().zip([
+            "`foo` in [[upstream]] 1, a.io, of ",
+            "`bar` in [[upstream]] 2, oci:b, of ",
+            "`attempts` in [[upstream]] 3 of ",
+        ]) {
+            assert!(line.starts_with(part), "{line}");
+        }
+        let lines = mistakes_of("[[upstream]]\nurl = 'a.io'\nfoo = 1\n");
+        assert!(
+            lines[0].starts_with("`foo` in [[upstream]] of "),
+            "{lines:?}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::options::{
     BlobStoreOptions, ClientOptions, ConversionOptions, LimitOptions, LogConfig, LogOptions,
     PolicyOptions, PushOptions, RegistryOptions, ScrubOptions, ServerOptions, StoreOptions,
-    TraceOptions, UpstreamOptions,
+    TraceOptions, UpstreamOptions, remark,
 };
 use super::{ConfigErrors, Sources};
 use crate::convert::{ConverterConfig, PushTarget};
@@ -71,8 +71,9 @@ pub struct ServeConfig {
     pub log: LogConfig,
     /// Where spans go, if there are traces.
     pub traces: Option<TelemetryConfig>,
-    /// What OpenTelemetry's variables say that is not used.
-    pub trace_warnings: Vec<String>,
+    /// What is not used of OpenTelemetry's variables, and what settings mean together that may not
+    /// be meant.
+    pub remarks: Vec<String>,
 }
 
 /// Whether other replicas would not know the addresses that one signs.
@@ -101,6 +102,12 @@ impl ServeOptions {
         }
     }
 
+    /// Reads the files that the server reads at its start, which [`config`](Self::config) only looks
+    /// for: what cannot be used of them is a mistake.
+    pub fn read_files(&self, errors: &mut ConfigErrors) {
+        self.server.read_files(errors);
+    }
+
     /// The settings of every part; all mistakes are reported, not only the first.
     ///
     /// # Errors
@@ -117,7 +124,7 @@ impl ServeOptions {
         let store = store.map(|store| StoreConfig { objects, ..store });
         let is_redirecting = self.blob_store.is_redirecting(found);
         let scrub = self.scrub.config(found);
-        let (traces, trace_warnings) = self.traces.config(found);
+        let (traces, mut remarks) = self.traces.config(found);
         let limits = self.limits.config(found);
         let balancers = self.clients.balancers(found);
         let (client_rate, client_requests) =
@@ -187,6 +194,9 @@ impl ServeOptions {
             },
             _ => server,
         });
+        if let (Some(server), Some(converter)) = (&server, &converter) {
+            remarks.extend(remark(server, converter.push.is_some()));
+        }
         let config = (|| {
             Some(ServeConfig {
                 store: store?,
@@ -195,7 +205,7 @@ impl ServeOptions {
                 server: server?,
                 log: log?,
                 traces,
-                trace_warnings,
+                remarks,
             })
         })();
         errors.none_or(config)

@@ -172,13 +172,13 @@ fn each_option_reaches_the_setting_that_it_names() {
         (
             "admin-token-file",
             path("htpasswd"),
-            vec![],
+            one("--admin=127.0.0.1:9"),
             "admin_token_file: Some(".into(),
         ),
         (
             "notification-secret-file",
             path("htpasswd"),
-            vec![],
+            one("--admin=127.0.0.1:9"),
             "notification_secret_file: Some(".into(),
         ),
         (
@@ -214,7 +214,7 @@ fn each_option_reaches_the_setting_that_it_names() {
         (
             "webhook-secret-file",
             path("htpasswd"),
-            vec![],
+            one("--webhook=https://hooks.example/"),
             "webhook_secret_file: Some(".into(),
         ),
         (

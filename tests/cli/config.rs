@@ -164,13 +164,90 @@ fn serve_prints_the_same_errors() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn an_address_that_is_taken_is_named_with_its_option() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let data = tempfile::tempdir().unwrap();
     let data = data.path().display().to_string();
     let error = super::bad(1, &["serve", "--listen", &address, "--data-dir", &data]);
-    assert!(error.contains(&address), "{error}");
+    let text = format!("error: --listen: cannot listen on {address}: ");
+    assert!(error.contains(&text), "{error}");
+    let mut command = program(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &data]);
+    command.env("OVERLAYBD_PROXY_ADMIN", &address);
+    let ran = finish(command);
+    let text = format!("error: OVERLAYBD_PROXY_ADMIN: cannot listen on {address}: ");
+    assert!(ran.code == 1 && ran.err.contains(&text), "{ran:?}");
+}
+
+#[test]
+fn files_that_serve_cannot_use_are_refused_by_both_with_the_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("short"), "short\n").unwrap();
+    for pki in ["pki", "other"] {
+        let made = super::support::command(&repository("certs/make.sh"))
+            .arg(path(pki))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let (short, data) = (path("short"), path("data"));
+    let (cert, key) = (path("pki/server.crt"), path("pki/server.key"));
+    let other = path("other/server.key");
+    let pair = ["--tls-cert", &cert, "--tls-key", &key];
+    let admin = ["--admin", "127.0.0.1:0"];
+    let hook = ["--webhook", "http://127.0.0.1:1/"];
+    for (name, file, others) in [
+        ("htpasswd", &short, &[][..]),
+        ("admin-token-file", &short, &admin),
+        ("notification-secret-file", &short, &admin),
+        ("webhook-secret-file", &short, &hook),
+        ("url-key-file", &short, &[]),
+        ("tls-cert", &short, &pair[2..]),
+        ("tls-key", &short, &pair[..2]),
+        ("tls-key", &other, &pair[..2]),
+        ("tls-client-ca", &short, &pair),
+    ] {
+        let flag = format!("--{name}");
+        let variable = format!("OVERLAYBD_PROXY_{}", name.to_uppercase().replace('-', "_"));
+        let checked = ["config", "check", "--quiet"];
+        let served = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
+        for command in [&checked[..], &served] {
+            let error = super::bad(2, &[command, others, &[&flag, file]].concat());
+            let (place, named) = (format!("error: {flag}: "), file.as_str());
+            assert!(error.contains(&place), "{command:?} {name}: {error}");
+            assert!(error.contains(named), "{command:?} {name}: {error}");
+            let mut made = program(&[command, others].concat());
+            made.env(&variable, file);
+            let ran = finish(made);
+            assert_eq!(ran.code, 2, "{command:?} {name}: {ran:?}");
+            assert!(ran.err.contains(&format!("error: {variable}: ")), "{ran:?}");
+        }
+    }
+    // What is wrong with them is told together with everything else.
+    let flags = ["--htpasswd", &short, "--url-key-file", &short, "--bs=5"];
+    let error = super::bad(2, &[&["config", "check", "-q"][..], &flags].concat());
+    assert!(error.contains("3 mistakes"), "{error}");
+    super::good(&[&["config", "check", "-q"][..], &pair].concat());
+}
+
+#[test]
+fn what_two_settings_mean_together_is_remarked_on() {
+    let ran = Config::new("").check(&[], &["--quiet", "--push", "--read-only"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("is still pushed (--push)"), "{ran:?}");
+}
+
+#[test]
+fn an_address_of_the_bucket_is_named_as_it_was_set() {
+    let bucket = ["--blob-store", "s3://images"];
+    let config = Config::new("");
+    let wrong = config.check(&[("AWS_ENDPOINT_URL", "nonsense")], &bucket);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    assert!(wrong.err.contains("error: AWS_ENDPOINT_URL: "), "{wrong:?}");
+    let switch = [("OVERLAYBD_PROXY_BLOB_STORE_VIRTUAL_HOST", "yes")];
+    let ran = config.check(&switch, &bucket);
+    assert_eq!(ran.code, 0, "{ran:?}");
 }
 
 #[test]
@@ -183,8 +260,9 @@ fn the_example_configurations_are_valid() {
     ]));
     assert_eq!(ran.code, 0, "{ran:?}");
 
-    // The variables of the Compose file, as `OVERLAYBD_PROXY_NAME: "value"`.
-    let compose = std::fs::read_to_string("examples/compose/compose.yaml").unwrap();
+    // The variables of the Compose files, as `OVERLAYBD_PROXY_NAME: "value"`.
+    let read = |name: &str| std::fs::read_to_string(format!("examples/compose/{name}")).unwrap();
+    let compose = read("compose.yaml") + &read("traces.yaml");
     let variables: Vec<(&str, &str)> = compose
         .lines()
         .filter_map(|line| line.trim().split_once(": "))
@@ -248,6 +326,16 @@ fn easily_overlooked_errors_in_settings_are_reported() {
             &["--listen", "127.0.0.1:8480", "--admin", "127.0.0.1:8480"],
             "--admin: is the address of --listen",
         ),
+        (
+            &["--listen", "0.0.0.0:8480", "--admin", "127.0.0.1:8480"],
+            "--admin: 127.0.0.1:8480 cannot be listened on beside 0.0.0.0:8480 of --listen",
+        ),
+        (&["--tag-ttl", "1m"], "--tag-ttl: does nothing without"),
+        (
+            &["--learn-window", "2m"],
+            "--learn-window: does nothing without",
+        ),
+        (&["--cache-size", "5"], "was 5GiB meant?"),
     ] {
         let ran = config.check(&[], flags);
         assert_eq!(ran.code, 2, "{flags:?}: {ran:?}");
@@ -333,6 +421,16 @@ fn an_error_in_one_of_several_upstreams_names_it_once() {
         "{}",
         ran.err
     );
+    let config = Config::new(
+        "[[upstream]]\nurl = 'a.io'\nfoo = 1\n[[upstream]]\nurl = 'https://me:x@b.io'\nbar = 1\n",
+    );
+    let ran = config.check(&[], &[]);
+    for part in [
+        "`foo` in [[upstream]] 1, a.io, of ",
+        "`bar` in [[upstream]] 2 of ",
+    ] {
+        assert!(ran.err.contains(part), "{part} in {}", ran.err);
+    }
     // Of one, too, by the name that it was written with.
     for (upstream, part) in [
         (

@@ -386,6 +386,16 @@ fn invalid_destinations_are_errors_before_any_work() {
 }
 
 #[test]
+fn a_layout_that_cannot_be_written_is_called_the_destination() {
+    let demo = Demo::new(&["1"]);
+    for destination in ["oci:/proc/x:1", "oci-archive:/nowhere/x.tar:1"] {
+        let error = bad(1, &["convert", "-q", &demo.source("1"), destination]);
+        let named = format!("the destination {destination}");
+        assert!(error.contains(&named), "{error}");
+    }
+}
+
+#[test]
 fn a_destination_that_cannot_be_written_is_an_error_before_any_work() {
     let demo = Demo::new(&["1"]);
     let source = demo.source("1");
@@ -410,7 +420,7 @@ fn a_destination_that_cannot_be_written_is_an_error_before_any_work() {
     gate.fail_where("/blobs/uploads/", Some(http::StatusCode::FORBIDDEN));
     let refused = ran(&["convert", &source, &destination]);
     assert_eq!(refused.code, 4, "{refused:?}");
-    let part = "the place where the converted image belongs";
+    let part = "error: the destination\n";
     assert!(refused.err.contains(part), "{refused:?}");
     assert!(!refused.err.contains("2 layers"), "{refused:?}");
     gate.fail_where("", None);

@@ -4,6 +4,8 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use super::support::image::{Flavour, Image, index};
+use super::support::layout::Layout;
 use super::{Demo, bad, golden, good, ran};
 
 const GOLDEN_DISK: &str = "de4c4ef41fb5c528d21add2fe4fdf1fdcd8537fa744cadfa6bbc772600e17912";
@@ -72,7 +74,7 @@ fn a_file_that_is_there_is_overwritten_only_by_force() {
     let raw = directory.path().join("disk.raw");
     std::fs::write(&raw, "precious").unwrap();
     let (name, blobs) = (raw.display().to_string(), golden("lz4-4"));
-    let error = bad(1, &["export", &blobs[0], "-o", &name]);
+    let error = bad(2, &["export", &blobs[0], "-o", &name]);
     assert!(error.contains("--force"), "{error}");
     assert_eq!(std::fs::read(&raw).unwrap(), b"precious");
     good(&[
@@ -80,7 +82,7 @@ fn a_file_that_is_there_is_overwritten_only_by_force() {
     ]);
     assert_eq!(sha256(&raw), GOLDEN_DISK);
     bad(
-        1,
+        2,
         &[
             "export",
             &blobs[0],
@@ -88,6 +90,30 @@ fn a_file_that_is_there_is_overwritten_only_by_force() {
             directory.path().to_str().unwrap(),
             "--force",
         ],
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named_as_it_was_given() {
+    let error = bad(1, &["export", &golden("lz4-4")[0], "-o", "/nowhere/x.raw"]);
+    assert!(error.contains("--output /nowhere/x.raw"), "{error}");
+    assert!(error.contains("No such file or directory"), "{error}");
+    assert!(!error.contains("overlaybd-export"), "{error}");
+}
+
+#[test]
+fn a_platform_that_an_image_is_not_there_for_is_the_images_fault() {
+    let demo = Demo::new(&["1"]);
+    let layout = Layout::open(&demo.directory.path().join("source"));
+    let image = Image::gzip(&[]).platform("linux", "amd64").seal();
+    layout.store(&image);
+    layout.tag("2", &index(Flavour::Oci, &[image.entry("linux", "amd64")]));
+    let raw = demo.path("disk.raw");
+    let way = ["export", "--platform", "linux/riscv64", "-o", &raw];
+    let error = bad(3, &[&way[..], &[&demo.source("2")]].concat());
+    assert!(
+        error.contains("there is no image for linux/riscv64"),
+        "{error}"
     );
 }
 
@@ -114,7 +140,7 @@ fn blobs_mixed_with_images_and_unconverted_images_are_errors() {
     let demo = Demo::new(&["1"]);
     let raw = demo.path("disk.raw");
     let error = bad(
-        1,
+        2,
         &["export", &golden("lz4-4")[0], &demo.source("1"), "-o", &raw],
     );
     assert!(
@@ -158,7 +184,7 @@ fn blobs_of_different_chains_are_refused() {
     let blobs = blobs(&demo, &out);
     let raw = demo.path("disk.raw");
     for blobs in [&[blobs[1].as_str()][..], &[&blobs[1], &blobs[0]]] {
-        let error = bad(1, &[&["export", "-o", &raw], blobs].concat());
+        let error = bad(2, &[&["export", "-o", &raw], blobs].concat());
         assert!(error.contains("from the bottom up"), "{error}");
         assert!(!Path::new(&raw).exists());
     }
@@ -169,7 +195,7 @@ fn blobs_of_different_chains_are_refused() {
 fn a_disk_is_not_written_to_standard_output_and_json_reports_its_size() {
     let blob = &golden("lz4-4")[0];
     for output in [&["-o", "-"][..], &["--output=-"]] {
-        let error = bad(1, &[&["export", blob], output].concat());
+        let error = bad(2, &[&["export", blob], output].concat());
         assert!(error.contains("name a file"), "{error}");
     }
     let directory = tempfile::tempdir().unwrap();

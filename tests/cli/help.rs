@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::{bad, golden, good, program};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 23] = [
     "serve",
     "convert",
     "warm",
@@ -18,9 +18,12 @@ const COMMANDS: [&str; 20] = [
     "nbd",
     "mount",
     "cold-start",
+    "check",
     "status",
     "jobs",
+    "images",
     "cache",
+    "store",
     "config",
     "credentials",
     "node",
@@ -38,7 +41,9 @@ fn the_help_of_each_command_has_examples() {
             "config" => good(&["config", "check", "--help"]),
             "node" => good(&["node", "check", "--help"]),
             "jobs" => good(&["jobs", "ls", "--help"]),
+            "images" => good(&["images", "ls", "--help"]),
             "cache" => good(&["cache", "ls", "--help"]),
+            "store" => good(&["store", "verify", "--help"]),
             command => good(&[command, "--help"]),
         };
         assert!(own.contains("Examples:"), "{command}: {own}");
@@ -114,6 +119,12 @@ fn convert_has_every_option_of_the_reference() {
 fn a_mistyped_option_is_reported_with_the_right_one() {
     let error = bad(2, &["serve", "--lisen", "127.0.0.1:0"]);
     assert!(error.contains("--listen"), "{error}");
+    let error = bad(2, &["serve", "--push", "true"]);
+    assert!(error.contains("--push=true"), "{error}");
+    let error = bad(2, &["config", "check", "--read-only", "no"]);
+    assert!(error.contains("--read-only=no"), "{error}");
+    let error = bad(2, &["serve", "--suffix", "_x", "true"]);
+    assert!(!error.contains("--suffix=true"), "{error}");
     bad(2, &["convert"]);
     bad(2, &["warm"]);
     bad(2, &[]);

@@ -208,6 +208,7 @@ fn other_mistyped_or_misplaced_passwords_are_not_printed() {
         ("egress-proxy", SECRET.to_owned()),
         ("egress-proxy", format!("http://me:{SECRET}@127.0.0.1:1")),
         ("egress-proxy", format!("me:{SECRET}@127.0.0.1:1")),
+        ("egress-proxy", format!("http://me:x {SECRET}@127.0.0.1:1")),
         ("egress-proxy", format!("http://me:{SECRET}")),
         ("egress-proxy", format!("http://me:x/{SECRET}@127.0.0.1:1")),
         ("egress-proxy", format!("http://me:1/{SECRET}@127.0.0.1:1")),
@@ -240,6 +241,15 @@ fn other_mistyped_or_misplaced_passwords_are_not_printed() {
         ],
         &["inspect", "https://me:hunter!2@127.0.0.1:1/x"],
         &["--user=x", "hunter!2"],
+        &[
+            "config",
+            "check",
+            "--otlp-headers",
+            "authorization=Bearer",
+            "hunter!2",
+        ],
+        &["serve", "--otlp-headers=authorization=Bearer", "hunter!2"],
+        &["serve", "--webhook", "http://127.0.0.1:1/", "hunter!2"],
     ] {
         tells_nothing(&format!("{arguments:?}"), &finish(program(arguments)));
     }

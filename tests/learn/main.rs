@@ -224,8 +224,7 @@ fn nothing_is_learned_unless_it_is_wanted_and_nothing_from_downloads() {
     registry.push("app", "1", &image(1));
     let scratch = tempfile::tempdir().unwrap();
     let (off, on) = (scratch.path().join("off"), scratch.path().join("on"));
-    let options = [&PLATFORM[..], &["--learn-window=1s"]].concat();
-    let proxy = Proxy::start(&registry.url(), &off, &options);
+    let proxy = Proxy::start(&registry.url(), &off, &PLATFORM);
     start(&proxy, "app", "1", "127.0.0.1");
     let learning = Proxy::start(&registry.url(), &on, &LEARN);
     let digests = layer_digests(&learning.converted("app", "1"));

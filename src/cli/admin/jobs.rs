@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{AdminClient, AdminOptions, number, text};
 use crate::cli::context::Context;
-use crate::cli::exit::ExitStatus;
+use crate::cli::exit::{ExitStatus, in_one_line};
 use crate::cli::output::{self, count, size};
+use crate::cli::standalone::usage;
 use crate::cli::warm::names::{Name, Which};
+use crate::config::ConfigErrors;
 
 const LS_EXAMPLES: &str = "\
 Examples:
@@ -63,7 +66,7 @@ enum Action {
 #[derive(clap::Args)]
 struct LsArgs {
     /// Only those in this state
-    #[arg(long, value_parser = ["queued", "running", "converted", "failed", "cancelled"])]
+    #[arg(long, value_parser = ["queued", "running", "converted", "failed", "cancelled", "no-image"])]
     state: Option<String>,
     /// Print one JSON object
     #[arg(long)]
@@ -77,6 +80,9 @@ struct StartArgs {
     /// The image: [REGISTRY/]REPOSITORY:TAG, the registry as upstreams are chosen by `ns`
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminOptions,
 }
@@ -86,6 +92,9 @@ struct CancelArgs {
     /// Their numbers, as `jobs ls` shows them
     #[arg(value_name = "ID", required = true)]
     ids: Vec<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminOptions,
 }
@@ -101,6 +110,9 @@ struct ForgetArgs {
     /// Only those of this source manifest
     #[arg(long, value_name = "DIGEST")]
     source: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     admin: AdminOptions,
 }
@@ -134,7 +146,8 @@ pub(super) fn line(one: &Value) -> String {
     let converted = number(one, "layers", "converted");
     if all > 0 {
         let done = found.saturating_add(converted);
-        let _ = write!(line, "  {done} of {all} layers");
+        let layers = count(usize::try_from(all).unwrap_or(usize::MAX), "layer");
+        let _ = write!(line, "  {done} of {layers}");
         let (read, source) = (number(one, "bytes", "read"), number(one, "bytes", "source"));
         if text(one, "state") == "running" {
             let _ = write!(line, ", {} of {} read", size(read), size(source));
@@ -145,6 +158,9 @@ pub(super) fn line(one: &Value) -> String {
     }
     if let Some(error) = one["error"].as_str() {
         let _ = write!(line, "\n       {error}");
+    }
+    if let Some(remedy) = one["remedy"].as_str() {
+        let _ = write!(line, "\n       what to do: {remedy}");
     }
     line
 }
@@ -165,27 +181,43 @@ async fn ls(args: LsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
 }
 
 async fn start(args: StartArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let name: Result<Name, _> = args.image.parse();
-    let name = name.map_err(|error| anyhow::anyhow!("IMAGE: {error}"));
-    let Name { place, which } = match name {
-        Ok(name) => name,
-        Err(error) => {
-            output::note(format_args!("error: {error}"));
-            return Ok(ExitStatus::Usage);
-        }
-    };
+    let name: Name = args
+        .image
+        .parse()
+        .map_err(|error: String| wrong_image(&error))?;
+    let Name { place, which } = &name;
     let Which::Tag(tag) = which else {
-        output::note("error: IMAGE: one tag is expected, neither a digest nor a pattern");
-        return Ok(ExitStatus::Usage);
+        return Err(wrong_image("one tag is expected, neither a digest nor a pattern").into());
     };
+    if place
+        .host
+        .as_ref()
+        .is_some_and(|host| host.scheme.is_some())
+    {
+        let what =
+            "a registry is named without http:// or https://: how it is asked is the proxy's";
+        return Err(wrong_image(what).into());
+    }
     let client = AdminClient::new(&args.admin, context)?;
     let wanted = json!({
-        "registry": place.host.map(|host| host.name),
+        "registry": place.host.as_ref().map(|host| &host.name),
         "repository": place.repo.as_str(),
         "tag": tag.as_str(),
     });
     let answer = client.change(Method::POST, "/conversions", Some(&wanted));
-    let answer = answer.await?;
+    let answer = answer.await.with_context(|| {
+        let is_written = args.image.ends_with(&format!(":{tag}"));
+        let hint = if is_written {
+            ""
+        } else {
+            " (no tag was named)"
+        };
+        format!("image {name}{hint}")
+    })?;
+    if args.json {
+        output::json(&answer)?;
+        return Ok(ExitStatus::Ok);
+    }
     match answer["digest"].as_str() {
         Some(digest) => output::line(format_args!("converted before: {digest}"))?,
         None => output::line(format_args!("begun: {}", text(&answer, "source")))?,
@@ -193,22 +225,36 @@ async fn start(args: StartArgs, context: &Context) -> anyhow::Result<ExitStatus>
     Ok(ExitStatus::Ok)
 }
 
+fn wrong_image(what: &str) -> ConfigErrors {
+    usage(&format!("IMAGE: {what}"))
+}
+
 async fn cancel(args: CancelArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let client = AdminClient::new(&args.admin, context)?;
-    let mut status = ExitStatus::Ok;
+    let (mut cancelled, mut failed) = (Vec::new(), Vec::new());
     for id in args.ids {
-        match client
-            .change(Method::DELETE, &format!("/conversions/{id}"), None)
-            .await
-        {
-            Ok(_) => output::line(format_args!("{id} is cancelled"))?,
+        let path = format!("/conversions/{id}");
+        match client.change(Method::DELETE, &path, None).await {
+            Ok(_) => {
+                if !args.json {
+                    output::line(format_args!("{id} is cancelled"))?;
+                }
+                cancelled.push(id);
+            }
             Err(error) => {
-                output::note(format_args!("error: {error:#}"));
-                status = ExitStatus::Partly;
+                output::note(format_args!("error: {}", in_one_line(&error)));
+                failed.push((id, error));
             }
         }
     }
-    Ok(status)
+    if args.json {
+        let failures = failed.iter();
+        let failures = failures.map(|(id, error)| json!({ "id": id, "error": in_one_line(error) }));
+        let failures: Vec<Value> = failures.collect();
+        output::json(&json!({ "cancelled": cancelled, "failed": failures }))?;
+    }
+    let first = failed.first().map(|(_, error)| error);
+    Ok(ExitStatus::of_several(cancelled.len(), first))
 }
 
 async fn forget(args: ForgetArgs, context: &Context) -> anyhow::Result<ExitStatus> {
@@ -225,6 +271,10 @@ async fn forget(args: ForgetArgs, context: &Context) -> anyhow::Result<ExitStatu
     }
     let path = format!("/failures?{}", query.finish());
     let answer = client.change(Method::DELETE, &path, None).await?;
+    if args.json {
+        output::json(&answer)?;
+        return Ok(ExitStatus::Ok);
+    }
     let forgotten = answer["forgotten"].as_u64().unwrap_or_default();
     let forgotten = usize::try_from(forgotten).unwrap_or(usize::MAX);
     output::line(format_args!("{} forgotten", count(forgotten, "failure")))?;
@@ -249,5 +299,8 @@ mod tests {
             line.contains("3 of 5 layers, 1.00 KiB of 4.00 KiB read"),
             "{line}"
         );
+        let one = json!({ "id": 8, "state": "failed", "layers": { "total": 1, "found": 0 } });
+        let line = super::line(&one);
+        assert!(line.ends_with("  0 of 1 layer"), "{line}");
     }
 }

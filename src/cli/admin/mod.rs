@@ -2,13 +2,14 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
+pub mod images;
 pub mod jobs;
 pub mod status;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::context::Context;
+use super::exit::ExitStatus;
 use crate::config::Text;
 use crate::registry::error_body;
 use crate::secret_file::first_line;
@@ -35,10 +37,47 @@ pub struct AdminOptions {
     /// The address for operators of the proxy that is asked: ADDRESS:PORT, as that of `serve`
     /// [default: what the configuration file says]
     #[arg(long, value_name = "ADDRESS")]
-    admin: Option<Text>,
+    pub(super) admin: Option<Text>,
     /// File with the token that changes need, that of `serve`
     #[arg(long, value_name = "FILE")]
-    admin_token_file: Option<Text>,
+    pub(super) admin_token_file: Option<Text>,
+}
+
+/// Why a proxy that was asked gave nothing. Each names the address that was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    /// It answered with an error.
+    #[error("{place}: {status}: {detail}{hint}")]
+    Refused {
+        place: String,
+        status: StatusCode,
+        detail: String,
+        hint: &'static str,
+    },
+    /// It gave no answer in time.
+    #[error("{0}: no answer within {TIMEOUT:?}")]
+    Silent(String),
+    /// It cannot be reached, or its answer not be read.
+    #[error("{place}")]
+    Unusable {
+        place: String,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl AdminError {
+    /// How a command ends that asked.
+    pub(super) fn status(&self) -> ExitStatus {
+        match self {
+            Self::Refused { status, .. }
+                if matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+            {
+                ExitStatus::Usage
+            }
+            Self::Refused { .. } | Self::Silent(_) | Self::Unusable { .. } => ExitStatus::Registry,
+        }
+    }
 }
 
 /// Asks a proxy.
@@ -49,6 +88,11 @@ pub(super) struct AdminClient {
 
 /// Where a client finds what listens on `text`: every address of a machine is this one here.
 fn address(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err(format!(
+            "{text:?}: what is for operators is spoken without TLS: HOST:PORT is expected"
+        ));
+    }
     let text = text.strip_prefix("http://").unwrap_or(text);
     let text = text.trim_end_matches('/');
     let split = text.rsplit_once(':');
@@ -113,21 +157,35 @@ impl AdminClient {
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let asked = timeout(TIMEOUT, self.exchange(method, path, body)).await;
-        let place = || format!("http://{}/api/v1{path}", self.address);
-        let (status, bytes) = asked
-            .with_context(|| format!("{}: no answer within {TIMEOUT:?}", place()))?
-            .with_context(place)?;
+        let place = format!("http://{}/api/v1{path}", self.address);
+        let (status, bytes) = match asked {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                let cause = error.into();
+                return Err(AdminError::Unusable { place, cause }.into());
+            }
+            Err(_) => return Err(AdminError::Silent(place).into()),
+        };
         if !status.is_success() {
-            let detail = error_body::detail_of(&bytes);
             let hint = match status {
                 StatusCode::UNAUTHORIZED if self.token.is_none() => {
                     " (--admin-token-file names the file with the token)"
                 }
                 _ => "",
             };
-            bail!("{}: {status}: {detail}{hint}", place());
+            let detail = error_body::detail_of(&bytes);
+            return Err(AdminError::Refused {
+                place,
+                status,
+                detail,
+                hint,
+            }
+            .into());
         }
-        serde_json::from_slice(&bytes).with_context(place)
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let cause = error.into();
+            AdminError::Unusable { place, cause }.into()
+        })
     }
 
     async fn exchange(
@@ -164,12 +222,12 @@ impl AdminClient {
 }
 
 /// A text of a JSON object, or nothing.
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
 /// A number of a JSON object, or 0.
-fn number(value: &Value, group: &str, key: &str) -> u64 {
+pub(super) fn number(value: &Value, group: &str, key: &str) -> u64 {
     value[group][key].as_u64().unwrap_or_default()
 }
 

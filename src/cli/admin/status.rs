@@ -55,6 +55,22 @@ pub async fn run(args: StatusArgs, context: Context) -> anyhow::Result<ExitStatu
         count(usize::try_from(blobs).unwrap_or(usize::MAX), "blob"),
         size(number(&cache, "copies", "bytes")),
     ))?;
+    let blobs = number(&cache, "pinned", "blobs");
+    let (pinned, most) = (
+        number(&cache, "pinned", "bytes"),
+        cache["cache_size"].as_u64(),
+    );
+    let excess = match most {
+        Some(most) if pinned > most => {
+            format!("; more than the {} of --cache-size: unpin some", size(most))
+        }
+        Some(_) | None => String::new(),
+    };
+    output::line(format_args!(
+        "pinned       {}, {}{excess}",
+        count(usize::try_from(blobs).unwrap_or(usize::MAX), "blob"),
+        size(pinned),
+    ))?;
     let free = cache["bytes_free"].as_u64().unwrap_or_default();
     let evicted = cache["evicted"].as_u64().unwrap_or_default();
     let evicted = count(usize::try_from(evicted).unwrap_or(usize::MAX), "blob");

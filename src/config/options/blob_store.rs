@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{RegistryOptions, existing_file, optional, switch};
-use crate::config::{ConfigErrors, Text};
+use crate::config::{ConfigErrors, Text, boolean};
 use crate::registry::{RegistryConfig, StorageConnector};
 use crate::store::{BucketAddress, ObjectsConfig};
 
@@ -69,11 +69,7 @@ impl BlobStoreOptions {
             errors,
             "blob-store-virtual-host",
             self.blob_store_virtual_host.as_ref(),
-            |text| match text {
-                "true" => Ok(true),
-                "false" => Ok(false),
-                _ => Err("true or false is expected"),
-            },
+            boolean,
         );
         let written = self.blob_store_endpoint.as_ref();
         let endpoint = optional(errors, "blob-store-endpoint", written, endpoint);
@@ -159,7 +155,7 @@ fn of_environment(errors: &mut ConfigErrors) -> Option<Option<Url>> {
             return match endpoint(&text) {
                 Ok(endpoint) => Some(Some(endpoint)),
                 Err(error) => {
-                    errors.add("blob-store-endpoint", format!("{name}: {error}"));
+                    errors.add_line(format!("{name}: {error}"));
                     None
                 }
             };

@@ -29,10 +29,11 @@ pub use registries::Registries;
 pub use registry::RegistryOptions;
 pub use scrub::ScrubOptions;
 pub use server::ServerOptions;
+pub(super) use server::remark;
 pub use store::StoreOptions;
 pub use traces::TraceOptions;
-pub(super) use upstream::upstream_keys;
 pub use upstream::{NamedUpstream, Target, UpstreamOptions};
+pub(super) use upstream::{upstream_address, upstream_keys};
 
 use super::{ConfigErrors, Text, boolean};
 

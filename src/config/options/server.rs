@@ -2,12 +2,17 @@
 // The comments of options are their help texts.
 #![allow(clippy::doc_markdown)]
 
-use std::net::SocketAddr;
+mod access;
+mod files;
+mod idle;
+mod listen;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::listen::{address, tell_overlaps};
 use super::push::tag_end;
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{ConfigErrors, Text, duration};
@@ -17,9 +22,11 @@ use crate::oci::reference::{is_host, shown_host};
 use crate::oci::{RepoName, Tag};
 use crate::registry::{Poster, RegistryConfig, Secret};
 use crate::server::{
-    Access, Balancers, ClientCertificates, Limits, OnTimeout, Pattern, Rule, ServerConfig,
-    SourceCacheConfig, TlsConfig, TurboConfig, TurboFallback, UpstreamEntry,
+    Access, Balancers, Limits, OnTimeout, Pattern, Rule, ServerConfig, SourceCacheConfig,
+    TurboConfig, TurboFallback, UpstreamEntry,
 };
+
+pub(in crate::config) use idle::remark;
 
 /// Longest `--learn-window`: a container that takes longer to start is not waiting for its image.
 const MAX_LEARN_WINDOW: Duration = Duration::from_hours(1);
@@ -178,17 +185,6 @@ pub struct ServerOptions {
     pub url_key_file: Option<Text>,
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    // As with other servers, `:8480` is every address of this machine.
-    let whole = match text.strip_prefix(':') {
-        Some(port) => format!("[::]:{port}"),
-        None => text.to_owned(),
-    };
-    whole.parse().map_err(|_| {
-        format!("{text:?} is not an address: 127.0.0.1:8480, [::1]:8480 or :8480 is expected")
-    })
-}
-
 fn pattern(text: &str) -> Result<Pattern, String> {
     let (repo, tag) = text.rsplit_once(':').unwrap_or((text, "*"));
     // A pattern that no name can match is a mistake that nobody would find.
@@ -259,21 +255,12 @@ impl ServerOptions {
         let admin = optional(errors, "admin", self.admin.as_ref(), address);
         let overlaybd = self.listen_overlaybd.as_ref();
         let overlaybd = optional(errors, "listen-overlaybd", overlaybd, address);
-        // Port 0 is another one each time.
-        let is_same =
-            |one: Option<SocketAddr>, other| one.is_some_and(|one| one.port() != 0) && one == other;
-        for (name, address, other, others) in [
-            ("admin", admin, listen, "--listen"),
-            ("listen-overlaybd", overlaybd, listen, "--listen"),
-            ("listen-overlaybd", overlaybd, admin, "--admin"),
-        ] {
-            if is_same(address, other) {
-                errors.add(
-                    name,
-                    format!("is the address of {others}: each needs its own"),
-                );
-            }
-        }
+        let addresses = [
+            ("listen", listen),
+            ("admin", admin),
+            ("listen-overlaybd", overlaybd),
+        ];
+        tell_overlaps(&addresses, errors);
         let tls = self.tls(errors);
         let hold = required(errors, "hold", self.hold.as_ref(), duration);
         let on_timeout = required(
@@ -336,6 +323,13 @@ impl ServerOptions {
         let is_learning = switch(errors, "learn-prefetch", self.learn_prefetch.as_ref());
         let window = self.learn_window.as_ref();
         let window = required(errors, "learn-window", window, learn_window);
+        let read = idle::Read {
+            tag_ttl,
+            url_ttl,
+            is_caching,
+            is_learning,
+        };
+        idle::tell(self, &read, errors);
         let config = ServerConfig {
             listen: listen?,
             listen_overlaybd: overlaybd,
@@ -395,66 +389,5 @@ impl ServerOptions {
             );
         }
         Some(merged)
-    }
-
-    fn tls(&self, errors: &mut ConfigErrors) -> Option<TlsConfig> {
-        let certificate = optional(errors, "tls-cert", self.tls_cert.as_ref(), existing_file);
-        let key = optional(errors, "tls-key", self.tls_key.as_ref(), existing_file);
-        let authority = self.tls_client_ca.as_ref();
-        let authority = optional(errors, "tls-client-ca", authority, existing_file);
-        let is_required = optional(
-            errors,
-            "tls-client-auth",
-            self.tls_client_auth.as_ref(),
-            |text| match text {
-                "required" => Ok(true),
-                "optional" => Ok(false),
-                _ => Err(format!("{text:?} is neither optional nor required")),
-            },
-        );
-        let pair = (self.tls_cert.is_some(), self.tls_key.is_some());
-        match pair {
-            (true, false) => errors.add("tls-key", "the key of --tls-cert is needed"),
-            (false, true) => errors.add("tls-cert", "the certificate of --tls-key is needed"),
-            (false, false) if self.tls_client_ca.is_some() => errors.add(
-                "tls-client-ca",
-                "client certificates need TLS: set --tls-cert and --tls-key",
-            ),
-            _ => {}
-        }
-        if self.tls_client_auth.is_some() && self.tls_client_ca.is_none() {
-            errors.add(
-                "tls-client-auth",
-                "--tls-client-ca says whose certificates are good, and is needed",
-            );
-        }
-        let clients = match (authority, is_required) {
-            (None, _) => ClientCertificates::Ignored,
-            (Some(authority), Some(false)) => ClientCertificates::Optional(authority),
-            (Some(authority), _) => ClientCertificates::Required(authority),
-        };
-        Some(TlsConfig {
-            certificate: certificate?,
-            key: key?,
-            clients,
-        })
-    }
-
-    fn access(&self, errors: &mut ConfigErrors) -> Access {
-        let htpasswd = optional(errors, "htpasswd", self.htpasswd.as_ref(), existing_file);
-        let own = self.own_credentials.as_ref();
-        let own = optional(errors, "own-credentials", own, crate::config::boolean);
-        if own == Some(false) && self.htpasswd.is_some() {
-            errors.add(
-                "own-credentials",
-                "a client's password cannot be both the proxy's (--htpasswd) and the upstream's: \
-                 leave one out",
-            );
-        }
-        if own == Some(true) || self.htpasswd.is_some() {
-            Access::Own { htpasswd }
-        } else {
-            Access::PassThrough
-        }
     }
 }

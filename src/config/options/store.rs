@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{existing_file, list, optional, required, switch};
 use crate::config::{ConfigErrors, Text, bytes, duration, number};
+use crate::sizes::Size;
 use crate::store::{CacheSize, Dsn, IndexConfig, MysqlConfig, StoreConfig};
 
 /// Where results are kept.
@@ -69,6 +70,9 @@ impl StoreOptions {
     }
 }
 
+/// The smallest cache that is not a mistake, in bytes.
+const MIN_CACHE_BYTES: u64 = 1 << 20;
+
 fn cache_size(text: &str) -> Result<CacheSize, String> {
     if text == "off" {
         return Ok(CacheSize::Unbounded);
@@ -78,7 +82,15 @@ fn cache_size(text: &str) -> Result<CacheSize, String> {
         return Ok(CacheSize::Percent(percent));
     }
     let wrong = |error| format!("{error}, or a percentage such as 80%, or off");
-    bytes(text).map(CacheSize::Bytes).map_err(wrong)
+    match bytes(text).map_err(wrong)? {
+        // Whoever means none at all says 0.
+        size @ 1..MIN_CACHE_BYTES => Err(format!(
+            "{text:?} is {}, which no layer fits into: was {}GiB meant?",
+            Size(size),
+            text.trim_end_matches(|c: char| !c.is_ascii_digit())
+        )),
+        size => Ok(CacheSize::Bytes(size)),
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +99,8 @@ mod tests {
 
     #[test]
     fn a_cache_size_is_a_size_or_a_part_of_the_disk_or_off() {
+        assert!(cache_size("5").is_err_and(|error| error.contains("was 5GiB meant?")));
+        assert_eq!(cache_size("0"), Ok(CacheSize::Bytes(0)));
         assert_eq!(cache_size("5MiB"), Ok(CacheSize::Bytes(5 << 20)));
         assert_eq!(cache_size("80%"), Ok(CacheSize::Percent(80)));
         assert_eq!(cache_size("off"), Ok(CacheSize::Unbounded));

@@ -140,6 +140,16 @@ pub(super) enum Place {
     Archive(PathBuf),
 }
 
+/// Where an upstream's table leads, without anything secret; `None` where it leads nowhere.
+pub(in crate::config) fn upstream_address(table: &Table) -> Option<String> {
+    let url = table.get("url").and_then(Value::as_str)?;
+    Some(match place(url).ok()? {
+        Place::Registry { host, .. } => host,
+        Place::Layout(path) => format!("oci:{}", path.display()),
+        Place::Archive(path) => format!("oci-archive:{}", path.display()),
+    })
+}
+
 /// Where a `url` leads.
 fn place(url: &str) -> Result<Place, String> {
     if url.contains('@') && !url.starts_with("oci:") && !url.starts_with("oci-archive:") {

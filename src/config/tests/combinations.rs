@@ -110,6 +110,14 @@ fn contradictory_options_are_errors() {
     let own_cert = format!("--upstream-cert={}", files.path("pki/client.crt"));
     let htpasswd = format!("--htpasswd={}", files.path("htpasswd"));
     let password = format!("--password-file={}", files.path("password"));
+    let secret = |name: &str| format!("--{name}={}", files.path("password"));
+    let [admin_token, notifications, webhook_secret, url_keys] = [
+        "admin-token-file",
+        "notification-secret-file",
+        "webhook-secret-file",
+        "url-key-file",
+    ]
+    .map(secret);
     for (arguments, named) in [
         (vec![ca.as_str()], "--tls-cert and --tls-key"),
         (vec![cert.as_str()], "--tls-key"),
@@ -178,12 +186,69 @@ fn contradictory_options_are_errors() {
         (vec!["--max-layer-size=0"], "max-layer-size"),
         (vec!["--log-level=[["], "is no level"),
         (
+            vec![admin_token.as_str()],
+            "--admin-token-file: does nothing without --admin",
+        ),
+        (
+            vec![notifications.as_str()],
+            "--notification-secret-file: does nothing without --admin",
+        ),
+        (
+            vec![webhook_secret.as_str()],
+            "--webhook-secret-file: does nothing without --webhook",
+        ),
+        (
+            vec!["--tag-ttl=1m"],
+            "--tag-ttl: does nothing without --cache-source",
+        ),
+        (
+            vec!["--learn-window=2m"],
+            "--learn-window: does nothing without --learn-prefetch",
+        ),
+        (
+            vec![url_keys.as_str(), "--url-ttl=0"],
+            "--url-key-file: with --url-ttl 0 no address is signed",
+        ),
+        (vec!["--cache-size=5"], "was 5GiB meant?"),
+        (
+            vec!["--listen=0.0.0.0:9", "--admin=127.0.0.1:9"],
+            "--admin: 127.0.0.1:9 cannot be listened on beside 0.0.0.0:9 of --listen",
+        ),
+        (
+            vec!["--listen=127.0.0.1:9", "--listen-overlaybd=:9"],
+            "--listen-overlaybd: [::]:9 cannot be listened on beside 127.0.0.1:9 of --listen",
+        ),
+        (
             vec!["--tls-cert=/nowhere", "--tls-key=/nowhere"],
             "/nowhere cannot be read",
         ),
     ] {
         let error = settings(&arguments).unwrap_err().to_string();
         assert!(error.contains(named), "{arguments:?}: {named} in {error}");
+    }
+}
+
+#[test]
+fn settings_that_change_nothing_are_no_mistakes() {
+    for arguments in [
+        &["--tag-ttl=0s"][..],
+        &["--learn-window=1m"],
+        &["--tag-ttl=1m", "--cache-source"],
+        &["--listen=0.0.0.0:9", "--admin=0.0.0.0:10"],
+        &["--cache-size=0"],
+    ] {
+        let settings = settings(arguments);
+        assert!(settings.is_ok(), "{arguments:?}: {:?}", settings.err());
+    }
+}
+
+#[test]
+fn pushing_beside_read_only_is_remarked_on() {
+    let both = settings(&["--push", "--read-only"]).unwrap();
+    assert!(both.contains("is still pushed (--push)"), "{both}");
+    for one in ["--push", "--read-only"] {
+        let text = settings(&[one]).unwrap();
+        assert!(!text.contains("is still pushed"), "{one}");
     }
 }
 

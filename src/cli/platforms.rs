@@ -6,6 +6,7 @@ use crate::config::Origin;
 use crate::convert::{ConvertError, ConvertedImage, Platforms, Source};
 use crate::oci::{Digest, ImageConfig, Manifest, Platform, Selector};
 use crate::registry::Authorization;
+use crate::store::Store;
 
 /// That a source is not there for a platform that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -124,22 +125,64 @@ pub(super) async fn check(
     if asked_for.is_empty() {
         return Ok(None);
     }
-    // One image is what it is; whether it is for one of them would cost a request for each.
+    // What one image is for is in its config, which the conversion reads: `check_single`.
     let there = of_source(source, digest, Read::Manifest).await?;
     let is_there = |wanted: &&Platform| there.iter().any(|one| one.satisfies(wanted));
     let lacking: Vec<_> = asked_for.iter().filter(|one| !is_there(one)).collect();
-    if there.is_empty() || lacking.is_empty() {
+    // What is for no Linux at all is skipped, or refused, by whoever converts it.
+    let is_linux = there.iter().any(|one| one.os == "linux");
+    if !is_linux || lacking.is_empty() {
         return Ok(None);
     }
-    let text = format!("not there for {}", joined(&lacking));
     if lacking.len() < asked_for.len() {
-        return Ok(Some(text));
+        return Ok(Some(format!("not there for {}", joined(&lacking))));
     }
-    let there = joined(&there.iter().collect::<Vec<_>>());
-    Err(LacksPlatform(format!(
-        "{text}, which --platform asks for; it is for {there}"
+    Err(lacks(&lacking, &there).into())
+}
+
+fn lacks(lacking: &[&Platform], there: &[Platform]) -> LacksPlatform {
+    LacksPlatform(format!(
+        "not there for {}, which --platform asks for; it is for {}",
+        joined(lacking),
+        joined(&there.iter().collect::<Vec<_>>())
     ))
-    .into())
+}
+
+/// That an image without an index is for none of the platforms that were asked for, as its converted
+/// config says. One whose config is not in the store is not looked at: nothing is asked for it.
+///
+/// # Errors
+/// [`LacksPlatform`], or when the store cannot be read.
+pub(super) async fn check_single(
+    asked_for: &[Platform],
+    store: &Store,
+    image: &ConvertedImage,
+) -> anyhow::Result<()> {
+    let [made] = image.manifests.as_slice() else {
+        return Ok(());
+    };
+    if asked_for.is_empty() || made.manifest.digest != image.root.digest {
+        return Ok(());
+    }
+    let (blobs, digest) = (store.blobs().clone(), made.config.digest.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let blob = blobs
+            .open(&digest)?
+            .filter(|blob| blob.size() <= MAX_CONFIG);
+        blob.map_or(Ok(None), |blob| blob.read_all())
+    });
+    let Some(bytes) = read.await?? else {
+        return Ok(());
+    };
+    let platform = ImageConfig::parse(&bytes).ok();
+    let Some(platform) = platform.and_then(|config| config.platform) else {
+        return Ok(());
+    };
+    if asked_for.iter().any(|wanted| platform.satisfies(wanted)) {
+        return Ok(());
+    }
+    let wanted: Vec<&Platform> = asked_for.iter().collect();
+    Err(lacks(&wanted, &[platform]).into())
 }
 
 /// The platforms of an image that stay unconverted.

@@ -200,6 +200,28 @@ fn an_unreachable_proxy_and_a_server_that_is_none_have_different_errors() {
 }
 
 #[test]
+fn what_a_proxy_decides_itself_is_refused_where_it_is_asked() {
+    let to_proxy = ["warm", "-q", "--proxy", "http://127.0.0.1:1", "x"];
+    for (flag, value) in [
+        ("--platform", "linux/arm64"),
+        ("--bs", "64"),
+        ("--upstream", "quay.io"),
+        ("--data-dir", "elsewhere"),
+        ("--push", "true"),
+    ] {
+        let given = format!("{flag}={value}");
+        let error = bad(2, &[&to_proxy[..], &[&given]].concat());
+        assert!(
+            error.contains(flag) && error.contains("start the proxy with it"),
+            "{error}"
+        );
+    }
+    // It says which tag is asked for.
+    let error = bad(4, &[&to_proxy[..], &["--suffix=-lazy"]].concat());
+    assert!(error.contains("cannot be reached"), "{error}");
+}
+
+#[test]
 fn artifacts_that_are_no_images_are_skipped_without_an_error() {
     use super::support::image::Blob;
     use super::support::layout::Layout;
@@ -355,6 +377,54 @@ fn names_as_kubectl_prints_them_are_warmed() {
 }
 
 #[test]
+fn a_proxy_is_asked_for_names_as_kubectl_prints_them_by_their_tags() {
+    let demo = Demo::new(&["1"]);
+    let other = Tar::new().file("etc/name", "two").finish();
+    let other = Image::gzip(&[other]).platform("linux", architecture());
+    Layout::open(&demo.directory.path().join("source")).add("2", &other.seal());
+    let upstream = format!("oci:{}", demo.path("source"));
+    let proxy = Proxy::start(&upstream, &demo.directory.path().join("proxy"), &[]);
+    let digest_of = |tag: &str| {
+        let inspected: Value =
+            serde_json::from_str(&good(&["inspect", "--json", &demo.source(tag)])).unwrap();
+        inspected["digest"].as_str().unwrap().to_owned()
+    };
+    let (one, two) = (digest_of("1"), digest_of("2"));
+    let list = demo.path("list");
+    let warm = |names: &[String]| {
+        std::fs::write(&list, names.join("\n")).unwrap();
+        ran(&[
+            "warm",
+            "--json",
+            "-c1",
+            "--proxy",
+            proxy.url(),
+            "--file",
+            &list,
+        ])
+    };
+    // Nodes list an image by its digest alone, too.
+    let both = warm(&[format!("layout:1@{one}"), format!("layout@{one}")]);
+    assert_eq!(both.code, 0, "{both:?}");
+    let (images, _) = outcomes(&both.out);
+    assert_eq!(images, [(format!("layout@{one}"), "converted".to_owned())]);
+    let converted = proxy.get("layout/manifests/1_obd");
+    assert_eq!(converted.header("overlaybd-outcome"), Some("found"));
+    // The tag has moved on since; or there is none.
+    let moved = warm(&[format!("layout:1@{two}")]);
+    assert!(
+        moved.code != 0 && moved.out.contains(&one) && moved.out.contains("by now"),
+        "{moved:?}"
+    );
+    let bare = warm(&[format!("layout@{two}")]);
+    assert!(
+        bare.code != 0 && bare.out.contains("REPOSITORY:TAG@DIGEST"),
+        "{bare:?}"
+    );
+    proxy.stop();
+}
+
+#[test]
 fn platforms_that_are_not_there_or_not_converted_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::create(&directory.path().join("source"));
@@ -389,6 +459,60 @@ fn platforms_that_are_not_there_or_not_converted_are_named() {
     assert_eq!(none.code, 3, "{none:?}");
     let part = "not there for linux/riscv64, which --platform asks for; it is for linux/amd64";
     assert!(none.err.contains(part), "{none:?}");
+    // A proxy's index tells which those are.
+    let options = ["--platform", "linux/amd64"];
+    let proxy = Proxy::start(&upstream, &directory.path().join("proxy"), &options);
+    let through = ran(&["warm", "--proxy", proxy.url(), "layout:1"]);
+    assert_eq!(through.code, 0, "{through:?}");
+    assert_eq!(through.err.matches(left).count(), 1, "{through:?}");
+    // An image without an index is for the platform that its config names, converted or not.
+    let tar = Tar::new().file("name", "arm64").finish();
+    let image = Image::gzip(&[tar]).platform("linux", "arm64").seal();
+    layout.add("arm", &image);
+    let windows = Image::gzip(&[]).platform("windows", "amd64");
+    layout.add("windows", &windows.seal());
+    let one = |tag: &str, platform: &str| {
+        let way = ["warm", "--upstream", &upstream, "--data-dir", &data];
+        ran(&[&way[..], &["--platform", platform, tag]].concat())
+    };
+    for platform in ["linux/riscv64", "linux/arm64", "linux/riscv64"] {
+        let code = if platform == "linux/arm64" { 0 } else { 3 };
+        let warmed = one("layout:arm", platform);
+        assert_eq!(warmed.code, code, "{warmed:?}");
+        let part = "not there for linux/riscv64, which --platform asks for; it is for linux/arm64";
+        assert_eq!(warmed.err.contains(part), code == 3, "{warmed:?}");
+    }
+    let skipped = one("layout:windows", "linux/amd64");
+    assert!(
+        skipped.code == 0 && skipped.out.contains("1 is no image"),
+        "{skipped:?}"
+    );
+}
+
+#[test]
+fn a_cause_is_printed_once_and_one_thing_is_no_several() {
+    let demo = Demo::new(&["1"]);
+    let layout = Layout::open(&demo.directory.path().join("source"));
+    let mut broken = Image::gzip(&[Tar::new().file("f", noise(1, 9000)).finish()]);
+    let claimed = format!("sha256:{}", "0".repeat(64));
+    broken.config["rootfs"]["diff_ids"] = serde_json::json!([claimed]);
+    layout.add("broken", &broken.platform("linux", architecture()).seal());
+    let (upstream, data) = (format!("oci:{}", demo.path("source")), demo.path("data"));
+    let way = ["warm", "--upstream", &upstream, "--data-dir", &data];
+    let warm = |more: &[&str]| ran(&[&way[..], more].concat());
+    for more in [&["layout:broken"][..], &["-q", "layout:broken"]] {
+        let failed = warm(more);
+        assert_eq!(failed.code, 3, "{failed:?}");
+        assert_eq!(failed.err.matches(&claimed).count(), 1, "{failed:?}");
+    }
+    let out = warm(&["--json", "layout:broken"]).out;
+    assert!(out.contains(&claimed), "{out}");
+    for line in out.lines() {
+        assert!(line.matches(&claimed).count() <= 1, "{line}");
+    }
+    warm(&["layout:1"]);
+    let found = warm(&["layout:1"]);
+    assert!(found.out.contains("0 converted, 1 was there"), "{found:?}");
 }
 
 /// The files of a directory; none where there is no directory.

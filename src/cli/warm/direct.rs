@@ -13,7 +13,7 @@ use crate::cli::platforms;
 use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::config::options::{Registries, Target};
 use crate::convert::layer::{Format, TurboSettings};
-use crate::convert::{Converter, Source, TagOutcome};
+use crate::convert::{Converter, Requester, Source, TagOutcome};
 use crate::oci::mirrored_name::official;
 use crate::oci::reference::is_docker_hub;
 use crate::oci::{Platform, RepoName, Selector, Tag};
@@ -131,7 +131,7 @@ impl Direct {
                 Ok(Some(_)) => None,
                 Ok(None) | Err(_) => platforms::check(&self.asked_for, &source, &digest).await?,
             };
-            let made = converter
+            let made = under_tag(converter, selector)
                 .convert(&source, &digest, Some(progress.observer()))
                 .await;
             progress.clear();
@@ -165,6 +165,8 @@ impl Direct {
                 TagOutcome::Done | TagOutcome::Foreign | TagOutcome::Without => break image,
             }
         };
+        let asked_for = &self.asked_for;
+        platforms::check_single(asked_for, converter.store(), &image).await?;
         let outcome = match progress.tally().converted {
             0 => Outcome::Found,
             _ => Outcome::Converted,
@@ -179,4 +181,16 @@ impl Direct {
             left: platforms::left(&image).cloned().collect(),
         })
     }
+}
+
+/// The same converter, which records and logs under which tag an image is converted.
+fn under_tag(converter: &Converter, selector: &Selector) -> Converter {
+    let tag = match selector {
+        Selector::Tag(tag) => Some(tag.clone()),
+        Selector::Digest(_) => None,
+    };
+    converter.asked_by(Requester {
+        tag,
+        ..Requester::default()
+    })
 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args as _;
 use parking_lot::Mutex;
 
 use super::context::{Context, PasswordFlag};
@@ -23,14 +24,14 @@ use crate::config::options::{
     BlobStoreOptions, ConversionOptions, PushOptions, RegistryOptions, StoreOptions,
     UpstreamOptions,
 };
-use crate::config::{ConfigErrors, Sources, duration, number};
+use crate::config::{ConfigErrors, Origin, Sources, duration, number};
 use crate::convert::{Converter, PushTarget, Suffixes};
 use crate::oci::reference::{Scheme, is_host, shown_address};
 use crate::oci::{Selector, Tag};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::StoreConfig;
 use direct::{Converters, Direct};
-use names::{Gathered, Name, Place};
+use names::{Gathered, Name, Place, Which};
 use proxy::Proxy;
 use report::{Report, Warmed, conclude, tell};
 use work::Work;
@@ -49,6 +50,9 @@ Examples:
 
 A name without a host is of the first upstream. Lists have one image a line; # begins a comment.
 What is converted stays converted: after an interruption the same command goes on where it was.";
+
+/// How long the end waits for uploads to the bucket to be aborted.
+const ABORT_WAIT: Duration = Duration::from_secs(2);
 
 /// Have images converted before anyone pulls them
 #[derive(clap::Args)]
@@ -167,20 +171,19 @@ enum ImageWay<'a> {
 }
 
 impl ImageWay<'_> {
-    async fn warm(
-        &self,
-        name: &Name,
-        form: Form,
-        selector: &Selector,
-        terminal: &Terminal,
-    ) -> anyhow::Result<Warmed> {
+    async fn warm(&self, name: &Name, form: Form, terminal: &Terminal) -> anyhow::Result<Warmed> {
         let (text, place) = (form.title(name), &name.place);
         match self {
             Self::Direct(direct, converters) => {
-                let warmed = direct.warm(converters, text, place, form, selector, terminal);
+                let selector = match &name.which {
+                    Which::Digest(digest, _) => Selector::Digest(digest.clone()),
+                    Which::Tag(tag) => Selector::Tag(tag.clone()),
+                    Which::Matching(pattern) => anyhow::bail!("{pattern} is more than one image"),
+                };
+                let warmed = direct.warm(converters, text, place, form, &selector, terminal);
                 warmed.await
             }
-            Self::Proxy(proxy) => proxy.warm(&text, place, form, selector, terminal).await,
+            Self::Proxy(proxy) => proxy.warm(&text, name, form, terminal).await,
         }
     }
 }
@@ -238,7 +241,12 @@ pub async fn run(args: WarmArgs, context: Context) -> anyhow::Result<ExitStatus>
         signal = shutdown => Some(signal),
     };
     if let Way::Direct(direct) = &way {
-        direct.converter.store().abandon_unfinished().await;
+        let store = direct.converter.store();
+        if let Some(objects) = store.objects() {
+            // What takes longer than conversions wait for it may still be uploaded.
+            objects.stop(ABORT_WAIT).await;
+        }
+        store.abandon_unfinished().await;
     }
     let report = report.into_inner();
     let status = conclude(&report, &terminal)?;
@@ -310,6 +318,27 @@ fn suffixes(args: &WarmArgs, push: &PushOptions, errors: &mut ConfigErrors) -> O
     Some(suffixes)
 }
 
+/// What is converted, to what and where it is kept is the proxy's own setting: a flag that says it here would
+/// do nothing.
+fn refuse_settings_of_the_proxy(sources: &Sources, errors: &mut ConfigErrors) {
+    let command = clap::Command::new("settings");
+    let command = UpstreamOptions::augment_args(command);
+    let command = PushOptions::augment_args(command);
+    let command = ConversionOptions::augment_args(command);
+    let command = StoreOptions::augment_args(command);
+    let command = BlobStoreOptions::augment_args(command);
+    for key in command.get_arguments().filter_map(clap::Arg::get_long) {
+        // They tell by which tags the proxy is asked.
+        let is_asked_by = ["suffix", "turbo-suffix"].contains(&key);
+        if !is_asked_by && *sources.origin(key) == Origin::Flag {
+            errors.add(
+                key,
+                "with --proxy, that proxy's own setting counts: leave this out, or start the proxy with it",
+            );
+        }
+    }
+}
+
 /// The proxy's own settings say nothing of how it is reached: only flags and environment count.
 fn to_proxy(
     url: &str,
@@ -318,8 +347,9 @@ fn to_proxy(
     push: &PushOptions,
     mut found: ConfigErrors,
 ) -> anyhow::Result<(Proxy, Suffixes)> {
-    drop(sources);
     let errors = &mut found;
+    refuse_settings_of_the_proxy(&sources, errors);
+    drop(sources);
     let (mut own, _) = Sources::read(None, std::collections::BTreeMap::new());
     let mut registry = own.effective(&args.registry, errors);
     args.password.apply(&mut registry, errors)?;

@@ -39,8 +39,8 @@ pub struct Place {
 pub enum Which {
     /// One image.
     Tag(Tag),
-    /// One image.
-    Digest(Digest),
+    /// One image, and the tag that it has or had.
+    Digest(Digest, Option<Tag>),
     /// Every tag that matches.
     Matching(String),
 }
@@ -67,7 +67,8 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.which {
             Which::Tag(tag) => write!(f, "{}:{tag}", self.place),
-            Which::Digest(digest) => write!(f, "{}@{digest}", self.place),
+            // The same image, whatever its tag is or was.
+            Which::Digest(digest, _) => write!(f, "{}@{digest}", self.place),
             Which::Matching(pattern) => write!(f, "{}:{pattern}", self.place),
         }
     }
@@ -91,15 +92,14 @@ impl std::str::FromStr for Name {
             let digest = digest
                 .parse()
                 .map_err(|error: crate::oci::digest::InvalidDigest| error.to_string())?;
-            // A tag before the digest says nothing more.
             let end = repo.rfind('/').map_or(0, |slash| slash + 1);
-            let repo = match repo[end..].split_once(':') {
-                Some((name, _)) => &repo[..end + name.len()],
-                None => repo,
+            let (repo, tag) = match repo[end..].split_once(':') {
+                Some((name, tag)) => (&repo[..end + name.len()], tag.parse().ok()),
+                None => (repo, None),
             };
             return Ok(Self {
                 place: repo.parse()?,
-                which: Which::Digest(digest),
+                which: Which::Digest(digest, tag),
             });
         }
         let end = text.rfind('/').map_or(0, |slash| slash + 1);

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Form;
-use super::names::{Host, Place};
+use super::names::{Host, Name, Place, Which};
 use super::report::{Outcome, Warmed};
 use crate::cli::progress::Terminal;
 use crate::convert::Suffixes;
+
 use crate::oci::mirrored_name::official;
-use crate::oci::{Digest, RepoName, Selector, Tag};
+use crate::oci::{Digest, Index, Manifest, Platform, RepoName, Tag};
 use crate::registry::header_names::CONTENT_DIGEST;
 use crate::registry::{Error, ForwardOptions, Redirects, Upstream, body, link};
 
@@ -58,6 +59,15 @@ impl Answer {
     fn digest(&self) -> Option<Digest> {
         let value = self.headers.get(CONTENT_DIGEST)?;
         value.to_str().ok()?.parse().ok()
+    }
+
+    /// The index that it is, if it is one.
+    fn index(&self) -> Option<Index> {
+        let media_type = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        match Manifest::parse(media_type, &self.bytes) {
+            Ok(Manifest::Index(index)) => Some(index),
+            Ok(Manifest::Image(_)) | Err(_) => None,
+        }
     }
 
     /// Whether the proxy says that this is no image to convert.
@@ -175,14 +185,18 @@ impl Proxy {
 
     pub async fn warm(
         &self,
-        name: &str,
-        place: &Place,
+        title: &str,
+        name: &Name,
         form: Form,
-        selector: &Selector,
         terminal: &Terminal,
     ) -> anyhow::Result<Warmed> {
-        let Selector::Tag(tag) = selector else {
-            anyhow::bail!("a proxy is asked by tag: only without --proxy can a digest be warmed");
+        let place = &name.place;
+        let (tag, pinned) = match &name.which {
+            Which::Tag(tag) => (tag, None),
+            Which::Digest(digest, Some(tag)) => (tag, Some(digest)),
+            Which::Digest(_, None) | Which::Matching(_) => anyhow::bail!(
+                "a proxy is asked by tag: name the image as REPOSITORY:TAG@DIGEST, or leave --proxy out"
+            ),
         };
         let suffix = match form {
             Form::Native => self.suffixes.native.as_str(),
@@ -202,12 +216,46 @@ impl Proxy {
             }
         }
         let plain = plain?;
-        let bar = terminal.count_bar(name.to_owned(), 1);
+        if let Some(pinned) = pinned
+            && plain.as_ref() != Some(pinned)
+        {
+            let now = plain.map_or_else(|| "another image".to_owned(), |now| now.to_string());
+            anyhow::bail!(
+                "the tag {tag} is {now} by now, and a proxy converts what a tag names: only without \
+                 --proxy can {pinned} be warmed"
+            );
+        }
+        let bar = terminal.count_bar(title.to_owned(), 1);
         bar.set_message("asking");
         let address = self.address(host, &repo, &format!("manifests/{wanted}"));
-        let warmed = self.until_there(&address, plain.as_ref()).await;
+        let there = self.until_there(&address, plain.as_ref()).await;
         bar.finish_and_clear();
-        warmed
+        let (mut warmed, converted) = there?;
+        if let (Some(converted), Some(plain)) = (converted, plain) {
+            let source = self.address(host, &repo, &format!("manifests/{plain}"));
+            warmed.left = self.left(&source, &converted).await;
+        }
+        Ok(warmed)
+    }
+
+    /// The platforms of an index that are in the converted one as they were; empty where that cannot be
+    /// told.
+    async fn left(&self, source: &str, converted: &Index) -> Vec<Platform> {
+        let source = self.ask(Method::GET, source).await;
+        let Some(source) = source.ok().as_ref().and_then(Answer::index) else {
+            return Vec::new();
+        };
+        let entries = converted.manifests.iter();
+        entries
+            .filter(|entry| !entry.is_attestation())
+            .filter(|entry| {
+                source
+                    .manifests
+                    .iter()
+                    .any(|one| one.digest == entry.digest)
+            })
+            .filter_map(|entry| entry.platform.clone())
+            .collect()
     }
 
     async fn plain(
@@ -224,7 +272,12 @@ impl Proxy {
         }
     }
 
-    async fn until_there(&self, address: &str, plain: Option<&Digest>) -> anyhow::Result<Warmed> {
+    /// What became of the image, and the converted index if it is one.
+    async fn until_there(
+        &self,
+        address: &str,
+        plain: Option<&Digest>,
+    ) -> anyhow::Result<(Warmed, Option<Index>)> {
         let deadline = Instant::now() + self.timeout;
         let (mut failures, mut waited) = (0, false);
         loop {
@@ -234,15 +287,16 @@ impl Proxy {
                     let digest = answer.digest();
                     let fallback = answer.fallback();
                     if let Some(("original", reason)) = fallback {
-                        return Ok(Warmed::skipped(reason.to_owned()));
+                        return Ok((Warmed::skipped(reason.to_owned()), None));
                     }
                     if plain.is_none() || digest.as_ref() != plain {
-                        return Ok(Warmed {
+                        let warmed = Warmed {
                             outcome: outcome(&answer, waited),
                             reason: fallback.map(|(form, reason)| format!("as {form}: {reason}")),
                             digest,
                             left: Vec::new(),
-                        });
+                        };
+                        return Ok((warmed, answer.index()));
                     }
                     answer.wait()
                 }
@@ -258,7 +312,7 @@ impl Proxy {
                 }
                 Ok(answer) if answer.is_no_image() => {
                     let reason = crate::registry::error_body::detail_of(&answer.bytes);
-                    return Ok(Warmed::skipped(reason));
+                    return Ok((Warmed::skipped(reason), None));
                 }
                 Ok(answer) => return Err(answer.error(&format!("GET {address}")).into()),
                 Err(error) if error.is_transient() && failures < MAX_FAILURES => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Form;
-use crate::cli::exit::ExitStatus;
+use crate::cli::exit::{ExitStatus, in_one_line};
 use crate::cli::progress::Terminal;
 use crate::cli::{output, platforms};
 use crate::oci::{Digest, Platform};
@@ -112,8 +112,8 @@ pub fn tell(terminal: &Terminal, name: &str, form: Option<Form>, outcome: &anyho
         }
         Err(error) => {
             event["outcome"] = json!("failed");
-            event["error"] = json!(format!("{error:#}"));
-            terminal.tell(format_args!("{title}: failed, {error:#}"));
+            event["error"] = json!(in_one_line(error));
+            terminal.tell(format_args!("{title}: failed, {}", in_one_line(error)));
         }
     }
     terminal.event(&event);
@@ -132,7 +132,7 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
     let succeeded = converted + found + ready + skipped;
     let failures: Vec<_> = failed
         .iter()
-        .map(|(name, error)| json!({"image": name, "error": format!("{error:#}")}))
+        .map(|(name, error)| json!({"image": name, "error": in_one_line(error)}))
         .collect();
     terminal.event(&json!({
         "event": "summary",
@@ -144,17 +144,11 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
         "failed": failures,
     }));
     if !terminal.is_json() {
-        let ready = match ready {
-            0 => String::new(),
-            ready => format!(", {ready} are ready"),
-        };
-        let skipped = match skipped {
-            0 => String::new(),
-            skipped => format!(", {skipped} are no images"),
-        };
         let failed = failed.len();
+        let (ready, skipped) = (ready_words(*ready), skipped_words(*skipped));
         output::line(format_args!(
-            "{converted} converted, {found} were there{ready}{skipped}, {failed} failed"
+            "{converted} converted, {found} {} there{ready}{skipped}, {failed} failed",
+            if *found == 1 { "was" } else { "were" },
         ))?;
     }
     if !left.is_empty() {
@@ -165,11 +159,27 @@ pub fn conclude(report: &Report, terminal: &Terminal) -> anyhow::Result<ExitStat
     }
     // Otherwise each was printed when it happened.
     for (name, error) in failed.iter().filter(|_| terminal.is_silent()) {
-        output::note(format_args!("{name}: failed, {error:#}"));
+        output::note(format_args!("{name}: failed, {}", in_one_line(error)));
     }
     Ok(match failed.first() {
         None => ExitStatus::Ok,
         Some(_) if succeeded > 0 => ExitStatus::Partly,
         Some((_, error)) => ExitStatus::of(error),
     })
+}
+
+fn ready_words(ready: u64) -> String {
+    match ready {
+        0 => String::new(),
+        1 => ", 1 is ready".to_owned(),
+        ready => format!(", {ready} are ready"),
+    }
+}
+
+fn skipped_words(skipped: u64) -> String {
+    match skipped {
+        0 => String::new(),
+        1 => ", 1 is no image".to_owned(),
+        skipped => format!(", {skipped} are no images"),
+    }
 }

@@ -1,5 +1,7 @@
 //! Works through the images, several at one time.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
@@ -8,7 +10,6 @@ use super::report::{Report, Warmed, tell};
 use super::{Form, Way};
 use crate::cli::progress::Terminal;
 use crate::convert::Suffixes;
-use crate::oci::Selector;
 
 /// All images, in all forms that are wanted.
 pub struct Work<'a> {
@@ -28,14 +29,9 @@ impl Work<'_> {
         let one = |name: Name| {
             let total = &total;
             async move {
-                let selector = match &name.which {
-                    Which::Digest(digest) => Selector::Digest(digest.clone()),
-                    Which::Tag(tag) => Selector::Tag(tag.clone()),
-                    Which::Matching(_) => return,
-                };
                 let way = self.way.for_image(self.forms);
                 for form in self.forms.iter().copied() {
-                    let outcome = way.warm(&name, form, &selector, self.terminal).await;
+                    let outcome = way.warm(&name, form, self.terminal).await;
                     self.add(&name.to_string(), Some(form), outcome);
                     total.inc(1);
                 }
@@ -72,8 +68,26 @@ impl Work<'_> {
                 Err(error) => self.add(&name.to_string(), None, Err(error)),
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
-        images.retain(|name| seen.insert(name.to_string()));
+        self.once_each(images)
+    }
+
+    /// The same image once, whatever its tags. A proxy knows images by their tags alone: it is asked for each.
+    fn once_each(&self, mut images: Vec<Name>) -> Vec<Name> {
+        let is_proxy = matches!(self.way, Way::Proxy(_));
+        let tagged: BTreeSet<String> = images
+            .iter()
+            .filter(|name| is_proxy && matches!(name.which, Which::Digest(_, Some(_))))
+            .map(Name::to_string)
+            .collect();
+        let mut seen = BTreeSet::new();
+        images.retain(|name| {
+            let text = name.to_string();
+            match &name.which {
+                Which::Digest(_, Some(tag)) if is_proxy => seen.insert((text, Some(tag.clone()))),
+                Which::Digest(_, None) if tagged.contains(&text) => false,
+                _ => seen.insert((text, None)),
+            }
+        });
         images
     }
 

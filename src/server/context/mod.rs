@@ -1,9 +1,13 @@
 //! One request that was let in: what it is about, whose it is, and what can be asked for it.
 
+mod asking;
+pub(in crate::server) mod belongs;
 mod conversion_error;
+mod document;
+pub(in crate::server) mod finding;
 pub(in crate::server) mod forms;
-pub(in crate::server) mod lookup;
 pub(in crate::server) mod source;
+pub(in crate::server) mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -13,13 +17,12 @@ use http::header::HeaderValue;
 use http::{Method, request};
 use hyper::body::Incoming;
 
-use crate::convert::Requester;
+use crate::convert::{Asker, Requester};
 use crate::oci::{RepoName, Selector, Tag};
 use crate::registry::{Authorization, ManifestHead};
 use crate::server::cache::open_files::OpenBlob;
 use crate::server::cache::responses::{CachedContent, CachedResponse, Terms};
 use crate::server::error::ApiError;
-use crate::server::http::client_address::Shown;
 use crate::server::http::header_names::REQUEST_ID;
 use crate::server::learn::Repository;
 use crate::server::limits::hold::Hold;
@@ -103,7 +106,7 @@ impl RequestContext<'_> {
         let request = request.and_then(|id| id.to_str().ok());
         Requester {
             tag: tag.cloned(),
-            client: Some(Shown(self.client).to_string()),
+            asker: Asker::Client(self.client),
             user: self.given.as_ref().and_then(client::user),
             request: request.map(ToOwned::to_owned),
         }

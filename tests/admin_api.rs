@@ -144,6 +144,8 @@ fn a_conversion_is_listed_with_its_progress_cancelled_and_begun_again() {
     assert_eq!(found["tag"], "1");
     assert_eq!(found["source"], sealed.digest());
     assert_eq!(found["format"], "native");
+    assert_eq!(found["asked_by"], "client");
+    assert_eq!(found["client"], "127.0.0.1");
     assert_eq!(found["platforms"], json!(["linux/amd64"]));
     assert_eq!(found["layers"]["total"], 2);
     let bytes = |of: &str| found["bytes"][of].as_u64().unwrap();
@@ -153,6 +155,20 @@ fn a_conversion_is_listed_with_its_progress_cancelled_and_begun_again() {
     );
     let id = found["id"].as_u64().unwrap();
     assert_eq!(started.get(&format!("/conversions/{id}"))["id"], id);
+    let each = found["each_layer"].as_array().unwrap();
+    let each: Vec<_> = each
+        .iter()
+        .map(|one| (&one["layer"], &one["state"]))
+        .collect();
+    let digests = [1, 2].map(|layer| json!(sealed.blobs[layer].digest()));
+    let states = [json!("converted"), json!("running")];
+    assert_eq!(each, [(&digests[0], &states[0]), (&digests[1], &states[1])]);
+    let read = |layer: usize| found["each_layer"][layer]["bytes"].clone();
+    assert_eq!(read(0)["read"], read(0)["source"]);
+    assert!(
+        read(1)["read"].as_u64() < read(1)["source"].as_u64(),
+        "{found}"
+    );
 
     let listed = good(&started.run(&["jobs", "ls", "--state", "running"]));
     assert!(
@@ -175,6 +191,7 @@ fn a_conversion_is_listed_with_its_progress_cancelled_and_begun_again() {
     assert!(answer.header("retry-after").is_some());
     let found = started.latest("cancelled");
     assert_eq!(found["id"], id);
+    assert_eq!(found["each_layer"], json!([]));
     let again = started.send("DELETE", &format!("/conversions/{id}"), &Value::Null);
     assert_eq!(again.status, 409, "{again:?}");
 
@@ -186,6 +203,7 @@ fn a_conversion_is_listed_with_its_progress_cancelled_and_begun_again() {
     let begun = good(&started.run(&["jobs", "start", "app:1"]));
     assert_eq!(begun, format!("begun: {}\n", sealed.digest()));
     let found = started.latest("converted");
+    assert_eq!(found["asked_by"], "operator");
     assert_eq!(
         found["layers"],
         json!({ "total": 2, "found": 1, "converted": 1 })
@@ -216,8 +234,13 @@ fn a_conversion_that_fails_is_listed_with_its_error() {
     let found = started.latest("failed");
     let error = found["error"].as_str().unwrap();
     assert!(error.contains("diff id"), "{error}");
+    let remedy = found["remedy"].as_str().unwrap();
+    assert!(remedy.contains("push it again"), "{remedy}");
+    let remembered = started.get("/failures");
+    assert_eq!(remembered["failures"][0]["remedy"], remedy);
     let listed = good(&started.run(&["jobs", "ls", "--state", "failed"]));
     assert!(listed.contains(error), "{listed}");
+    assert!(listed.contains("0 of 1 layer,"), "{listed}");
     assert_eq!(
         good(&started.run(&["jobs", "ls", "--state", "running"])),
         ""
@@ -244,6 +267,10 @@ fn changes_need_the_token_and_reading_does_not() {
         ("POST", "/api/v1/conversions"),
         ("DELETE", "/api/v1/conversions/1"),
         ("POST", "/api/v1/cache/evictions"),
+        ("POST", "/api/v1/cache/pins"),
+        ("DELETE", "/api/v1/cache/pins/sha256:1"),
+        ("POST", "/api/v1/cache/verification"),
+        ("DELETE", "/api/v1/cache/verification"),
         ("DELETE", "/api/v1/failures"),
     ];
     for (method, path) in changes {
@@ -304,8 +331,11 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
     let layout = Layout::create(&scratch.path().join("layout"));
     layout.add("t", &image(4, 1));
     let started = Started::before(&format!("oci:{}", layout.path().display()));
+    let absent = support::sha256(b"absent");
+    let unpinned = format!("/cache/pins/{absent}");
     for (method, path, body, status) in [
         ("GET", "/none", Value::Null, 404),
+        ("DELETE", &*unpinned, Value::Null, 404),
         ("GET", "/conversions/7", Value::Null, 404),
         ("GET", "/conversions/x", Value::Null, 404),
         ("GET", "/conversions?state=odd", Value::Null, 400),
@@ -342,6 +372,21 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
         ("GET", "/cache/blobs?limit=0", Value::Null, 400),
         ("GET", "/cache/blobs?after=x", Value::Null, 400),
         ("DELETE", "/cache/blobs/x", Value::Null, 400),
+        ("POST", "/cache/evictions", json!({ "dry_run": true }), 400),
+        ("POST", "/cache/evictions", json!({ "to": -1 }), 400),
+        ("POST", "/cache/pins", json!({}), 400),
+        ("POST", "/cache/pins", json!({ "digest": "x" }), 400),
+        ("POST", "/cache/pins", json!({ "digest": absent }), 404),
+        (
+            "POST",
+            "/cache/pins",
+            json!({ "repository": "app", "tag": "t" }),
+            409,
+        ),
+        ("DELETE", "/cache/pins/x", Value::Null, 400),
+        ("GET", "/cache/verification", Value::Null, 404),
+        ("POST", "/cache/verification", json!({ "x": 1 }), 400),
+        ("DELETE", "/cache/verification", Value::Null, 409),
     ] {
         let answer = started.send(method, path, &body);
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
@@ -356,6 +401,310 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
             assert!(answer.header("allow").is_some(), "{answer:?}");
         }
     }
+}
+
+/// The images that are listed, of those that the query chooses.
+#[track_caller]
+fn listed(started: &Started, query: &str) -> Vec<Value> {
+    let found = started.get(&format!("/images{query}"));
+    found["images"].as_array().unwrap().clone()
+}
+
+#[test]
+fn an_image_is_listed_with_what_it_was_made_of_and_over_a_restart() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let sealed = image(20, 2);
+    let source = registry.push("team/app", "1", &sealed);
+    registry.push("team/app", "2", &sealed);
+    let started = Started::before(&registry.url());
+    assert_eq!(listed(&started, ""), Vec::<Value>::new());
+    let answer = started.proxy.get("team/app/manifests/1_obd");
+    let digest = answer.header("docker-content-digest").unwrap();
+    let manifest = answer.json();
+    let sizes = |manifest: &Value| -> u64 {
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["size"].as_u64().unwrap()).sum()
+    };
+    let original: Value = serde_json::from_slice(&sealed.manifest).unwrap();
+    let mut image = listed(&started, "")[0].clone();
+    let at = image["converted_at"].take().as_f64().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    assert!((now.unwrap().as_secs_f64() - at).abs() < 600.0, "{at}");
+    let settings = image["settings"].take();
+    assert!(settings.as_str().unwrap().contains("zstd"), "{settings}");
+    let expected = json!({
+        "upstream": registry.address(), "repository": "team/app", "reference": "1", "tag": "1",
+        "format": "native", "algorithm": "zstd", "settings": null, "source": source,
+        "digest": digest, "media_type": manifest["mediaType"], "platforms": ["linux/amd64"],
+        "layers": { "total": 2, "converted": 2 },
+        "bytes": { "source": sizes(&original), "converted": sizes(&manifest) },
+        "converted_at": null,
+    });
+    assert_eq!(image, expected);
+
+    // Another tag of the same source is found, and gets its row once; pulls write nothing.
+    started.proxy.converted("team/app", "2");
+    let both = until("the other tag is listed", || {
+        let both = listed(&started, "");
+        (both.len() == 2).then_some(both)
+    });
+    assert_eq!(both[1]["layers"], json!({ "total": 2, "converted": 0 }));
+    assert_eq!(both[1]["bytes"], expected["bytes"]);
+    let Started {
+        proxy,
+        token,
+        data,
+        _scratch: scratch,
+    } = started;
+    proxy.stop();
+    let options = [
+        "--admin-token-file",
+        token.to_str().unwrap(),
+        "--auth-cache-ttl",
+        "0s",
+        "--platform",
+        "linux/amd64",
+    ];
+    let proxy = Proxy::start(&registry.url(), &data, &options);
+    let started = Started {
+        proxy,
+        token,
+        data,
+        _scratch: scratch,
+    };
+    assert_eq!(listed(&started, ""), both);
+    started.proxy.converted("team/app", "2");
+    started.proxy.converted("team/app", "1");
+    assert_eq!(listed(&started, ""), both);
+
+    // The tag moves, and its row with it.
+    let moved = registry.push("team/app", "2", &self::image(21, 1));
+    started.proxy.converted("team/app", "2");
+    let after = listed(&started, "");
+    assert_eq!(after[0], both[0]);
+    assert_eq!((after.len(), &after[1]["source"]), (2, &json!(moved)));
+    assert_eq!(after[1]["layers"], json!({ "total": 1, "converted": 1 }));
+}
+
+#[test]
+fn images_are_listed_page_by_page_and_chosen_by_what_they_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    let sealed = image(22, 1);
+    for tag in ["1", "2", "3"] {
+        layout.add(tag, &sealed);
+    }
+    let started = Started::before(&format!("oci:{}", layout.path().display()));
+    for (repo, tag) in [("b", "2"), ("a", "1"), ("a", "3"), ("a", "2")] {
+        started.proxy.converted(repo, tag);
+        until("the image is listed", || {
+            let found = listed(&started, &format!("?repository={repo}&reference={tag}"));
+            (found.len() == 1).then_some(())
+        });
+    }
+    let turbo = started.proxy.get("a/manifests/1_turbo");
+    assert_eq!(turbo.status, 200, "{turbo:?}");
+    let name = |one: &Value| {
+        let text = |key: &str| one[key].as_str().unwrap().to_owned();
+        format!(
+            "{}:{} {}",
+            text("repository"),
+            text("reference"),
+            text("format")
+        )
+    };
+    let names = |query: &str| -> Vec<String> { listed(&started, query).iter().map(name).collect() };
+    let by_name = [
+        "a:1 turbo",
+        "a:1 native",
+        "a:2 native",
+        "a:3 native",
+        "b:2 native",
+    ];
+    assert_eq!(names(""), by_name);
+    assert_eq!(names("?repository=a&format=native"), by_name[1..4]);
+    assert_eq!(names("?reference=2"), [by_name[2], by_name[4]]);
+    assert_eq!(names("?upstream=else.example"), Vec::<String>::new());
+    let newest = names("?order=newest");
+    assert_eq!(newest[0], "a:1 turbo");
+    assert_eq!(newest[4], "b:2 native");
+    for (order, expected) in [
+        ("name", by_name.map(str::to_owned).to_vec()),
+        ("newest", newest),
+    ] {
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        for _ in 0..5 {
+            let page = started.get(&format!("/images?order={order}&limit=2{after}"));
+            seen.extend(page["images"].as_array().unwrap().iter().map(name));
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            after = format!("&after={next}");
+        }
+        assert_eq!(seen, expected, "{order}");
+    }
+    // Turbo layers name no compression.
+    assert!(listed(&started, "?format=turbo")[0]["algorithm"].is_null());
+
+    let lines = good(&started.run(&["images", "ls", "--newest", "--limit", "3"]));
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines[0].contains("  a:1  turbo  linux/amd64  1 layer, 1 made, "),
+        "{lines:?}"
+    );
+    let found = good(&started.run(&["images", "ls", "--repository", "b", "--json"]));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(
+        found["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(name)
+            .collect::<Vec<_>>(),
+        ["b:2 native"]
+    );
+}
+
+#[test]
+fn an_image_is_shown_with_its_parts_and_those_that_are_kept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    layout.add("t", &image(23, 2));
+    let started = Started::before(&format!("oci:{}", layout.path().display()));
+    let answer = started.proxy.get("app/manifests/t_obd");
+    let manifest = answer.json();
+    let root = answer.header("docker-content-digest").unwrap();
+    let show = || started.get("/image?repository=app&reference=t")["images"].clone();
+    let images = show();
+    assert_eq!(images.as_array().unwrap().len(), 1, "{images}");
+    let image = &images[0];
+    assert_eq!(image["is_cached"], true);
+    let parts: Vec<(&Value, &str)> = image["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (&part["digest"], part["kind"].as_str().unwrap()))
+        .collect();
+    let layer = |number: usize| &manifest["layers"][number]["digest"];
+    let root = json!(root);
+    let expected = [
+        (&root, "manifest"),
+        (&manifest["config"]["digest"], "config"),
+        (layer(0), "layer"),
+        (layer(1), "layer"),
+    ];
+    assert_eq!(parts, expected);
+    let sizes: Vec<&Value> = image["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| &part["size"])
+        .collect();
+    assert_eq!(*sizes[0], json!(answer.body.len()));
+    assert_eq!(sizes[2], &manifest["layers"][0]["size"]);
+
+    let gone = layer(1).as_str().unwrap();
+    let removed = started.send("DELETE", &format!("/cache/blobs/{gone}"), &Value::Null);
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let image = show()[0].clone();
+    assert_eq!(image["is_cached"], false);
+    let kept: Vec<bool> = image["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["is_cached"].as_bool().unwrap())
+        .collect();
+    assert_eq!(kept, [true, true, true, false]);
+    let lines = good(&started.run(&["images", "show", "app:t"]));
+    assert!(lines.contains(&format!("  {gone}  ")), "{lines}");
+    assert_eq!(lines.matches("  cached").count(), 3, "{lines}");
+    assert!(lines.contains(image["source"].as_str().unwrap()), "{lines}");
+
+    // Without the manifest the parts are those that the index knows.
+    let removed = started.send(
+        "DELETE",
+        &format!("/cache/blobs/{}", root.as_str().unwrap()),
+        &Value::Null,
+    );
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let images = started.get("/image?repository=app&reference=t");
+    let parts = images["images"][0]["parts"].as_array().unwrap().clone();
+    assert_eq!(parts.len(), 4, "{parts:?}");
+    assert!(
+        parts.iter().all(|part| part["kind"] == "unknown"),
+        "{parts:?}"
+    );
+
+    for (query, status) in [
+        ("repository=app&reference=other", 404),
+        ("repository=app&reference=t&registry=else.example", 404),
+        ("repository=app&reference=t&format=turbo", 404),
+        ("repository=app", 400),
+        ("repository=app&reference=t&tag=t", 400),
+    ] {
+        let url = format!("{}/api/v1/image?{query}", started.proxy.admin());
+        assert_eq!(http::get(&url).status, status, "{query}");
+    }
+}
+
+#[test]
+fn a_forgotten_image_is_looked_up_again_and_whoever_reads_it_goes_on() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let sealed = image(24, 2);
+    registry.push("app", "1", &sealed);
+    registry.push("app", "2", &sealed);
+    let started = Started::before(&registry.url());
+    let manifest = started.proxy.converted("app", "1");
+    started.proxy.converted("app", "2");
+    until("both are listed", || {
+        (listed(&started, "").len() == 2).then_some(())
+    });
+    assert_eq!(started.conversions().len(), 1);
+    let layer = manifest["layers"][1]["digest"].as_str().unwrap();
+    let blob = format!("app/blobs/{layer}");
+    let content = started.proxy.get(&blob).body;
+
+    let denied = http::send(
+        "DELETE",
+        &format!(
+            "{}/api/v1/image?repository=app&reference=1",
+            started.proxy.admin()
+        ),
+        &[],
+        b"",
+    );
+    assert_eq!(denied.status, 401, "{denied:?}");
+    let lines = good(&started.run(&["images", "rm", "app:1"]));
+    assert!(
+        lines.starts_with("forgotten: ") && lines.contains("/app:1  native"),
+        "{lines}"
+    );
+    let left = listed(&started, "");
+    assert_eq!((left.len(), &left[0]["tag"]), (1, &json!("2")));
+    let again = started.run(&["images", "rm", "app:1"]);
+    assert!(text(&again.stderr).contains("no such image"), "{again:?}");
+    // Blobs stay, and so do the rights to them.
+    assert_eq!(started.proxy.get(&blob).body, content);
+
+    // The next pull is a conversion that finds all layers, and the same image.
+    assert_eq!(started.proxy.converted("app", "1"), manifest);
+    let latest = started.latest("converted");
+    assert_eq!(
+        latest["layers"],
+        json!({ "total": 2, "found": 2, "converted": 0 })
+    );
+    assert_eq!(started.conversions().len(), 2);
+    let both = listed(&started, "");
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[0]["layers"], json!({ "total": 2, "converted": 0 }));
+
+    let wrong = started.run(&["images", "rm", "app:*"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
 }
 
 #[test]
@@ -418,17 +767,23 @@ fn the_blobs_of_a_data_directory_are_listed_removed_and_evicted_without_a_proxy(
     let manifest = started.proxy.converted("app", "t");
     let data = started.data.clone();
     let listed: Value = serde_json::from_str(&good(&cache(&data, &["ls", "--json"]))).unwrap();
-    assert_eq!(
-        listed,
-        json!({ "blobs": started.get("/cache/blobs")["blobs"] })
-    );
+    // What was just served is still being used.
+    let without_use = |list: &Value| {
+        let mut blobs = list["blobs"].as_array().unwrap().clone();
+        for blob in &mut blobs {
+            blob.as_object_mut().unwrap().remove("last_use").unwrap();
+        }
+        blobs
+    };
+    let asked = started.get("/cache/blobs");
+    assert_eq!(without_use(&listed), without_use(&asked));
     drop(started.proxy);
 
     let layer = manifest["layers"][0]["digest"].as_str().unwrap();
     let removed = cache(&data, &["rm", layer]);
     assert_eq!(good(&removed), format!("removed {layer}\n"));
     let again = cache(&data, &["rm", layer]);
-    assert_eq!(again.status.code(), Some(5), "{again:?}");
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
     assert!(
         text(&again.stderr).contains("there is no blob"),
         "{again:?}"
@@ -525,6 +880,20 @@ fn the_description_is_valid_openapi_and_has_each_member_of_a_conversion() {
             members(&schema[group]["properties"])
         );
     }
+    let schemas = &described["components"]["schemas"];
+    let own = &schemas["ImageWithParts"]["allOf"][1];
+    let known = started.get("/image?repository=app&reference=t")["images"][0].clone();
+    let mut expected = members(&schemas["Image"]["properties"]);
+    for schema in [&schemas["Image"], own] {
+        let properties = members(&schema["properties"]);
+        let required = schema["required"].as_array().unwrap().iter();
+        let required = required.map(|one| one.as_str().unwrap().to_owned());
+        assert_eq!(required.collect::<BTreeSet<_>>(), properties);
+        expected.extend(properties);
+    }
+    assert_eq!(members(&known), expected);
+    let part = &schemas["ImagePart"]["properties"];
+    assert_eq!(members(&known["parts"][0]), members(part));
     let Some(python) = openapi_validator() else {
         return;
     };
@@ -555,7 +924,7 @@ fn commands_say_what_is_missing() {
     assert_eq!(none.status.code(), Some(2), "{none:?}");
     assert!(text(&none.stderr).contains("127.0.0.1:8481"), "{none:?}");
     let nobody = run(&["status", "--admin", "127.0.0.1:1"]);
-    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    assert_eq!(nobody.status.code(), Some(4), "{nobody:?}");
     assert!(
         text(&nobody.stderr).contains("is this its --admin?"),
         "{nobody:?}"
@@ -564,11 +933,72 @@ fn commands_say_what_is_missing() {
     layout.add("t", &image(8, 1));
     let started = Started::before(&format!("oci:{}", layout.path().display()));
     let denied = run(&["jobs", "cancel", "1", "--admin", started.proxy.admin()]);
-    assert_eq!(denied.status.code(), Some(5), "{denied:?}");
+    assert_eq!(denied.status.code(), Some(2), "{denied:?}");
     assert!(
         text(&denied.stderr).contains("--admin-token-file names the file"),
         "{denied:?}"
     );
+}
+
+#[test]
+fn commands_end_with_the_code_of_what_failed_and_name_what_was_asked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    layout.add("t", &image(8, 1));
+    let started = Started::before(&format!("oci:{}", layout.path().display()));
+    let bad = |code: i32, arguments: &[&str]| {
+        let output = started.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        text(&output.stderr)
+    };
+    // No such conversion, and one of two.
+    let error = bad(4, &["jobs", "cancel", "999"]);
+    assert!(error.contains("404"), "{error}");
+    let nobody = program()
+        .args(["jobs", "cancel", "1", "--admin", "127.0.0.1:1"])
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(4), "{nobody:?}");
+    // An image that is not there is named as it was asked for.
+    let error = bad(4, &["jobs", "start", "team/app"]);
+    let named = "image team/app:latest (no tag was named)";
+    assert!(error.contains(named), "{error}");
+    let error = bad(4, &["jobs", "start", "team/app:9"]);
+    assert!(error.contains("image team/app:9\n"), "{error}");
+    let error = bad(2, &["jobs", "start", "https://r.example/app:1"]);
+    assert!(error.contains("named without http://"), "{error}");
+    let secure = format!(
+        "https://{}",
+        started.proxy.admin().trim_start_matches("http://")
+    );
+    let output = program()
+        .args(["status", "--admin", &secure])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("without TLS"), "{output:?}");
+}
+
+#[test]
+fn commands_that_change_something_print_json() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&scratch.path().join("layout"));
+    let sealed = image(8, 1);
+    layout.add("t", &sealed);
+    let started = Started::before(&format!("oci:{}", layout.path().display()));
+    let json = |output: &Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let begun = started.run(&["jobs", "start", "app:t", "--json"]);
+    good(&begun);
+    assert_eq!(json(&begun)["source"], sealed.digest());
+    started.latest("converted");
+    let cancelled = started.run(&["jobs", "cancel", "998", "999", "--json"]);
+    assert_eq!(cancelled.status.code(), Some(4), "{cancelled:?}");
+    let cancelled = json(&cancelled);
+    assert_eq!(cancelled["cancelled"], json!([]));
+    assert_eq!(cancelled["failed"][1]["id"], 999, "{cancelled}");
+    let forgotten = started.run(&["jobs", "forget", "--json"]);
+    good(&forgotten);
+    assert_eq!(json(&forgotten)["forgotten"], 0);
 }
 
 /// Passes connections on to a proxy, in the background.
@@ -626,7 +1056,8 @@ fn what_docker_registry_notifies_of_is_converted_before_anyone_pulls_it() {
             .cloned()
     });
     assert_eq!(found["repository"], "team/app");
-    assert_eq!(found["client"], "a notification");
+    assert_eq!(found["asked_by"], "notification");
+    assert_eq!(found["client"], Value::Null);
     // Whoever pulls it waits for nothing.
     let converted = proxy.converted("team/app", "1");
     assert!(converted["layers"].as_array().unwrap().len() >= 2);

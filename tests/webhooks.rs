@@ -186,6 +186,26 @@ fn what_a_service_refuses_is_not_sent_again() {
         log.contains("a webhook was not sent") && log.contains("400"),
         "{log}"
     );
+    until("both are counted", || {
+        let of = |outcome| proxy.series(&format!("webhooks_total{{outcome=\"{outcome}\"}}"));
+        assert!(of("failed") <= 1 && of("sent") <= 1);
+        ((of("failed"), of("sent"), of("dropped")) == (1, 1, 0)).then_some(())
+    });
+}
+
+#[test]
+fn what_waits_to_be_sent_is_sent_before_the_program_stops() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = layout(scratch.path());
+    let (address, told) = service(&[503]);
+    let options = ["--platform", "linux/amd64", "--webhook", &address];
+    let upstream = format!("oci:{}", layout.path().display());
+    let proxy = Proxy::start(&upstream, &scratch.path().join("data"), &options);
+    proxy.converted("app", "good");
+    // It is sent again after a second at the earliest.
+    let first = next(&told);
+    proxy.stop();
+    assert_eq!(next(&told).body, first.body);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod admin;
 mod aliases;
+mod bucket;
 mod cache;
 mod cat;
 mod check;
@@ -124,8 +125,9 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Status(Box<admin::status::StatusArgs>),
     Jobs(Box<admin::jobs::JobsArgs>),
-    Cache(cache::CacheArgs),
-    Store(store::StoreArgs),
+    Images(Box<admin::images::ImagesArgs>),
+    Cache(Box<cache::CacheArgs>),
+    Store(Box<store::StoreArgs>),
     Config(config::ConfigArgs),
     Credentials(credentials::CredentialsArgs),
     Node(node::NodeArgs),
@@ -152,7 +154,10 @@ pub fn parse() -> Invocation {
     let arguments: Vec<_> = std::env::args_os().collect();
     let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => mistyped::without_secrets(error, &arguments).exit(),
+        Err(error) => {
+            let error = mistyped::with_switch_hint(error, &command(), &arguments);
+            mistyped::without_secrets(error, &arguments).exit()
+        }
     };
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => Invocation {
@@ -208,8 +213,9 @@ async fn dispatch(invocation: Invocation) -> anyhow::Result<ExitStatus> {
         Command::Check(args) => Box::pin(check::run(*args, context)).await,
         Command::Status(args) => Box::pin(admin::status::run(*args, context)).await,
         Command::Jobs(args) => Box::pin(admin::jobs::run(*args, context)).await,
-        Command::Cache(args) => Box::pin(cache::run(args, context)).await,
-        Command::Store(args) => Box::pin(store::run(args, context)).await,
+        Command::Images(args) => Box::pin(admin::images::run(*args, context)).await,
+        Command::Cache(args) => Box::pin(cache::run(*args, context)).await,
+        Command::Store(args) => Box::pin(store::run(*args, context)).await,
         Command::Credentials(args) => Box::pin(credentials::run(args, context)).await,
         Command::Node(args) => Box::pin(node::run(args, context)).await,
         Command::Config(args) => Box::pin(config::run(args, &context)).await,

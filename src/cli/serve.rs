@@ -1,7 +1,7 @@
 //! `serve`: the proxy.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -11,9 +11,9 @@ use super::progress::Terminal;
 use super::reload::{Running, Settings};
 use super::start_line::StartLine;
 use super::{data, log, output, service, signals, traces};
-use crate::config::{ServeOptions, needs_url_keys};
+use crate::config::{ServeOptions, Sources, needs_url_keys};
 use crate::convert::Converter;
-use crate::server::{Server, ServerConfig};
+use crate::server::{Server, ServerConfig, ServerError};
 use crate::store::Objects;
 
 const EXAMPLES: &str = "\
@@ -40,6 +40,9 @@ keys of addresses (--url-key-file), authorities, the proxy's credentials, the se
 [[policy]], balancers (--proxy-protocol, --trusted-proxy), --client-rate and the log's level read
 again; what cannot be used is logged, and stays as it was.";
 
+/// The least time that uploads to the bucket are given to be aborted in.
+const LEAST_ABORT: Duration = Duration::from_secs(2);
+
 /// Run the proxy
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -52,7 +55,7 @@ pub struct ServeArgs {
 
 pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus> {
     let settings = Settings::new(args.options, context, &args.password)?;
-    let (config, sources) = settings.read()?;
+    let (config, sources) = settings.read_with_files()?;
     let started = StartLine::of(&config);
     let level = log::start(config.log, Terminal::plain());
     let shutdown = signals::shutdown().context("signals cannot be received")?;
@@ -65,7 +68,11 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
              need one --url-key-file"
         );
     }
-    let tracing = traces::start(config.traces, &config.trace_warnings, &config.server)?;
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
+    let upstreams = config.server.upstreams.iter().map(|entry| &entry.upstream);
+    let tracing = traces::start(config.traces, upstreams)?;
     let limits = &config.server.limits;
     let last = limits.drain_delay.saturating_add(limits.drain);
     let store = data::open(config.store, sources.origin("data-dir")).await?;
@@ -80,7 +87,8 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
         Some(_) => "https",
         None => "http",
     };
-    let server = Server::bind(config.server, converter.clone()).await?;
+    let server = Server::bind(config.server, converter.clone()).await;
+    let server = server.map_err(|error| named(error, &sources))?;
     tell(format_args!(
         "listening on {scheme}://{}",
         server.local_addr()
@@ -123,6 +131,12 @@ pub async fn run(args: ServeArgs, context: Context) -> anyhow::Result<ExitStatus
         })
         .await;
     reloads.abort();
+    if let Some(objects) = store.objects() {
+        let passed = stopping.get().map_or(Duration::ZERO, Instant::elapsed);
+        // Requests may have taken all of it.
+        let left = last.saturating_sub(passed).max(LEAST_ABORT);
+        objects.stop(left).await;
+    }
     // A conversion that no request waits for may still run.
     store.abandon_unfinished().await;
     traces::stop(tracing, stopping.get().copied(), last).await;
@@ -154,6 +168,18 @@ async fn check(objects: &Objects) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("the blob store cannot be used"),
     }
     Ok(())
+}
+
+/// The error with the setting that it is about, as whoever set it knows it.
+fn named(error: ServerError, sources: &Sources) -> anyhow::Error {
+    match error {
+        ServerError::Listen { setting, .. } => {
+            let name = sources.origin(setting).name(setting);
+            let text = format!("{name}: {error}");
+            anyhow::Error::new(error).context(text)
+        }
+        ServerError::Configuration(_) => error.into(),
+    }
 }
 
 /// Says where it listens. That this cannot be written is no reason not to.

@@ -408,6 +408,7 @@ impl Dispatcher {
             headers.insert(AGE, HeaderValue::from(since.elapsed().as_secs()));
             headers.insert(WARNING, STALE);
             response.extensions_mut().insert(Stale);
+            self.state.metrics.events.stale(*kind);
         }
         Ok(response)
     }

@@ -9,7 +9,7 @@ use crate::oci::reference::{DOCKER_HUB, index_host};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::{self, Authorization, Upstream};
 use crate::server::config::{ServerConfig, TurboFallback};
-use crate::server::decision::{self, Asked, Kind, Means, Plan};
+use crate::server::decision::{self, Asked, Kind, Means, NativeBlobs, Plan, Why};
 use crate::server::policy::{Form, Found, ImageName, Policy, Rule};
 use crate::server::upstreams::{Chosen, Upstreams};
 use crate::sizes::Size;
@@ -367,6 +367,7 @@ impl Place<'_> {
 
     fn pull(&self, asked: Asked, rule: Option<&Rule>, namespace: Option<&str>) -> Pull {
         let means = Means::of(self.config, self.push, &self.source, namespace);
+        let is_missing = means.native == NativeBlobs::Missing;
         let tag = match asked {
             Asked::Suffix(kind) => self.with_suffix(kind),
             Asked::Plain(_) => None,
@@ -400,6 +401,10 @@ impl Place<'_> {
                     TurboFallback::Error => "error",
                 });
                 pull.pushed_to = self.pushed_to(kind);
+                // With a suffix it is asked for all the same.
+                if kind == Kind::Native && is_missing {
+                    pull.why = Some(format!("it cannot start: {}", Why::Missing));
+                }
             }
         }
         pull

@@ -12,7 +12,7 @@
 //! | [`http`] | connections, TLS, bodies, headers, ranges, paths |
 //! | [`decision`], [`policy`], [`pattern`], [`explain`], [`question`] | in which form an image is served |
 //! | [`learn`] | priority lists from what nodes read |
-//! | [`upstreams`], [`route`], [`config`] | which upstream, what about, settings |
+//! | [`upstreams`], [`route`], [`config`], [`usable`] | which upstream, what about, settings and their files |
 //!
 //! The files import each other in one direction only; `tests/layering.rs` sees to that.
 
@@ -40,8 +40,10 @@ mod route;
 mod state;
 mod upkeep;
 mod upstreams;
+pub mod usable;
 
 pub use self::http::proxy_protocol::{HeaderError, v1 as proxy_header_v1, v2 as proxy_header_v2};
+pub use self::http::tls::{TlsError, TlsFile};
 pub use config::{
     Access, Balancers, ClientCertificates, ClientRate, ForwardedHeaders, Limits, OnTimeout,
     ServerConfig, SourceCacheConfig, TlsConfig, TurboConfig, TurboFallback, UpstreamChoice,
@@ -61,6 +63,7 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use self::http::accept::HttpListener;
 use self::http::admission::Admission;
@@ -77,6 +80,8 @@ use upkeep::upkeep;
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
+/// How long a stop waits for webhooks at most.
+const WEBHOOK_GRACE: Duration = Duration::from_secs(5);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +89,8 @@ pub enum ServerError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
+        /// The setting that has it.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -118,10 +125,12 @@ impl Server {
         config.limits.connections = connections(config.limits.connections, files);
         let open_tls = |tls| Tls::open(tls, config.http2);
         let tls = config.tls.as_ref().map(open_tls).transpose();
-        let tls = tls.map_err(ServerError::Configuration)?;
-        let (listener, local_addr) = listen(config.listen)?;
-        let (overlaybd, overlaybd_addr) = config.listen_overlaybd.map(listen).transpose()?.unzip();
-        let (admin, admin_addr) = config.admin.map(listen).transpose()?.unzip();
+        let tls = tls.map_err(|error| ServerError::Configuration(error.to_string()))?;
+        let (listener, local_addr) = listen("listen", config.listen)?;
+        let on = |name| move |address| listen(name, address);
+        let overlaybd = config.listen_overlaybd.map(on("listen-overlaybd"));
+        let (overlaybd, overlaybd_addr) = overlaybd.transpose()?.unzip();
+        let (admin, admin_addr) = config.admin.map(on("admin")).transpose()?.unzip();
         Ok(Self {
             state: Arc::new(AppState::new(config, converter, files)?),
             tls: tls.map(Arc::new),
@@ -164,7 +173,8 @@ impl Server {
 
     /// Answers until `shutdown` comes, and for [`Limits::drain_delay`] after that, in which whoever
     /// asks for readiness is told; then drains: no new connections, open requests are finished
-    /// within [`Limits::drain`]. `true` when all of them were.
+    /// within [`Limits::drain`], and webhooks that wait are sent in what is left of that. `true` when all
+    /// requests were.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> bool {
         let limits = self.state.config.limits.clone();
         let upkeep = tokio::spawn(upkeep(Arc::clone(&self.state), self.tls.clone()));
@@ -216,8 +226,11 @@ impl Server {
             ),
         };
         let (state, delay) = (Arc::clone(&self.state), limits.drain_delay);
+        let mut drain_end = None;
+        let stopped = &mut drain_end;
         let shutdown = async move {
             shutdown.await;
+            *stopped = Instant::now().checked_add(delay.saturating_add(limits.drain));
             state.is_draining.store(true, Ordering::Relaxed);
             if !delay.is_zero() {
                 tracing::info!(
@@ -229,6 +242,9 @@ impl Server {
         };
         let open_connections = listener.accept_until(shutdown).await;
         let all_finished = open_connections.close().await;
+        let grace = Instant::now() + WEBHOOK_GRACE;
+        let last = drain_end.map_or(grace, |end| grace.min(end));
+        self.state.webhooks.sent(last).await;
         // Operators are answered to the end: they see what the drain waits for.
         drop(stop_admin);
         if let Some(admin) = admin {
@@ -240,7 +256,10 @@ impl Server {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ServerError> {
     let listen = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -253,7 +272,11 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
         let local = listener.local_addr()?;
         Ok((listener, local))
     };
-    listen().map_err(|cause| ServerError::Listen { address, cause })
+    listen().map_err(|cause| ServerError::Listen {
+        setting,
+        address,
+        cause,
+    })
 }
 
 /// Lets this process open as many files as it may be allowed: each connection is one, and the

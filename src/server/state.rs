@@ -17,6 +17,7 @@ use crate::server::access::users::Users;
 use crate::server::background::prepare::Preparations;
 use crate::server::background::push_tags::PushedTags;
 use crate::server::background::unattended::Unattended;
+use crate::server::background::verification::Verification;
 use crate::server::background::webhooks::Webhooks;
 use crate::server::cache::conversions::Conversions;
 use crate::server::cache::open_files::OpenFiles;
@@ -27,6 +28,7 @@ use crate::server::learn::Learner;
 use crate::server::limits::client_rate::ClientRates;
 use crate::server::limits::request_slot::RequestLimits;
 use crate::server::limits::slots::Slots;
+use crate::server::observe::events::Events;
 use crate::server::observe::metrics::Metrics;
 use crate::server::policy::Policy;
 use crate::server::upstreams::Upstreams;
@@ -56,6 +58,9 @@ pub(in crate::server) struct AppState {
     /// What registries' notifications need.
     pub notification_secret: TokenFile,
     pub unattended: Unattended,
+    /// Who is told of conversions that ended.
+    pub webhooks: Arc<Webhooks>,
+    pub verification: Verification,
     pub addresses: SignedAddresses,
     pub learner: Learner,
     pub prepare: Preparations,
@@ -101,10 +106,11 @@ impl AppState {
         let notification_secret = notification_secret.map_err(ServerError::Configuration)?;
         let addresses = SignedAddresses::open(&config).map_err(ServerError::Configuration)?;
         let metrics = Arc::new(Metrics::new());
-        let (counted, webhooks) = (Arc::clone(&metrics), webhooks(&config)?);
+        let webhooks = Arc::new(webhooks(&config, &metrics.events)?);
+        let (counted, told) = (Arc::clone(&metrics), Arc::clone(&webhooks));
         converter.on_conversion_end(Box::new(move |ended| {
             counted.converted(ended);
-            webhooks.tell(ended);
+            told.tell(ended);
         }));
         let tags = PushedTags::new();
         let p2p = p2p(&config)?;
@@ -139,6 +145,8 @@ impl AppState {
             admin_token,
             notification_secret,
             unattended: Unattended::new(),
+            webhooks,
+            verification: Verification::default(),
             addresses,
             learner: Learner::new(config.learned_lists.clone(), config.learn_window),
             prepare: Preparations::new(tags.clone()),
@@ -178,7 +186,7 @@ impl AppState {
 }
 
 /// Where conversions that ended are told, reached as the first registry among the upstreams is.
-fn webhooks(config: &ServerConfig) -> Result<Webhooks, ServerError> {
+fn webhooks(config: &ServerConfig, events: &Events) -> Result<Webhooks, ServerError> {
     let wrong = |error: String| ServerError::Configuration(error);
     let registry = first_registry(config).unwrap_or_default();
     let posters = config.webhooks.iter();
@@ -186,7 +194,7 @@ fn webhooks(config: &ServerConfig) -> Result<Webhooks, ServerError> {
     let posters: Result<Vec<Poster>, _> = posters.collect();
     let posters = posters.map_err(|error| wrong(error.to_string()))?;
     let secret = TokenFile::open(config.webhook_secret_file.as_deref()).map_err(wrong)?;
-    Ok(Webhooks::start(posters, &secret))
+    Ok(Webhooks::start(posters, &secret, events))
 }
 
 /// How the first registry among the upstreams is reached.

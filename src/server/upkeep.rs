@@ -13,6 +13,8 @@ use crate::store::Store;
 
 /// The least time between two sweeps of the index.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often the list of images that were converted is kept within its bound.
+const TRIM: Duration = Duration::from_hours(1);
 
 /// Runs until it is dropped.
 pub(in crate::server) async fn upkeep(state: Arc<AppState>, tls: Option<Arc<Tls>>) {
@@ -65,9 +67,19 @@ impl Drop for AbortOnDrop {
 }
 
 /// Forgets what the index has of blobs that are gone: once after the start, and after evictions.
+/// Also forgets the oldest of too many images that were converted.
 async fn sweep(store: Store) {
     let mut swept = None;
+    let mut trimmed: Option<Instant> = None;
     loop {
+        if trimmed.is_none_or(|at| at.elapsed() >= TRIM) {
+            trimmed = Some(Instant::now());
+            match store.trim_images().await {
+                Ok(0) => {}
+                Ok(images) => tracing::info!(images, "the oldest images are no longer listed"),
+                Err(error) => tracing::debug!(%error, "the list of images is not shortened now"),
+            }
+        }
         let evicted = store.blobs().evicted();
         let mut pause = SWEEP;
         if swept != Some(evicted) {

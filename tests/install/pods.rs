@@ -182,3 +182,33 @@ fn what_pods_are_asked_is_answered() {
     assert!(grace > 30 + sleep.as_u64().unwrap());
     proxy.stop();
 }
+
+/// The ports that a chart's network policy lets the proxy's pods reach besides names.
+fn egress(set: Option<&str>, more: &[&str]) -> Vec<u64> {
+    let manifests = documents(&render(set, more));
+    let policy = manifests
+        .iter()
+        .find(|it| it["kind"] == "NetworkPolicy" && it["spec"]["egress"].is_array())
+        .unwrap();
+    let ports = policy["spec"]["egress"][1]["ports"].as_array().unwrap();
+    ports
+        .iter()
+        .map(|port| port["port"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn pods_reach_what_their_settings_name_and_the_service_of_their_role() {
+    if tools().is_none() {
+        return;
+    }
+    assert_eq!(egress(None, &[]), [443]);
+    // The credentials of a role come over plain HTTP, those of a file do not.
+    assert_eq!(egress(Some("bucket"), &[]), [443, 3306, 80]);
+    assert_eq!(
+        egress(Some("bucket"), &["--set", "blobStore.existingSecret=keys"]),
+        [443, 3306]
+    );
+    let webhook = "webhooks.addresses={http://hooks.example.com:8008/obd}";
+    assert_eq!(egress(None, &["--set", webhook]), [443, 8008]);
+}

@@ -30,8 +30,14 @@ impl Secrets {
         let users = run(command("htpasswd").args(["-nbB", "me", "secret"]));
         std::fs::write(path.join("htpasswd"), users.stdout).unwrap();
         let key = run(command("openssl").args(["rand", "-hex", "32"]));
-        std::fs::write(path.join("admin-token"), &key.stdout).unwrap();
-        std::fs::write(path.join("url-keys"), key.stdout).unwrap();
+        for name in [
+            "admin-token",
+            "notification-secret",
+            "webhook-secret",
+            "url-keys",
+        ] {
+            std::fs::write(path.join(name), &key.stdout).unwrap();
+        }
         std::fs::write(path.join("otlp-headers"), "X-Api-Key: secret\n").unwrap();
         let keys = "[default]\naws_access_key_id = id\naws_secret_access_key = secret\n";
         std::fs::write(path.join("aws"), keys).unwrap();
@@ -97,6 +103,9 @@ fn the_program_takes_the_settings_that_the_chart_writes() {
         ("otlp-headers", "otlp/headers"),
         ("aws", "blob-store/aws"),
         ("docker.json", "docker/config.json"),
+        ("admin-token", "admin-token/token"),
+        ("notification-secret", "notifications/secret"),
+        ("webhook-secret", "webhooks/secret"),
     ] {
         secrets.copy(from, &etc.path().join(to));
     }

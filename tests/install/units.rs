@@ -99,7 +99,8 @@ fn the_program_takes_the_secrets_that_the_unit_gives_it() {
     let shown = text.split("OVERLAYBD_PROXY_DBSTR=").nth(1).unwrap();
     let shown = shown.lines().next().unwrap().to_owned();
     variables.push(("OVERLAYBD_PROXY_DBSTR".to_owned(), shown));
-    let shown = check(None, &variables);
+    let config = repository("examples/systemd/config.toml");
+    let shown = check(Some(&config), &variables);
     let read = shown.matches("# environment").count();
     assert_eq!(read, variables.len(), "{shown}");
 }
@@ -191,6 +192,8 @@ fn systemd_runs_the_unit_with_all_that_it_forbids() {
         ("url-keys", 0o600),
         ("otlp-headers", 0o600),
         ("admin-token", 0o600),
+        ("notification-secret", 0o600),
+        ("webhook-secret", 0o600),
     ] {
         let there = std::fs::read_to_string(secrets.path().join(name)).unwrap();
         write(&format!("{etc}/{name}"), &there, mode);

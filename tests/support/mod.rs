@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod chain;
 pub mod containerd;
+pub mod disk;
 pub mod everything;
 pub mod gate;
 pub mod http;

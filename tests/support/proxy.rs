@@ -118,6 +118,17 @@ impl Proxy {
         values.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
     }
 
+    /// The value of one series: `name{label="value"}`, without `overlaybd_proxy_`. 0 if there is none.
+    #[track_caller]
+    pub fn series(&self, series: &str) -> u64 {
+        let answer = http::get(&format!("{}/metrics", self.admin));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let start = format!("overlaybd_proxy_{series} ");
+        let text = answer.text();
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(&start));
+        values.next().map_or(0, |value| value.parse().unwrap())
+    }
+
     pub fn admin(&self) -> &str {
         &self.admin
     }

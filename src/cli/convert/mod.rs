@@ -15,8 +15,9 @@ use super::output;
 use super::progress::{ProgressOptions, Terminal};
 use super::signals;
 use super::standalone::StandaloneOptions;
+use super::traces;
 use crate::config::Text;
-use crate::config::options::{ConversionOptions, RegistryOptions, StoreOptions};
+use crate::config::options::{ConversionOptions, RegistryOptions, StoreOptions, TraceOptions};
 use plan::plan;
 use work::convert_all;
 
@@ -101,6 +102,8 @@ pub struct ConvertArgs {
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
+    traces: TraceOptions,
+    #[command(flatten)]
     password: PasswordFlag,
 }
 
@@ -108,12 +111,16 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
     let terminal = Terminal::choose(args.progress);
     let shutdown = signals::shutdown().context("signals cannot be received")?;
     let store = OnceLock::new();
-    let work = async {
-        let plan = plan(&args, &context, &terminal)?;
-        convert_all(&args, plan, &store, &terminal).await
-    };
+    let mut plan = plan(&args, &context, &terminal)?;
+    let (config, warnings) = std::mem::take(&mut plan.traces);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let tracing = traces::start(config, std::iter::once(&plan.upstream))?;
+    let span = traces::command("overlaybd-proxy convert");
+    let work = span.around(convert_all(&args, plan, &store, &terminal));
     tokio::pin!(work);
-    tokio::select! {
+    let done = tokio::select! {
         done = &mut work => done,
         signal = shutdown => {
             // Before the directory of temporary data goes, which nothing is to be put into then.
@@ -125,5 +132,12 @@ pub async fn run(args: ConvertArgs, context: Context) -> anyhow::Result<ExitStat
             ));
             Ok(ExitStatus::Interrupted)
         }
+    };
+    if !matches!(done, Ok(ExitStatus::Ok)) {
+        // The text of an error may have a signed address.
+        span.fail("failed", "");
     }
+    drop(span);
+    traces::end(tracing).await;
+    done
 }

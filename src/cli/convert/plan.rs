@@ -20,6 +20,7 @@ use crate::oci::{ImageReference, Platform, Selector};
 use crate::registry::config::{DUMP_TARGET, TRACE_TARGET};
 use crate::registry::{RegistryConfig, Upstream};
 use crate::store::StoreConfig;
+use crate::telemetry::TelemetryConfig;
 
 /// A conversion that can begin.
 pub(super) struct Plan {
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) data_origin: Origin,
     /// Holds the store, if it is not to outlive the command.
     pub(super) temporary: Option<Temporary>,
+    /// Where spans go, if there are traces, and what is not used of the standard variables.
+    pub(super) traces: (Option<TelemetryConfig>, Vec<String>),
 }
 
 /// A result that is wanted.
@@ -72,6 +75,7 @@ pub(super) fn plan(
     }
     let conversion = sources.effective(&args.conversion, errors);
     let store = sources.effective(&args.store, errors);
+    let traces = sources.effective(&args.traces, errors).config(errors);
     let upstreams = sources.effective(&UpstreamOptions::default(), errors);
     let (dump, trace) = (
         format!("{DUMP_TARGET}=trace"),
@@ -106,10 +110,12 @@ pub(super) fn plan(
         .and_then(|image| config_for(&registries, image, dst_user, errors));
     let all = (|| Some((store?, converter?, config?, turbo?)))();
     let (mut store, converter, config, turbo) = found.none_or(all)?;
-    let upstream = Upstream::source(&source, &config).with_context(|| source.to_string())?;
+    let upstream =
+        Upstream::source(&source, &config).with_context(|| format!("the source {source}"))?;
     let destination = match destination.zip(destination_config) {
         Some((image, config)) => Some(Destination {
-            upstream: Upstream::destination(&image, &config).with_context(|| image.to_string())?,
+            upstream: Upstream::destination(&image, &config)
+                .with_context(|| format!("the destination {image}"))?,
             repo: image.repo().clone(),
             selector: image.selector(),
         }),
@@ -153,6 +159,7 @@ pub(super) fn plan(
         store,
         data_origin: sources.origin("data-dir").clone(),
         temporary,
+        traces,
     })
 }
 

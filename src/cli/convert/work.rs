@@ -17,7 +17,7 @@ use crate::cli::progress::{Detail, ImageProgress, Terminal};
 use crate::cli::push::Destination;
 use crate::convert::layer::Format;
 use crate::convert::push::Parts;
-use crate::convert::{Converter, Source};
+use crate::convert::{Converter, Requester, Source};
 use crate::oci::{Digest, Platform, Selector};
 use crate::registry::{Authorization, Sharing};
 use crate::store::Store;
@@ -45,17 +45,22 @@ pub(super) async fn convert_all(
         authorization: Authorization::Own,
     };
     let name = plan.source.to_string();
-    let digest = match plan.source.selector() {
-        Selector::Digest(digest) => digest,
-        tag @ Selector::Tag(_) => {
+    let selector = plan.source.selector();
+    let (digest, tag) = match &selector {
+        Selector::Digest(digest) => (digest.clone(), None),
+        Selector::Tag(tag) => {
             let head = source
                 .upstream
-                .head_manifest(&source.repo, &tag, &source.authorization)
+                .head_manifest(&source.repo, &selector, &source.authorization)
                 .await
                 .with_context(|| format!("image {name}"))?;
-            head.digest
+            (head.digest, Some(tag.clone()))
         }
     };
+    let converter = converter.asked_by(Requester {
+        tag,
+        ..Requester::default()
+    });
     let there = platforms::of_source(&source, &digest, platforms::Read::Config)
         .await
         .with_context(|| format!("image {name}"))?;
@@ -67,7 +72,7 @@ pub(super) async fn convert_all(
     }
     if let Some(destination) = plan.results.iter().find_map(|one| one.destination.as_ref()) {
         let tried = destination.try_out().await;
-        tried.context("the place where the converted image belongs")?;
+        tried.context("the destination")?;
     }
     let sharing = match plan.temporary {
         Some(_) => Sharing::Inode,

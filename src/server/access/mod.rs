@@ -8,7 +8,7 @@ pub(in crate::server) mod policy;
 pub(in crate::server) mod scope;
 pub(in crate::server) mod signed_address;
 pub(in crate::server) mod token_file;
-mod url_keys;
+pub(in crate::server) mod url_keys;
 pub(in crate::server) mod users;
 mod waits;
 pub(in crate::server) mod wrapped_token;

@@ -7,12 +7,14 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::convert::Conversion;
 use crate::registry::Poster;
 use crate::server::access::token_file::TokenFile;
 use crate::server::observe::conversion;
+use crate::server::observe::events::{Events, Told};
 use crate::telemetry::{self, CapturedContext};
 
 /// Most events that wait for one address; later ones are dropped, and that is logged.
@@ -27,7 +29,12 @@ const EVENT: HeaderName = HeaderName::from_static("x-overlaybd-event");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 
 /// Where events go.
-pub(in crate::server) struct Webhooks(Vec<mpsc::Sender<Event>>);
+pub(in crate::server) struct Webhooks {
+    addresses: Vec<mpsc::Sender<Event>>,
+    /// How many are neither sent nor given up.
+    waiting: watch::Sender<usize>,
+    counted: Events,
+}
 
 #[derive(Clone)]
 struct Event {
@@ -39,18 +46,39 @@ struct Event {
 
 impl Webhooks {
     /// Starts a task for each address, which ends with this.
-    pub fn start(addresses: Vec<Poster>, secret: &TokenFile) -> Self {
+    pub fn start(addresses: Vec<Poster>, secret: &TokenFile, counted: &Events) -> Self {
+        let waiting = watch::Sender::new(0);
         let senders = addresses.into_iter().map(|address| {
             let (sender, events) = mpsc::channel(MAX_WAITING);
-            tokio::spawn(deliver(address, secret.clone(), events));
+            let secret = secret.clone();
+            let (waiting, counted) = (waiting.clone(), counted.clone());
+            tokio::spawn(deliver(address, secret, events, (waiting, counted)));
             sender
         });
-        Self(senders.collect())
+        Self {
+            addresses: senders.collect(),
+            waiting,
+            counted: counted.clone(),
+        }
+    }
+
+    /// Waits until all that is waiting is sent or given up, at most until `deadline`. What is left then is
+    /// logged.
+    pub async fn sent(&self, deadline: Instant) {
+        let mut waiting = self.waiting.subscribe();
+        let all = waiting.wait_for(|waiting| *waiting == 0);
+        if timeout_at(deadline, all).await.is_err() {
+            let unsent = *self.waiting.borrow();
+            tracing::warn!(
+                unsent,
+                "webhooks are lost: they were not sent before the stop"
+            );
+        }
     }
 
     /// Tells of a conversion that ended. Does not wait.
     pub fn tell(&self, ended: &Conversion) {
-        if self.0.is_empty() {
+        if self.addresses.is_empty() {
             return;
         }
         let name = ended.state.name();
@@ -60,8 +88,11 @@ impl Webhooks {
             body: Bytes::from(body.to_string()),
             cause: CapturedContext::current(),
         };
-        for sender in &self.0 {
+        for sender in &self.addresses {
+            self.waiting.send_modify(|waiting| *waiting += 1);
             if sender.try_send(event.clone()).is_err() {
+                self.waiting.send_modify(|waiting| *waiting -= 1);
+                self.counted.told(Told::Dropped);
                 tracing::warn!(
                     id = ended.id,
                     event = name,
@@ -73,10 +104,20 @@ impl Webhooks {
 }
 
 /// Sends events to one address, one after the other.
-async fn deliver(address: Poster, secret: TokenFile, mut events: mpsc::Receiver<Event>) {
+async fn deliver(
+    address: Poster,
+    secret: TokenFile,
+    mut events: mpsc::Receiver<Event>,
+    (waiting, counted): (watch::Sender<usize>, Events),
+) {
     while let Some(event) = events.recv().await {
         let place = address.place();
-        match event.cause.around(send(&address, &secret, &event)).await {
+        let sent = event.cause.around(send(&address, &secret, &event)).await;
+        counted.told(match &sent {
+            Ok(()) => Told::Sent,
+            Err(_) => Told::Failed,
+        });
+        match sent {
             Ok(()) => tracing::debug!(place, event = event.name, "a webhook was sent"),
             Err(cause) => tracing::warn!(
                 place,
@@ -85,6 +126,7 @@ async fn deliver(address: Poster, secret: TokenFile, mut events: mpsc::Receiver<
                 "a webhook was not sent: it is given up"
             ),
         }
+        waiting.send_modify(|waiting| *waiting -= 1);
     }
 }
 

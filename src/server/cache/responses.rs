@@ -136,6 +136,13 @@ impl ResponseCache {
         shard.insert(key, Arc::new(cached));
     }
 
+    /// Forgets all of it.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
+    }
+
     /// Forgets what does not hold any more.
     pub fn forget_stale(&self) {
         let now = Instant::now();

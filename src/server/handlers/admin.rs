@@ -4,23 +4,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use crate::convert::SourceCache;
 use crate::server::cache::open_files::off_thread;
 use crate::server::error::ApiError;
-use crate::server::handlers::page::Page;
+use crate::server::handlers::page::{ACTIONS, Page};
 use crate::server::handlers::readiness::READY_TIMEOUT;
 use crate::server::handlers::{api, readiness};
 use crate::server::http::accept::Handler;
 use crate::server::http::activity::Activity;
 use crate::server::http::body::ResponseBody;
+use crate::server::http::client_address::Shown;
+use crate::server::http::header_names::REQUEST_ID;
 use crate::server::http::host;
+use crate::server::observe::access_log::request_id;
+use crate::server::observe::client;
 use crate::server::observe::levels::Snapshot;
 use crate::server::observe::process::ProcessStat;
+use crate::server::observe::request_span;
 use crate::server::state::AppState;
 use crate::store::Objects;
 use crate::telemetry;
@@ -44,26 +50,81 @@ impl AdminHandler {
 impl Handler for AdminHandler {
     fn answer(
         &self,
-        _client: SocketAddr,
+        client: SocketAddr,
         activity: &Arc<Activity>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static {
         let (state, page) = (Arc::clone(&self.state), Arc::clone(&self.page));
         let busy = activity.begin();
+        let id = request_id(request.headers());
+        let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+        let change = Change::of(client, &request);
+        let path = request.uri().path();
+        let route = (path == ACTIONS).then_some(ACTIONS);
+        let route = route.or_else(|| api::template(path));
+        let traced = request_span::begin_admin(client, &request, route);
         async move {
-            let answer = match host::check(&request) {
-                Ok(()) if Page::has(request.uri().path()) => {
-                    return Box::pin(page.answer(&state, request, busy)).await;
+            let answering = async {
+                match host::check(&request) {
+                    Ok(()) if Page::has(request.uri().path()) => {
+                        Box::pin(page.answer(&state, request, busy)).await
+                    }
+                    Ok(()) if request.uri().path().starts_with("/api/") => {
+                        let answer = Box::pin(api::answer(&state, request)).await;
+                        drop(busy);
+                        answer
+                    }
+                    Ok(()) => answer(&state, &request).await,
+                    Err(bad) => {
+                        ApiError::host(bad).into_response(*request.method() == Method::HEAD)
+                    }
                 }
-                Ok(()) if request.uri().path().starts_with("/api/") => {
-                    Box::pin(api::answer(&state, request)).await
-                }
-                Ok(()) => answer(&state, &request).await,
-                Err(bad) => ApiError::host(bad).into_response(*request.method() == Method::HEAD),
             };
-            drop(busy);
+            let mut answer = traced.around(answering).await;
+            request_span::end_admin(&traced, answer.status());
+            answer.headers_mut().insert(REQUEST_ID, id);
+            if let Some(change) = change {
+                change.log(answer.status());
+            }
             answer
         }
+        .instrument(span)
+    }
+}
+
+/// A request that may change something, for the log. The others are health checks and scrapes, mostly.
+struct Change {
+    client: SocketAddr,
+    method: Method,
+    uri: Uri,
+    agent: Option<HeaderValue>,
+    began: Instant,
+}
+
+impl Change {
+    fn of(client: SocketAddr, request: &Request<Incoming>) -> Option<Self> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        (!is_read).then(|| Self {
+            client,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            agent: client::agent_of(request.headers()),
+            began: Instant::now(),
+        })
+    }
+
+    fn log(&self, status: StatusCode) {
+        // Without the query: that of a notification may have the secret.
+        tracing::info!(
+            target: "overlaybd_proxy::access",
+            client = %Shown(self.client),
+            method = %self.method,
+            path = self.uri.path(),
+            status = status.as_u16(),
+            ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            agent = self.agent.as_ref().map(client::agent),
+            "a request on the admin address was answered"
+        );
     }
 }
 
@@ -148,15 +209,21 @@ async fn snapshot(state: &AppState) -> Snapshot {
     let (used, free) = (store.blobs().clone(), store.blobs().clone());
     let (ping, used, free) = tokio::join!(
         ping,
-        timeout(READY_TIMEOUT, off_thread(move || used.bytes_used())),
+        timeout(
+            READY_TIMEOUT,
+            off_thread(move || Ok((used.bytes_used()?, used.pinned_use()?)))
+        ),
         timeout(READY_TIMEOUT, off_thread(move || free.bytes_free())),
     );
+    let (used, pinned) = used.ok().and_then(Result::ok).unzip();
     Snapshot {
         conversions: state.converted.converter.status(),
+        failures: state.converted.converter.failures().len(),
         sources: state.converted.converter.sources().map(SourceCache::counts),
         spans: telemetry::counts(),
         blobs: store.blobs().counters(),
-        blob_bytes: used.ok().and_then(Result::ok),
+        blob_bytes: used,
+        pinned,
         free_bytes: free.ok().and_then(Result::ok),
         evicted: store.blobs().evicted(),
         objects: store.objects().map(Objects::counters),

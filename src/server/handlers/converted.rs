@@ -11,7 +11,7 @@ use crate::convert::{Converter, Overrides, Source};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::server::config::{OnTimeout, TurboFallback};
 use crate::server::context::RequestContext;
-use crate::server::context::lookup::Waited;
+use crate::server::context::waiting::Waited;
 use crate::server::decision::Kind;
 use crate::server::document::Document;
 use crate::server::error::ApiError;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::server::cache::open_files::off_thread;
 use crate::server::limits::slots::Slots;
 use crate::server::state::AppState;
+use crate::sizes::Size;
 
 /// How long a part may take to say that it is ready.
 pub(in crate::server) const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -99,7 +100,7 @@ async fn degraded(state: &AppState) -> Vec<String> {
     });
     match timeout(READY_TIMEOUT, disk).await {
         Ok(Ok(free)) if free < MIN_FREE_BYTES => {
-            problems.push(format!("blobs: only {free} bytes are free on the disk"));
+            problems.push(format!("blobs: only {} are free on the disk", Size(free)));
         }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => problems.push(format!("blobs: {error}")),

@@ -37,6 +37,18 @@ blob-store-endpoint = {{ toJson . }}
 {{- if .Values.blobStore.existingSecret }}
 blob-store-credentials-file = "{{ $etc }}/blob-store/{{ .Values.blobStore.key }}"
 {{- end }}
+{{- if .Values.adminToken.existingSecret }}
+admin-token-file = "{{ $etc }}/admin-token/{{ .Values.adminToken.key }}"
+{{- end }}
+{{- if .Values.notifications.existingSecret }}
+notification-secret-file = "{{ $etc }}/notifications/{{ .Values.notifications.key }}"
+{{- end }}
+{{- with .Values.webhooks.addresses }}
+webhook = {{ toJson . }}
+{{- end }}
+{{- if .Values.webhooks.existingSecret }}
+webhook-secret-file = "{{ $etc }}/webhooks/{{ .Values.webhooks.key }}"
+{{- end }}
 {{- if .Values.users.existingSecret }}
 htpasswd = "{{ $etc }}/users/{{ .Values.users.key }}"
 {{- end }}

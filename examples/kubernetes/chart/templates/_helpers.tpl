@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of upstreams, of the database and of the collector, with 443, as a JSON list. */}}
+{{/* Ports of upstreams, of the database, of the collector, of the bucket and of webhooks, with 443, as a JSON list. */}}
 {{- define "overlaybd-proxy.egressPorts" -}}
 {{- $ports := list 443 -}}
 {{- range .Values.upstreams -}}
@@ -48,13 +48,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if .Values.database.existingSecret -}}
 {{- $ports = append $ports (int .Values.database.port) -}}
 {{- end -}}
-{{- range compact (list .Values.otlp.endpoint .Values.blobStore.endpoint) -}}
+{{- range compact (concat (list .Values.otlp.endpoint .Values.blobStore.endpoint) .Values.webhooks.addresses) -}}
 {{- $port := regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" -}}
 {{- if $port -}}
 {{- $ports = append $ports (int $port) -}}
 {{- else if hasPrefix "http://" . -}}
 {{- $ports = append $ports 80 -}}
 {{- end -}}
+{{- end -}}
+{{- /* A role's credentials come from a service of the node, which has no TLS. */ -}}
+{{- if and .Values.blobStore.url (not .Values.blobStore.existingSecret) -}}
+{{- $ports = append $ports 80 -}}
 {{- end -}}
 {{- range .Values.networkPolicy.egressPorts -}}
 {{- $ports = append $ports (int .) -}}

@@ -94,6 +94,15 @@ spec:
         {{- if .Values.blobStore.existingSecret }}
         - {name: blob-store, mountPath: {{ $etc }}/blob-store, readOnly: true}
         {{- end }}
+        {{- if .Values.adminToken.existingSecret }}
+        - {name: admin-token, mountPath: {{ $etc }}/admin-token, readOnly: true}
+        {{- end }}
+        {{- if .Values.notifications.existingSecret }}
+        - {name: notifications, mountPath: {{ $etc }}/notifications, readOnly: true}
+        {{- end }}
+        {{- if .Values.webhooks.existingSecret }}
+        - {name: webhooks, mountPath: {{ $etc }}/webhooks, readOnly: true}
+        {{- end }}
         {{- if .Values.users.existingSecret }}
         - {name: users, mountPath: {{ $etc }}/users, readOnly: true}
         {{- end }}
@@ -138,6 +147,18 @@ spec:
     {{- end }}
     {{- with .Values.blobStore.existingSecret }}
     - name: blob-store
+      secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+    {{- end }}
+    {{- with .Values.adminToken.existingSecret }}
+    - name: admin-token
+      secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+    {{- end }}
+    {{- with .Values.notifications.existingSecret }}
+    - name: notifications
+      secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+    {{- end }}
+    {{- with .Values.webhooks.existingSecret }}
+    - name: webhooks
       secret: {secretName: {{ . | quote }}, defaultMode: 0440}
     {{- end }}
     {{- with .Values.users.existingSecret }}

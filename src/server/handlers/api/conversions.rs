@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, bad};
-use crate::convert::{Conversion, ConvertError, Converter, Requester, Source};
+use crate::convert::{Asker, Conversion, ConvertError, Converter, Requester, Source};
 use crate::oci::{Digest, RepoName, Selector, Tag};
 use crate::registry::Authorization;
 use crate::server::error::ApiError;
@@ -17,6 +17,17 @@ use crate::server::handlers::converted::Image;
 use crate::server::handlers::manifest;
 use crate::server::observe::conversion::shown;
 use crate::server::state::AppState;
+use crate::telemetry;
+
+/// What a list can be of.
+const STATES: [&str; 6] = [
+    "queued",
+    "running",
+    "converted",
+    "failed",
+    "cancelled",
+    "no-image",
+];
 
 /// What is to be converted.
 #[derive(Debug, Deserialize)]
@@ -28,17 +39,15 @@ struct Wanted {
     tag: Tag,
 }
 
-/// `GET /conversions`: the latest first; `state` chooses.
+/// `GET /conversions`: those that have not ended, then those that ended, each the latest first; `state` chooses.
 pub(super) fn list(state: &AppState, query: &str) -> Result<Answer, ApiError> {
     let mut wanted = None;
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if key != "state" || wanted.is_some() {
             return Err(bad("the only parameter is state, once"));
         }
-        if !["queued", "running", "converted", "failed", "cancelled"].contains(&&*value) {
-            return Err(bad(
-                "state is queued, running, converted, failed or cancelled",
-            ));
+        if !STATES.contains(&&*value) {
+            return Err(bad(format!("state is one of {}", STATES.join(", "))));
         }
         wanted = Some(value);
     }
@@ -87,9 +96,9 @@ pub(in crate::server) fn end(state: &AppState, id: &str) -> Result<u64, ApiError
     Ok(found.id)
 }
 
-/// That too many conversions that nobody waits for are under way.
-pub(super) fn too_many() -> ApiError {
-    let text = "too many conversions of operators and notifications are under way";
+/// That too many of these are under way.
+pub(super) fn too_many(what: &str) -> ApiError {
+    let text = format!("too many {what} are under way");
     let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text);
     error.retry_after(Duration::from_secs(10))
 }
@@ -107,7 +116,7 @@ pub(super) struct Request {
 pub(super) async fn resolve(
     state: &AppState,
     question: &ImageQuestion,
-    by: &str,
+    by: Asker,
 ) -> Result<Request, ApiError> {
     let place = place_of(&state.upstreams, question);
     let (place, repo) = place.map_err(|error| bad(error.to_string()))?;
@@ -120,7 +129,7 @@ async fn resolve_at(
     place: usize,
     repo: RepoName,
     tag: Tag,
-    by: &str,
+    by: Asker,
 ) -> Result<Request, ApiError> {
     let upstream = state.upstreams.get(place);
     let upstream = upstream.ok_or_else(|| bad("there is no such upstream"))?;
@@ -139,7 +148,13 @@ async fn resolve_at(
         digest: head.digest,
     };
     let policy = state.policy();
-    let converter = Box::pin(manifest::preparing(state, &policy.policy, place, &image)).await;
+    let converter = Box::pin(manifest::planning::preparing(
+        state,
+        &policy.policy,
+        place,
+        &image,
+    ))
+    .await;
     let converter = converter.ok_or_else(|| {
         let text = "policy says that this image is not converted: `overlaybd-proxy config \
                     explain` says by which rule";
@@ -147,7 +162,7 @@ async fn resolve_at(
     })?;
     let asked_by = Requester {
         tag: Some(image.tag.clone()),
-        client: Some(by.to_owned()),
+        asker: by,
         ..Requester::default()
     };
     Ok(Request {
@@ -199,7 +214,7 @@ pub(super) async fn start(state: &Arc<AppState>, wanted: Value) -> Result<Answer
         repository: wanted.repository,
         tag: wanted.tag,
     };
-    let request = resolve(state, &question, "an operator").await?;
+    let request = resolve(state, &question, Asker::Operator).await?;
     let (image, format) = (request.image.clone(), request.converter.format());
     let known = begin(state, request).await?;
     let answer = json!({
@@ -231,11 +246,12 @@ async fn begin(state: &AppState, request: Request) -> Result<Option<Digest>, Api
         let error = ApiError::new(StatusCode::CONFLICT, "UNAVAILABLE", text);
         return Err(error.retry_after(Duration::from_secs(1)));
     }
-    let place = state.unattended.begin().ok_or_else(too_many)?;
+    let place = state.unattended.operator();
+    let place = place.ok_or_else(|| too_many("conversions of operators"))?;
     converter.forget_failures(|failed| {
         failed.source == image.digest && failed.repo == image.source.repo
     });
-    tokio::spawn(async move {
+    telemetry::spawn(async move {
         request.convert().await;
         drop(place);
     });
@@ -250,7 +266,7 @@ pub(in crate::server) async fn begin_named(
     state: &AppState,
     question: &ImageQuestion,
 ) -> Result<bool, ApiError> {
-    let request = resolve(state, question, "an operator").await?;
+    let request = resolve(state, question, Asker::Operator).await?;
     Ok(begin(state, request).await?.is_some())
 }
 
@@ -269,6 +285,6 @@ pub(in crate::server) async fn begin_again(
         upstream.is_some_and(|upstream| upstream.host() == host)
     });
     let place = place.ok_or_else(|| bad("there is no such upstream"))?;
-    let request = resolve_at(state, place, repo, tag, "an operator").await?;
+    let request = resolve_at(state, place, repo, tag, Asker::Operator).await?;
     Ok(begin(state, request).await?.is_some())
 }

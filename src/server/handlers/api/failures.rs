@@ -27,6 +27,7 @@ fn shown(failed: &FailedImage) -> Value {
         "format": failed.format.name(),
         "fault": failed.fault.name(),
         "error": failed.error,
+        "remedy": failed.remedy,
         "failed_at": at,
         "retry_after_seconds": failed.again.as_secs(),
         "times_returned": failed.answered,

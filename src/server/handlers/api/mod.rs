@@ -7,8 +7,11 @@
 mod cache;
 pub(in crate::server) mod conversions;
 mod failures;
+mod images;
 mod notifications;
+mod pins;
 mod pushed;
+mod verification;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +56,12 @@ enum Resource<'a> {
     Blobs,
     Blob(&'a str),
     Evictions,
+    Pins,
+    Pin(&'a str),
+    Verification,
     Failures,
+    Images,
+    Image,
     Notifications,
 }
 
@@ -68,21 +76,52 @@ impl<'a> Resource<'a> {
             ["cache", "blobs"] => Some(Self::Blobs),
             ["cache", "blobs", digest] => Some(Self::Blob(digest)),
             ["cache", "evictions"] => Some(Self::Evictions),
+            ["cache", "pins"] => Some(Self::Pins),
+            ["cache", "pins", digest] => Some(Self::Pin(digest)),
+            ["cache", "verification"] => Some(Self::Verification),
             ["failures"] => Some(Self::Failures),
+            ["images"] => Some(Self::Images),
+            ["image"] => Some(Self::Image),
             ["notifications"] => Some(Self::Notifications),
             _ => None,
         }
     }
 
+    /// Its path, with names in place of what differs.
+    fn template(self) -> &'static str {
+        match self {
+            Self::OpenApi => "/api/v1/openapi.json",
+            Self::Conversions => "/api/v1/conversions",
+            Self::Conversion(_) => "/api/v1/conversions/{id}",
+            Self::Cache => "/api/v1/cache",
+            Self::Blobs => "/api/v1/cache/blobs",
+            Self::Blob(_) => "/api/v1/cache/blobs/{digest}",
+            Self::Evictions => "/api/v1/cache/evictions",
+            Self::Pins => "/api/v1/cache/pins",
+            Self::Pin(_) => "/api/v1/cache/pins/{digest}",
+            Self::Verification => "/api/v1/cache/verification",
+            Self::Failures => "/api/v1/failures",
+            Self::Images => "/api/v1/images",
+            Self::Image => "/api/v1/image",
+            Self::Notifications => "/api/v1/notifications",
+        }
+    }
+
     fn methods(self) -> &'static str {
         match self {
-            Self::OpenApi | Self::Cache | Self::Blobs => "GET, HEAD",
-            Self::Conversions => "GET, HEAD, POST",
-            Self::Conversion(_) | Self::Failures => "GET, HEAD, DELETE",
-            Self::Blob(_) => "DELETE",
+            Self::OpenApi | Self::Cache | Self::Blobs | Self::Images => "GET, HEAD",
+            Self::Conversions | Self::Pins => "GET, HEAD, POST",
+            Self::Verification => "GET, HEAD, POST, DELETE",
+            Self::Conversion(_) | Self::Failures | Self::Image => "GET, HEAD, DELETE",
+            Self::Blob(_) | Self::Pin(_) => "DELETE",
             Self::Evictions | Self::Notifications => "POST",
         }
     }
+}
+
+/// What a path of the API looks like, with names in place of what differs.
+pub(in crate::server) fn template(path: &str) -> Option<&'static str> {
+    Resource::at(path).map(Resource::template)
 }
 
 /// Answers a request below `/api/`.
@@ -148,10 +187,25 @@ async fn handle(state: &Arc<AppState>, request: Request<Incoming>) -> Result<Ans
         Resource::Conversion(id) => conversions::cancel(state, id),
         Resource::Failures if is_read => Ok(failures::list(state)),
         Resource::Failures => failures::forget(state, query),
+        Resource::Images => images::list(state, query).await,
+        Resource::Image if is_read => images::one(state, query).await,
+        Resource::Image => images::forget(state, query).await,
         Resource::Cache => cache::summary(state).await,
         Resource::Blobs => cache::blobs(state, query).await,
         Resource::Blob(digest) => cache::remove(state, digest).await,
-        Resource::Evictions => cache::evict(state).await,
+        Resource::Evictions => cache::evict(state, &parts.headers, content).await,
+        Resource::Pins if is_read => pins::list(state).await,
+        Resource::Pins => {
+            let wanted = read_json(&parts.headers, content).await?;
+            pins::add(state, wanted).await
+        }
+        Resource::Pin(digest) => pins::remove(state, digest).await,
+        Resource::Verification if is_read => verification::show(state),
+        Resource::Verification if parts.method == Method::DELETE => verification::cancel(state),
+        Resource::Verification => {
+            let wanted = read_json(&parts.headers, content).await?;
+            verification::start(state, wanted).await
+        }
         Resource::Notifications => notifications::take(state, &parts, content).await,
     }
 }
@@ -209,6 +263,12 @@ async fn checked(
 
 /// A request's body, which must say that it is JSON.
 async fn read_json(headers: &HeaderMap, content: Incoming) -> Result<Value, ApiError> {
+    is_json(headers)?;
+    parse(&read_bytes(content, MAX_BODY_BYTES).await?)
+}
+
+/// Whether a request says that its body is JSON.
+fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|one| one.to_str().ok());
     let media_type = media_type
         .and_then(|one| one.split(';').next())
@@ -217,7 +277,7 @@ async fn read_json(headers: &HeaderMap, content: Incoming) -> Result<Value, ApiE
         let text = "the body must be JSON, with Content-Type: application/json";
         return Err(bad(text));
     }
-    parse(&read_bytes(content, MAX_BODY_BYTES).await?)
+    Ok(())
 }
 
 fn bad(text: impl Into<String>) -> ApiError {
@@ -270,12 +330,13 @@ mod tests {
     fn the_description_has_each_resource_with_its_methods() {
         let described: Value = serde_json::from_str(OPENAPI).unwrap();
         let paths = described["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 9);
-        for (path, methods) in paths {
-            let path = format!("/api/v1{path}")
+        assert_eq!(paths.len(), 14);
+        for (template, methods) in paths {
+            let path = format!("/api/v1{template}")
                 .replace("{id}", "1")
                 .replace("{digest}", "sha256:1");
             let resource = Resource::at(&path).unwrap();
+            assert_eq!(resource.template(), format!("/api/v1{template}"));
             let mut allowed: Vec<String> = resource
                 .methods()
                 .split(", ")

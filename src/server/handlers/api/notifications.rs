@@ -9,14 +9,18 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use serde_json::json;
 
+use super::conversions::Request;
 use super::pushed::{self, Pushed};
 use super::{Answer, bad, checked, conversions, parse, read_bytes};
+use crate::convert::Asker;
 use crate::oci::Tag;
 use crate::server::access::token_file::{NotAllowed, TokenFile};
 use crate::server::decision;
 use crate::server::error::ApiError;
 use crate::server::explain::ImageQuestion;
+use crate::server::observe::events::Notified;
 use crate::server::state::AppState;
+use crate::telemetry;
 
 /// The most bytes of a notification.
 const MAX_BYTES: usize = 1 << 20;
@@ -96,6 +100,26 @@ pub(super) async fn take(
     parts: &Parts,
     content: Incoming,
 ) -> Result<Answer, ApiError> {
+    let taken = taken(state, parts, content).await;
+    let outcome = match &taken {
+        Ok((_, 0)) => Notified::Empty,
+        Ok(_) => Notified::Accepted,
+        Err(error) => match error.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Notified::Refused,
+            status if status.is_server_error() => Notified::Failed,
+            _ => Notified::Invalid,
+        },
+    };
+    state.metrics.events.notified(outcome);
+    taken.map(|(answer, _)| answer)
+}
+
+/// The answer to a notification, and how many images it names.
+async fn taken(
+    state: &Arc<AppState>,
+    parts: &Parts,
+    content: Incoming,
+) -> Result<(Answer, usize), ApiError> {
     let query = Query::read(parts.uri.query().unwrap_or_default())?;
     let registry = query.registry.clone();
     let is_signed = parts.headers.contains_key(SIGNATURE);
@@ -109,7 +133,7 @@ pub(super) async fn take(
     }
     let body = parse(&bytes)?;
     if let Some(answer) = pushed::handshake(&body) {
-        return Ok(Answer::Found(answer));
+        return Ok((Answer::Found(answer), 0));
     }
     let Some(images) = pushed::images(&body) else {
         return Err(bad("this is no notification of a registry that is known"));
@@ -123,16 +147,21 @@ pub(super) async fn take(
         }
     }
     let count = questions.len();
-    let place = state.unattended.begin();
-    let place = place.ok_or_else(conversions::too_many)?;
+    let answer = Answer::Accepted(json!({ "images": count }));
+    // Registries tell of pulls, too.
+    if questions.is_empty() {
+        return Ok((answer, 0));
+    }
+    let place = state.unattended.notification();
+    let place = place.ok_or_else(|| conversions::too_many("notifications"))?;
     let state = Arc::clone(state);
-    tokio::spawn(async move {
+    telemetry::spawn(async move {
         for image in questions {
-            convert(&state, &image).await;
+            convert(&state, image).await;
         }
         drop(place);
     });
-    Ok(Answer::Accepted(json!({ "images": count })))
+    Ok((answer, count))
 }
 
 async fn verify(
@@ -162,18 +191,46 @@ fn question(state: &AppState, pushed: Pushed, registry: Option<&str>) -> Option<
     })
 }
 
-/// Converts an image, one after the other of a notification: nobody waits.
-async fn convert(state: &Arc<AppState>, image: &ImageQuestion) {
-    let (repo, tag) = (&image.repository, &image.tag);
-    let mut waits = TAG_WAITS.into_iter();
-    let resolved = loop {
-        let resolved = conversions::resolve(state, image, "a notification").await;
-        let is_missing = matches!(&resolved, Err(error) if error.status() == StatusCode::NOT_FOUND);
-        match waits.next().filter(|_| is_missing) {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => break resolved,
-        }
+/// Converts an image, one after the other of a notification: nobody waits. A tag that is not there
+/// is waited for aside, without the notification's place.
+async fn convert(state: &Arc<AppState>, image: ImageQuestion) {
+    let resolved = conversions::resolve(state, &image, Asker::Notification).await;
+    if !is_missing(&resolved) {
+        return begin(resolved, &image).await;
+    }
+    let Some(awaited) = state.unattended.awaited_tag() else {
+        tracing::warn!(repo = %image.repository, tag = %image.tag,
+            "what a registry notifies of is not converted: its tag is not there yet, and too many \
+             others are waited for");
+        return;
     };
+    let state = Arc::clone(state);
+    telemetry::spawn(async move {
+        let mut resolved = resolved;
+        for wait in TAG_WAITS {
+            tokio::time::sleep(wait).await;
+            resolved = conversions::resolve(&state, &image, Asker::Notification).await;
+            if !is_missing(&resolved) {
+                break;
+            }
+        }
+        let place = match resolved {
+            Ok(_) => state.unattended.notified_tag().await,
+            Err(_) => None,
+        };
+        drop(awaited);
+        begin(resolved, &image).await;
+        drop(place);
+    });
+}
+
+fn is_missing(resolved: &Result<Request, ApiError>) -> bool {
+    matches!(resolved, Err(error) if error.status() == StatusCode::NOT_FOUND)
+}
+
+/// Converts what was found of an image, unless that is done.
+async fn begin(resolved: Result<Request, ApiError>, image: &ImageQuestion) {
+    let (repo, tag) = (&image.repository, &image.tag);
     match resolved {
         Ok(request) if request.known().await.is_some() => {
             tracing::debug!(%repo, %tag, "what a registry notifies of is converted already");

@@ -129,7 +129,9 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl 
     let place = tempfile::tempdir().unwrap();
     let upstream = layout(place.path());
     let data = disk.path().join("data");
-    let proxy = Proxy::start(&upstream, &data, &OPTIONS);
+    // Nothing may be evicted.
+    let options = ["--platform", "linux/amd64", "--keep", "1h"];
+    let proxy = Proxy::start(&upstream, &data, &options);
     assert_pulled(&proxy, "first_obd");
     if is_killed {
         proxy.signal(Signal::SIGKILL);
@@ -138,7 +140,7 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl 
         proxy.stop();
     }
     spoil();
-    let proxy = Proxy::start(&upstream, &data, &OPTIONS);
+    let proxy = Proxy::start(&upstream, &data, &options);
     assert_pulled(&proxy, "first_obd");
     assert_no_room(&proxy, "second_obd");
     let plain = manifest(&proxy, "second");
@@ -157,7 +159,7 @@ fn assert_recovers(disk: &Disk, is_killed: bool, spoil: impl Fn(), repair: impl 
     assert_eq!(ready.text(), "ok\n");
     proxy.stop();
     // What was recorded then is there after a restart.
-    let proxy = Proxy::start(&upstream, &data, &OPTIONS);
+    let proxy = Proxy::start(&upstream, &data, &options);
     assert_pulled(&proxy, "first_obd");
     assert_pulled(&proxy, "second_obd");
     let converted = proxy.metric("overlaybd_proxy_layers_converted_total");
@@ -173,6 +175,29 @@ fn on_a_full_disk_blobs_are_served_and_conversions_resume_when_there_is_space() 
         };
         assert_recovers(&disk, is_killed, || disk.fill(), || disk.free());
     }
+}
+
+#[test]
+fn on_a_full_disk_what_was_read_before_makes_room_for_the_next_image_at_once() {
+    let Some(disk) = Disk::new("100m") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&place.path().join("images"));
+    for (seed, tag) in (10..).zip(["first", "second", "third"]) {
+        layout.add(tag, &image(seed, 8 << 20));
+    }
+    layout.add("small", &image(20, 1 << 20));
+    let upstream = format!("oci:{}", layout.path().display());
+    let proxy = Proxy::start(&upstream, &disk.path().join("data"), &OPTIONS);
+    for tag in ["first_obd", "second_obd", "third_obd"] {
+        assert_pulled(&proxy, tag);
+    }
+    disk.fill();
+    assert_pulled(&proxy, "small_obd");
+    let evicted = proxy.metric("overlaybd_proxy_blobs_evicted_total");
+    assert!(evicted.is_some_and(|count| count > 0), "{evicted:?}");
+    proxy.stop();
 }
 
 #[test]

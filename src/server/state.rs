@@ -51,7 +51,7 @@ pub(in crate::server) struct AppState {
     pub permissions: Permissions,
     pub missing: Missing,
     pub converted: Conversions,
-    pub open_files: OpenFiles,
+    pub open_files: Arc<OpenFiles>,
     pub users: Option<Users>,
     /// What changes by operators need.
     pub admin_token: TokenFile,
@@ -127,6 +127,13 @@ impl AppState {
                 matches!(config.access, Access::Own { .. }),
             )
         };
+        let open_files = Arc::new(OpenFiles::new(converter.store().blobs().clone(), files));
+        let idle = Arc::downgrade(&open_files);
+        converter.store().blobs().on_shortage(move || {
+            if let Some(open_files) = idle.upgrade() {
+                open_files.close_unread();
+            }
+        });
         Ok(Self {
             p2p,
             upstreams: Upstreams::new(config.upstreams.clone()),
@@ -140,7 +147,7 @@ impl AppState {
                 config.hold,
             ),
             missing: Missing::new(),
-            open_files: OpenFiles::new(converter.store().blobs().clone(), files),
+            open_files,
             users,
             admin_token,
             notification_secret,

@@ -42,6 +42,9 @@ use index::MAX_IMAGES;
 /// How long a process that ends waits for the index.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes that the index needs for the rows of a conversion, generously.
+const INDEX_ROOM: u64 = 256 << 10;
+
 /// Most blobs that the object storage is asked for at one time.
 const QUESTIONS_AT_A_TIME: usize = 8;
 /// Most blobs that the object storage is asked for in one sweep.
@@ -160,6 +163,8 @@ impl Store {
             IndexConfig::Sqlite => Index::sqlite(data_dir.join("index.sqlite")).await?,
             IndexConfig::Mysql(config) => Index::mysql(*config).await?,
         };
+        let shrinking = index.clone();
+        blobs.on_shortage(move || shrinking.shrink());
         for dead in stale {
             match index.release_all(dead.name()).await {
                 Ok(0) => {}
@@ -246,11 +251,21 @@ impl Store {
     }
 
     /// Tries to acquire the lease of `name` (a chain-id and the settings), until it is released or
-    /// `ttl` after the last heartbeat.
+    /// `ttl` after the last heartbeat. On a full disk, blobs are evicted for it.
     ///
     /// # Errors
     /// As [`Index::acquire`].
     pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Acquired, IndexError> {
+        let acquired = self.index.acquire(name, self.holder(), ttl).await;
+        if !acquired.as_ref().is_err_and(IndexError::is_no_space) {
+            return acquired;
+        }
+        let blobs = self.blobs.clone();
+        let room = tokio::task::spawn_blocking(move || blobs.reserve(INDEX_ROOM));
+        match room.await {
+            Ok(Ok(room)) => drop(room),
+            _ => return acquired,
+        }
         self.index.acquire(name, self.holder(), ttl).await
     }
 

@@ -102,9 +102,9 @@ impl OpenFiles {
         let file = match self.blobs.open_async(digest).await {
             Err(error) if Shortage::among(&error) == Some(Shortage::Files) => {
                 // What is open and not read is better closed.
-                let unused = self.take(|open| Arc::strong_count(&open.blob) == 1);
+                let unread = self.unread();
                 let closed = off_thread(move || {
-                    drop(unused);
+                    drop(unread);
                     Ok(())
                 });
                 closed.await?;
@@ -152,6 +152,19 @@ impl OpenFiles {
             taken.extend(open.map(|(_, open)| open.blob));
         }
         taken
+    }
+
+    /// What is open and not read now, to be closed.
+    fn unread(&self) -> Vec<Arc<OpenBlob>> {
+        let mut unread = self.take(|open| Arc::strong_count(&open.blob) == 1);
+        let mut leaving = self.leaving.lock();
+        unread.extend(leaving.extract_if(.., |blob| Arc::strong_count(blob) == 1));
+        unread
+    }
+
+    /// Closes what is not read now, so that it may be evicted. Blocks on the disk.
+    pub fn close_unread(&self) {
+        drop(self.unread());
     }
 
     /// Closes what was not used for a while, and what was written to or moved; to be called every

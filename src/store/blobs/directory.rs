@@ -14,6 +14,7 @@ use super::durable::DurableDirectories;
 use super::filesystem::{create_within, disk_space, open_or_read};
 use super::pin_files::PinFiles;
 use super::pins::Pins;
+use super::reclaim::Reclaimers;
 use super::shards::Shards;
 use super::stamp::Stamp;
 use super::verified::{Change, VerifiedFiles};
@@ -48,6 +49,7 @@ pub(super) struct BlobDirectory {
     pub(super) evicted: AtomicU64,
     /// Bytes that are reserved.
     pub(super) reserved: Mutex<u64>,
+    pub(super) reclaimers: Reclaimers,
 }
 
 impl BlobDirectory {
@@ -93,6 +95,7 @@ impl BlobDirectory {
             pin_files: PinFiles::new(pinned),
             evicted: AtomicU64::new(0),
             reserved: Mutex::new(0),
+            reclaimers: Reclaimers::default(),
         })
     }
 

@@ -37,6 +37,7 @@ mod pin;
 mod pin_files;
 mod pinned;
 mod pins;
+mod reclaim;
 mod reservation;
 mod scrub;
 mod shards;

@@ -19,6 +19,11 @@ impl BlobDirectory {
         let needed = reserved.saturating_add(bytes);
         let mut free = self.bytes_free()?;
         if free < needed {
+            // Also of what is in use: that is not evicted.
+            self.reclaimers.call();
+            free = self.bytes_free()?;
+        }
+        if free < needed {
             let mut locked = self.lock()?;
             locked.purge_damaged();
             free = self.bytes_free()?;

@@ -392,6 +392,13 @@ impl BlobStore {
         self.directory.counters.read()
     }
 
+    /// Has `reclaim` called whenever the disk is short of room, before blobs are evicted for it: it
+    /// gives back what it can do without, such as files that are open and not read. It may block on
+    /// the disk for a second or so, and must not reserve anything.
+    pub fn on_shortage(&self, reclaim: impl Fn() + Send + Sync + 'static) {
+        self.directory.reclaimers.add(reclaim);
+    }
+
     /// Reserves `bytes` of the disk that will be written, evicting blobs if it is too full. The
     /// reservation holds within this process, until dropped.
     ///

@@ -88,6 +88,15 @@ impl Index {
         }
     }
 
+    /// Gives room on this machine's disk back that the index can do without. Blocks, for a second at
+    /// most.
+    pub fn shrink(&self) {
+        match self {
+            Self::Sqlite(index) => index.shrink(),
+            Self::Mysql(_) => {}
+        }
+    }
+
     /// The row of a chain in one repository. A row with an invalid digest or size is logged and
     /// ignored.
     ///

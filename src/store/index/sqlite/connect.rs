@@ -11,7 +11,7 @@ use super::super::schema::{TABLES, VERSION, later_version, migrations_after};
 use super::durability::Durability;
 
 /// How long a statement waits for the lock of another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between attempts to open a file that another process is creating.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -12,6 +12,7 @@ mod sweep;
 mod worker;
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior};
 
@@ -20,6 +21,9 @@ use crate::oci::Digest;
 use crate::store::error::IndexError;
 use durability::Durability;
 use worker::{ReadOnly, Worker};
+
+/// How long it is waited for the log to shrink.
+const SHRINK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The `SQLite` index: one thread reads, one writes, so that no lookup waits for a sync.
 #[derive(Debug, Clone)]
@@ -97,6 +101,19 @@ impl SqliteIndex {
             Ok(result)
         };
         self.writer.run(what, in_transaction).await
+    }
+
+    /// Gives the room back that the write-ahead log takes. Blocks, for a second at most.
+    pub(in crate::store::index) fn shrink(&self) {
+        let shrink = |db: &mut Connection| {
+            // Whoever reads the log keeps it: it is shrunk the next time.
+            db.busy_timeout(Duration::ZERO)?;
+            let shrunk = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            db.busy_timeout(connect::BUSY_TIMEOUT)?;
+            shrunk
+        };
+        self.writer
+            .run_blocking("shrink its log", SHRINK_TIMEOUT, shrink);
     }
 
     pub(in crate::store::index) async fn ping(&self) -> Result<(), IndexError> {

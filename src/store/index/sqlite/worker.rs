@@ -189,6 +189,26 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// As [`run`](Self::run), for a thread that may block: waits for at most `most`, and the job's
+    /// outcome is only logged.
+    pub(super) fn run_blocking<F>(&self, what: &'static str, most: Duration, job: F)
+    where
+        F: FnOnce(&mut Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let (done, is_done) = mpsc::channel();
+        let sent = self.jobs.send(Box::new(move |connection| {
+            if let Err(error) = job(connection) {
+                tracing::debug!(%error, what, "the index could not do something");
+            }
+            let _ = done.send(());
+        }));
+        if sent.is_ok() {
+            let _ = is_done.recv_timeout(most);
+        }
+    }
+}
+
 fn explain(index: &str, what: &'static str, error: &rusqlite::Error) -> IndexError {
     use ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase,

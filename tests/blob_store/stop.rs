@@ -112,7 +112,7 @@ fn a_small_blob_that_the_storage_does_not_take_is_given_up_at_the_stop() {
     // It has no parts, and is not there.
     assert!(log.contains("is uploaded after the next start"), "{log}");
     assert!(!log.contains("parts of uploads may stay"), "{log}");
-    proxy.stop();
+    proxy.end();
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_storage_that_does_not_answer_holds_up_the_stop_for_the_drain_alone() {
         log.contains("parts of uploads may stay").then_some(log)
     });
     assert!(log.contains("the bucket does not answer"), "{log}");
-    proxy.stop();
+    proxy.end();
 }
 
 #[test]

@@ -162,8 +162,15 @@ impl Proxy {
 
     /// Asks it to end; it must do so well.
     #[track_caller]
-    pub fn stop(mut self) {
-        let status = self.process.stop();
+    pub fn stop(self) {
+        self.signal(Signal::SIGTERM);
+        self.end();
+    }
+
+    /// Waits until it has ended, which it was asked to before: a second signal would end it at once.
+    #[track_caller]
+    pub fn end(mut self) {
+        let status = self.process.end();
         assert!(status.success(), "{status}: {}", self.log());
     }
 }

@@ -65,7 +65,7 @@ fn spans_beyond_the_queue_are_dropped_and_counted() {
             .contains("the last spans were not sent")
             .then_some(())
     });
-    proxy.stop();
+    proxy.end();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One function for each parser that bytes from outside reach. None may panic, hang or take
 //! memory that its input does not pay for; some state more.
 //!
-//! `cargo fuzz` drives them with coverage (`fuzz_targets/`); `tests/fuzz.rs` runs the corpus and
+//! `cargo fuzz` drives them with coverage (`fuzz_targets/`); `tests/formats/fuzz.rs` runs the corpus and
 //! damaged copies of it on any toolchain.
 
 use std::io::{Cursor, Read};

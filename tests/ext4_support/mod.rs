@@ -1,5 +1,5 @@
 //! What the ext4 tests share: a disk that is as strict as a layer's, listings, and a model.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -86,8 +86,9 @@ impl Drop for Writer {
 }
 
 fn keep(room: &Room, file: &PieceFile, bytes: &[u8]) -> io::Result<()> {
+    let mut locked = room.lock()?;
     // What is there may be what turned out to be damaged: it is replaced.
-    if file.exists() || room.reserve(file.size())? {
+    if file.exists() || locked.reserve(file.size())? {
         file.write(bytes)?;
     }
     Ok(())

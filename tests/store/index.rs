@@ -1023,6 +1023,21 @@ async fn a_file_that_is_no_index_is_an_error_with_a_remedy() {
 }
 
 #[tokio::test]
+async fn a_log_is_shrunk_and_its_rows_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.sqlite");
+    let index = Index::sqlite(path.clone()).await.unwrap();
+    let (layer, diff) = (digest("layer"), DiffId(digest("tar")));
+    index.put_diff_id(&layer, &diff).await.unwrap();
+    let log = || std::fs::metadata(directory.path().join("index.sqlite-wal")).unwrap();
+    assert!(log().len() > 0);
+    index.shrink();
+    assert_eq!(log().len(), 0);
+    assert_eq!(index.find_diff_id(&layer).await.unwrap(), Some(diff));
+    index.close().await;
+}
+
+#[tokio::test]
 async fn a_file_of_the_first_version_is_migrated_and_keeps_its_rows() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("index.sqlite");

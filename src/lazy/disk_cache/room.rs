@@ -46,45 +46,7 @@ impl Room {
         file.lock()?;
         Ok(LockedRoom { room: self, file })
     }
-}
 
-/// The bytes of a cache directory, while no other process writes any: a piece that is not there
-/// yet would not be counted.
-#[derive(Debug)]
-pub(super) struct LockedRoom<'a> {
-    room: &'a Room,
-    file: File,
-}
-
-impl LockedRoom<'_> {
-    /// Makes room for `size` more bytes; `false` if there is not as much for all pieces together.
-    ///
-    /// The bytes count before they are written, so that a process that ends in between leaves a
-    /// number that is too large, which is found out sooner, and never one that is too small.
-    pub(super) fn reserve(&mut self, size: u64) -> io::Result<bool> {
-        let limit = self.room.limit;
-        if size > limit {
-            return Ok(false);
-        }
-        let file = &mut self.file;
-        file.rewind()?;
-        let mut text = String::new();
-        // Twenty digits and no more.
-        Read::by_ref(file).take(32).read_to_string(&mut text)?;
-        let counted = text.trim().parse::<u64>().ok();
-        let room = limit - size;
-        let counted = match counted.filter(|counted| *counted <= room) {
-            Some(counted) => counted,
-            // A tenth more than is needed now, so that not each piece makes room.
-            None => self.room.drop_oldest(room, room - room.min(limit / 10))?,
-        };
-        self.file.rewind()?;
-        write!(self.file, "{:020}", counted.saturating_add(size))?;
-        Ok(true)
-    }
-}
-
-impl Room {
     /// Counts the bytes that are there, and if they are more than `most`, drops pieces until they
     /// are no more than `wanted`; how many bytes are left.
     fn drop_oldest(&self, most: u64, wanted: u64) -> io::Result<u64> {
@@ -135,6 +97,42 @@ impl Room {
             blobs.push(entry.path());
         }
         Ok((blobs, pieces))
+    }
+}
+
+/// The bytes of a cache directory, while no other process writes any: a piece that is not there
+/// yet would not be counted.
+#[derive(Debug)]
+pub(super) struct LockedRoom<'a> {
+    room: &'a Room,
+    file: File,
+}
+
+impl LockedRoom<'_> {
+    /// Makes room for `size` more bytes; `false` if there is not as much for all pieces together.
+    ///
+    /// The bytes count before they are written, so that a process that ends in between leaves a
+    /// number that is too large, which is found out sooner, and never one that is too small.
+    pub(super) fn reserve(&mut self, size: u64) -> io::Result<bool> {
+        let limit = self.room.limit;
+        if size > limit {
+            return Ok(false);
+        }
+        let file = &mut self.file;
+        file.rewind()?;
+        let mut text = String::new();
+        // Twenty digits and no more.
+        Read::by_ref(file).take(32).read_to_string(&mut text)?;
+        let counted = text.trim().parse::<u64>().ok();
+        let room = limit - size;
+        let counted = match counted.filter(|counted| *counted <= room) {
+            Some(counted) => counted,
+            // A tenth more than is needed now, so that not each piece makes room.
+            None => self.room.drop_oldest(room, room - room.min(limit / 10))?,
+        };
+        self.file.rewind()?;
+        write!(self.file, "{:020}", counted.saturating_add(size))?;
+        Ok(true)
     }
 }
 

@@ -19,7 +19,7 @@ impl BlobDirectory {
         let needed = reserved.saturating_add(bytes);
         let mut free = self.bytes_free()?;
         if free < needed {
-            // Also of what is in use: that is not evicted.
+            // A file that is open is not evicted: what nobody reads is closed first.
             self.reclaimers.call();
             free = self.bytes_free()?;
         }

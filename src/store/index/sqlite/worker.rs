@@ -187,9 +187,7 @@ impl Worker {
             .map_err(|_| gone())?
             .map_err(|error| explain(&self.index, what, &error))
     }
-}
 
-impl Worker {
     /// As [`run`](Self::run), for a thread that may block: waits for at most `most`, and the job's
     /// outcome is only logged.
     pub(super) fn run_blocking<F>(&self, what: &'static str, most: Duration, job: F)
